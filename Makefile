@@ -1,0 +1,65 @@
+# `make quickstart` and `make test` do all set-up on a fresh Debian 12 machine.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SCALE ?= 20
+PYTEST_ARGS ?=
+
+NATIVE_SOURCES := $(shell find native/core native/python -name '*.[ch]') CMakeLists.txt
+SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
+                native/postgres/Makefile proto/pagestore/v1/page.proto
+
+.PHONY: quickstart test check check-native pytest setup deps proto clean
+
+quickstart: setup
+	@$(BIN)/python -m pagestore.cli.tour --scale $(SCALE)
+
+test: setup check check-native pytest
+
+setup: deps $(VENV)/.native build/.shim
+
+deps:
+	@tools/install-debian-packages
+
+$(VENV)/.python: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet scikit-build-core
+	$(BIN)/python tools/list-requirements.py > $(VENV)/requirements.txt
+	$(BIN)/pip install --quiet -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.native: $(VENV)/.python $(NATIVE_SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+build/.shim: $(SHIM_SOURCES)
+	@mkdir -p build
+	$(MAKE) --no-print-directory -C native/postgres
+	@touch $@
+
+# Generated code is committed; `check` fails when it is not what protoc makes of proto/.
+proto: $(VENV)/.python
+	$(BIN)/python tools/generate-proto.py
+
+check: $(VENV)/.native
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate-proto.py --check
+	$(BIN)/python tools/check-style.py
+
+check-native:
+	@cmake -S . -B build/sanitize -G Ninja -DPAGESTORE_SANITIZE=ON -DPAGESTORE_PYTHON=OFF \
+	    -DPAGESTORE_TESTS=ON -DCMAKE_BUILD_TYPE=Debug > /dev/null
+	cmake --build build/sanitize
+	ctest --test-dir build/sanitize --output-on-failure
+
+pytest: $(VENV)/.native build/.shim
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf build $(VENV)
+	$(MAKE) -C native/postgres clean

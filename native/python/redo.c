@@ -1,0 +1,8 @@
+#include "module.h"
+
+int
+ps_add_redo(PyObject *module)
+{
+    (void)module;
+    return 0;
+}

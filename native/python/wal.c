@@ -1,0 +1,8 @@
+#include "module.h"
+
+int
+ps_add_wal(PyObject *module)
+{
+    (void)module;
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""pagestore: databases as cheap as files, on stock Postgres."""

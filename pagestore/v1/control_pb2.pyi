@@ -1,0 +1,307 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ComputeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COMPUTE_STATE_UNSPECIFIED: _ClassVar[ComputeState]
+    COMPUTE_STATE_STOPPED: _ClassVar[ComputeState]
+    COMPUTE_STATE_STARTING: _ClassVar[ComputeState]
+    COMPUTE_STATE_RUNNING: _ClassVar[ComputeState]
+    COMPUTE_STATE_STOPPING: _ClassVar[ComputeState]
+    COMPUTE_STATE_FAILED: _ClassVar[ComputeState]
+COMPUTE_STATE_UNSPECIFIED: ComputeState
+COMPUTE_STATE_STOPPED: ComputeState
+COMPUTE_STATE_STARTING: ComputeState
+COMPUTE_STATE_RUNNING: ComputeState
+COMPUTE_STATE_STOPPING: ComputeState
+COMPUTE_STATE_FAILED: ComputeState
+
+class Point(_message.Message):
+    __slots__ = ("lsn", "unix_micros", "checkpoint")
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    lsn: int
+    unix_micros: int
+    checkpoint: str
+    def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
+
+class Database(_message.Message):
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_LSN_FIELD_NUMBER: _ClassVar[int]
+    PHYSICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_DATABASE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_PID_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_DIR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    tenant_id: bytes
+    timeline_id: bytes
+    lsn: int
+    url: str
+    compute: ComputeState
+    parent: str
+    branch_lsn: int
+    physical_bytes: int
+    created_unix_micros: int
+    postgres_database: str
+    created: bool
+    compute_error: str
+    compute_pid: int
+    compute_dir: str
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ...) -> None: ...
+
+class CreateDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name", "if_not_exists", "start")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    if_not_exists: bool
+    start: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., start: _Optional[bool] = ...) -> None: ...
+
+class BranchDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "start")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    source: str
+    name: str
+    at: Point
+    if_not_exists: bool
+    start: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., start: _Optional[bool] = ...) -> None: ...
+
+class GetDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ListDatabasesRequest(_message.Message):
+    __slots__ = ("tenant_id",)
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    def __init__(self, tenant_id: _Optional[bytes] = ...) -> None: ...
+
+class ListDatabasesResponse(_message.Message):
+    __slots__ = ("databases",)
+    DATABASES_FIELD_NUMBER: _ClassVar[int]
+    databases: _containers.RepeatedCompositeFieldContainer[Database]
+    def __init__(self, databases: _Optional[_Iterable[_Union[Database, _Mapping]]] = ...) -> None: ...
+
+class DeleteDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name", "if_exists")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    if_exists: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_exists: _Optional[bool] = ...) -> None: ...
+
+class DeleteDatabaseResponse(_message.Message):
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: bool
+    def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("name", "timeline_id", "lsn", "git_commit", "created_unix_micros", "automatic", "note")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    GIT_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    AUTOMATIC_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    timeline_id: bytes
+    lsn: int
+    git_commit: str
+    created_unix_micros: int
+    automatic: bool
+    note: str
+    def __init__(self, name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., git_commit: _Optional[str] = ..., created_unix_micros: _Optional[int] = ..., automatic: _Optional[bool] = ..., note: _Optional[str] = ...) -> None: ...
+
+class CreateCheckpointRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "name", "git_commit")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    GIT_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    name: str
+    git_commit: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ...) -> None: ...
+
+class RestoreDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "at")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    at: Point
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
+
+class UndoDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
+
+class LogEntry(_message.Message):
+    __slots__ = ("checkpoint", "event")
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    checkpoint: Checkpoint
+    event: Event
+    def __init__(self, checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ...) -> None: ...
+
+class Event(_message.Message):
+    __slots__ = ("verb", "timeline_id", "lsn", "unix_micros", "detail")
+    VERB_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    verb: str
+    timeline_id: bytes
+    lsn: int
+    unix_micros: int
+    detail: str
+    def __init__(self, verb: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class ListLogRequest(_message.Message):
+    __slots__ = ("tenant_id", "database")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
+
+class ListLogResponse(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
+
+class WakeDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class StopDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class RegisterDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name", "timeline_id", "prev_record_lsn", "system_id", "postgres_database", "start")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_DATABASE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    timeline_id: bytes
+    prev_record_lsn: int
+    system_id: int
+    postgres_database: str
+    start: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., postgres_database: _Optional[str] = ..., start: _Optional[bool] = ...) -> None: ...
+
+class ResolvePointRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "at")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    at: Point
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
+
+class ResolvePointResponse(_message.Message):
+    __slots__ = ("timeline_id", "lsn", "prev_record_lsn")
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
+    timeline_id: bytes
+    lsn: int
+    prev_record_lsn: int
+    def __init__(self, timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ...) -> None: ...
+
+class GetSystemStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PartStatus(_message.Message):
+    __slots__ = ("part", "address", "serving", "pid", "error")
+    PART_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    part: str
+    address: str
+    serving: bool
+    pid: int
+    error: str
+    def __init__(self, part: _Optional[str] = ..., address: _Optional[str] = ..., serving: _Optional[bool] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
+class SystemStatus(_message.Message):
+    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address")
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    DATA_DIR_FIELD_NUMBER: _ClassVar[int]
+    DATABASES_FIELD_NUMBER: _ClassVar[int]
+    COMPUTES_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SERVER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WAL_SERVICE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedCompositeFieldContainer[PartStatus]
+    data_dir: str
+    databases: int
+    computes_running: int
+    store_bytes: int
+    version: str
+    page_server_address: str
+    wal_service_address: str
+    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ...) -> None: ...
