@@ -5,4 +5,6 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-sys.stdout.write("\n".join(project["dependencies"] + project["optional-dependencies"]["dev"]) + "\n")
+sys.stdout.write(
+    "\n".join(project["dependencies"] + project["optional-dependencies"]["dev"]) + "\n"
+)
