@@ -3,6 +3,17 @@
 class NativeError(Exception):
     """args: (status code of native/core/status.h, text)."""
 
+# --- batch.c
+
+class Batch:
+    """Values in WAL order; item i is (key, lsn, kind, flags, payload). See native/core/value.h."""
+
+    nbytes: int
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[bytes, int, int, int, bytes]: ...
+    def put(self, key: bytes, lsn: int, kind: int, flags: int, payload: bytes) -> None: ...
+    def clear(self) -> None: ...
+
 # --- wal.c
 
 # --- store.c

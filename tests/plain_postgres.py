@@ -1,0 +1,141 @@
+"""A plain Postgres 15 cluster of the distribution: the oracle, and the source of WAL.
+
+It runs as an unprivileged user (``postgres`` when the tests run as root), in a directory
+that this user can reach, on a Unix socket in that directory and a free loopback port.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+BINDIR = Path("/usr/lib/postgresql/15/bin")
+
+
+def unprivileged() -> dict[str, Any]:
+    """Arguments for ``subprocess`` that make the child not root."""
+    if os.geteuid() != 0:
+        return {}
+    entry = pwd.getpwnam("postgres")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reachable_dir(prefix: str = "ps-test-") -> Path:
+    """A new directory that the unprivileged user owns and can reach."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    if os.geteuid() == 0:
+        entry = pwd.getpwnam("postgres")
+        os.chown(path, entry.pw_uid, entry.pw_gid)
+    return path
+
+
+class PlainPostgres:
+    """One cluster in ``root/data``. Make it with :func:`plain_postgres`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = root / "data"
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def tool(self, name: str, *args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Runs one of Postgres's programs as the unprivileged user; raises when it fails."""
+        done = subprocess.run(
+            [str(BINDIR / name), *map(str, args)],
+            capture_output=True,
+            text=True,
+            cwd=self.root,
+            **unprivileged(),
+            **kwargs,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{name} failed: {done.stderr or done.stdout}")
+        return done
+
+    def initdb(self, *options: str) -> None:
+        self.tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", *options)
+
+    def configure(self, **settings: object) -> None:
+        """Appends to postgresql.conf; takes effect at the next start."""
+        with (self.data / "postgresql.conf").open("a") as conf:
+            for name, value in settings.items():
+                conf.write(f"{name} = '{value}'\n")
+
+    def start(self) -> None:
+        log = (self.root / "postgres.log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                str(BINDIR / "postgres"),
+                *("-D", str(self.data)),
+                *("-c", f"port={self.port}"),
+                *("-c", "listen_addresses=127.0.0.1"),
+                *("-c", f"unix_socket_directories={self.root}"),
+            ],
+            stdout=log,
+            stderr=log,
+            **unprivileged(),
+        )
+        log.close()
+        self._wait_ready(time.monotonic() + 60)
+
+    def _wait_ready(self, deadline: float) -> None:
+        while True:
+            try:
+                self.connect().close()
+                return
+            except psycopg.OperationalError as error:
+                assert self._process is not None
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.root / "postgres.log").read_text()) from error
+                time.sleep(0.02)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT: fast and clean; SIGQUIT: as a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def conninfo(self, dbname: str = "postgres") -> str:
+        return f"host={self.root} port={self.port} user=postgres dbname={dbname}"
+
+    def connect(self, dbname: str = "postgres", **kwargs: Any) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.conninfo(dbname), autocommit=True, **kwargs)
+
+    def sql(self, text: str, dbname: str = "postgres") -> list[tuple[Any, ...]]:
+        """Runs SQL; the last statement's rows, or none."""
+        with self.connect(dbname) as connection:
+            cursor = connection.execute(text)
+            return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def plain_postgres(*initdb_options: str, **settings: object) -> Iterator[PlainPostgres]:
+    """A running plain cluster, removed at the end."""
+    cluster = PlainPostgres(reachable_dir())
+    try:
+        cluster.initdb(*initdb_options)
+        cluster.configure(**settings)
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop(signal.SIGQUIT)
+        shutil.rmtree(cluster.root, ignore_errors=True)
