@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 
 NATIVE_SOURCES := $(shell find native/core native/python -name '*.[ch]') CMakeLists.txt
 SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
-                native/postgres/Makefile proto/pagestore/v1/page.proto
+                $(wildcard native/postgres/Makefile native/postgres/*/Makefile) proto/pagestore/v1/page.proto
 
 .PHONY: quickstart test check check-native pytest setup deps proto clean
 
