@@ -1,0 +1,188 @@
+"""PageClient: the page server's calls for programs without an event loop.
+
+Every call runs on an event loop of the client's own, in a daemon thread, so that the retries
+and streams of :class:`AsyncPageClient` serve both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from pagestore.client.page import DEFAULT_TIMEOUT, AsyncPageClient, ReadLsn, Rel
+from pagestore.ids import TenantId, TimelineId
+from pagestore.v1 import page_pb2 as pb
+
+_T = TypeVar("_T")
+
+
+class PageClient:
+    """Calls one page server at `address` ("host:port"). Threads may share it."""
+
+    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.address = address
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"pagestore-client-{address}", daemon=True
+        )
+        self._thread.start()
+
+        async def connect() -> AsyncPageClient:
+            return AsyncPageClient(address, timeout=timeout)
+
+        self._client = self._run(connect())
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection and the thread."""
+        if self._thread.is_alive():
+            self._run(self._client.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    @overload
+    def get_pages(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int | ReadLsn,
+        rel: Rel,
+        blocks: Sequence[int],
+        *,
+        wait_ms: int = 0,
+        array: Literal[False] = False,
+    ) -> list[bytes]: ...
+    @overload
+    def get_pages(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int | ReadLsn,
+        rel: Rel,
+        blocks: Sequence[int],
+        *,
+        wait_ms: int = 0,
+        array: Literal[True],
+    ) -> npt.NDArray[np.uint8]: ...
+    def get_pages(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int | ReadLsn,
+        rel: Rel,
+        blocks: Sequence[int],
+        *,
+        wait_ms: int = 0,
+        array: bool = False,
+    ) -> list[bytes] | npt.NDArray[np.uint8]:
+        """Page images in the order of `blocks`: a list of bytes, or with `array` a numpy
+        array of shape (len(blocks), 8192)."""
+        pages = self._run(
+            self._client.get_pages(tenant, timeline, lsn, rel, blocks, wait_ms=wait_ms)
+        )
+        if not array:
+            return pages
+        return np.frombuffer(b"".join(pages), np.uint8).reshape(len(pages), 8192)
+
+    def get_rel_size(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int | ReadLsn, rel: Rel
+    ) -> int | None:
+        """Blocks of a relation's fork, or None where it does not exist."""
+        return self._run(self._client.get_rel_size(tenant, timeline, lsn, rel))
+
+    def get_db_size(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int | ReadLsn, db_oid: int
+    ) -> int:
+        """Bytes of all relations of a database."""
+        return self._run(self._client.get_db_size(tenant, timeline, lsn, db_oid))
+
+    def get_slru_segment(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int | ReadLsn,
+        kind: pb.SlruKind,
+        segment: int,
+    ) -> bytes:
+        """The pages of an SLRU segment, up to 32 of 8192 bytes."""
+        return self._run(self._client.get_slru_segment(tenant, timeline, lsn, kind, segment))
+
+    def base_backup(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int,
+        *,
+        hot_pages: bool = True,
+        wait_ms: int = 0,
+    ) -> Iterator[pb.BaseBackupChunk]:
+        """Chunks of a base backup at `lsn`."""
+        chunks = self._client.base_backup(
+            tenant, timeline, lsn, hot_pages=hot_pages, wait_ms=wait_ms
+        )
+        while (chunk := self._run(_following(chunks))) is not None:
+            yield chunk
+
+    def lease(self, tenant: TenantId, timeline: TimelineId, lsn: int, ttl_seconds: int) -> int:
+        """Keeps `lsn` readable; returns when the lease expires, in Unix seconds."""
+        return self._run(self._client.lease(tenant, timeline, lsn, ttl_seconds))
+
+    def create_timeline(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        parent: TimelineId,
+        branch_lsn: int,
+        *,
+        wait_ms: int = 0,
+    ) -> pb.TimelineInfo:
+        """Branches `parent` at `branch_lsn`, the end of a record. Idempotent."""
+        return self._run(
+            self._client.create_timeline(tenant, timeline, parent, branch_lsn, wait_ms=wait_ms)
+        )
+
+    def delete_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        self._run(self._client.delete_timeline(tenant, timeline))
+
+    def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
+        return self._run(self._client.get_timeline(tenant, timeline))
+
+    def list_timelines(self, tenant: TenantId) -> list[pb.TimelineInfo]:
+        return self._run(self._client.list_timelines(tenant))
+
+    def import_timeline(self, chunks: Iterable[pb.ImportChunk]) -> pb.TimelineInfo:
+        """Sends a stopped cluster; the timeline is durable on return."""
+        return self._run(self._client.import_timeline(chunks))
+
+    def lsn_by_time(
+        self, tenant: TenantId, timeline: TimelineId, unix_micros: int
+    ) -> pb.GetLsnByTimeResponse:
+        return self._run(self._client.lsn_by_time(tenant, timeline, unix_micros))
+
+    def flush(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
+        """Returns when everything ingested is in files."""
+        return self._run(self._client.flush(tenant, timeline))
+
+
+async def _following(chunks: AsyncIterator[_T]) -> _T | None:
+    return await anext(chunks, None)
