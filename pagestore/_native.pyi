@@ -14,6 +14,11 @@ class Batch:
     def put(self, key: bytes, lsn: int, kind: int, flags: int, payload: bytes) -> None: ...
     def clear(self) -> None: ...
 
+# --- crc32c.c
+
+def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
+    """CRC-32C; of chunks, chained."""
+
 # --- wal.c
 
 # --- store.c

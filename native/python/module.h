@@ -11,6 +11,7 @@
 PyObject *ps_raise(int code, const ps_error *err);
 
 /* Each file of the binding adds its types and functions. 0, or -1 with an exception set. */
+int ps_add_crc32c(PyObject *module);
 int ps_add_wal(PyObject *module);
 int ps_add_store(PyObject *module);
 int ps_add_redo(PyObject *module);
