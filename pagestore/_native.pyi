@@ -21,6 +21,20 @@ def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
 
 # --- wal.c
 
+def wal_align(
+    data: bytes | bytearray | memoryview,
+    lsn: int,
+    limit: int,
+    known_start: int | None,
+    known_prev: int,
+) -> tuple[int, int] | None:
+    """The end of the last whole record at or below ``limit``, and that record's start.
+
+    ``data`` is the WAL from ``lsn`` on. ``known_start`` is the end of a record in it, and
+    ``known_prev`` that record's start: reading begins there, and this is the least answer.
+    Without, ``lsn`` begins a page, and None says that no whole record was found.
+    """
+
 # --- store.c
 
 # --- redo.c
