@@ -291,7 +291,7 @@ class _Reader:
         if end - self.base > len(self.data):
             return None
         raw = self._gather(length)
-        header = RecordHeader(start, end, *_RECORD_HEADER.unpack_from(raw), data=raw)
+        header = RecordHeader(start, end, *_RECORD_HEADER.unpack_from(raw), raw)
         if crc32c(raw[:20], crc32c(raw[24:])) != header.crc:
             raise _damaged(start, "the record's CRC does not match")
         if prev_lsn and header.prev_lsn != prev_lsn:
