@@ -291,17 +291,15 @@ class _Reader:
         if end - self.base > len(self.data):
             return None
         raw = self._gather(length)
-        header = RecordHeader(start, end, *_RECORD_HEADER.unpack_from(raw), raw)
-        if crc32c(raw[:20], crc32c(raw[24:])) != header.crc:
+        _, xid, prev, info, rmgr, crc = _RECORD_HEADER.unpack_from(raw)
+        if crc32c(raw[:20], crc32c(raw[24:])) != crc:
             raise _damaged(start, "the record's CRC does not match")
-        if prev_lsn and header.prev_lsn != prev_lsn:
-            raise _damaged(
-                start, f"the record names {format_lsn(header.prev_lsn)} as the one before it"
-            )
+        if prev_lsn and prev != prev_lsn:
+            raise _damaged(start, f"the record names {format_lsn(prev)} as the one before it")
         self.lsn = end
-        if header.rmgr == RMGR_XLOG and header.info & 0xF0 == XLOG_SWITCH:
+        if rmgr == RMGR_XLOG and info & 0xF0 == XLOG_SWITCH:
             self.lsn = -(-end // self.segment_size) * self.segment_size
-        return header
+        return RecordHeader(start, end, length, xid, prev, info, rmgr, crc, raw)
 
     def _gather(self, length: int) -> bytes:
         out = bytearray()
