@@ -1,0 +1,295 @@
+"""``global/pg_control`` of Postgres 15: parse it, and make one from nothing.
+
+The file is 8192 bytes: ``struct ControlFileData`` (292 bytes with its CRC-32C, padding as
+the x86-64 ABI lays it), then zeros. Offsets and meanings stand in
+docs/formats/control-file.md. Source: ``catalog/pg_control.h``.
+
+A stateless start needs a control file that says "cleanly shut down, and the shutdown
+checkpoint is the record at X"; :meth:`ControlFile.at_shutdown` makes it from what the page
+server knows of the timeline at X.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from dataclasses import dataclass, fields, replace
+from typing import Protocol, Self
+
+from pagestore._native import crc32c
+from pagestore.errors import DataLoss, FailedPrecondition
+from pagestore.pgformat import layout
+
+FILE_SIZE = 8192
+_BODY = struct.Struct("<QIIi4xqQQII?7xQIIIIIII4xqIII4xQQI4xQQ?3xi?3xiiiii?3xId8I?3xI32s")
+_CRC = struct.Struct("<I")
+_CHECKPOINT_FIELDS = 16
+
+
+class DbState(enum.IntEnum):
+    STARTUP = 0
+    SHUTDOWNED = 1
+    SHUTDOWNED_IN_RECOVERY = 2
+    SHUTDOWNING = 3
+    IN_CRASH_RECOVERY = 4
+    IN_ARCHIVE_RECOVERY = 5
+    IN_PRODUCTION = 6
+
+
+class Counters(Protocol):
+    """What a checkpoint record carries; ``pagestore.v1`` ControlCounters fits."""
+
+    @property
+    def next_full_xid(self) -> int: ...
+    @property
+    def next_oid(self) -> int: ...
+    @property
+    def next_multi(self) -> int: ...
+    @property
+    def next_multi_offset(self) -> int: ...
+    @property
+    def oldest_xid(self) -> int: ...
+    @property
+    def oldest_xid_db(self) -> int: ...
+    @property
+    def oldest_multi(self) -> int: ...
+    @property
+    def oldest_multi_db(self) -> int: ...
+    @property
+    def oldest_commit_ts_xid(self) -> int: ...
+    @property
+    def newest_commit_ts_xid(self) -> int: ...
+    @property
+    def full_page_writes(self) -> bool: ...
+    @property
+    def checkpoint_time(self) -> int: ...
+
+
+class Settings(Protocol):
+    """Control-file facts outside a checkpoint; ``pagestore.v1`` ControlSettings fits."""
+
+    @property
+    def system_id(self) -> int: ...
+    @property
+    def wal_level(self) -> int: ...
+    @property
+    def wal_log_hints(self) -> bool: ...
+    @property
+    def max_connections(self) -> int: ...
+    @property
+    def max_worker_processes(self) -> int: ...
+    @property
+    def max_wal_senders(self) -> int: ...
+    @property
+    def max_prepared_xacts(self) -> int: ...
+    @property
+    def max_locks_per_xact(self) -> int: ...
+    @property
+    def track_commit_timestamp(self) -> bool: ...
+    @property
+    def data_checksum_version(self) -> int: ...
+    @property
+    def pg_control_version(self) -> int: ...
+    @property
+    def catalog_version(self) -> int: ...
+    @property
+    def mock_authentication_nonce(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPoint:
+    """``struct CheckPoint``, in its order. ``time`` is Unix seconds."""
+
+    redo: int
+    timeline: int
+    prev_timeline: int
+    full_page_writes: bool
+    next_full_xid: int
+    next_oid: int
+    next_multi: int
+    next_multi_offset: int
+    oldest_xid: int
+    oldest_xid_db: int
+    oldest_multi: int
+    oldest_multi_db: int
+    time: int
+    oldest_commit_ts_xid: int
+    newest_commit_ts_xid: int
+    oldest_active_xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFile:
+    """``struct ControlFileData``, in its order, without the CRC."""
+
+    system_id: int
+    pg_control_version: int
+    catalog_version: int
+    state: DbState
+    time: int
+    checkpoint_lsn: int
+    checkpoint: CheckPoint
+    unlogged_lsn: int
+    min_recovery_point: int
+    min_recovery_point_timeline: int
+    backup_start_point: int
+    backup_end_point: int
+    backup_end_required: bool
+    wal_level: int
+    wal_log_hints: bool
+    max_connections: int
+    max_worker_processes: int
+    max_wal_senders: int
+    max_prepared_xacts: int
+    max_locks_per_xact: int
+    track_commit_timestamp: bool
+    max_align: int
+    float_format: float
+    block_size: int
+    segment_blocks: int
+    wal_page_size: int
+    wal_segment_size: int
+    name_length: int
+    index_max_keys: int
+    toast_max_chunk: int
+    large_object_block: int
+    float8_by_value: bool
+    data_checksum_version: int
+    mock_authentication_nonce: bytes
+
+    @classmethod
+    def parse(cls, data: bytes, where: str = "pg_control") -> Self:
+        """From the file's bytes.
+
+        Raises:
+            FailedPrecondition: another version of Postgres wrote it.
+            DataLoss: it is short, or its checksum does not hold.
+        """
+        if len(data) < _BODY.size + _CRC.size:
+            raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has only {len(data)} bytes.")
+        version = struct.unpack_from("<I", data, 8)[0]
+        if version != layout.CONTROL_VERSION:
+            raise FailedPrecondition(
+                "WRONG_POSTGRES_VERSION",
+                f"{where} has format {version}; Postgres {layout.MAJOR_VERSION} writes "
+                f"{layout.CONTROL_VERSION}.",
+                f"Bring the cluster to Postgres {layout.MAJOR_VERSION} first: pg_upgrade, or "
+                "pg_dumpall and psql.",
+            )
+        stored = _CRC.unpack_from(data, _BODY.size)[0]
+        if stored != crc32c(data[: _BODY.size]):
+            raise DataLoss("CONTROL_FILE_CORRUPT", f"The checksum of {where} does not hold.")
+        values = list(_BODY.unpack_from(data))
+        state = values[3]
+        if state not in DbState.__members__.values():
+            raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has the unknown state {state}.")
+        values[3] = DbState(state)
+        checkpoint = CheckPoint(*values[6 : 6 + _CHECKPOINT_FIELDS])
+        ordered = [*values[:6], checkpoint, *values[6 + _CHECKPOINT_FIELDS :]]
+        return cls(**dict(zip((field.name for field in fields(cls)), ordered, strict=True)))
+
+    def pack(self) -> bytes:
+        """The file's 8192 bytes."""
+        values: list[object] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, CheckPoint):
+                values += [getattr(value, inner.name) for inner in fields(value)]
+            else:
+                values.append(value)
+        body = _BODY.pack(*values)
+        return (body + _CRC.pack(crc32c(body))).ljust(FILE_SIZE, b"\0")
+
+    @classmethod
+    def at_shutdown(
+        cls, counters: Counters, settings: Settings, *, checkpoint_lsn: int, time: int
+    ) -> ControlFile:
+        """The control file of a cluster cleanly stopped with the shutdown checkpoint record
+        at ``checkpoint_lsn`` (the record's start, past any page header). ``time``: Unix
+        seconds of that checkpoint."""
+        return cls(
+            system_id=settings.system_id,
+            pg_control_version=layout.CONTROL_VERSION,
+            catalog_version=settings.catalog_version or layout.CATALOG_VERSION,
+            state=DbState.SHUTDOWNED,
+            time=time,
+            checkpoint_lsn=checkpoint_lsn,
+            checkpoint=_shutdown_checkpoint(counters, checkpoint_lsn, time),
+            unlogged_lsn=layout.FIRST_UNLOGGED_LSN,
+            min_recovery_point=0,
+            min_recovery_point_timeline=0,
+            backup_start_point=0,
+            backup_end_point=0,
+            backup_end_required=False,
+            wal_level=settings.wal_level,
+            wal_log_hints=settings.wal_log_hints,
+            max_connections=settings.max_connections,
+            max_worker_processes=settings.max_worker_processes,
+            max_wal_senders=settings.max_wal_senders,
+            max_prepared_xacts=settings.max_prepared_xacts,
+            max_locks_per_xact=settings.max_locks_per_xact,
+            track_commit_timestamp=settings.track_commit_timestamp,
+            max_align=layout.MAX_ALIGN,
+            float_format=layout.FLOAT_FORMAT,
+            block_size=layout.PAGE_SIZE,
+            segment_blocks=layout.SEGMENT_BLOCKS,
+            wal_page_size=layout.WAL_PAGE_SIZE,
+            wal_segment_size=layout.WAL_SEGMENT_SIZE,
+            name_length=layout.NAME_LENGTH,
+            index_max_keys=layout.INDEX_MAX_KEYS,
+            toast_max_chunk=layout.TOAST_MAX_CHUNK,
+            large_object_block=layout.LARGE_OBJECT_BLOCK,
+            float8_by_value=True,
+            data_checksum_version=settings.data_checksum_version,
+            mock_authentication_nonce=settings.mock_authentication_nonce.ljust(32, b"\0"),
+        )
+
+    def check_layout(self, where: str = "pg_control") -> None:
+        """Refuses a cluster whose build differs in anything that shapes its files."""
+        expected = {
+            "catalog_version": layout.CATALOG_VERSION,
+            "max_align": layout.MAX_ALIGN,
+            "float_format": layout.FLOAT_FORMAT,
+            "block_size": layout.PAGE_SIZE,
+            "segment_blocks": layout.SEGMENT_BLOCKS,
+            "wal_page_size": layout.WAL_PAGE_SIZE,
+            "wal_segment_size": layout.WAL_SEGMENT_SIZE,
+            "name_length": layout.NAME_LENGTH,
+            "index_max_keys": layout.INDEX_MAX_KEYS,
+            "toast_max_chunk": layout.TOAST_MAX_CHUNK,
+            "large_object_block": layout.LARGE_OBJECT_BLOCK,
+            "float8_by_value": True,
+        }
+        for name, value in expected.items():
+            found = getattr(self, name)
+            if found != value:
+                raise FailedPrecondition(
+                    "INCOMPATIBLE_CLUSTER",
+                    f"{where} says {name} = {found}; pagestore needs {value}.",
+                    "Load the data into a cluster of the distribution's defaults first: "
+                    "pg_dumpall and psql.",
+                )
+
+    def with_state(self, state: DbState) -> ControlFile:
+        return replace(self, state=state)
+
+
+def _shutdown_checkpoint(counters: Counters, lsn: int, time: int) -> CheckPoint:
+    return CheckPoint(
+        redo=lsn,
+        timeline=1,
+        prev_timeline=1,
+        full_page_writes=counters.full_page_writes,
+        next_full_xid=counters.next_full_xid,
+        next_oid=counters.next_oid,
+        next_multi=counters.next_multi,
+        next_multi_offset=counters.next_multi_offset,
+        oldest_xid=counters.oldest_xid,
+        oldest_xid_db=counters.oldest_xid_db,
+        oldest_multi=counters.oldest_multi,
+        oldest_multi_db=counters.oldest_multi_db,
+        time=time,
+        oldest_commit_ts_xid=counters.oldest_commit_ts_xid,
+        newest_commit_ts_xid=counters.newest_commit_ts_xid,
+        oldest_active_xid=0,
+    )
