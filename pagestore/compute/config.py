@@ -1,0 +1,122 @@
+"""What a compute's server is told: postgresql.conf, pg_hba.conf, the command line.
+
+Two ranks. What keeps a commit safe or the directory usable is on the command line, where
+neither ALTER SYSTEM nor a user's file can change it. Everything else is in postgresql.conf.
+
+A setting that Postgres keeps in its control file is taken over from the timeline, raised
+where a compute needs more; so a restart logs no PARAMETER_CHANGE record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagestore.compute import remote_map
+from pagestore.errors import InvalidInput
+from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.v1 import page_pb2 as pb
+
+WAL_LEVELS = ("minimal", "replica", "logical")
+MIN_CONNECTIONS = 100
+MIN_WAL_SENDERS = 10
+MIN_PREPARED_XACTS = 64
+
+DEFAULTS = {
+    "shared_buffers": "128MB",
+    "datestyle": "iso, mdy",
+    "timezone": "Etc/UTC",
+    "log_timezone": "Etc/UTC",
+    "lc_messages": "C",
+    "lc_monetary": "C.UTF-8",
+    "lc_numeric": "C.UTF-8",
+    "lc_time": "C.UTF-8",
+    "default_text_search_config": "pg_catalog.english",
+    "password_encryption": "scram-sha-256",
+    "log_checkpoints": "off",
+    "log_autovacuum_min_duration": "-1",
+    "log_line_prefix": "%m [%p] ",
+    "min_wal_size": "32MB",
+    "max_wal_size": "1GB",
+    "wal_keep_size": "1GB",
+    # Local WAL is not durable anyway: new segments are sparse instead of written with zeros.
+    "wal_init_zero": "off",
+}
+
+HBA = """\
+# The socket's directory is open to the server's own user alone.
+local  all          all                trust
+local  replication  all                trust
+host   all          all  127.0.0.1/32  scram-sha-256
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a server listens and which pages it reads."""
+
+    port: int
+    socket_directory: Path
+    page_server: str
+    tenant: TenantId
+    timeline: TimelineId
+    lsn: int
+    shim_library: Path | None
+
+
+def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
+    """The settings that the control file of a compute names."""
+    level = max(settings.wal_level, WAL_LEVELS.index("replica"))
+    return {
+        "wal_level": WAL_LEVELS[level],
+        "wal_log_hints": _on(settings.wal_log_hints),
+        "max_connections": str(max(settings.max_connections, MIN_CONNECTIONS)),
+        "max_worker_processes": str(settings.max_worker_processes),
+        "max_wal_senders": str(max(settings.max_wal_senders, MIN_WAL_SENDERS)),
+        "max_prepared_transactions": str(max(settings.max_prepared_xacts, MIN_PREPARED_XACTS)),
+        "max_locks_per_transaction": str(settings.max_locks_per_xact),
+        "track_commit_timestamp": _on(settings.track_commit_timestamp),
+    }
+
+
+def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) -> str:
+    """The file's text; later wins: defaults, the timeline's settings, `overrides`."""
+    values = {**DEFAULTS, **control_settings(settings), **overrides}
+    return "".join(f"{name} = {_quoted(name, value)}\n" for name, value in values.items())
+
+
+def command_line(place: ServerPlace, safekeeper_ids: tuple[int, ...]) -> dict[str, str]:
+    """Settings that nothing inside the server may change."""
+    quorum = len(safekeeper_ids) // 2 + 1
+    names = ", ".join(f"sk{number}" for number in safekeeper_ids)
+    values = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(place.port),
+        "unix_socket_directories": str(place.socket_directory),
+        "fsync": "off",
+        "full_page_writes": "off",
+        "restart_after_crash": "off",
+        "archive_mode": "off",
+        "synchronous_standby_names": f"ANY {quorum} ({names})" if safekeeper_ids else "",
+    }
+    if place.shim_library is not None:
+        values |= {
+            "shared_preload_libraries": str(place.shim_library),
+            "pagestore.page_server": place.page_server,
+            "pagestore.tenant_id": str(place.tenant),
+            "pagestore.timeline_id": str(place.timeline),
+            "pagestore.lsn": format_lsn(place.lsn),
+            "pagestore.remote_map": remote_map.FILE_NAME,
+        }
+    return values
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _quoted(name: str, value: str) -> str:
+    if "\n" in value or "\0" in value or not name.replace(".", "_").isidentifier():
+        raise InvalidInput("INVALID_SETTING", f"The setting {name!r} cannot be written to a file.")
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
