@@ -337,7 +337,7 @@ class FlushTimelineRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros")
+    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +347,7 @@ class TimelineInfo(_message.Message):
     PHYSICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    INGEST_ERROR_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     parent_timeline_id: bytes
@@ -356,7 +357,8 @@ class TimelineInfo(_message.Message):
     physical_bytes: int
     layers: int
     created_unix_micros: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ...) -> None: ...
+    ingest_error: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ...) -> None: ...
 
 class ListTimelinesRequest(_message.Message):
     __slots__ = ("tenant_id",)
