@@ -1,0 +1,73 @@
+"""The catalog pages that a backend reads before its first row.
+
+Measured on stock 15.20 with pg_buffercache after a start without pg_internal.init: 14 pages of
+shared catalogs, then 60 to 70 pages in a database that is only connected to and about 115 in
+one that runs a query, mostly one after another, each a round trip. They lie at the beginning of
+the nailed catalogs and in small indexes, so a list of catalogs with a bound of blocks for each
+names nearly all of them (tests/integration/test_page_service_backup.py measures the share).
+
+Mapped catalogs are found through the database's relation map. The others keep their oid as
+their file number unless they were rewritten; one that was is simply not sent: pages that are
+not sent are read when they are wanted, as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pagestore.pgformat import relmap
+from pagestore.reader.sizes import GLOBAL_DATABASE, GLOBAL_SPACE, Relation
+
+FIRST_USER_OID = 16384
+POSTGRES_DATABASE = 5
+USER_DATABASES = 1
+"""How many of the users' databases, by oid, are worth sending: a cluster mostly has one."""
+
+SHARED: Mapping[int, int] = {
+    **dict.fromkeys((1213, 1260, 1261, 1262, 2964), 2),
+    # Their indexes.
+    **dict.fromkeys((2671, 2672, 2676, 2677, 2694, 2695, 2697, 2698, 2965), 4),
+}
+"""Catalog oid to how many of its first blocks."""
+
+LOCAL: Mapping[int, int] = {
+    1247: 4,  # pg_type
+    1249: 32,  # pg_attribute: the nailed relations' rows come first
+    1259: 16,  # pg_class
+    1255: 1,  # pg_proc
+    2600: 2,
+    2601: 1,
+    2602: 6,  # pg_amop
+    2603: 6,  # pg_amproc
+    2605: 2,
+    2610: 6,  # pg_index
+    2615: 1,
+    2616: 4,  # pg_opclass
+    2617: 4,  # pg_operator
+    # Indexes of the above, oid and name.
+    **dict.fromkeys((2650, 2661, 2684, 2685, 2687, 2693, 2696, 3379), 2),
+    **dict.fromkeys((2653, 2654, 2655, 2662, 2663, 2678, 2679, 2686, 2688, 2689, 2703, 2704), 6),
+    2659: 12,  # pg_attribute_relid_attnum_index
+    2690: 8,  # pg_proc_oid_index
+    2691: 8,  # pg_proc_proname_args_nsp_index
+}
+
+
+def choose(
+    relations: Sequence[Relation], relmaps: Mapping[tuple[int, int], bytes]
+) -> list[tuple[Relation, int]]:
+    """(relation, how many first blocks), for main forks of hot catalogs."""
+    users = sorted({r.db for r in relations if r.db >= FIRST_USER_OID})[:USER_DATABASES]
+    wanted: dict[tuple[int, int, int], int] = {}
+    for (spc, db), content in relmaps.items():
+        shared = (spc, db) == (GLOBAL_SPACE, GLOBAL_DATABASE)
+        if not shared and db not in (POSTGRES_DATABASE, *users):
+            continue
+        mapped = relmap.parse(content, f"the relation map of database {db}")
+        for oid, blocks in (SHARED if shared else LOCAL).items():
+            wanted[spc, db, mapped.get(oid, oid)] = blocks
+    return [
+        (relation, min(relation.nblocks, wanted[relation[:3]]))
+        for relation in relations
+        if relation.fork == 0 and relation.nblocks and relation[:3] in wanted
+    ]
