@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from pagestore import keyspace
-from pagestore._native import Batch
+from pagestore._native import Batch, crc32c
 from pagestore.control_values import pack_counters, pack_settings
 from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId, TimelineId
@@ -28,7 +28,9 @@ PAGES_PER_SEGMENT = 32
 DATABASE_HAS_VERSION = 1
 FILE_PGSTAT = 1
 _ZEROS = bytes(PAGE_SIZE)
+_SLRUS = frozenset(map(int, Slru))
 _U32 = struct.Struct("<I")
+_ORIGIN = struct.Struct("<H6xQ")
 
 
 class RootImport(Protocol):
@@ -159,6 +161,9 @@ class Importer:
 
     def _file(self, file: pb.BackupFile) -> None:
         self._files += 1
+        if file.path == "pg_logical/replorigin_checkpoint":
+            self._metadata.update(_origins(file.data))
+            return
         key = file_key(file.path)
         if key is None:
             return
@@ -168,9 +173,8 @@ class Importer:
             self._metadata[key.pack()] = file.data
 
     def _slru(self, segment: pb.ImportSlruSegment) -> None:
-        self._files += 1
         pages, rest = divmod(len(segment.data), PAGE_SIZE)
-        if segment.kind not in list(Slru) or rest or pages > PAGES_PER_SEGMENT:
+        if int(segment.kind) not in _SLRUS or rest or pages > PAGES_PER_SEGMENT:
             raise _invalid(
                 f"SLRU {segment.kind}, segment {segment.segment:X}, came with "
                 f"{len(segment.data)} bytes."
@@ -216,7 +220,7 @@ def file_key(path: str) -> Key | None:
         InvalidInput: INVALID_IMPORT; a file that the store cannot hold.
     """
     match path.split("/"):
-        case ["PG_VERSION"]:
+        case ["PG_VERSION"] | ["global", "PG_VERSION"]:
             return None
         case ["global", "pg_filenode.map"]:
             return keyspace.relmap(1664, 0)
@@ -229,6 +233,15 @@ def file_key(path: str) -> Key | None:
         case ["pg_stat", "pgstat.stat"]:
             return Key(Kind.FILE, block=FILE_PGSTAT)
     raise _invalid(f"The file {path[:200]!r} has no place in the store.")
+
+
+def _origins(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """ORIGIN keys and values of a file that reader/basebackup.py describes."""
+    body = data[:-4]
+    if len(body) % _ORIGIN.size != 4 or _U32.pack(crc32c(body)) != data[-4:]:
+        raise _invalid("pg_logical/replorigin_checkpoint is damaged.")
+    for origin, remote_lsn in _ORIGIN.iter_unpack(body[4:]):
+        yield Key(Kind.ORIGIN, block=origin).pack(), struct.pack("<QQ", remote_lsn, 0)
 
 
 def _is_oid(text: str) -> bool:
