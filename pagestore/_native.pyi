@@ -40,3 +40,35 @@ def wal_align(
 # --- redo.c
 
 # --- receiver.c
+
+class WalWriter:
+    """One timeline's log, open for writing. See native/core/receiver/writer.h."""
+
+    position: tuple[int, int, int]
+    """(flush LSN, start of the record that ends there or 0, end of the bytes written)."""
+    def __init__(
+        self,
+        directory: str,
+        start_lsn: int,
+        flush_lsn: int,
+        prev_record_lsn: int = 0,
+    ) -> None: ...
+    def append(self, lsn: int, data: bytes) -> None:
+        """Writes whole records at the flush LSN; they are durable when it returns."""
+    def close(self) -> None:
+        """Nothing may be using the writer, a running receiver least of all."""
+
+class WalReceiver:
+    """Pulls from a compute's walsender into a writer. See native/core/receiver/receiver.h."""
+
+    streaming: bool
+    def __init__(
+        self, writer: WalWriter, conninfo: str, name: str, system_id: int, notify_fd: int
+    ) -> None: ...
+    def run(self) -> None:
+        """One connection; returns when stopped or when the compute ended it in order."""
+    def stop(self) -> None:
+        """From any thread; also makes later runs return."""
+
+def check_conninfo(conninfo: str) -> None:
+    """Raises NativeError (-4) where libpq cannot parse it."""

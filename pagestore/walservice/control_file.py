@@ -1,0 +1,130 @@
+"""The control file of a timeline's log: what a safekeeper must remember of it.
+
+Replaced as a whole: written beside, fsynced, renamed over, the directory fsynced. A crash leaves
+the old one or the new one. The layout is in docs/formats/safekeeper.md.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from pagestore._native import crc32c
+from pagestore.errors import DataLoss
+from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
+
+NAME = "control"
+MAGIC = b"PSSKCTL\0"
+VERSION = 1
+
+_HEAD = struct.Struct("<8sIIQQQQQQQII")
+_SWITCH = struct.Struct("<QQ")
+_CRC = struct.Struct("<I")
+_CLEAN = 1
+_ATTACHED = 2
+
+
+def encode(state: State, *, clean: bool) -> bytes:
+    attachment = state.attachment or Attachment(0, "")
+    conninfo = attachment.conninfo.encode()
+    flags = (_CLEAN if clean else 0) | (_ATTACHED if state.attachment else 0)
+    head = _HEAD.pack(
+        MAGIC,
+        VERSION,
+        flags,
+        state.system_id,
+        state.start.flush_lsn,
+        state.start.prev_record_lsn,
+        state.term,
+        state.position.flush_lsn,
+        state.position.prev_record_lsn,
+        attachment.term,
+        len(state.history),
+        len(conninfo),
+    )
+    switches = b"".join(_SWITCH.pack(item.term, item.start_lsn) for item in state.history)
+    body = head + switches + conninfo
+    return body + _CRC.pack(crc32c(body))
+
+
+def decode(raw: bytes, where: str) -> tuple[State, bool]:
+    """The state, and whether its position is the log's end (else the log must be searched).
+
+    Raises:
+        DataLoss: CONTROL_DAMAGED, naming `where`.
+    """
+    if len(raw) < _HEAD.size + _CRC.size or not raw.startswith(MAGIC):
+        raise _damaged(where, "it is no control file of a safekeeper")
+    body, stored = raw[: -_CRC.size], _CRC.unpack(raw[-_CRC.size :])[0]
+    if crc32c(body) != stored:
+        raise _damaged(where, "its checksum does not hold")
+    (
+        _,
+        version,
+        flags,
+        system_id,
+        start_lsn,
+        start_prev,
+        term,
+        flush_lsn,
+        flush_prev,
+        attached_term,
+        switches,
+        conninfo_length,
+    ) = _HEAD.unpack_from(body)
+    if version != VERSION:
+        raise _damaged(where, f"its version is {version}, this program knows {VERSION}")
+    conninfo_at = _HEAD.size + switches * _SWITCH.size
+    if len(body) != conninfo_at + conninfo_length:
+        raise _damaged(where, "its length does not fit its contents")
+    history = tuple(
+        TermSwitch(*_SWITCH.unpack_from(body, _HEAD.size + i * _SWITCH.size))
+        for i in range(switches)
+    )
+    attachment = None
+    if flags & _ATTACHED:
+        attachment = Attachment(attached_term, body[conninfo_at:].decode())
+    state = State(
+        Position(start_lsn, start_prev),
+        system_id,
+        term,
+        history,
+        attachment,
+        Position(flush_lsn, flush_prev),
+    )
+    return state, bool(flags & _CLEAN)
+
+
+def read(directory: Path) -> tuple[State, bool]:
+    """See :func:`decode`. FileNotFoundError where there is none."""
+    path = directory / NAME
+    with path.open("rb") as file:
+        return decode(file.read(), str(path))
+
+
+def replace(directory: Path, state: State, *, clean: bool) -> None:
+    """Durable when it returns; OSError leaves the old file in force."""
+    temporary = directory / f"{NAME}.tmp"
+    with temporary.open("wb") as file:
+        file.write(encode(state, clean=clean))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(directory / NAME)
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damaged(where: str, why: str) -> DataLoss:
+    return DataLoss(
+        "CONTROL_DAMAGED",
+        f"The control file {where} cannot be trusted: {why}.",
+        "Restore it from a copy; without it the safekeeper does not know what it promised.",
+    )

@@ -1,0 +1,154 @@
+"""Reading a timeline's segment files, and finding where its log ends.
+
+What is below the flush LSN must be there: a missing or short file is damage, and is named.
+What is behind it may be anything, and is only looked at by :func:`find_end`, after a crash.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pagestore import _native
+from pagestore.errors import DataLoss
+from pagestore.ids import format_lsn
+from pagestore.walservice.acceptor import Position
+
+PAGE = 8192
+SEGMENT = 16 << 20
+_SEGMENTS_PER_ID = (1 << 32) // SEGMENT
+_SEARCH = 1 << 20
+"""Bytes looked at in one go."""
+MAX_RECORD = 1 << 30
+
+
+def segment_path(directory: Path, lsn: int) -> Path:
+    """The file that holds the byte at `lsn`, named as Postgres names it on its timeline 1."""
+    number = lsn // SEGMENT
+    return directory / f"{1:08X}{number // _SEGMENTS_PER_ID:08X}{number % _SEGMENTS_PER_ID:08X}"
+
+
+def read_range(directory: Path, start: int, end: int) -> bytes:
+    """The bytes [start, end), which must be there.
+
+    Raises:
+        DataLoss: SEGMENT_DAMAGED, naming the file.
+    """
+    parts = []
+    for lsn, length in _parts(start, end):
+        path = segment_path(directory, lsn)
+        data = _read_part(path, lsn % SEGMENT, length)
+        if data is None:
+            raise DataLoss(
+                "SEGMENT_DAMAGED",
+                f"The WAL segment {path} is missing or short; WAL at {format_lsn(lsn)} is needed.",
+                "Restore the file from a copy, or branch the timeline below that LSN.",
+            )
+        parts.append(data)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def align(directory: Path, start: Position, end: Position, lsn: int) -> Position:
+    """The last record's end at or below `lsn`, which is between `start` and `end`.
+
+    Raises:
+        DataLoss: SEGMENT_DAMAGED, also when the bytes there are not records.
+    """
+    if lsn >= end.flush_lsn:
+        return end
+    window = 2 * PAGE
+    while lsn > start.flush_lsn:
+        page = max(lsn - window, start.flush_lsn) // PAGE * PAGE
+        known = start.flush_lsn if page <= start.flush_lsn else None
+        data = _read_from(directory, page, lsn, start.flush_lsn)
+        found = _native.wal_align(data, page, lsn, known, start.prev_record_lsn if known else 0)
+        if found is not None:
+            return Position(*found)
+        if known is not None:
+            break
+        window *= 2
+    return start
+
+
+def find_end(directory: Path, known: Position) -> Position:
+    """The end of the last whole record from `known` on, made durable.
+
+    A record counts when its length, its checksum and its xl_prev are right; the log ends before
+    the first that does not. What a crash left of a record that was arriving is not counted.
+    """
+    end, window = known, _SEARCH
+    while True:
+        page = end.flush_lsn // PAGE * PAGE
+        wanted = end.flush_lsn + window - page
+        data = _read_available(directory, page, page + wanted, known.flush_lsn)
+        found = _native.wal_align(data, page, page + len(data), end.flush_lsn, end.prev_record_lsn)
+        if found is not None and found[0] > end.flush_lsn:
+            end, window = Position(*found), _SEARCH
+        elif window < MAX_RECORD and len(data) == wanted and _length_at(data, page, end):
+            window *= 2
+        else:
+            break
+    _sync(directory, known.flush_lsn, end.flush_lsn)
+    return end
+
+
+def _parts(start: int, end: int) -> Iterator[tuple[int, int]]:
+    while start < end:
+        length = min(end - start, SEGMENT - start % SEGMENT)
+        yield start, length
+        start += length
+
+
+def _read_part(path: Path, offset: int, length: int) -> bytes | None:
+    """None where the file is missing or is no whole segment."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if os.fstat(descriptor).st_size != SEGMENT:
+            return None
+        data = os.pread(descriptor, length, offset)
+        return data if len(data) == length else None
+    finally:
+        os.close(descriptor)
+
+
+def _read_from(directory: Path, page: int, end: int, start_lsn: int) -> bytes:
+    """[page, end), where what lies before the log's start is taken as zeros."""
+    first = max(page, start_lsn)
+    return bytes(first - page) + read_range(directory, first, end)
+
+
+def _read_available(directory: Path, page: int, end: int, known: int) -> bytes:
+    """[page, end) or less: as far as there are files. What is below `known` must be there."""
+    parts = [read_range(directory, page, known)] if page < known else []
+    for lsn, length in _parts(max(page, known), end):
+        data = _read_part(segment_path(directory, lsn), lsn % SEGMENT, length)
+        if data is None:
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _length_at(data: bytes, lsn: int, end: Position) -> int:
+    """xl_tot_len of what follows `end`, behind a page header if there is one; 0: nothing."""
+    offset = end.flush_lsn - lsn
+    if offset % PAGE == 0:
+        offset += 40 if int.from_bytes(data[offset + 2 : offset + 4], "little") & 2 else 24
+    return int.from_bytes(data[offset : offset + 4], "little")
+
+
+def _sync(directory: Path, start: int, end: int) -> None:
+    for lsn, _ in _parts(start, end):
+        descriptor = os.open(segment_path(directory, lsn), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,148 @@
+"""The thread that pulls WAL from one compute, and keeps trying.
+
+One thread an attached compute. Each connection opens the log anew at its flush LSN, so that what
+an earlier one left of an unfinished record is gone, and so is whatever a failed write or sync
+may have left in the page cache: nothing behind a confirmed position is ever trusted again.
+
+A lost connection is tried again with growing pauses, for as long as the compute is attached. A
+full disk likewise: the compute's commits wait meanwhile. Any other failure of the disk ends the
+stream: only a new attachment, or a restart of the safekeeper, tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from pagestore._native import NativeError, WalReceiver, WalWriter
+from pagestore.walservice.acceptor import Position, State
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 1.0
+COALESCE_SECONDS = 0.002
+"""News of advances are told at most this often: the compute's confirmation never waits for it."""
+
+_IO_ERROR = -2
+_log = structlog.get_logger(__name__)
+
+
+class Stream:
+    """Pulls for `state.attachment` from `state.position` on. Make it in the event loop.
+
+    `on_advance` is called in the loop after the log has grown.
+    """
+
+    def __init__(
+        self, directory: Path, state: State, name: str, on_advance: Callable[[], None]
+    ) -> None:
+        assert state.attachment is not None
+        self.attachment = state.attachment
+        self.last_error = ""
+        self._directory = directory
+        self._start_lsn = state.start.flush_lsn
+        self._system_id = state.system_id
+        self._name = name
+        self._position = state.position
+        self._writer: WalWriter | None = None
+        self._receiver: WalReceiver | None = None
+        self._stopping = threading.Event()
+        self._on_advance = on_advance
+        self._loop = asyncio.get_running_loop()
+        self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop.add_reader(self._news_fd, self._tell)
+        self._thread = threading.Thread(target=self._run, name=f"wal-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def position(self) -> Position:
+        """How far the log is durable and confirmed."""
+        writer = self._writer
+        if writer is not None:
+            with contextlib.suppress(NativeError):
+                flush_lsn, prev_record_lsn, _ = writer.position
+                self._position = max(self._position, Position(flush_lsn, prev_record_lsn))
+        return self._position
+
+    @property
+    def receiving(self) -> bool:
+        receiver = self._receiver
+        return receiver is not None and receiver.streaming
+
+    async def stop(self) -> Position:
+        """Ends the stream; after this nothing is confirmed. Returns the final position."""
+        self._stopping.set()
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.stop()
+        await asyncio.to_thread(self._thread.join)
+        if self._news_fd >= 0:
+            self._loop.remove_reader(self._news_fd)
+            os.close(self._news_fd)
+            self._news_fd = -1
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._position
+
+    def _tell(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._news_fd)
+        self._loop.remove_reader(self._news_fd)
+        self._timer = self._loop.call_later(COALESCE_SECONDS, self._listen)
+        self._on_advance()
+
+    def _listen(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._news_fd, self._tell)
+
+    # In the thread
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._stopping.is_set():
+            before = self._position
+            try:
+                self._connect_once()
+                self._report("the compute ended the stream")
+            except NativeError as error:
+                code, text = error.args
+                self._report(text)
+                if code == _IO_ERROR:
+                    return
+            if self._position != before:
+                pause = FIRST_PAUSE
+            self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _connect_once(self) -> None:
+        at = self._position
+        writer = WalWriter(str(self._directory), self._start_lsn, *_fields(at))
+        try:
+            self._writer = writer
+            self._receiver = WalReceiver(
+                writer, self.attachment.conninfo, self._name, self._system_id, self._news_fd
+            )
+            if not self._stopping.is_set():
+                self._receiver.run()
+        finally:
+            self._position = self.position
+            self._writer = None
+            self._receiver = None
+            writer.close()
+
+    def _report(self, text: str) -> None:
+        if self._stopping.is_set():
+            return
+        if text != self.last_error:
+            _log.warning("stream", directory=str(self._directory), error=text)
+        self.last_error = text
+
+
+def _fields(position: Position) -> tuple[int, int]:
+    return position.flush_lsn, position.prev_record_lsn
