@@ -1,5 +1,7 @@
 """The native core, as Python sees it. One section a file of native/python."""
 
+from collections.abc import Sequence
+
 class NativeError(Exception):
     """args: (status code of native/core/status.h, text)."""
 
@@ -38,6 +40,36 @@ def wal_align(
 # --- store.c
 
 # --- redo.c
+
+class RedoPool:
+    """Helper processes that make pages from WAL records; shared by threads.
+
+    ``argv`` starts a helper, the word "{dir}" in it being the helper's directory; there are
+    at most as many helpers as ``dirs``. See pagestore.reader.redo, which knows both.
+
+    A request is (key, base page or None for zeros, [(lsn, kind, flags, data), ...]), oldest
+    item first, with kind RECORD or PATCH; ``flags`` of a call are ps_redo_flag.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], dirs: Sequence[str], *, deadline_ms: int = 10000
+    ) -> None: ...
+    def apply(
+        self,
+        key: bytes,
+        base: bytes | None,
+        items: list[tuple[int, int, int, bytes]],
+        flags: int = 0,
+    ) -> bytes: ...
+    def apply_many(
+        self,
+        requests: list[tuple[bytes, bytes | None, list[tuple[int, int, int, bytes]]]],
+        flags: int = 0,
+    ) -> tuple[list[bytes | None], tuple[int, str] | None]:
+        """All pages (None where it failed), and the first failure's (code, text)."""
+    def close(self) -> None: ...
+    def stop_idle(self, seconds: float) -> None: ...
+    def stats(self) -> dict[str, float]: ...
 
 # --- receiver.c
 

@@ -24,16 +24,48 @@ typedef struct ps_redo_item {
     const uint8_t *data;
 } ps_redo_item;
 
+/* ps_redo_request.flags */
+enum ps_redo_flag {
+    /* The source logs hint bits (wal_log_hints or data checksums): HEAP2_VISIBLE moves the
+     * heap page's LSN. From the settings value of the timeline. */
+    PS_REDO_LOG_HINTS = 1
+};
+
 typedef struct ps_redo_request {
     ps_key key;
+    uint8_t flags;       /* ps_redo_flag */
     const uint8_t *base; /* 8192 bytes; NULL is a page of zeros */
     const ps_redo_item *items; /* oldest first */
     size_t count;
-    uint8_t *out; /* 8192 bytes; may be `base` */
-    int status;   /* set by ps_redo_apply: PS_OK, or why `out` must not be used */
+    uint8_t *out; /* 8192 bytes, not overlapping `base`; undefined unless status is PS_OK */
+    int status;   /* set by ps_redo_apply */
 } ps_redo_request;
 
 typedef struct ps_redo_pool ps_redo_pool;
+
+typedef struct ps_redo_stats {
+    uint64_t pages;   /* made */
+    uint64_t records; /* items applied for them */
+    uint64_t busy_ns; /* spent in ps_redo_apply, over all threads */
+    uint64_t started; /* helpers, since the pool was opened */
+    uint64_t deaths;  /* helpers that ended without being asked to */
+    uint32_t running; /* helpers */
+} ps_redo_stats;
+
+/*
+ * A pool of at most `size` helpers; none is started yet. `argv` (NULL-terminated) starts one:
+ * the word "{dir}" stands for the helper's own directory, dirs[i]. A helper that gives no
+ * answer for `deadline_ms` counts as hung and is killed. Copies what it is given. The process
+ * must ignore SIGPIPE, as Python does.
+ */
+int ps_redo_pool_open(ps_redo_pool **pool, const char *const *argv, const char *const *dirs,
+                      size_t size, uint32_t deadline_ms, ps_error *err);
+/* Ends all helpers, after the calls under way; later calls give PS_ERR_CLOSED. */
+void ps_redo_pool_close(ps_redo_pool *pool);
+void ps_redo_pool_free(ps_redo_pool *pool); /* closes it too */
+/* Ends the helpers that were not used for so long; the next call starts one again. */
+void ps_redo_pool_stop_idle(ps_redo_pool *pool, uint64_t idle_ms);
+ps_redo_stats ps_redo_pool_stats(ps_redo_pool *pool);
 
 /*
  * Does all requests, in any order, and sets the status of each. PS_OK when each is PS_OK;

@@ -1,0 +1,61 @@
+/*
+ * A lane: one leased helper at work on a batch, with several requests in flight.
+ *
+ * Requests are sent in order and answered in order, so the oldest unanswered request is the
+ * one a dying helper was working on. A lane never blocks; the caller polls its descriptors.
+ */
+#ifndef PS_REDO_LANE_H
+#define PS_REDO_LANE_H
+
+#include <sys/uio.h>
+
+#include "redo/helper.h"
+#include "redo/protocol.h"
+#include "redo/redo.h"
+
+#define PS_REDO_WINDOW 16u
+
+typedef struct ps_redo_lane {
+    ps_redo_helper *helper;
+    ps_redo_request *flight[PS_REDO_WINDOW]; /* a ring, oldest at `head` */
+    ps_redo_wire_answer answers[PS_REDO_WINDOW];
+    uint32_t head;
+    uint32_t count;
+    uint32_t sequence; /* of the oldest in flight */
+    size_t received;   /* bytes of the oldest one's answer */
+    uint64_t progress_ms; /* when it last sent or received something */
+
+    /* What is still to be sent: headers and small items copied to scratch, the rest in place. */
+    uint8_t *scratch;
+    size_t scratch_capacity;
+    struct iovec *pieces;
+    size_t piece_capacity;
+    size_t piece_count;
+    size_t piece_at;
+} ps_redo_lane;
+
+void ps_redo_lane_free(ps_redo_lane *lane); /* its memory; the helper is not its own */
+
+/* The bytes a request takes on the wire. */
+uint64_t ps_redo_wire_length(const ps_redo_request *request);
+
+static inline int
+ps_redo_lane_can_take(const ps_redo_lane *lane)
+{
+    return lane->count < PS_REDO_WINDOW;
+}
+
+static inline int
+ps_redo_lane_has_output(const ps_redo_lane *lane)
+{
+    return lane->piece_at < lane->piece_count;
+}
+
+/* Encodes requests and puts them in flight. Only when the lane has no output left. */
+int ps_redo_lane_take(ps_redo_lane *lane, ps_redo_request **requests, uint32_t count);
+/* Sends what the pipe takes. PS_ERR_REDO when the helper is gone. */
+int ps_redo_lane_send(ps_redo_lane *lane);
+/* Receives what is there; *done requests, the oldest ones, are complete and out of flight. */
+int ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_count);
+
+#endif

@@ -1,0 +1,408 @@
+/*
+ * The pool: leases helpers to calls, and drives each call's batch over them.
+ *
+ * One thread drives all lanes of its call with poll. A request's `status` doubles as its
+ * state while the call runs: waiting or sent, for the first time or again. Only the request
+ * that a helper was working on when it died counts an attempt; those behind it in the pipe
+ * wait as before. So one bad record costs its own page and nobody else's.
+ */
+#include "redo/redo.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+#include "redo/helper.h"
+#include "redo/lane.h"
+
+#define MAX_HELPERS 64u
+/* A helper more for each so many requests, when one is free. */
+#define REQUESTS_PER_LANE 16u
+/* Encoded at once: enough to keep a helper busy, little enough to begin soon. */
+#define TAKE_AT_ONCE 8u
+
+struct ps_redo_pool {
+    pthread_mutex_t mutex;
+    pthread_cond_t freed;
+    int closed;
+    uint32_t deadline_ms;
+    ps_redo_stats stats;
+    size_t size;
+    ps_redo_helper *helpers;
+};
+
+/* States above PS_OK, never seen by callers. */
+enum { WAITING = 1, WAITING_AGAIN, SENT, SENT_AGAIN };
+
+typedef struct batch {
+    ps_redo_pool *pool;
+    ps_redo_request *requests;
+    size_t count;
+    size_t cursor; /* no request before it is waiting */
+    size_t unfinished;
+    size_t lane_count;
+    ps_redo_lane *lanes;
+    uint64_t started;
+    uint64_t deaths;
+    ps_error first; /* the first failure; code PS_OK when there is none */
+} batch;
+
+int
+ps_redo_pool_open(ps_redo_pool **pool, const char *const *argv, const char *const *dirs,
+                  size_t size, uint32_t deadline_ms, ps_error *err)
+{
+    *pool = NULL;
+    if (size == 0 || size > MAX_HELPERS || argv[0] == NULL || deadline_ms == 0)
+        return ps_fail(err, PS_ERR_INVALID, "a redo pool has 1 to %u helpers and a deadline",
+                       MAX_HELPERS);
+    ps_redo_pool *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory");
+    pthread_mutex_init(&made->mutex, NULL);
+    pthread_cond_init(&made->freed, NULL);
+    made->deadline_ms = deadline_ms;
+    made->helpers = calloc(size, sizeof *made->helpers);
+    int rc = made->helpers == NULL ? PS_ERR_NOMEM : PS_OK;
+    while (rc == PS_OK && made->size < size) {
+        rc = ps_redo_helper_init(&made->helpers[made->size], argv, dirs[made->size]);
+        made->size++;
+    }
+    if (rc != PS_OK) {
+        ps_redo_pool_free(made);
+        return ps_fail(err, rc, "out of memory");
+    }
+    *pool = made;
+    return PS_OK;
+}
+
+void
+ps_redo_pool_close(ps_redo_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    pool->closed = 1;
+    pthread_cond_broadcast(&pool->freed);
+    for (size_t i = 0; i < pool->size; i++) {
+        while (pool->helpers[i].leased)
+            pthread_cond_wait(&pool->freed, &pool->mutex);
+        ps_redo_helper_stop(&pool->helpers[i], NULL);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void
+ps_redo_pool_free(ps_redo_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    ps_redo_pool_close(pool);
+    for (size_t i = 0; i < pool->size; i++)
+        ps_redo_helper_free(&pool->helpers[i]);
+    free(pool->helpers);
+    pthread_cond_destroy(&pool->freed);
+    pthread_mutex_destroy(&pool->mutex);
+    free(pool);
+}
+
+void
+ps_redo_pool_stop_idle(ps_redo_pool *pool, uint64_t idle_ms)
+{
+    uint64_t now = ps_redo_now_ms();
+    pthread_mutex_lock(&pool->mutex);
+    for (size_t i = 0; i < pool->size; i++) {
+        ps_redo_helper *helper = &pool->helpers[i];
+        if (!helper->leased && helper->pid > 0 && now - helper->used_ms >= idle_ms)
+            ps_redo_helper_stop(helper, NULL);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+ps_redo_stats
+ps_redo_pool_stats(ps_redo_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    ps_redo_stats stats = pool->stats;
+    for (size_t i = 0; i < pool->size; i++)
+        stats.running += pool->helpers[i].pid > 0;
+    pthread_mutex_unlock(&pool->mutex);
+    return stats;
+}
+
+/* Running helpers first, then those that must be started; NULL when none is free. */
+static ps_redo_helper *
+free_helper(ps_redo_pool *pool)
+{
+    ps_redo_helper *found = NULL;
+    for (size_t i = 0; i < pool->size; i++) {
+        ps_redo_helper *helper = &pool->helpers[i];
+        if (!helper->leased && (found == NULL || (found->pid == 0 && helper->pid > 0)))
+            found = helper;
+    }
+    if (found != NULL)
+        found->leased = 1;
+    return found;
+}
+
+/* Waits for one helper, and takes more that are free when the batch is long. */
+static int
+lease(batch *b)
+{
+    ps_redo_pool *pool = b->pool;
+    size_t wanted = 1 + b->count / REQUESTS_PER_LANE;
+    ps_redo_helper *helper = NULL;
+    pthread_mutex_lock(&pool->mutex);
+    while (!pool->closed && (helper = free_helper(pool)) == NULL)
+        pthread_cond_wait(&pool->freed, &pool->mutex);
+    while (helper != NULL) {
+        b->lanes[b->lane_count++].helper = helper;
+        helper = b->lane_count < wanted ? free_helper(pool) : NULL;
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return b->lane_count > 0 ? PS_OK : PS_ERR_CLOSED;
+}
+
+static void
+give_back(batch *b, uint64_t pages, uint64_t records, uint64_t busy_ns)
+{
+    ps_redo_pool *pool = b->pool;
+    uint64_t now = ps_redo_now_ms();
+    pthread_mutex_lock(&pool->mutex);
+    for (size_t i = 0; i < b->lane_count; i++) {
+        b->lanes[i].helper->leased = 0;
+        b->lanes[i].helper->used_ms = now;
+    }
+    pool->stats.pages += pages;
+    pool->stats.records += records;
+    pool->stats.busy_ns += busy_ns;
+    pool->stats.started += b->started;
+    pool->stats.deaths += b->deaths;
+    pthread_cond_broadcast(&pool->freed);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void
+finish(batch *b, ps_redo_request *request, int code, const char *words)
+{
+    request->status = code;
+    b->unfinished--;
+    if (code == PS_OK || b->first.code != PS_OK)
+        return;
+    const ps_key *key = &request->key;
+    uint64_t lsn = request->count > 0 ? request->items[request->count - 1].lsn : 0;
+    ps_fail(&b->first, code,
+            "redo of relation %u/%u/%u fork %u block %u at LSN %X/%X (%zu records) failed: %s",
+            ps_key_spc(key), ps_key_db(key), ps_key_rel(key), ps_key_fork(key), ps_key_block(key),
+            (unsigned)(lsn >> 32), (unsigned)lsn, request->count, words);
+}
+
+static const char *
+fault_of(const ps_redo_request *request)
+{
+    if (ps_key_kind(&request->key) != PS_KIND_REL_BLOCK)
+        return "it is not a block of a relation";
+    for (size_t i = 0; i < request->count; i++)
+        if (request->items[i].kind != PS_VALUE_RECORD && request->items[i].kind != PS_VALUE_PATCH)
+            return "an item is neither a record nor a patch";
+    if (ps_redo_wire_length(request) > PS_REDO_MAX_REQUEST)
+        return "its records take more than 256 MiB";
+    return NULL;
+}
+
+/* Settles what needs no helper: faulty requests and empty chains. */
+static void
+prepare(batch *b)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        ps_redo_request *request = &b->requests[i];
+        const char *fault = fault_of(request);
+        request->status = WAITING;
+        if (fault != NULL) {
+            finish(b, request, PS_ERR_UNSUPPORTED, fault);
+        } else if (request->count == 0) {
+            if (request->base != NULL)
+                memcpy(request->out, request->base, PS_PAGE_SIZE);
+            else
+                memset(request->out, 0, PS_PAGE_SIZE);
+            finish(b, request, PS_OK, NULL);
+        }
+    }
+}
+
+static void
+fail_waiting(batch *b, int code, const char *words)
+{
+    for (size_t i = 0; i < b->count; i++) {
+        int status = b->requests[i].status;
+        if (status == WAITING || status == WAITING_AGAIN)
+            finish(b, &b->requests[i], code, words);
+    }
+}
+
+static void
+receive(batch *b, ps_redo_lane *lane, int *rc)
+{
+    ps_redo_request *done[PS_REDO_WINDOW];
+    uint32_t count;
+    *rc = ps_redo_lane_receive(lane, done, &count);
+    for (uint32_t i = 0; i < count; i++)
+        finish(b, done[i], PS_OK, NULL);
+}
+
+/* Ends a lane's helper, whose oldest unanswered request takes the blame. */
+static void
+bury(batch *b, ps_redo_lane *lane, const char *cause)
+{
+    char words[PS_REDO_WORDS];
+    char text[PS_REDO_WORDS + 80];
+    int rc = PS_OK;
+    kill(lane->helper->pid, SIGKILL);
+    while (lane->count > 0 && rc == PS_OK) { /* answers that it gave before it died */
+        struct pollfd wait = {.fd = lane->helper->from, .events = POLLIN};
+        (void)poll(&wait, 1, -1);
+        receive(b, lane, &rc);
+    }
+    ps_redo_helper_stop(lane->helper, words);
+    b->deaths++;
+    snprintf(text, sizeof text, "%s, twice; %s", cause, words);
+    for (uint32_t i = 0; i < lane->count; i++) {
+        ps_redo_request *request = lane->flight[(lane->head + i) % PS_REDO_WINDOW];
+        size_t index = (size_t)(request - b->requests);
+        if (i == 0 && request->status == SENT_AGAIN)
+            finish(b, request, PS_ERR_REDO, text);
+        else
+            request->status = i == 0 || request->status == SENT_AGAIN ? WAITING_AGAIN : WAITING;
+        if (index < b->cursor)
+            b->cursor = index;
+    }
+    lane->count = 0;
+    lane->received = 0;
+    lane->piece_count = lane->piece_at = 0;
+}
+
+/* Puts waiting requests in flight and sends; starts the helper when it is not running. */
+static void
+feed(batch *b, ps_redo_lane *lane)
+{
+    ps_redo_request *taken[TAKE_AT_ONCE];
+    uint32_t count = 0;
+    ps_error err = {.text = ""};
+    while (b->cursor < b->count && count < TAKE_AT_ONCE &&
+           lane->count + count < PS_REDO_WINDOW) {
+        ps_redo_request *request = &b->requests[b->cursor++];
+        if (request->status != WAITING && request->status != WAITING_AGAIN)
+            continue;
+        taken[count++] = request;
+    }
+    if (count == 0)
+        return;
+    if (lane->helper->pid == 0) {
+        if (ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err) != PS_OK) {
+            fail_waiting(b, PS_ERR_REDO, err.text);
+            return;
+        }
+        b->started++;
+    }
+    if (ps_redo_lane_take(lane, taken, count) != PS_OK) {
+        fail_waiting(b, PS_ERR_NOMEM, "out of memory");
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++)
+        taken[i]->status += SENT - WAITING;
+    if (ps_redo_lane_send(lane) != PS_OK)
+        bury(b, lane, "the helper died");
+}
+
+/* Waits until a lane can go on, but no longer than the first deadline. */
+static void
+wait_for_lanes(const batch *b, struct pollfd *fds)
+{
+    uint64_t now = ps_redo_now_ms();
+    uint64_t patience = b->pool->deadline_ms;
+    for (size_t i = 0; i < b->lane_count; i++) {
+        const ps_redo_lane *lane = &b->lanes[i];
+        uint64_t silent = now - lane->progress_ms;
+        fds[2 * i] = (struct pollfd){.fd = lane->count > 0 ? lane->helper->from : -1,
+                                     .events = POLLIN};
+        fds[2 * i + 1] = (struct pollfd){
+            .fd = ps_redo_lane_has_output(lane) ? lane->helper->to : -1, .events = POLLOUT};
+        if (lane->count > 0 && b->pool->deadline_ms - silent < patience)
+            patience = silent < b->pool->deadline_ms ? b->pool->deadline_ms - silent : 0;
+    }
+    if (poll(fds, 2 * b->lane_count, (int)patience + 1) < 0)
+        for (size_t i = 0; i < 2 * b->lane_count; i++)
+            fds[i].revents = 0;
+}
+
+static void
+serve_lane(batch *b, ps_redo_lane *lane, const struct pollfd *fds)
+{
+    int rc = PS_OK;
+    if (lane->count == 0)
+        return;
+    if (fds[0].revents != 0)
+        receive(b, lane, &rc);
+    if (rc == PS_OK && fds[1].revents != 0)
+        rc = ps_redo_lane_send(lane);
+    if (rc != PS_OK)
+        bury(b, lane, "the helper died");
+    else if (lane->count > 0 && ps_redo_now_ms() - lane->progress_ms > b->pool->deadline_ms)
+        bury(b, lane, "the helper gave no answer in time");
+}
+
+static void
+drive(batch *b)
+{
+    struct pollfd fds[2 * MAX_HELPERS];
+    while (b->unfinished > 0) {
+        int idle = 0;
+        for (size_t i = 0; i < b->lane_count; i++) {
+            if (!ps_redo_lane_has_output(&b->lanes[i]))
+                feed(b, &b->lanes[i]);
+            idle |= b->lanes[i].count == 0;
+        }
+        if (idle && b->cursor < b->count)
+            continue; /* a helper died as it was fed */
+        wait_for_lanes(b, fds);
+        for (size_t i = 0; i < b->lane_count; i++)
+            serve_lane(b, &b->lanes[i], fds + 2 * i);
+    }
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+int
+ps_redo_apply(ps_redo_pool *pool, ps_redo_request *requests, size_t count, ps_error *err)
+{
+    ps_redo_lane lanes[MAX_HELPERS];
+    batch b = {.pool = pool, .requests = requests, .count = count, .unfinished = count};
+    uint64_t begun = now_ns();
+    uint64_t pages = 0;
+    uint64_t records = 0;
+    prepare(&b);
+    if (b.unfinished > 0) {
+        memset(lanes, 0, pool->size * sizeof *lanes);
+        b.lanes = lanes;
+        if (lease(&b) == PS_OK)
+            drive(&b);
+        else
+            fail_waiting(&b, PS_ERR_CLOSED, "the redo pool is closed");
+        for (size_t i = 0; i < b.lane_count; i++)
+            ps_redo_lane_free(&lanes[i]);
+        for (size_t i = 0; i < count; i++) {
+            pages += requests[i].status == PS_OK;
+            records += requests[i].status == PS_OK ? requests[i].count : 0;
+        }
+        give_back(&b, pages, records, now_ns() - begun);
+    }
+    if (b.first.code != PS_OK && err != NULL)
+        *err = b.first;
+    return b.first.code;
+}

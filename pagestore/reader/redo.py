@@ -1,0 +1,209 @@
+"""Where redo helpers live: their runtime directory, and the command that starts one.
+
+The pool itself is native (``_native.RedoPool``, native/core/redo): it starts a helper when
+one is first needed, replaces one that dies, and does the work. Here is what it cannot know:
+which binary and library, as which user, and a directory which that user can reach. A helper
+is the stock server binary on a *tiny* data directory that holds just enough for it to load a
+library (native/postgres/redo/helper.c); it never writes there but for its lock file.
+
+The runtime directory is named after this process, so that one which a killed page server
+left behind is known as such, and removed by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pagestore._native import RedoPool
+from pagestore.errors import FailedPrecondition
+from pagestore.pgformat import layout
+from pagestore.pgformat.control_file import ControlFile
+from pagestore.v1.page_pb2 import ControlCounters, ControlSettings
+
+LIBRARY = "pagestore_redo.so"
+LOG_HINTS = 1
+"""Flag of a request: the source logs hint bits (``ps_redo_flag``)."""
+
+_PREFIX = "pagestore-redo-"
+_SETTINGS = {
+    # Small: a helper holds one page at a time, and the few others that one record names.
+    "shared_buffers": "512kB",
+    "max_connections": "1",
+    "autovacuum_max_workers": "1",
+    "max_worker_processes": "0",
+    "max_wal_senders": "0",
+    "max_locks_per_transaction": "10",
+    "max_pred_locks_per_transaction": "10",
+    "wal_buffers": "32kB",
+    "wal_level": "minimal",
+    "huge_pages": "off",
+    # Its standard error is for last words only, with nothing that would need a system call.
+    "log_min_messages": "error",
+    "log_error_verbosity": "default",
+    "log_line_prefix": "",
+    "lc_messages": "C",
+}
+
+
+def find_library() -> Path:
+    """pagestore_redo.so: of PAGESTORE_LIB_DIR, the source tree, or the package.
+
+    Raises:
+        FailedPrecondition: it is in none of them.
+    """
+    package = Path(__file__).resolve().parent.parent
+    folders = [package.parent / "native" / "postgres", package / "_lib"]
+    if configured := os.environ.get("PAGESTORE_LIB_DIR"):
+        folders.insert(0, Path(configured))
+    for folder in folders:
+        if (folder / LIBRARY).is_file():
+            return folder / LIBRARY
+    raise FailedPrecondition(
+        "LIBRARY_MISSING",
+        f"{LIBRARY} is in none of {', '.join(map(str, folders))}.",
+        "Build it with `make setup`, or say where it is in PAGESTORE_LIB_DIR.",
+    )
+
+
+class RedoHelpers:
+    """A pool of at most ``size`` helpers and the directory they live in.
+
+    Args:
+        run_as: user of the helpers when the caller is root, which Postgres refuses to be.
+        deadline: seconds after which a helper that gives no answer is killed.
+        parent: where to make the runtime directory; ``run_as`` must be able to reach it.
+
+    Raises:
+        FailedPrecondition: no such binary, library or user. Nothing is started yet: that a
+            helper cannot start is only known when the first page needs one.
+    """
+
+    def __init__(
+        self,
+        postgres_bindir: Path,
+        *,
+        library: Path | None = None,
+        size: int = 2,
+        run_as: str | None = None,
+        deadline: float = 10.0,
+        parent: Path | None = None,
+    ) -> None:
+        postgres = (postgres_bindir / "postgres").resolve()
+        if not postgres.is_file():
+            raise FailedPrecondition(
+                "POSTGRES_MISSING",
+                f"There is no {postgres}.",
+                f"Install postgresql-{layout.MAJOR_VERSION}, or set postgres_bindir.",
+            )
+        source = library or find_library()
+        user = _user(run_as)
+        parent = parent or _runtime_parent(user)
+        _remove_abandoned(parent)
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        try:
+            self.directory.chmod(0o711)
+            copy = self.directory / LIBRARY
+            shutil.copyfile(source, copy)
+            copy.chmod(0o644)
+            homes = [self.directory / f"helper-{number}" for number in range(size)]
+            for home in homes:
+                _make_home(home, user)
+            self.pool = RedoPool(
+                _command(postgres, copy, user),
+                [str(home) for home in homes],
+                deadline_ms=max(1, round(deadline * 1000)),
+            )
+        except BaseException:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise
+
+    def close(self) -> None:
+        """Ends the helpers and removes the runtime directory. Repeatable."""
+        self.pool.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _user(run_as: str | None) -> pwd.struct_passwd | None:
+    """Whom to become, or None to stay who we are."""
+    if os.geteuid() != 0:
+        return None
+    name = run_as or "postgres"
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise FailedPrecondition(
+            "USER_MISSING",
+            f"There is no user {name!r} to run Postgres as.",
+            "Set run_as to an unprivileged user of this machine.",
+        ) from None
+
+
+def _runtime_parent(user: pwd.struct_passwd | None) -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if user is None and runtime is not None and os.access(runtime, os.W_OK):
+        return Path(runtime)
+    return Path("/var/tmp")  # noqa: S108 - mkdtemp makes the name in it
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for path in parent.glob(f"{_PREFIX}*"):
+        match = re.match(rf"{_PREFIX}(\d+)-", path.name)
+        if match is None or Path("/proc", match[1]).exists():
+            continue
+        if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:
+    """A data directory that a server accepts until it loads libraries."""
+    control = ControlFile.at_shutdown(
+        ControlCounters(full_page_writes=False),
+        ControlSettings(system_id=1, max_connections=1),
+        checkpoint_lsn=layout.WAL_SEGMENT_SIZE,
+        time=0,
+    )
+    home.mkdir(mode=0o700)
+    (home / "global").mkdir(mode=0o700)
+    contents = {
+        "PG_VERSION": layout.VERSION_FILE,
+        "postgresql.conf": b"",
+        "postgresql.auto.conf": b"",
+        "global/pg_control": control.pack(),
+    }
+    for name, data in contents.items():
+        (home / name).write_bytes(data)
+        (home / name).chmod(0o600)
+    if user is not None:
+        for path in (home, home / "global", *(home / name for name in contents)):
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def _command(postgres: Path, library: Path, user: pwd.struct_passwd | None) -> list[str]:
+    """What starts a helper; ``{dir}`` is its home."""
+    command: list[str] = []
+    if user is not None:
+        setpriv = shutil.which("setpriv") or "/usr/bin/setpriv"
+        identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        command += [setpriv, *identity, "--no-new-privs", "--"]
+    command += [str(postgres), "--single", "-D", "{dir}"]
+    for name, value in {"shared_preload_libraries": str(library), **_SETTINGS}.items():
+        command += ["-c", f"{name}={value}"]
+    return [*command, "postgres"]
