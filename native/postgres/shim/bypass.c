@@ -1,0 +1,105 @@
+/*
+ * What reads or makes relation files past the storage manager, and so would meet the holes.
+ *
+ * CREATE DATABASE ... STRATEGY file_copy copies the source's files: its blocks are brought
+ * first. Tablespaces are refused: a compute's directory is disposable, a tablespace is not in
+ * it (docs/decisions/tablespaces.md). A base backup reads the files too; the walsender has no
+ * hook, but it fails on a file that it may not read, so one is laid whose name says why.
+ * Not covered: a superuser's pg_read_binary_file(), and pg_checksums on the stopped directory.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "hydrate.h"
+#include "nodes/parsenodes.h"
+#include "shim.h"
+#include "tcop/utility.h"
+
+#define GUARD_FILE "no-base-backup-of-a-compute--use-pagestore-export"
+
+static ProcessUtility_hook_type next_utility;
+
+static void
+refuse_tablespaces(const char *what)
+{
+    ereport(ERROR,
+            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("%s is not possible here", what),
+             errdetail("The data directory of a pagestore compute is thrown away when it stops;"
+                       " its storage is the page server."),
+             errhint("Leave everything in the default tablespace.")));
+}
+
+static DefElem *
+find_option(List *options, const char *name)
+{
+    ListCell *cell;
+
+    foreach(cell, options)
+    {
+        DefElem *option = lfirst_node(DefElem, cell);
+
+        if (strcmp(option->defname, name) == 0)
+            return option;
+    }
+    return NULL;
+}
+
+static void
+prepare_create_database(CreatedbStmt *statement)
+{
+    DefElem *strategy = find_option(statement->options, "strategy");
+    DefElem *template = find_option(statement->options, "template");
+    const char *source = "template1";
+    Oid db;
+
+    if (strategy == NULL || strategy->arg == NULL ||
+        pg_strcasecmp(defGetString(strategy), "file_copy") != 0)
+        return;
+    if (template != NULL && template->arg != NULL)
+        source = defGetString(template);
+    db = get_database_oid(source, true);
+    if (OidIsValid(db))
+        hydrate_database(db);
+}
+
+static void
+shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
+             ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
+             DestReceiver *receiver, QueryCompletion *completion)
+{
+    Node *node = statement->utilityStmt;
+
+    if (IsA(node, CreatedbStmt))
+        prepare_create_database((CreatedbStmt *) node);
+    else if (IsA(node, CreateTableSpaceStmt))
+        refuse_tablespaces("CREATE TABLESPACE");
+    else if (IsA(node, AlterDatabaseStmt) &&
+             find_option(((AlterDatabaseStmt *) node)->options, "tablespace") != NULL)
+        refuse_tablespaces("ALTER DATABASE SET TABLESPACE");
+    (next_utility ? next_utility : standard_ProcessUtility)(
+        statement, query, read_only_tree, context, params, environment, receiver, completion);
+}
+
+static void
+lay_backup_guard(void)
+{
+    int fd = open(GUARD_FILE, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0);
+
+    if (fd >= 0)
+        close(fd);
+    else if (errno != EEXIST)
+        ereport(FATAL,
+                (errcode_for_file_access(), errmsg("could not create \"%s\": %m", GUARD_FILE)));
+}
+
+void
+bypass_install(void)
+{
+    lay_backup_guard();
+    next_utility = ProcessUtility_hook;
+    ProcessUtility_hook = shim_utility;
+}

@@ -1,0 +1,25 @@
+/* The hooks in the storage manager's table: stock md.c, with remote blocks brought first. */
+#ifndef PAGESTORE_HYDRATE_H
+#define PAGESTORE_HYDRATE_H
+
+#include "postgres.h"
+
+#include "remote_map.h"
+
+/* Takes the slots over. FATAL where this server is not as expected. */
+extern void hydrate_install(void);
+
+/* Shared memory: the locks. */
+extern void hydrate_request_shmem(void);
+extern void hydrate_init_shmem(void);
+
+/* Stores a page that came from the page server, if its block is still remote. Alters it. */
+extern void hydrate_store(const RemoteFork *fork, BlockNumber block, char *page);
+
+/* Brings every remote block of a database. */
+extern void hydrate_database(Oid db);
+
+/* The transaction ended: its scans are over, and what it gathered nobody will read. */
+extern void hydrate_forget_reading_ahead(void);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * The remote map: one bit a block, set while its content is only on the page server.
+ * docs/formats/remote-map.md has the file's layout.
+ */
+#ifndef PAGESTORE_REMOTE_MAP_H
+#define PAGESTORE_REMOTE_MAP_H
+
+#include "postgres.h"
+
+#include "common/relpath.h"
+#include "storage/block.h"
+#include "storage/relfilenode.h"
+
+/* One relation fork, as it lies in the file's index. */
+typedef struct RemoteFork
+{
+    uint32 spc;
+    uint32 db;
+    uint32 rel;
+    uint32 fork;
+    uint32 nblocks;
+    uint32 zero;
+    uint64 first_bit;
+} RemoteFork;
+
+/* Maps the file into memory, for this process and all that it forks. FATAL when it is bad. */
+extern void remote_map_open(const char *path);
+
+/* The fork's entry, or NULL when nothing of it was ever remote. */
+extern const RemoteFork *remote_map_find(RelFileNode node, ForkNumber fork);
+
+/* Every entry, in the order of (spc, db, rel, fork). */
+extern const RemoteFork *remote_map_entries(uint32 *count);
+
+extern uint8 *remote_map_bits;
+
+static inline RelFileNode
+remote_fork_node(const RemoteFork *fork)
+{
+    RelFileNode node = {fork->spc, fork->db, fork->rel};
+
+    return node;
+}
+
+static inline bool
+remote_map_is_remote(const RemoteFork *fork, BlockNumber block)
+{
+    uint64 bit;
+
+    if (block >= fork->nblocks)
+        return false;
+    bit = fork->first_bit + block;
+    return (__atomic_load_n(&remote_map_bits[bit / 8], __ATOMIC_ACQUIRE) >> (bit % 8)) & 1;
+}
+
+static inline void
+remote_map_clear(const RemoteFork *fork, BlockNumber block)
+{
+    uint64 bit = fork->first_bit + block;
+
+    __atomic_fetch_and(&remote_map_bits[bit / 8], (uint8) ~(1 << (bit % 8)), __ATOMIC_RELEASE);
+}
+
+/* Clears the bits of blocks [first, end of the fork). */
+extern void remote_map_clear_from(const RemoteFork *fork, BlockNumber first);
+
+#endif

@@ -1,0 +1,35 @@
+/* The settings that _PG_init has read and checked, and what each file of the shim offers it. */
+#ifndef PAGESTORE_SHIM_H
+#define PAGESTORE_SHIM_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "storage/block.h"
+#include "storage/relfilenode.h"
+
+typedef struct ShimSettings
+{
+    char *page_server; /* as given, for messages */
+    char host[256];
+    char port[16];
+    uint8 tenant_id[16];
+    uint8 timeline_id[16];
+    XLogRecPtr lsn;  /* the LSN of every remote block */
+    int timeout_ms;  /* how long one read waits for the page server */
+    int readahead;   /* blocks */
+} ShimSettings;
+
+extern ShimSettings shim_settings;
+
+/* bypass.c: refuses, or prepares for, what reads files past the storage manager. */
+extern void bypass_install(void);
+
+/* fsm_log.c: logs the free space maps that changed, when the server stops. */
+extern Size fsm_log_shmem_size(void);
+extern void fsm_log_shmem_init(void);
+extern void fsm_log_register_worker(void);
+extern void fsm_log_note_write(RelFileNode node, BlockNumber block);
+extern PGDLLEXPORT void pagestore_fsm_main(Datum arg);
+
+#endif

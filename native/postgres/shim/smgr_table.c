@@ -1,0 +1,156 @@
+/*
+ * Interposing on the storage manager of a stock server.
+ *
+ * Postgres calls storage through smgrsw, a constant table of function pointers with one row,
+ * md.c's. It is not exported, but the 15 functions in it (bar one NULL) are, and a constant
+ * table of pointers lies in the segment that the loader relocates and then makes read-only
+ * (RELRO). So: search that segment of the main program for exactly this run of pointers, make
+ * it writable, change the slots, make it read-only again. Children inherit it by fork.
+ *
+ * Two things could go wrong, and both must stop the server rather than leave it half-hooked:
+ *
+ *   - the run is not there, or is there twice: another layout of the table;
+ *   - the compiler, seeing a constant table of one row, called md's function directly at some
+ *     place. Debian's did that for init, open and immedsync, which we therefore leave alone.
+ *     For the slots that we take, the machine code between the first and the last function of
+ *     smgr.c is searched for direct calls and jumps to the functions that we replace.
+ *
+ * Not here: what the hooks do (hydrate.c), and which slots there are (version.h).
+ */
+#include "postgres.h"
+
+#include <link.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "smgr_table.h"
+#include "storage/md.h"
+#include "storage/smgr.h"
+#include "version.h"
+
+#ifndef __x86_64__
+#error "the search for direct calls knows x86-64 only"
+#endif
+
+#define LONGEST_SMGR_CODE 65536 /* bytes; Debian's smgr.c has some 2,700 */
+#define LAST_FUNCTION_CODE 1024
+
+static const void *const expected_table[PAGESTORE_SMGR_SLOTS] = {
+    mdinit,     NULL,   mdopen,  mdclose,     mdcreate,  mdexists,   mdunlink,    mdextend,
+    mdprefetch, mdread, mdwrite, mdwriteback, mdnblocks, mdtruncate, mdimmedsync,
+};
+
+typedef struct ProgramSegment
+{
+    char *start;
+    size_t length;
+} ProgramSegment;
+
+/* The first object is the program itself: takes its RELRO segment, and ends the walk. */
+static int
+find_relro(struct dl_phdr_info *info, size_t size, void *arg)
+{
+    ProgramSegment *segment = arg;
+
+    for (int i = 0; i < info->dlpi_phnum; i++)
+    {
+        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+
+        if (header->p_type == PT_GNU_RELRO)
+        {
+            segment->start = (char *) (info->dlpi_addr + header->p_vaddr);
+            segment->length = header->p_memsz;
+        }
+    }
+    return 1;
+}
+
+static const void **
+find_table(void)
+{
+    ProgramSegment segment = {NULL, 0};
+    const void **found = NULL;
+    int hits = 0;
+
+    dl_iterate_phdr(find_relro, &segment);
+    for (size_t at = 0; at + sizeof expected_table <= segment.length; at += sizeof(void *))
+        if (memcmp(segment.start + at, expected_table, sizeof expected_table) == 0)
+        {
+            found = (const void **) (segment.start + at);
+            hits++;
+        }
+    if (hits != 1)
+        ereport(FATAL,
+                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                 errmsg("pagestore: found the storage manager's table %d times in this server,"
+                        " not once", hits),
+                 errhint("Run the computes on the distribution's own PostgreSQL %s packages.",
+                         PG_MAJORVERSION)));
+    return found;
+}
+
+/* The target of a direct call (e8) or jump (e9) at `code`, or NULL for any other byte. */
+static const void *
+direct_target(const uint8 *code)
+{
+    int32 displacement;
+
+    if (code[0] != 0xe8 && code[0] != 0xe9)
+        return NULL;
+    memcpy(&displacement, code + 1, sizeof displacement);
+    return code + 5 + displacement;
+}
+
+static void
+refuse_direct_calls(const SmgrHook *hooks, int nhooks)
+{
+    const uint8 *functions[] = {
+        (const uint8 *) smgrinit,       (const uint8 *) smgrclose,    (const uint8 *) smgrcreate,
+        (const uint8 *) smgrdounlinkall, (const uint8 *) smgrprefetch, (const uint8 *) smgrread,
+        (const uint8 *) smgrwrite,      (const uint8 *) smgrtruncate, (const uint8 *) smgrimmedsync,
+    };
+    const uint8 *first = functions[0];
+    const uint8 *last = functions[0];
+
+    for (int i = 1; i < lengthof(functions); i++)
+    {
+        first = Min(first, functions[i]);
+        last = Max(last, functions[i]);
+    }
+    last += LAST_FUNCTION_CODE;
+    if (last - first > LONGEST_SMGR_CODE)
+        ereport(FATAL,
+                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                 errmsg("pagestore: this server's storage manager is not in one place"),
+                 errhint("Run the computes on the distribution's own PostgreSQL %s packages.",
+                         PG_MAJORVERSION)));
+    for (const uint8 *code = first; code < last; code++)
+        for (int i = 0; i < nhooks; i++)
+            if (direct_target(code) == hooks[i].stock)
+                ereport(FATAL,
+                        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                         errmsg("pagestore: this server's compiler bypasses slot %d of the"
+                                " storage manager's table", hooks[i].slot),
+                         errhint("Run the computes on the distribution's own PostgreSQL %s"
+                                 " packages.", PG_MAJORVERSION)));
+}
+
+void
+smgr_table_install(const SmgrHook *hooks, int nhooks)
+{
+    const void **table = find_table();
+    uintptr_t page_size = (uintptr_t) sysconf(_SC_PAGESIZE);
+    uintptr_t start = (uintptr_t) table & ~(page_size - 1);
+    size_t length = (uintptr_t) (table + PAGESTORE_SMGR_SLOTS) - start;
+
+    refuse_direct_calls(hooks, nhooks);
+    for (int i = 0; i < nhooks; i++)
+        if (table[hooks[i].slot] != hooks[i].stock)
+            elog(FATAL, "pagestore: slot %d holds another function than expected", hooks[i].slot);
+    if (mprotect((void *) start, length, PROT_READ | PROT_WRITE) != 0)
+        ereport(FATAL, (errmsg("pagestore: could not unlock the storage manager's table: %m")));
+    for (int i = 0; i < nhooks; i++)
+        table[hooks[i].slot] = hooks[i].ours;
+    if (mprotect((void *) start, length, PROT_READ) != 0)
+        ereport(FATAL, (errmsg("pagestore: could not lock the storage manager's table: %m")));
+}
