@@ -52,22 +52,24 @@ def synthesize(
     return StartCheckpoint(start_lsn, record_lsn, end_lsn, data, own, now)
 
 
-def lay_checkpoint(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
-    """Writes the WAL segment (two, when the record crosses into the next) and pg_control."""
+def lay_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
+    """Writes the WAL segment: two, when the record crosses into the next."""
     settings = directory.settings
     lsn, data = checkpoint.start_lsn, checkpoint.data
-    pieces = wal.segment_prefix(lsn, system_id=settings.system_id)
-    path = _segment_path(lsn)
-    for offset, header in pieces:
-        directory.write_at(path, offset, header, length=wal.SEGMENT_SIZE)
+    for offset, header in wal.segment_prefix(lsn, system_id=settings.system_id):
+        directory.write_at(_segment_path(lsn), offset, header, length=wal.SEGMENT_SIZE)
     while data:
         offset = lsn % wal.SEGMENT_SIZE
         piece = data[: wal.SEGMENT_SIZE - offset]
         directory.write_at(_segment_path(lsn), offset, piece, length=wal.SEGMENT_SIZE)
         lsn, data = lsn + len(piece), data[len(piece) :]
+
+
+def lay_control_file(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
+    """Writes pg_control: with it, the directory can start."""
     control = ControlFile.at_shutdown(
         checkpoint.counters,
-        settings,
+        directory.settings,
         checkpoint_lsn=checkpoint.record_lsn,
         time=checkpoint.unix_time,
     )

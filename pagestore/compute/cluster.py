@@ -116,7 +116,7 @@ def open_cluster(directory: Path) -> Cluster:
             f"{directory} was not cleanly stopped (state {control.state.name}).",
             "Start and stop it once with Postgres 15: pg_ctl start -w, pg_ctl stop -m fast.",
         )
-    _refuse_tablespaces(directory)
+    refuse_tablespaces(directory)
     databases = sorted(
         int(entry.name)
         for entry in (directory / "base").iterdir()
@@ -129,7 +129,8 @@ def open_cluster(directory: Path) -> Cluster:
     return Cluster(directory, control, databases, relations)
 
 
-def _refuse_tablespaces(directory: Path) -> None:
+def refuse_tablespaces(directory: Path) -> None:
+    """Refuses a cluster whose relations lie partly outside its directory."""
     found = sorted(entry.name for entry in (directory / "pg_tblspc").iterdir())
     if found:
         raise FailedPrecondition(

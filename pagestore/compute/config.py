@@ -82,7 +82,11 @@ def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
 
 def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) -> str:
     """The file's text; later wins: defaults, the timeline's settings, `overrides`."""
-    values = {**DEFAULTS, **control_settings(settings), **overrides}
+    return quoted_settings({**DEFAULTS, **control_settings(settings), **overrides})
+
+
+def quoted_settings(values: Mapping[str, str]) -> str:
+    """Lines of a configuration file."""
     return "".join(f"{name} = {_quoted(name, value)}\n" for name, value in values.items())
 
 

@@ -18,6 +18,7 @@ only paths of the kinds that a base backup consists of are written.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ _BACKUP_PATH = re.compile(
     r"|pg_stat/pgstat\.stat"
 )
 _INIT_FORK = 3
+_ZEROS = bytes(layout.PAGE_SIZE)
 
 
 class Owner(NamedTuple):
@@ -175,8 +177,14 @@ class DataDirectory:
                 return
 
     def lay_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
+        """Writes blocks that the remote map shall not name; see :meth:`write_pages`."""
+        self.write_pages(fork, blocks, pages)
+        if blocks:
+            self.local.setdefault(fork, []).extend(blocks)
+
+    def write_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
         """Writes blocks of a relation that is laid already; with checksums if the cluster
-        has them."""
+        has them. Pages of zeros stay holes."""
         length = self.lengths.get(fork)
         if length is None or len(blocks) != len(pages):
             raise _malformed(f"pages of the relation fork {fork}")
@@ -184,14 +192,8 @@ class DataDirectory:
             raise _malformed(f"a page beyond the end of the relation fork {fork}")
         if any(len(image) != layout.PAGE_SIZE for image in pages):
             raise _malformed(f"a short page of the relation fork {fork}")
-        if not blocks:
-            return
         if self.settings.data_checksum_version:
             pages = page.with_checksums(pages, blocks)
-        self.local.setdefault(fork, []).extend(blocks)
-        self._write_pages(fork, blocks, pages)
-
-    def _write_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
         directory = self._database_fd(fork[0], fork[1])
         segment, fd = -1, -1
         try:
@@ -202,7 +204,8 @@ class DataDirectory:
                     segment = block // layout.SEGMENT_BLOCKS
                     name = paths.relation_file(fork[2], fork[3], segment)
                     fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-                os.pwrite(fd, image, block % layout.SEGMENT_BLOCKS * layout.PAGE_SIZE)
+                if image != _ZEROS:
+                    os.pwrite(fd, image, block % layout.SEGMENT_BLOCKS * layout.PAGE_SIZE)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -250,6 +253,14 @@ class DataDirectory:
         with os.fdopen(fd, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
 
+    def sync(self) -> None:
+        """Makes everything laid so far durable."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _sync_file_system(fd)
+        finally:
+            os.close(fd)
+
     def write_at(self, path: str, offset: int, data: bytes, *, length: int) -> None:
         """Into a sparse file of `length` bytes, made when it is not there."""
         self._extend(path, length)
@@ -296,6 +307,13 @@ class DataDirectory:
             fd = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._directories[spc, db] = fd
         return fd
+
+
+def _sync_file_system(fd: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _fork(rel: pb.RelTag) -> Fork:

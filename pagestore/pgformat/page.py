@@ -91,6 +91,8 @@ def bad_checksums(pages: Pages, first_block: int) -> list[int]:
 
 def with_checksums(pages: Sequence[bytes], blocks: Sequence[int]) -> list[bytes]:
     """The pages with their checksum fields set, as a cluster with checksums writes them."""
+    if not pages:
+        return []
     array = as_pages(bytearray(b"".join(pages)))
     fresh = ~new_pages(array)
     values = checksums(array, np.array(blocks, dtype=np.uint32))

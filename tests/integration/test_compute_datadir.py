@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.compute import cluster as vanilla
-from pagestore.compute.checkpoint import lay_checkpoint, synthesize
+from pagestore.compute.checkpoint import lay_control_file, lay_segments, synthesize
 from pagestore.compute.config import HBA
 from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.ids import format_lsn
@@ -71,7 +71,8 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
             header.settings.system_id,
             full_page_writes=False,
         )
-        lay_checkpoint(directory, checkpoint)
+        lay_segments(directory, checkpoint)
+        lay_control_file(directory, checkpoint)
         directory.lay_remote_map()
         directory.write(
             "postgresql.conf",

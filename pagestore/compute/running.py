@@ -1,0 +1,310 @@
+"""A running compute: wait for its end, stop it with nothing lost, find it again later.
+
+Beside the data directory lies ``compute.json``: which process this is, and what it runs.
+It is how a control plane that was restarted finds the computes that outlived it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pagestore.client.wal import WalClient
+from pagestore.compute.checkpoint import end_of_checkpoint
+from pagestore.compute.process import ServerProcess, log_tail, start_ticks
+from pagestore.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    PagestoreError,
+)
+from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.pgformat import wal as walformat
+from pagestore.pgformat.control_file import ControlFile, DbState
+
+RECORD_FILE = "compute.json"
+_VERSION = 1
+_DETACH_WAIT_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRecord:
+    """The content of compute.json."""
+
+    pid: int
+    start_ticks: int
+    tenant: TenantId
+    timeline: TimelineId
+    term: int
+    start_lsn: int
+    system_id: int
+    port: int
+    socket_directory: str
+    log: str
+    superuser: str
+    database: str
+    ready: bool = False
+
+    @classmethod
+    def of_start(cls, pid: int, **facts: Any) -> ComputeRecord:
+        return cls(pid=pid, start_ticks=start_ticks(pid) or 0, **facts)
+
+    def now_ready(self) -> ComputeRecord:
+        return replace(self, ready=True)
+
+    def conninfo(self, *, database: bool = True) -> str:
+        """libpq keywords for the superuser over the Unix socket."""
+        words = {"host": self.socket_directory, "port": str(self.port), "user": self.superuser}
+        if database:
+            words["dbname"] = self.database
+        return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
+
+    def save(self, directory: Path) -> None:
+        facts = asdict(self) | {
+            "version": _VERSION,
+            "tenant": str(self.tenant),
+            "timeline": str(self.timeline),
+        }
+        temporary = directory / f"{RECORD_FILE}.tmp"
+        temporary.write_text(json.dumps(facts, indent=1))
+        temporary.replace(directory / RECORD_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> ComputeRecord | None:
+        """None when there is none that can be read."""
+        try:
+            facts = json.loads((directory / RECORD_FILE).read_text())
+            if facts.pop("version") != _VERSION:
+                return None
+            facts["tenant"] = TenantId.parse(facts["tenant"])
+            facts["timeline"] = TimelineId.parse(facts["timeline"])
+            return cls(**facts)
+        except (OSError, ValueError, TypeError, KeyError, PagestoreError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class StopResult:
+    """``clean``: the shutdown checkpoint is durable at the WAL service, so the next start
+    finds everything, and the statistics and ALTER SYSTEM settings can be kept."""
+
+    flush_lsn: int
+    clean: bool
+    pgstat: bytes | None = None
+    auto_conf: bytes | None = None
+
+
+class RunningCompute:
+    """A compute that was ready once. Belongs to one event loop."""
+
+    def __init__(self, directory: Path, record: ComputeRecord, server: ServerProcess) -> None:
+        self.directory = directory
+        self.record = record
+        self._server = server
+
+    @property
+    def pid(self) -> int:
+        return self.record.pid
+
+    @property
+    def port(self) -> int:
+        return self.record.port
+
+    @property
+    def term(self) -> int:
+        return self.record.term
+
+    @property
+    def start_lsn(self) -> int:
+        return self.record.start_lsn
+
+    @property
+    def superuser(self) -> str:
+        return self.record.superuser
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        return Path(self.record.log)
+
+    @property
+    def alive(self) -> bool:
+        return self._server.alive
+
+    def conninfo(self) -> str:
+        """libpq keywords: the superuser, over the Unix socket."""
+        return self.record.conninfo()
+
+    async def wait_exit(self) -> int | None:
+        """Until the server is gone; its exit code, None when it was adopted."""
+        return await self._server.wait()
+
+    def release(self) -> None:
+        """Lets it live on, unwatched."""
+        self._server.release()
+
+    async def stop(self, wal: WalClient, timeout: float = 60.0) -> StopResult:
+        """A fast shutdown; then the directory is removed.
+
+        The directory is removed only once the shutdown checkpoint is durable at the WAL
+        service, or when another compute has taken the timeline over. May be repeated
+        after a failure.
+
+        Raises:
+            DeadlineExceeded: COMPUTE_STOP_TIMEOUT; it was killed. No acknowledged commit is
+                lost, but the directory is kept.
+            PagestoreError: the WAL service is away; the directory is kept.
+        """
+        self._server.send(signal.SIGINT)
+        try:
+            await asyncio.wait_for(self._server.wait(), timeout)
+        except TimeoutError as error:
+            await self._server.kill()
+            raise DeadlineExceeded(
+                "COMPUTE_STOP_TIMEOUT",
+                f"Postgres did not stop within {timeout:.0f} s and was killed. Its log "
+                f"{self.log} ends:\n{log_tail(self.log)}",
+            ) from error
+        end = self._clean_end()
+        result = await self._detach(wal, end)
+        if result.clean:
+            result = replace(
+                result,
+                pgstat=_read(self.data / "pg_stat/pgstat.stat"),
+                auto_conf=_read(self.data / "postgresql.auto.conf"),
+            )
+        await asyncio.to_thread(self.remove)
+        return result
+
+    async def kill(self) -> None:
+        """Ends it as a crash would. The directory stays until `remove`."""
+        await self._server.kill()
+
+    def remove(self) -> None:
+        """Throws the directory away. Only for a compute that is gone."""
+        if self._server.alive:
+            raise FailedPrecondition("COMPUTE_RUNNING", f"The compute {self.pid} still runs.")
+        remove_directory(self.directory, Path(self.record.socket_directory))
+
+    def _clean_end(self) -> int:
+        """The end of the shutdown checkpoint; 0 when the server did not stop cleanly."""
+        control = ControlFile.parse((self.data / "global/pg_control").read_bytes())
+        if control.state != DbState.SHUTDOWNED:
+            return 0
+        return end_of_checkpoint(control.checkpoint_lsn)
+
+    async def _detach(self, wal: WalClient, end: int) -> StopResult:
+        ids = (self.record.tenant, self.record.timeline)
+        try:
+            flush = await self._flushed(wal, end)
+            if flush < end:
+                # The safekeeper was away while the server stopped: hand it the rest.
+                flush = (await wal.get_status(*ids)).flush_lsn
+                rest = read_local_wal(self.data, flush, end)
+                flush = (await wal.append_wal(*ids, self.term, flush, rest)).flush_lsn
+        except Aborted:
+            return StopResult(0, clean=False)
+        return StopResult(flush, clean=0 < end <= flush)
+
+    async def _flushed(self, wal: WalClient, end: int) -> int:
+        ids = (self.record.tenant, self.record.timeline)
+        try:
+            return await wal.detach_compute(
+                *ids, self.term, wait_flush_lsn=end, wait_ms=_DETACH_WAIT_MS if end else 0
+            )
+        except DeadlineExceeded:
+            return await wal.detach_compute(*ids, self.term)
+
+
+def adopt(directory: Path) -> RunningCompute | None:
+    """The compute that runs in a directory, or None.
+
+    None also for one whose start was never finished, or that is dead; what is left of it
+    is then for :func:`clear` to end and remove.
+    """
+    record = ComputeRecord.load(directory)
+    if record is None or not record.ready or not is_running(record, directory):
+        return None
+    try:
+        server = ServerProcess(record.pid)
+    except ProcessLookupError:
+        return None
+    if not is_running(record, directory):
+        server.release()
+        return None
+    return RunningCompute(directory, record, server)
+
+
+async def clear(directory: Path) -> None:
+    """Ends whatever runs in a compute's directory, and removes it."""
+    record = ComputeRecord.load(directory)
+    sockets = directory / "run"
+    if record is not None:
+        sockets = Path(record.socket_directory)
+        if is_running(record, directory):
+            with contextlib.suppress(ProcessLookupError):
+                await ServerProcess(record.pid).kill()
+    await asyncio.to_thread(remove_directory, directory, sockets)
+
+
+def is_running(record: ComputeRecord, directory: Path) -> bool:
+    """Whether the process of the record is alive, and is this directory's server."""
+    if start_ticks(record.pid) != record.start_ticks:
+        return False
+    try:
+        return Path(f"/proc/{record.pid}/cwd").samefile(directory / "data")
+    except OSError:
+        return False
+
+
+def remove_directory(directory: Path, sockets: Path) -> None:
+    """A compute's directory, and its sockets' where that lies elsewhere."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if sockets.parent != directory:
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def read_local_wal(data: Path, start: int, end: int) -> bytes:
+    """The bytes of [start, end) from a stopped server's own segments.
+
+    Raises:
+        FailedPrecondition: WAL_GONE; a segment was recycled already.
+    """
+    out = bytearray()
+    while start < end:
+        path = data / "pg_wal" / walformat.segment_name(walformat.TIMELINE_ID, start)
+        offset = start % walformat.SEGMENT_SIZE
+        length = min(end - start, walformat.SEGMENT_SIZE - offset)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise FailedPrecondition(
+                "WAL_GONE", f"The WAL from {format_lsn(start)} on is no longer in {path.parent}."
+            ) from error
+        try:
+            out += os.pread(fd, length, offset)
+        finally:
+            os.close(fd)
+        start += length
+    return bytes(out)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,73 @@
+"""A PageService over gRPC that serves one stopped cluster's files at one LSN.
+
+It stands in for the page server where a test is about the other side of the wire: the
+answers are real, but there is no ingest, so only a first start can be served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.compute.cluster import open_cluster
+from pagestore.compute.remote_map import Fork
+from pagestore.pgformat.layout import PAGE_SIZE
+from pagestore.services.server import GrpcServer
+from pagestore.v1 import page_pb2 as pb
+from tests.integration.local_backup import backup_chunks
+
+
+class FilePages:
+    """PageService's methods, for GrpcServer. Every page is hot."""
+
+    def __init__(self, pgdata: Path) -> None:
+        self.pgdata = pgdata
+        self.cluster = open_cluster(pgdata)
+        self.leases: list[int] = []
+
+    async def get_base_backup(
+        self, request: pb.GetBaseBackupRequest, context: Any
+    ) -> AsyncIterator[pb.BaseBackupChunk]:
+        for chunk in backup_chunks(self.pgdata, lambda rel: request.hot_pages):
+            yield chunk
+
+    async def get_pages(
+        self, requests: AsyncIterator[pb.GetPagesRequest], context: Any
+    ) -> AsyncIterator[pb.GetPagesResponse]:
+        async for request in requests:
+            rel = request.rel
+            fork = (rel.spc_oid, rel.db_oid, rel.rel_number, rel.fork)
+            yield pb.GetPagesResponse(
+                request_id=request.request_id,
+                pages=[self.page(fork, block) for block in request.blocks],
+            )
+
+    async def lease_lsn(self, request: pb.LeaseLsnRequest, context: Any) -> pb.LeaseLsnResponse:
+        self.leases.append(request.lsn)
+        return pb.LeaseLsnResponse(expires_unix_seconds=2**40)
+
+    async def get_rel_size(self, request: pb.GetRelSizeRequest, context: Any) -> object:
+        raise NotImplementedError
+
+    get_db_size = get_slru_segment = get_rel_size
+
+    def page(self, fork: Fork, block: int) -> bytes:
+        with self.cluster.relations[fork].paths[0].open("rb") as file:
+            file.seek(block * PAGE_SIZE)
+            return file.read(PAGE_SIZE)
+
+
+@asynccontextmanager
+async def file_pages(pgdata: Path, data_dir: Path) -> AsyncIterator[AsyncPageClient]:
+    """A client of a served cluster."""
+    server = GrpcServer()
+    server.add_service(pb.DESCRIPTOR.services_by_name["PageService"], FilePages(pgdata))
+    address = await server.start("127.0.0.1:0", data_dir)
+    try:
+        async with AsyncPageClient(address) as client:
+            yield client
+    finally:
+        await server.stop()
