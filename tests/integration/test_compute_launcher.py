@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -60,8 +61,8 @@ class World:
     pages: AsyncPageClient
     wal: WalClient
 
-    async def start(self, **changes: object) -> RunningCompute:
-        return await start_compute(replace(self.spec, **changes), self.pages, self.wal)  # type: ignore[arg-type]
+    async def start(self, **changes: Any) -> RunningCompute:
+        return await start_compute(replace(self.spec, **changes), self.pages, self.wal)
 
 
 @asynccontextmanager
@@ -260,7 +261,7 @@ def test_kill_ends_every_backend(
     asyncio.run(main())
 
 
-FAILURES = {
+FAILURES: dict[str, dict[str, Any]] = {
     "a setting that is none": {"settings": {"shared_buffers": "plenty"}},
     "a library that is not there": {"shim_library": Path("/nowhere/pagestore_shim.so")},
 }
