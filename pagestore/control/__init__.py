@@ -1,0 +1,1 @@
+"""The control plane: databases as names of timelines, their checkpoints, their computes."""

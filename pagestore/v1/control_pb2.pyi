@@ -33,7 +33,7 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class Database(_message.Message):
     COMPUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_PID_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DIR_FIELD_NUMBER: _ClassVar[int]
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -64,35 +65,34 @@ class Database(_message.Message):
     compute_error: str
     compute_pid: int
     compute_dir: str
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ...) -> None: ...
+    wal_bytes: int
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ...) -> None: ...
 
 class CreateDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "if_not_exists", "start")
+    __slots__ = ("tenant_id", "name", "if_not_exists")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
-    START_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     if_not_exists: bool
-    start: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., start: _Optional[bool] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ...) -> None: ...
 
 class BranchDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "start")
+    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "leave_stopped")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
-    START_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_STOPPED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     source: str
     name: str
     at: Point
     if_not_exists: bool
-    start: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., start: _Optional[bool] = ...) -> None: ...
+    leave_stopped: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., leave_stopped: _Optional[bool] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name")
@@ -170,6 +170,16 @@ class RestoreDatabaseRequest(_message.Message):
     at: Point
     def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
 
+class RestoreResponse(_message.Message):
+    __slots__ = ("database", "kept", "summary")
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    database: Database
+    kept: Checkpoint
+    summary: str
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., kept: _Optional[_Union[Checkpoint, _Mapping]] = ..., summary: _Optional[str] = ...) -> None: ...
+
 class UndoDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "database")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -230,23 +240,45 @@ class StopDatabaseRequest(_message.Message):
     name: str
     def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
 
+class StopComputesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StopComputesResponse(_message.Message):
+    __slots__ = ("stopped",)
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    stopped: int
+    def __init__(self, stopped: _Optional[int] = ...) -> None: ...
+
+class BeginImportRequest(_message.Message):
+    __slots__ = ("tenant_id", "name")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class BeginImportResponse(_message.Message):
+    __slots__ = ("timeline_id",)
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    timeline_id: bytes
+    def __init__(self, timeline_id: _Optional[bytes] = ...) -> None: ...
+
 class RegisterDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "timeline_id", "prev_record_lsn", "system_id", "postgres_database", "start")
+    __slots__ = ("tenant_id", "name", "timeline_id", "prev_record_lsn", "system_id", "postgres_database")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_DATABASE_FIELD_NUMBER: _ClassVar[int]
-    START_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     timeline_id: bytes
     prev_record_lsn: int
     system_id: int
     postgres_database: str
-    start: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., postgres_database: _Optional[str] = ..., start: _Optional[bool] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., postgres_database: _Optional[str] = ...) -> None: ...
 
 class ResolvePointRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "at")

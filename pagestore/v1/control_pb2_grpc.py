@@ -69,12 +69,12 @@ class ControlServiceStub:
         self.RestoreDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/RestoreDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.RestoreDatabaseRequest.SerializeToString,
-                response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
         self.UndoDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/UndoDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.SerializeToString,
-                response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
         self.ListLog = channel.unary_unary(
                 '/pagestore.v1.ControlService/ListLog',
@@ -90,6 +90,16 @@ class ControlServiceStub:
                 '/pagestore.v1.ControlService/StopDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                _registered_method=True)
+        self.StopComputes = channel.unary_unary(
+                '/pagestore.v1.ControlService/StopComputes',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.StopComputesRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.StopComputesResponse.FromString,
+                _registered_method=True)
+        self.BeginImport = channel.unary_unary(
+                '/pagestore.v1.ControlService/BeginImport',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.BeginImportRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.BeginImportResponse.FromString,
                 _registered_method=True)
         self.RegisterDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/RegisterDatabase',
@@ -158,7 +168,9 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UndoDatabase(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Back to the latest checkpoint (or restored point) if data changed since; else the
+        latest restore or undo itself is undone.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -178,6 +190,21 @@ class ControlServiceServicer:
 
     def StopDatabase(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopComputes(self, request, context):
+        """Stops every compute cleanly, as before the machine goes down. Those that were meant to
+        run start again with the next start of this service; until then none is started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginImport(self, request, context):
+        """Reserves a timeline id, so that an import that breaks off leaves nothing behind.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -238,12 +265,12 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'RestoreDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreDatabaseRequest.FromString,
-                    response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
             'UndoDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.UndoDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.FromString,
-                    response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
             'ListLog': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLog,
@@ -259,6 +286,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.StopDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+            ),
+            'StopComputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopComputes,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.StopComputesRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.StopComputesResponse.SerializeToString,
+            ),
+            'BeginImport': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginImport,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.BeginImportRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.BeginImportResponse.SerializeToString,
             ),
             'RegisterDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterDatabase,
@@ -466,7 +503,7 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/RestoreDatabase',
             pagestore_dot_v1_dot_control__pb2.RestoreDatabaseRequest.SerializeToString,
-            pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -493,7 +530,7 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/UndoDatabase',
             pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.SerializeToString,
-            pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -575,6 +612,60 @@ class ControlService:
             '/pagestore.v1.ControlService/StopDatabase',
             pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopComputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/StopComputes',
+            pagestore_dot_v1_dot_control__pb2.StopComputesRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.StopComputesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginImport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/BeginImport',
+            pagestore_dot_v1_dot_control__pb2.BeginImportRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.BeginImportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,287 @@
+"""Keeps the computes of databases as they should be: running or stopped.
+
+One slot a database name. Starting, stopping and moving to another timeline happen under the
+slot's lock, one at a time; whoever asks for a compute that is being started waits for that
+start. A compute that dies while it should run is started again, as a new stateless start on
+the same port, after a pause that doubles with each failure. Computes are processes of their
+own session: they outlive the control plane, which adopts them when it comes back.
+
+How a compute is started stands behind :class:`Launcher`: local processes here, other machines
+later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from pagestore.control.records import DatabaseRecord
+from pagestore.errors import PagestoreError, Unavailable
+from pagestore.ids import TenantId, TimelineId
+
+FIRST_PAUSE = 0.1
+LAST_PAUSE = 30.0
+STEADY_SECONDS = 60.0
+"""A compute that ran this long starts its next failures at FIRST_PAUSE again."""
+CONCURRENT_STARTS = 4
+
+_log = structlog.get_logger(__name__)
+
+Slotted = tuple[TenantId, str]
+
+
+class Compute(Protocol):
+    """A running Postgres of one timeline."""
+
+    @property
+    def timeline(self) -> TimelineId: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def directory(self) -> Path: ...
+    @property
+    def conninfo(self) -> str:
+        """libpq keywords for the superuser over the Unix socket, without ``dbname``."""
+        ...
+
+    async def wait_exit(self) -> str:
+        """Waits until it is no more; says why it ended, as far as can be known."""
+        ...
+
+    async def stop(self) -> bytes | None:
+        """A clean stop, everything durable at the WAL service; the statistics file, if any."""
+        ...
+
+    async def discard(self) -> None:
+        """Kills what is left and removes the directory."""
+        ...
+
+
+class Launcher(Protocol):
+    async def start(self, record: DatabaseRecord, pgstat: bytes | None) -> Compute: ...
+    async def leftovers(self) -> list[Compute]:
+        """Computes still running from before this process began."""
+        ...
+
+
+class ComputeState(enum.Enum):
+    STOPPED = 1
+    STARTING = 2
+    RUNNING = 3
+    STOPPING = 4
+    FAILED = 5
+
+
+@dataclass
+class _Slot:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    state: ComputeState = ComputeState.STOPPED
+    compute: Compute | None = None
+    error: str = ""
+    failures: int = 0
+    started: float = 0.0
+    watcher: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeStatus:
+    state: ComputeState
+    error: str = ""
+    pid: int = 0
+    directory: str = ""
+
+
+class Computes:
+    """
+    Args:
+        wanted: the record of a database whose compute should run, or None.
+        with_free_port: the record, with another port if somebody else listens on its own.
+        load_pgstat, save_pgstat: where statistics files are kept between computes.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        *,
+        wanted: Callable[[Slotted], DatabaseRecord | None],
+        with_free_port: Callable[[DatabaseRecord], DatabaseRecord],
+        load_pgstat: Callable[[TimelineId], bytes | None],
+        save_pgstat: Callable[[TimelineId, bytes], None],
+    ) -> None:
+        self._launcher = launcher
+        self._wanted = wanted
+        self._with_free_port = with_free_port
+        self._load_pgstat = load_pgstat
+        self._save_pgstat = save_pgstat
+        self._slots: dict[Slotted, _Slot] = {}
+        self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
+        self._closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    def status(self, name: Slotted) -> ComputeStatus:
+        slot = self._slots.get(name)
+        if slot is None:
+            return ComputeStatus(ComputeState.STOPPED)
+        if slot.compute is None:
+            return ComputeStatus(slot.state, slot.error)
+        return ComputeStatus(slot.state, slot.error, slot.compute.pid, str(slot.compute.directory))
+
+    def running(self) -> int:
+        return sum(slot.state is ComputeState.RUNNING for slot in self._slots.values())
+
+    async def start(self, record: DatabaseRecord) -> Compute:
+        """The compute of `record`, started unless it runs."""
+        slot = self._slot((record.tenant, record.name))
+        async with slot.lock:
+            if slot.compute is not None and slot.state is ComputeState.RUNNING:
+                if slot.compute.timeline == record.timeline:
+                    return slot.compute
+                await self._stop(slot)
+            return await self._start(slot, record)
+
+    async def stop(self, name: Slotted) -> None:
+        """Stops the compute cleanly; it stays stopped until `start`."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return
+        async with slot.lock:
+            await self._stop(slot)
+
+    async def forget(self, name: Slotted) -> None:
+        """Kills the compute, whose timeline is going away, and forgets the slot."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return
+        async with slot.lock:
+            compute, slot.compute = slot.compute, None
+            slot.state = ComputeState.STOPPED
+            if compute is not None:
+                await compute.discard()
+            self._slots.pop(name, None)
+
+    @contextlib.asynccontextmanager
+    async def moving(self, name: Slotted) -> AsyncIterator[None]:
+        """Stopped within, whatever happens meanwhile: for the moment a name changes timeline."""
+        slot = self._slot(name)
+        async with slot.lock:
+            await self._stop(slot)
+            yield
+
+    async def adopt(self, databases: list[DatabaseRecord]) -> None:
+        """Takes over computes that still run; ends those that nobody should have."""
+        by_timeline = {record.timeline: record for record in databases}
+        for compute in await self._launcher.leftovers():
+            record = by_timeline.pop(compute.timeline, None)
+            if record is None or not record.wanted or record.port != compute.port:
+                _log.info("ending a left-over compute", pid=compute.pid)
+                await compute.discard()
+                continue
+            slot = self._slot((record.tenant, record.name))
+            self._running(slot, record, compute)
+
+    def start_soon(self, record: DatabaseRecord) -> None:
+        """Starts in the background, with retries."""
+        task = asyncio.create_task(self._restart((record.tenant, record.name)))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def stop_all(self) -> int:
+        """Stops all cleanly and starts none any more; how many were running."""
+        self._closed = True
+        names = [name for name, slot in self._slots.items() if slot.compute is not None]
+        results = await asyncio.gather(*map(self.stop, names), return_exceptions=True)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, BaseException):
+                _log.warning("a compute did not stop cleanly", name=name[1], error=str(result))
+        return len(names)
+
+    async def close(self) -> None:
+        """Lets go of the computes, which go on running."""
+        self._closed = True
+        tasks = [slot.watcher for slot in self._slots.values() if slot.watcher]
+        for task in [*tasks, *self._background]:
+            task.cancel()
+        await asyncio.gather(*tasks, *self._background, return_exceptions=True)
+
+    def _slot(self, name: Slotted) -> _Slot:
+        return self._slots.setdefault(name, _Slot())
+
+    async def _start(self, slot: _Slot, record: DatabaseRecord) -> Compute:
+        if self._closed:
+            raise Unavailable("SHUTTING_DOWN", "The control plane is stopping.", "`pagestore up`")
+        slot.state = ComputeState.STARTING
+        try:
+            async with self._starts:
+                compute = await self._launcher.start(
+                    self._with_free_port(record), self._load_pgstat(record.timeline)
+                )
+        except BaseException as error:
+            slot.state = ComputeState.FAILED
+            slot.error = str(error) or type(error).__name__
+            raise
+        self._running(slot, record, compute)
+        return compute
+
+    def _running(self, slot: _Slot, record: DatabaseRecord, compute: Compute) -> None:
+        slot.compute = compute
+        slot.state = ComputeState.RUNNING
+        slot.error = ""
+        slot.started = time.monotonic()
+        watch = self._watch((record.tenant, record.name), slot, compute)
+        slot.watcher = asyncio.create_task(watch)
+
+    async def _stop(self, slot: _Slot) -> None:
+        compute, slot.compute = slot.compute, None
+        if compute is None:
+            slot.state = ComputeState.STOPPED
+            return
+        slot.state = ComputeState.STOPPING
+        try:
+            pgstat = await compute.stop()
+            if pgstat is not None:
+                self._save_pgstat(compute.timeline, pgstat)
+        finally:
+            slot.state = ComputeState.STOPPED
+
+    async def _watch(self, name: Slotted, slot: _Slot, compute: Compute) -> None:
+        why = await compute.wait_exit()
+        if slot.compute is not compute or self._closed:
+            return
+        async with slot.lock:
+            if slot.compute is not compute:
+                return
+            slot.compute = None
+            slot.state = ComputeState.FAILED
+            slot.error = why
+            if time.monotonic() - slot.started > STEADY_SECONDS:
+                slot.failures = 0
+            _log.warning("a compute died", name=name[1], pid=compute.pid, why=why)
+            await compute.discard()
+        if self._wanted(name) is not None:
+            await self._restart(name)
+
+    async def _restart(self, name: Slotted) -> None:
+        slot = self._slot(name)
+        while not self._closed:
+            record = self._wanted(name)
+            if record is None or slot.state in (ComputeState.RUNNING, ComputeState.STARTING):
+                return
+            try:
+                await self.start(record)
+                return
+            except PagestoreError as error:
+                _log.warning("a compute did not start", name=name[1], error=str(error))
+            except OSError as error:
+                _log.warning("a compute did not start", name=name[1], error=str(error))
+            slot.failures += 1
+            await asyncio.sleep(min(FIRST_PAUSE * 2**slot.failures, LAST_PAUSE))

@@ -1,0 +1,159 @@
+"""From what a user means ("head", a time, a checkpoint) to a timeline and an LSN.
+
+A database's past lies on several timelines: the one its name stands on, the ancestors of that
+one up to their branch LSNs, and those that the name stood on before a restore. An LSN belongs
+to the timeline that wrote it: its **owner** is the first timeline, from the present one
+upward, whose branch LSN lies below it. A time is looked up on the timeline on which the name
+stood *at that time*, so that "ten minutes ago" is what one saw ten minutes ago, also when a
+restore has happened since.
+
+Invariant: a :class:`Position` is the end of a record at or below the owner's commit LSN, so
+that a branch can begin there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.control.names import MAX_NAME_BYTES
+from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.control.records import MOVES, CheckpointRecord, DatabaseRecord, TimelineRecord
+from pagestore.control.state import ControlState
+from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
+from pagestore.ids import TimelineId, format_lsn
+
+INGEST_DEADLINE = 60.0
+"""Seconds that a look-up by time waits for the page server to have read the WAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    timeline: TimelineRecord
+    lsn: int
+    prev_record_lsn: int
+
+
+class History:
+    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalClient) -> None:
+        self._state = state
+        self._pages = pages
+        self._wal = wal
+
+    async def head(self, timeline: TimelineId) -> Position:
+        """The end of the last complete record that is committed."""
+        record = self._state.view().known_timeline(timeline)
+        status = await self._wal.get_status(record.tenant, timeline)
+        return await self._aligned(record, status.commit_lsn)
+
+    async def resolve(self, database: DatabaseRecord, point: Point) -> Position:
+        """
+        Raises:
+            NotFound: CHECKPOINT_NOT_FOUND.
+            OutOfRange: LSN_BEYOND_HEAD, POINT_TOO_OLD.
+        """
+        match point:
+            case Head():
+                return await self.head(database.timeline)
+            case AtLsn(lsn):
+                return await self.at_lsn(database.timeline, lsn)
+            case AtTime(unix_micros):
+                return await self._at_time(database, unix_micros)
+            case AtCheckpoint(name):
+                checkpoint = self._checkpoint(database, name)
+                return await self.at_lsn(checkpoint.timeline, checkpoint.lsn)
+
+    async def at_lsn(self, timeline: TimelineId, lsn: int) -> Position:
+        """`lsn`, aligned down to a record's end, on the timeline that owns it."""
+        owner = self._owner(timeline, lsn)
+        if lsn < owner.usable_lsn or lsn < owner.branch_lsn:
+            oldest = format_lsn(owner.usable_lsn or owner.branch_lsn)
+            raise _too_old(f"LSN {format_lsn(lsn)}", f"which is since {oldest}")
+        status = await self._wal.get_status(owner.tenant, owner.timeline)
+        if lsn > status.commit_lsn:
+            raise OutOfRange(
+                "LSN_BEYOND_HEAD",
+                f"LSN {format_lsn(lsn)} lies beyond the head, {format_lsn(status.commit_lsn)}.",
+                "Leave --at out to take the head.",
+            )
+        return await self._aligned(owner, lsn)
+
+    async def last_commit(self, timeline: TimelineId) -> int:
+        """The LSN of the last commit that changed something, up to the head of now."""
+        record = self._state.view().known_timeline(timeline)
+        await self._ingested(record)
+        found = await self._pages.lsn_by_time(
+            record.tenant, timeline, time.time_ns() // 1000 + 3_600_000_000
+        )
+        return 0 if found.before_history else found.lsn
+
+    def _owner(self, timeline: TimelineId, lsn: int) -> TimelineRecord:
+        view = self._state.view()
+        record = view.known_timeline(timeline)
+        while record.parent is not None and lsn <= record.branch_lsn and not record.usable_lsn:
+            record = view.known_timeline(record.parent)
+        return record
+
+    async def _aligned(self, owner: TimelineRecord, lsn: int) -> Position:
+        found = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
+        return Position(owner, found.lsn, found.prev_record_lsn)
+
+    async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> Position:
+        timeline = self._timeline_at(database, unix_micros)
+        await self._ingested(self._state.view().known_timeline(timeline))
+        found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)
+        owner = self._owner(timeline, found.lsn)
+        if owner.usable_lsn and unix_micros < owner.created_micros:
+            since = AtTime(owner.created_micros)
+            raise _too_old(str(AtTime(unix_micros)), f"which is since {since}")
+        # Nothing committed yet at that time: the database as it was made.
+        return await self.at_lsn(timeline, max(found.lsn, owner.usable_lsn))
+
+    def _timeline_at(self, database: DatabaseRecord, unix_micros: int) -> TimelineId:
+        """The timeline that the name stood on at a time; before all, its first."""
+        events = self._state.view().events(database.tenant, database.name)
+        moves = [event for event in events if event.verb in MOVES]
+        before = [event for event in moves if event.created_micros <= unix_micros]
+        return (before[-1] if before else moves[0]).timeline
+
+    async def _ingested(self, record: TimelineRecord) -> None:
+        """Waits until the page server has read the WAL up to the head of now."""
+        head = (await self.head(record.timeline)).lsn
+        deadline = time.monotonic() + INGEST_DEADLINE
+        pause = 0.005
+        while True:
+            info = await self._pages.get_timeline(record.tenant, record.timeline)
+            if info.last_record_lsn >= head:
+                return
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    "LSN_NOT_REACHED",
+                    f"The page server has read the WAL up to {format_lsn(info.last_record_lsn)}, "
+                    f"not yet up to the head {format_lsn(head)}.",
+                    "Try again; `pagestore status` shows whether the page server is well.",
+                )
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.2)
+
+    def _checkpoint(self, database: DatabaseRecord, name: str) -> CheckpointRecord:
+        valid = len(name.encode()) <= MAX_NAME_BYTES
+        view = self._state.view()
+        found = view.checkpoint(database.tenant, database.name, name) if valid else None
+        if found is None:
+            raise NotFound(
+                "CHECKPOINT_NOT_FOUND",
+                f"{database.name!r} has no checkpoint {name[:80]!r}.",
+                f"`pagestore log {database.name}` lists them.",
+            )
+        return found
+
+
+def _too_old(what: str, since: str) -> OutOfRange:
+    return OutOfRange(
+        "POINT_TOO_OLD",
+        f"{what} lies before the database existed, {since}.",
+        "`pagestore log NAME` shows from where on it has a history.",
+    )

@@ -1,0 +1,51 @@
+"""One loopback port a database, kept for its life, so that its URL does not change."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from pagestore.errors import ResourceExhausted
+
+FIRST_PORT = 10_432
+LAST_PORT = 32_000
+"""Below the range from which Linux takes the ports of outgoing connections."""
+
+
+class Ports:
+    def __init__(self, taken: Iterable[int], first: int = FIRST_PORT, last: int = LAST_PORT):
+        self._taken = set(taken)
+        self._first = first
+        self._last = last
+        self._next = first
+
+    def choose(self) -> int:
+        """A port that no database has and nobody listens on.
+
+        Raises:
+            ResourceExhausted: NO_PORT_LEFT.
+        """
+        for _ in range(self._last - self._first + 1):
+            port = self._next
+            self._next = self._first if port == self._last else port + 1
+            if port not in self._taken and is_free(port):
+                self._taken.add(port)
+                return port
+        raise ResourceExhausted(
+            "NO_PORT_LEFT",
+            f"Every port from {self._first} to {self._last} is taken.",
+            "Remove databases that are no longer needed: pagestore rm NAME.",
+        )
+
+    def release(self, port: int) -> None:
+        self._taken.discard(port)
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,151 @@
+"""What the control plane remembers, and how it is written down.
+
+Each value in the control plane's LMDB is ``version u8 | CRC-32 u32le | JSON``, the CRC over
+the JSON (zlib's polynomial). See docs/formats/control-state.md.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from pagestore.errors import DataLoss
+from pagestore.ids import TenantId, TimelineId
+
+VERSION = 1
+_HEAD = struct.Struct("<BI")
+
+
+def _to_timeline(value: object) -> object:
+    return TimelineId.parse(value) if isinstance(value, str) else value
+
+
+def _to_tenant(value: object) -> object:
+    return TenantId.parse(value) if isinstance(value, str) else value
+
+
+Timeline = Annotated[TimelineId, BeforeValidator(_to_timeline), PlainSerializer(str)]
+Tenant = Annotated[TenantId, BeforeValidator(_to_tenant), PlainSerializer(str)]
+
+
+class Record(BaseModel):
+    """One value; frozen, so that a change is a new value in a transaction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def encode(self) -> bytes:
+        body = self.model_dump_json().encode()
+        return _HEAD.pack(VERSION, zlib.crc32(body)) + body
+
+    @classmethod
+    def decode(cls, raw: bytes, where: str) -> Self:
+        """The inverse of :meth:`encode`.
+
+        Raises:
+            DataLoss: CONTROL_STATE_CORRUPT, naming `where` the value was.
+        """
+        try:
+            version, crc = _HEAD.unpack_from(raw)
+            body = raw[_HEAD.size :]
+            if version == VERSION and zlib.crc32(body) == crc:
+                return cls.model_validate_json(body)
+            fault = f"version {version}" if version != VERSION else "its checksum does not hold"
+        except (struct.error, ValidationError) as error:
+            fault = str(error)
+        raise DataLoss(
+            "CONTROL_STATE_CORRUPT",
+            f"The control plane's state has a damaged value ({where}): {fault}.",
+            "Restore the folder `control` of the data directory from a copy.",
+        )
+
+
+class TimelineState(StrEnum):
+    PENDING = "pending"
+    """Somebody is making it. One found at start is the rest of a verb that was killed."""
+    LIVE = "live"
+    DROPPED = "dropped"
+    """Nobody names it. It goes once no timeline branches off it any more."""
+
+
+class TimelineRecord(Record):
+    """One timeline that the control plane has made, so that none is ever forgotten."""
+
+    timeline: Timeline
+    tenant: Tenant
+    state: TimelineState
+    database: str
+    """The name it was made for; empty for the template."""
+    parent: Timeline | None
+    branch_lsn: int
+    """A root: the LSN of its import."""
+    usable_lsn: int = 0
+    """Before it, the database was still being made; no point may lie there."""
+    system_id: int = 0
+    imported: bool = False
+    created_micros: int
+
+
+class DatabaseRecord(Record):
+    """A name, and everything that must stay when its timeline changes."""
+
+    tenant: Tenant
+    name: str
+    timeline: Timeline
+    parent: str = ""
+    branch_lsn: int
+    created_micros: int
+    password: str
+    postgres_database: str
+    port: int
+    wanted: bool = True
+    """Whether its compute should run."""
+
+
+class CheckpointRecord(Record):
+    name: str
+    timeline: Timeline
+    lsn: int
+    git_commit: str = ""
+    created_micros: int
+    automatic: bool = False
+    note: str = ""
+
+
+class Verb(StrEnum):
+    CREATE = "create"
+    IMPORT = "import"
+    BRANCH = "branch"
+    CHECKPOINT = "checkpoint"
+    RESTORE = "restore"
+    UNDO = "undo"
+    PORT = "port"
+
+
+MOVES = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH, Verb.RESTORE, Verb.UNDO})
+"""Verbs after which the name stands on another timeline than before."""
+
+
+class EventRecord(Record):
+    """What happened to a name. Checkpoints have one too, so that undo can find the latest."""
+
+    verb: Verb
+    timeline: Timeline
+    """The one the name stood on afterwards."""
+    lsn: int
+    """Where that timeline began to be this database, or the checkpoint."""
+    created_micros: int
+    detail: str = ""
+    checkpoint: str = ""
+    """The checkpoint made: the user's own, or the automatic one of a restore or undo."""
+
+
+class TemplateRecord(Record):
+    """The empty cluster that every `create` branches."""
+
+    timeline: Timeline
+    lsn: int
+    prev_record_lsn: int

@@ -1,0 +1,110 @@
+"""Making and deleting timelines at the page server and the WAL service.
+
+A timeline is *pending* in the control plane's state before any service hears of it, and
+*dropped* when nobody names it any more. A dropped timeline stays, with its WAL, as long as
+another branches off it: a page server that restarts may need that WAL to bring the ancestor
+up to the branch LSN again. Deleting is repeatable: what is already gone is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.control.history import Position
+from pagestore.control.records import TimelineRecord, TimelineState
+from pagestore.control.state import ControlState, now_micros
+from pagestore.errors import NotFound
+from pagestore.ids import TenantId, TimelineId
+
+INGEST_WAIT_MS = 60_000
+"""How long the page server may wait for the parent's WAL up to the branch LSN."""
+STALE_IMPORT_MICROS = 24 * 3600 * 1_000_000
+"""An import that never ended is given up after a day."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Timelines:
+    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalClient) -> None:
+        self._state = state
+        self._pages = pages
+        self._wal = wal
+        self._collecting = asyncio.Lock()
+
+    async def branch(self, tenant: TenantId, name: str, point: Position) -> TimelineRecord:
+        """A pending timeline for `name`, made at both services."""
+        parent = point.timeline
+        record = TimelineRecord(
+            timeline=TimelineId.generate(),
+            tenant=tenant,
+            state=TimelineState.PENDING,
+            database=name,
+            parent=parent.timeline,
+            branch_lsn=point.lsn,
+            system_id=parent.system_id,
+            created_micros=now_micros(),
+        )
+        with self._state.change() as change:
+            change.put_timeline(record)
+        try:
+            # The page server first: it must know a timeline before it hears of its WAL.
+            await self._pages.create_timeline(
+                tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
+            )
+            await self._wal.create_timeline(
+                tenant,
+                record.timeline,
+                point.lsn,
+                prev_record_lsn=point.prev_record_lsn,
+                system_id=parent.system_id,
+            )
+        except BaseException:
+            self.abandon(record.timeline)
+            raise
+        return record
+
+    def abandon(self, timeline: TimelineId) -> None:
+        """Marks a timeline as dropped; `collect` deletes it."""
+        with self._state.change() as change:
+            change.set_timeline_state(timeline, TimelineState.DROPPED)
+
+    def drop_unfinished(self) -> None:
+        """At start: what is pending now is the rest of a verb that was killed."""
+        stale = now_micros() - STALE_IMPORT_MICROS
+        with self._state.change() as change:
+            for record in change.timelines():
+                unfinished = record.state is TimelineState.PENDING
+                if unfinished and not (record.imported and record.created_micros > stale):
+                    change.set_timeline_state(record.timeline, TimelineState.DROPPED)
+
+    async def collect(self) -> int:
+        """Deletes dropped timelines off which nothing branches; how many it deleted."""
+        deleted = 0
+        async with self._collecting:
+            while leaves := _droppable(self._state.view().timelines()):
+                for record in leaves:
+                    await self._delete(record)
+                deleted += len(leaves)
+        return deleted
+
+    async def _delete(self, record: TimelineRecord) -> None:
+        await self._wal.delete_timeline(record.tenant, record.timeline)
+        try:
+            await self._pages.delete_timeline(record.tenant, record.timeline)
+        except NotFound:
+            _log.info("the timeline was not at the page server", timeline=str(record.timeline))
+        with self._state.change() as change:
+            change.forget_timeline(record.timeline)
+
+
+def _droppable(timelines: list[TimelineRecord]) -> list[TimelineRecord]:
+    parents = {record.parent for record in timelines}
+    return [
+        record
+        for record in timelines
+        if record.state is TimelineState.DROPPED and record.timeline not in parents
+    ]

@@ -1,0 +1,372 @@
+"""The control plane's gRPC service.
+
+Serves once the template exists, so that "serving" means that ``create`` works. Computes go on
+running when this process ends, however it ends; the next one adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.control import credentials
+from pagestore.control.computes import Computes, Slotted
+from pagestore.control.local import LocalLauncher
+from pagestore.control.plane import ControlPlane, Restored
+from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.control.ports import Ports, is_free
+from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
+from pagestore.control.state import ControlState
+from pagestore.control.template import Postgres, ensure_template
+from pagestore.errors import InvalidInput, PagestoreError
+from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
+from pagestore.services.server import GrpcServer, configure_logging
+from pagestore.v1 import control_pb2 as pb
+
+COLLECT_SECONDS = 60.0
+FIRST_CONTACT_SECONDS = 120.0
+
+_log = structlog.get_logger(__name__)
+
+
+class ControlSettings(BaseModel):
+    listen: str = "127.0.0.1:0"
+    data_dir: Path
+    page_server: str
+    wal_services: list[str]
+    compute_dir: Path
+    """Where computes' directories are made: reachable by `run_as`."""
+    run_as: str | None = None
+    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    shim_library: Path
+
+
+class ControlService:
+    """The methods of ControlService, over a ControlPlane."""
+
+    def __init__(
+        self, plane: ControlPlane, pages: AsyncPageClient, wal: WalClient, settings: ControlSettings
+    ) -> None:
+        self._plane = plane
+        self._pages = pages
+        self._wal = wal
+        self._settings = settings
+
+    async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
+        record, created = await self._plane.create(
+            _tenant(request), request.name, if_not_exists=request.if_not_exists
+        )
+        return await self._database(record, created=created)
+
+    async def branch_database(self, request: pb.BranchDatabaseRequest, _: Any) -> pb.Database:
+        record, created = await self._plane.branch(
+            _tenant(request),
+            request.source,
+            request.name,
+            _point(request),
+            if_not_exists=request.if_not_exists,
+            leave_stopped=request.leave_stopped,
+        )
+        return await self._database(record, created=created)
+
+    async def get_database(self, request: pb.GetDatabaseRequest, _: Any) -> pb.Database:
+        return await self._database(self._known(request, request.name))
+
+    async def list_databases(
+        self, request: pb.ListDatabasesRequest, _: Any
+    ) -> pb.ListDatabasesResponse:
+        tenant = _tenant(request)
+        sizes = {info.timeline_id: info for info in await self._pages.list_timelines(tenant)}
+        answer = pb.ListDatabasesResponse()
+        for record in self._plane.state.view().databases(tenant):
+            database = self._described(record)
+            info = sizes.get(record.timeline.raw)
+            if info is not None:
+                database.lsn = info.last_record_lsn
+                database.physical_bytes = info.physical_bytes
+            answer.databases.append(database)
+        return answer
+
+    async def delete_database(
+        self, request: pb.DeleteDatabaseRequest, _: Any
+    ) -> pb.DeleteDatabaseResponse:
+        deleted = await self._plane.remove(
+            _tenant(request), request.name, if_exists=request.if_exists
+        )
+        return pb.DeleteDatabaseResponse(deleted=deleted)
+
+    async def create_checkpoint(
+        self, request: pb.CreateCheckpointRequest, _: Any
+    ) -> pb.Checkpoint:
+        made = await self._plane.checkpoint(
+            _tenant(request), request.database, request.name, request.git_commit
+        )
+        return _checkpoint(made)
+
+    async def restore_database(
+        self, request: pb.RestoreDatabaseRequest, _: Any
+    ) -> pb.RestoreResponse:
+        if request.at.WhichOneof("at") is None:
+            raise InvalidInput(
+                "POINT_REQUIRED",
+                "A restore needs a point to go to.",
+                "Name a checkpoint, an LSN or a time; `pagestore log NAME` lists checkpoints.",
+            )
+        done = await self._plane.restore(_tenant(request), request.database, _point(request))
+        return await self._restored(done)
+
+    async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
+        return await self._restored(await self._plane.undo(_tenant(request), request.database))
+
+    async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
+        record = self._known(request, request.database)
+        view = self._plane.state.view()
+        entries: list[CheckpointRecord | EventRecord] = [
+            event
+            for event in view.events(record.tenant, record.name)
+            if event.verb is not Verb.CHECKPOINT
+        ]
+        entries += view.checkpoints(record.tenant, record.name)
+        entries.sort(key=lambda entry: entry.created_micros, reverse=True)
+        return pb.ListLogResponse(entries=map(_log_entry, entries))
+
+    async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
+        return await self._database(await self._plane.wake(_tenant(request), request.name))
+
+    async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
+        return await self._database(await self._plane.stop(_tenant(request), request.name))
+
+    async def stop_computes(
+        self, request: pb.StopComputesRequest, _: Any
+    ) -> pb.StopComputesResponse:
+        return pb.StopComputesResponse(stopped=await self._plane.computes.stop_all())
+
+    async def begin_import(self, request: pb.BeginImportRequest, _: Any) -> pb.BeginImportResponse:
+        timeline = await self._plane.begin_import(_tenant(request), request.name)
+        return pb.BeginImportResponse(timeline_id=timeline.raw)
+
+    async def register_database(self, request: pb.RegisterDatabaseRequest, _: Any) -> pb.Database:
+        record = await self._plane.register(
+            _tenant(request),
+            request.name,
+            TimelineId(request.timeline_id),
+            prev_record_lsn=request.prev_record_lsn,
+            system_id=request.system_id,
+            postgres_database=request.postgres_database,
+        )
+        return await self._database(record, created=True)
+
+    async def resolve_point(
+        self, request: pb.ResolvePointRequest, _: Any
+    ) -> pb.ResolvePointResponse:
+        record = self._known(request, request.database)
+        found = await self._plane.history.resolve(record, _point(request))
+        return pb.ResolvePointResponse(
+            timeline_id=found.timeline.timeline.raw,
+            lsn=found.lsn,
+            prev_record_lsn=found.prev_record_lsn,
+        )
+
+    async def get_system_status(
+        self, request: pb.GetSystemStatusRequest, _: Any
+    ) -> pb.SystemStatus:
+        databases = self._plane.state.view().databases()
+        tenants = {record.tenant for record in databases} | {DEFAULT_TENANT}
+        store_bytes = 0
+        for tenant in tenants:
+            infos = await self._pages.list_timelines(tenant)
+            store_bytes += sum(info.physical_bytes for info in infos)
+        return pb.SystemStatus(
+            data_dir=str(self._settings.data_dir),
+            databases=len(databases),
+            computes_running=self._plane.computes.running(),
+            store_bytes=store_bytes,
+            version=version("pagestore"),
+            page_server_address=self._settings.page_server,
+            wal_service_address=self._settings.wal_services[0],
+        )
+
+    def _known(self, request: Any, name: str) -> DatabaseRecord:
+        return self._plane.known(_tenant(request), name)
+
+    def _described(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
+        compute = self._plane.computes.status((record.tenant, record.name))
+        return pb.Database(
+            name=record.name,
+            tenant_id=record.tenant.raw,
+            timeline_id=record.timeline.raw,
+            url=credentials.url(record, "127.0.0.1"),
+            compute=pb.ComputeState.ValueType(compute.state.value),
+            parent=record.parent,
+            branch_lsn=record.branch_lsn,
+            created_unix_micros=record.created_micros,
+            postgres_database=record.postgres_database,
+            created=created,
+            compute_error=compute.error,
+            compute_pid=compute.pid,
+            compute_dir=compute.directory,
+        )
+
+    async def _database(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
+        answer = self._described(record, created=created)
+        wal, pages = await asyncio.gather(
+            self._wal.get_status(record.tenant, record.timeline),
+            self._pages.get_timeline(record.tenant, record.timeline),
+        )
+        answer.lsn = wal.commit_lsn
+        answer.wal_bytes = wal.wal_bytes
+        answer.physical_bytes = pages.physical_bytes
+        return answer
+
+    async def _restored(self, done: Restored) -> pb.RestoreResponse:
+        return pb.RestoreResponse(
+            database=await self._database(done.database),
+            kept=_checkpoint(done.kept),
+            summary=done.summary,
+        )
+
+
+def _tenant(request: Any) -> TenantId:
+    return TenantId(request.tenant_id) if request.tenant_id else DEFAULT_TENANT
+
+
+def _point(request: Any) -> Point:
+    at: pb.Point = request.at
+    match at.WhichOneof("at"):
+        case "lsn":
+            return AtLsn(Lsn(at.lsn))
+        case "unix_micros":
+            return AtTime(at.unix_micros)
+        case "checkpoint":
+            return AtCheckpoint(at.checkpoint)
+        case _:
+            return Head()
+
+
+def _checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
+    return pb.Checkpoint(
+        name=record.name,
+        timeline_id=record.timeline.raw,
+        lsn=record.lsn,
+        git_commit=record.git_commit,
+        created_unix_micros=record.created_micros,
+        automatic=record.automatic,
+        note=record.note,
+    )
+
+
+def _log_entry(entry: CheckpointRecord | EventRecord) -> pb.LogEntry:
+    if isinstance(entry, CheckpointRecord):
+        return pb.LogEntry(checkpoint=_checkpoint(entry))
+    return pb.LogEntry(
+        event=pb.Event(
+            verb=entry.verb,
+            timeline_id=entry.timeline.raw,
+            lsn=entry.lsn,
+            unix_micros=entry.created_micros,
+            detail=entry.detail,
+        )
+    )
+
+
+def _computes(state: ControlState, launcher: LocalLauncher, ports: Ports) -> Computes:
+    def wanted(name: Slotted) -> DatabaseRecord | None:
+        record = state.view().database(*name)
+        return record if record is not None and record.wanted else None
+
+    def save_pgstat(timeline: TimelineId, data: bytes) -> None:
+        with state.change() as change:
+            change.put_pgstat(timeline, data)
+
+    def with_free_port(record: DatabaseRecord) -> DatabaseRecord:
+        return record if is_free(record.port) else move_port(state, ports, record)
+
+    return Computes(
+        launcher,
+        wanted=wanted,
+        with_free_port=with_free_port,
+        load_pgstat=lambda timeline: state.view().pgstat(timeline),
+        save_pgstat=save_pgstat,
+    )
+
+
+def move_port(state: ControlState, ports: Ports, record: DatabaseRecord) -> DatabaseRecord:
+    """Another port for a database whose own was taken by a stranger; the log says so."""
+    moved = record.model_copy(update={"port": ports.choose()})
+    detail = f"from {record.port}, on which another program listens, to {moved.port}"
+    _log.warning("a database has another port now", name=record.name, detail=detail)
+    with state.change() as change:
+        if change.database(record.tenant, record.name) is not None:
+            change.put_database(moved)
+            event = EventRecord(
+                verb=Verb.PORT,
+                timeline=record.timeline,
+                lsn=record.branch_lsn,
+                created_micros=time.time_ns() // 1000,
+                detail=detail,
+            )
+            change.add_event(record.tenant, record.name, event)
+    ports.release(record.port)
+    return moved
+
+
+async def _collect_for_ever(plane: ControlPlane) -> None:
+    while True:
+        await asyncio.sleep(COLLECT_SECONDS)
+        try:
+            await plane.collect()
+        except PagestoreError as error:
+            _log.warning("timelines are left to delete", error=str(error))
+
+
+async def serve(settings: ControlSettings) -> None:
+    """Runs the service until SIGTERM; computes stay."""
+    configure_logging()
+    settings.compute_dir.mkdir(parents=True, exist_ok=True)
+    with ControlState(settings.data_dir) as state:
+        pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
+        wal = WalClient(settings.wal_services[0], timeout=FIRST_CONTACT_SECONDS)
+        async with pages, wal:
+            await _serve(settings, state, pages, wal)
+
+
+async def _serve(
+    settings: ControlSettings, state: ControlState, pages: AsyncPageClient, wal: WalClient
+) -> None:
+    postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
+    await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
+    ports = Ports(_used_ports(state.view().databases()))
+    launcher = LocalLauncher(
+        pages=pages,
+        wal=wal,
+        directory=settings.compute_dir,
+        bindir=settings.postgres_bindir,
+        run_as=settings.run_as,
+        shim_library=settings.shim_library,
+    )
+    plane = ControlPlane(state, pages, wal, _computes(state, launcher, ports), ports)
+    await plane.recover()
+    server = GrpcServer()
+    descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
+    server.add_service(descriptor, ControlService(plane, pages, wal, settings))
+    collector = asyncio.create_task(_collect_for_ever(plane))
+    try:
+        await server.start(settings.listen, settings.data_dir)
+        await server.run_until_signal()
+    finally:
+        collector.cancel()
+        await plane.close()
+
+
+def _used_ports(databases: Iterable[DatabaseRecord]) -> list[int]:
+    return [record.port for record in databases]
+
