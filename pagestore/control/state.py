@@ -19,12 +19,13 @@ lock of the names they change. Not a history: it holds no pages and no WAL.
 
 from __future__ import annotations
 
+import fcntl
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import lmdb
 
@@ -56,11 +57,10 @@ class ControlState:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._lock = _locked(directory / "lock")
         try:
             self._env = lmdb.open(str(directory), max_dbs=len(TABLES), map_size=MAP_BYTES)
             self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
-        except lmdb.LockError as error:
-            raise FailedPrecondition("CONTROL_STATE_IN_USE", f"{directory}: {error}.") from error
         except lmdb.Error as error:
             raise DataLoss(
                 "CONTROL_STATE_CORRUPT",
@@ -70,6 +70,7 @@ class ControlState:
 
     def close(self) -> None:
         self._env.close()
+        self._lock.close()
 
     @contextmanager
     def change(self) -> Iterator[Change]:
@@ -244,6 +245,18 @@ class Change(_Tables):
                 self.set_timeline_state(timeline.timeline, TimelineState.DROPPED)
                 dropped.append(timeline.timeline)
         return dropped
+
+
+def _locked(path: Path) -> IO[bytes]:
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise FailedPrecondition(
+            "CONTROL_STATE_IN_USE", f"Another control plane runs on {path.parent}."
+        ) from error
+    return file
 
 
 def _database_key(tenant: TenantId, name: str) -> bytes:

@@ -104,9 +104,7 @@ class ControlService:
         )
         return pb.DeleteDatabaseResponse(deleted=deleted)
 
-    async def create_checkpoint(
-        self, request: pb.CreateCheckpointRequest, _: Any
-    ) -> pb.Checkpoint:
+    async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
         made = await self._plane.checkpoint(
             _tenant(request), request.database, request.name, request.git_commit
         )
@@ -369,4 +367,3 @@ async def _serve(
 
 def _used_ports(databases: Iterable[DatabaseRecord]) -> list[int]:
     return [record.port for record in databases]
-

@@ -1,0 +1,100 @@
+"""Settings of an installation: ``DATA/pagestore.toml``, and the environment over it.
+
+``PAGESTORE_PAGESERVER__LISTEN=127.0.0.1:7500`` stands for ``listen`` in ``[pageserver]``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pagestore.control.ports import is_free
+from pagestore.errors import FailedPrecondition
+
+FIRST_PORTS = {"control": 7430, "pageserver": 7431, "safekeeper": 7432}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PageserverConfig(_Section):
+    listen: str
+    open_layer_bytes: int | None = None
+    redo_helpers: int | None = None
+
+
+class SafekeeperConfig(_Section):
+    listen: str
+    id: int = 1
+
+
+class ControlConfig(_Section):
+    listen: str
+
+
+class ComputesConfig(_Section):
+    run_as: str = "postgres"
+    """The user of Postgres's processes, where pagestore itself is root."""
+    directory: Path | None = None
+    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+
+
+class Config(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="PAGESTORE_", env_nested_delimiter="__", extra="ignore"
+    )
+
+    pageserver: PageserverConfig
+    safekeeper: SafekeeperConfig
+    control: ControlConfig
+    computes: ComputesConfig = ComputesConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+
+def load(path: Path) -> Config:
+    """
+    Raises:
+        FailedPrecondition: CONFIG_INVALID.
+    """
+    try:
+        from_file = TomlConfigSettingsSource(Config, toml_file=path)()
+        return Config(**from_file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise FailedPrecondition(
+            "CONFIG_INVALID", f"{path}: {error}.", "Mend the file, or remove it to start afresh."
+        ) from error
+
+
+def write_first(path: Path) -> None:
+    """The file of a new installation, with ports that are free now."""
+    if path.exists():
+        return
+    lines = ["# Written by the first `pagestore up`. Edit it while pagestore is down."]
+    taken: set[int] = set()
+    for part, first in FIRST_PORTS.items():
+        port = next(p for p in range(first, first + 2000) if p not in taken and is_free(p))
+        taken.add(port)
+        lines += ["", f"[{part}]", f'listen = "127.0.0.1:{port}"']
+    lines += ["", "[computes]", '# run_as = "postgres"', '# directory = "/var/tmp/computes"', ""]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("\n".join(lines))
+    temporary.rename(path)

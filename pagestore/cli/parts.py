@@ -1,0 +1,112 @@
+"""The parts, each on its own: ``pagestore pageserver``, ``safekeeper``, ``control``.
+
+``up`` starts them with these commands; on hosts of their own one types them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pagestore.cli.session import session
+
+Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
+DataDir = Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Where to keep files.")]
+WalServices = Annotated[
+    list[str], typer.Option("--wal-service", metavar="HOST:PORT", help="The safekeeper.")
+]
+RunAs = Annotated[
+    str | None, typer.Option("--run-as", metavar="USER", help="Whom Postgres runs as under root.")
+]
+Bindir = Annotated[
+    Path, typer.Option("--postgres-bindir", metavar="DIR", help="Where Postgres's programs are.")
+]
+DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    """Without the options that were not given, so that the service's defaults hold."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def pageserver(
+    data_dir: DataDir,
+    wal_service: WalServices,
+    listen: Listen = "127.0.0.1:0",
+    run_as: RunAs = None,
+    postgres_bindir: Bindir = DEFAULT_BINDIR,
+    open_layer_bytes: Annotated[int | None, typer.Option(min=1 << 20)] = None,
+    redo_helpers: Annotated[int | None, typer.Option(min=1)] = None,
+    redo_library: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
+) -> None:
+    """Run a page server, until SIGTERM.
+
+    Example: pagestore pageserver --data-dir /srv/pages --wal-service 127.0.0.1:7432
+    """
+    with session(None, False):
+        from pagestore.services import page
+        from pagestore.services.server import run
+
+        settings = page.PageSettings(
+            **_given(
+                listen=listen,
+                data_dir=data_dir,
+                wal_service=wal_service,
+                run_as=run_as,
+                postgres_bindir=postgres_bindir,
+                open_layer_bytes=open_layer_bytes,
+                redo_helpers=redo_helpers,
+                redo_library=redo_library,
+            )
+        )
+        run(page.serve(settings))
+
+
+def safekeeper(
+    data_dir: DataDir,
+    listen: Listen = "127.0.0.1:0",
+    number: Annotated[int, typer.Option("--id", help="Its number among safekeepers.")] = 1,
+) -> None:
+    """Run a safekeeper, until SIGTERM.
+
+    Example: pagestore safekeeper --data-dir /srv/wal --listen 127.0.0.1:7432
+    """
+    with session(None, False):
+        from pagestore.services import wal
+        from pagestore.services.server import run
+
+        run(wal.serve(wal.WalSettings(listen=listen, data_dir=data_dir, id=number)))
+
+
+def control(
+    data_dir: DataDir,
+    page_server: Annotated[str, typer.Option(metavar="HOST:PORT")],
+    wal_service: WalServices,
+    compute_dir: Annotated[Path, typer.Option(metavar="DIR", help="For computes' directories.")],
+    shim_library: Annotated[Path, typer.Option(metavar="FILE", help="pagestore_shim.so.")],
+    listen: Listen = "127.0.0.1:0",
+    run_as: RunAs = None,
+    postgres_bindir: Bindir = DEFAULT_BINDIR,
+) -> None:
+    """Run the control plane, until SIGTERM. Computes outlive it.
+
+    Example: pagestore control --data-dir /srv/control --page-server 127.0.0.1:7431
+    --wal-service 127.0.0.1:7432 --compute-dir /srv/computes --shim-library pagestore_shim.so
+    """
+    with session(None, False):
+        from pagestore.services import control as service
+        from pagestore.services.server import run
+
+        settings = service.ControlSettings(
+            listen=listen,
+            data_dir=data_dir,
+            page_server=page_server,
+            wal_services=wal_service,
+            compute_dir=compute_dir,
+            run_as=run_as,
+            postgres_bindir=postgres_bindir,
+            shim_library=shim_library,
+        )
+        run(service.serve(settings))

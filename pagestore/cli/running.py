@@ -1,0 +1,284 @@
+"""Verbs on the whole: up, down, status."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pagestore.cli.installation import PARTS, Installation, lib_dir
+from pagestore.cli.session import Data, Json, Session, human_bytes, session
+from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError
+
+START_SECONDS = 180.0
+STOP_SECONDS = 240.0
+MAX_RESTARTS = 4
+"""A part that dies this often in a row will not come up by itself."""
+
+SERVING = "pagestore serves on {data}."
+NEXT = """What to do next:
+  pagestore create app              make a database; prints its URL
+  pagestore psql app                or any driver with that URL
+  pagestore checkpoint app start    name this moment; `pagestore undo app` returns to it
+  pagestore down                    stop everything"""
+
+
+def up(
+    data: Data = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay; stop everything on Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Start everything on this machine, and wait until it serves.
+
+    Example: pagestore up --data ~/databases
+    """
+    with session(data, as_json) as run:
+        installation = run.installation
+        pid = installation.running_supervisor()
+        if pid is not None:
+            wait_until_serving(installation)
+            _answer_up(run, already=True)
+            return
+        prepare(installation)
+        if foreground:
+            _supervise(installation)
+            return
+        spawn_supervisor(installation)
+        wait_until_serving(installation)
+        _answer_up(run, already=False)
+
+
+def _answer_up(run: Session, *, already: bool) -> None:
+    installation = run.installation
+    fields: dict[str, Any] = {
+        "data": str(installation.data),
+        "already_running": already,
+        "pid": installation.running_supervisor(),
+        "parts": {part: installation.address(part) for part in PARTS},
+    }
+    words = "pagestore runs already" if already else "pagestore is up"
+    run.answer(fields, NEXT, f"{words} on {installation.data}")
+
+
+def prepare(installation: Installation) -> None:
+    """Makes the data directory and checks what `up` needs.
+
+    Raises:
+        FailedPrecondition: what is missing, and how to get it.
+    """
+    from pagestore.cli import config
+
+    lib_dir()
+    try:
+        installation.data.mkdir(mode=0o711, parents=True, exist_ok=True)
+        (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
+        for part in PARTS:
+            installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise FailedPrecondition(
+            "DATA_DIR_UNUSABLE",
+            f"Cannot use {installation.data}: {error.strerror}.",
+            "Name another data directory: --data DIR or PAGESTORE_DATA.",
+        ) from error
+    config.write_first(installation.config_file)
+    postgres = installation.config.computes.postgres_bindir / "postgres"
+    if not postgres.exists():
+        raise FailedPrecondition(
+            "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
+        )
+
+
+def spawn_supervisor(installation: Installation) -> None:
+    """Starts the supervisor in a session of its own, so that it outlives the terminal."""
+    with installation.log_file("supervisor").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "pagestore.cli.main", "supervise"],
+            env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def supervise() -> None:
+    """Keep the parts of PAGESTORE_DATA running (what `up` starts)."""
+    with session(None, False) as run:
+        _supervise(run.installation)
+
+
+def _supervise(installation: Installation) -> None:
+    from pagestore.cli.supervisor import Supervisor
+
+    lock = installation.take_lock()
+    if lock is None:
+        raise FailedPrecondition(
+            "ALREADY_RUNNING",
+            f"pagestore runs already on {installation.data}.",
+            "`pagestore status` shows it; `pagestore down` stops it.",
+        )
+    with lock:
+        installation.parts_file.unlink(missing_ok=True) if not installation.parts() else None
+        asyncio.run(Supervisor(installation).run())
+
+
+def wait_until_serving(installation: Installation, seconds: float = START_SECONDS) -> None:
+    """
+    Raises:
+        PagestoreError: PART_FAILED, with the end of its log.
+        DeadlineExceeded: NOT_SERVING.
+    """
+    deadline = time.monotonic() + seconds
+    missing = list(PARTS)
+    while missing:
+        missing = [part for part in missing if not _serves(installation, part)]
+        for part in missing:
+            process = installation.parts().get(part)
+            if process is not None and process.restarts >= MAX_RESTARTS:
+                raise PagestoreError(
+                    "PART_FAILED",
+                    f"The {part} does not start ({process.last_exit}). Its log ends:\n"
+                    + installation.log_tail(part),
+                    f"See {installation.log_file(part)}; then `pagestore down` and `up` again.",
+                )
+        if missing and time.monotonic() > deadline:
+            raise DeadlineExceeded(
+                "NOT_SERVING",
+                f"Not serving after {seconds:.0f} s: {', '.join(missing)}.",
+                f"See the logs in {installation.data / 'log'}.",
+            )
+        if missing:
+            time.sleep(0.03)
+
+
+def _serves(installation: Installation, part: str) -> bool:
+    from pagestore.cli.health import is_serving
+
+    if part not in installation.parts():
+        return False
+    return is_serving(str(getattr(installation.config, part).listen))
+
+
+def down(data: Data = None, as_json: Json = False) -> None:
+    """Stop every database cleanly, then everything else.
+
+    Databases that ran start again with the next `up`.
+
+    Example: pagestore down
+    """
+    with session(data, as_json) as run:
+        pid = run.installation.running_supervisor()
+        if pid is None:
+            run.answer({"was_running": False}, "", "pagestore was not running")
+            return
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while run.installation.running_supervisor() is not None:
+            if time.monotonic() > deadline:
+                raise DeadlineExceeded(
+                    "STILL_RUNNING",
+                    f"The supervisor (process {pid}) has not ended in {STOP_SECONDS:.0f} s.",
+                    f"See {run.installation.log_file('supervisor')}.",
+                )
+            time.sleep(0.02)
+        left = computes_left(run.installation)
+        if left:
+            raise PagestoreError(
+                "COMPUTES_LEFT",
+                f"Postgres processes still run: {', '.join(map(str, left))}.",
+                "`pagestore up` takes them over; or end them with kill -INT.",
+            )
+        run.answer({"was_running": True}, "", "pagestore is down")
+
+
+def computes_left(installation: Installation) -> list[int]:
+    """Process ids of postmasters that run in this installation's compute directory."""
+    found = []
+    for pid_file in installation.compute_dir.glob("*/**/postmaster.pid"):
+        pid = pid_file.read_text().split("\n", 1)[0].strip()
+        if pid.isdigit() and Path(f"/proc/{pid}").exists():
+            found.append(int(pid))
+    return found
+
+
+def status(data: Data = None, as_json: Json = False) -> None:
+    """Show what runs: parts, addresses, databases, bytes. Exit code 5 when not all serves.
+
+    Example: pagestore status --json
+    """
+    with session(data, as_json) as run:
+        installation = run.installation
+        supervisor = installation.running_supervisor()
+        parts = _part_rows(installation) if supervisor is not None else []
+        system: dict[str, Any] = {}
+        if supervisor is not None and all(row["serving"] for row in parts):
+            found = run.control.system_status()
+            system = {
+                "databases": found.databases,
+                "computes_running": found.computes_running,
+                "store_bytes": found.store_bytes,
+                "version": found.version,
+            }
+        fields = {
+            "data": str(installation.data),
+            "running": supervisor is not None,
+            "supervisor_pid": supervisor,
+            "parts": parts,
+            **system,
+        }
+        if as_json:
+            run.answer(fields)
+        else:
+            _print_status(run, fields)
+        if not system:
+            raise typer.Exit(5)
+
+
+def _part_rows(installation: Installation) -> list[dict[str, Any]]:
+    processes = installation.parts()
+    rows = []
+    for part in PARTS:
+        process = processes.get(part)
+        rows.append(
+            {
+                "part": part,
+                "address": str(getattr(installation.config, part).listen),
+                "serving": _serves(installation, part),
+                "pid": process.pid if process else None,
+                "restarts": process.restarts if process else 0,
+                "log": str(installation.log_file(part)),
+            }
+        )
+    return rows
+
+
+def _print_status(run: Session, fields: dict[str, Any]) -> None:
+    if not fields["running"]:
+        sys.stdout.write(f"not running\t{fields['data']}\n")
+        return
+    rows = [
+        (
+            str(row["part"]),
+            "serving" if row["serving"] else "not serving",
+            str(row["address"]),
+            str(row["pid"] or "-"),
+            str(row["log"]),
+        )
+        for row in fields["parts"]
+    ]
+    run.table(("part", "state", "address", "pid", "log"), rows)
+    if "databases" in fields:
+        sys.stdout.write(
+            f"{fields['databases']} databases, {fields['computes_running']} running, "
+            f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
+        )

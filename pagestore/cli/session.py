@@ -1,0 +1,212 @@
+"""What every verb shares: options, the client, output for people or programs, exit codes.
+
+A verb's body runs in :func:`session`. Results go to stdout, remarks and errors to stderr, so
+that ``url=$(pagestore create app)`` works. Under ``--json`` stdout has one JSON object, and an
+error is ``{"error": {"reason", "message", "hint"}}`` on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pagestore import errors
+from pagestore.cli.installation import Installation, default_data_dir
+from pagestore.errors import PagestoreError
+from pagestore.ids import format_lsn
+
+if TYPE_CHECKING:
+    from pagestore.client.control import ControlClient
+    from pagestore.v1 import control_pb2 as pb
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The data directory. Default: PAGESTORE_DATA.", metavar="DIR"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A database.")]
+
+FAILED = 1
+EXIT_CODES: Sequence[tuple[type[PagestoreError], int]] = (
+    (errors.InvalidInput, 2),
+    (errors.NotFound, 3),
+    (errors.OutOfRange, 3),
+    (errors.AlreadyExists, 4),
+    (errors.FailedPrecondition, 4),
+    (errors.Aborted, 4),
+    (errors.Unavailable, 5),
+    (errors.DeadlineExceeded, 5),
+    (errors.ResourceExhausted, 6),
+    (errors.DataLoss, 7),
+)
+"""Listed in docs/cli.md; 0 is success, 1 whatever else failed."""
+
+
+def exit_code(error: PagestoreError) -> int:
+    for kind, code in EXIT_CODES:
+        if isinstance(error, kind):
+            return code
+    return FAILED
+
+
+class Session:
+    def __init__(self, data: Path | None, as_json: bool) -> None:
+        self.installation = Installation((data or default_data_dir()).expanduser().absolute())
+        self.as_json = as_json
+        self._began = time.monotonic()
+
+    @cached_property
+    def control(self) -> ControlClient:
+        """The control plane of this data directory.
+
+        Raises:
+            Unavailable: NOT_RUNNING.
+        """
+        from pagestore.cli.installation import not_running
+        from pagestore.client.control import ControlClient
+
+        if self.installation.running_supervisor() is None and not self._reachable():
+            raise not_running(self.installation.data)
+        return ControlClient(self.installation.address("control"))
+
+    def _reachable(self) -> bool:
+        """Whether a control plane answers that no supervisor here started."""
+        from pagestore.cli.health import is_serving
+
+        return is_serving(self.installation.address("control"), timeout=1.0)
+
+    @property
+    def elapsed_ms(self) -> float:
+        return round((time.monotonic() - self._began) * 1000, 1)
+
+    def answer(self, fields: Mapping[str, Any], text: str = "", remark: str = "") -> None:
+        """The result: `fields` for programs; `text` on stdout and `remark` on stderr."""
+        if self.as_json:
+            sys.stdout.write(json.dumps({**fields, "elapsed_ms": self.elapsed_ms}) + "\n")
+            return
+        if text:
+            sys.stdout.write(text + "\n")
+        if remark:
+            self.remark(f"{remark} ({self.elapsed_ms:.0f} ms)")
+
+    def remark(self, text: str) -> None:
+        """Something for people only."""
+        if not self.as_json:
+            sys.stderr.write(text + "\n")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Aligned for a terminal; tab-separated for a pipe."""
+        if not sys.stdout.isatty():
+            for row in rows:
+                sys.stdout.write("\t".join(row) + "\n")
+            return
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console().print(table)
+
+    def fail(self, error: PagestoreError) -> None:
+        if self.as_json:
+            body = {"reason": error.reason, "message": error.message, "hint": error.hint}
+            sys.stderr.write(json.dumps({"error": body}) + "\n")
+            return
+        sys.stderr.write(f"error: {error.message}\n")
+        if error.hint:
+            sys.stderr.write(f"hint: {error.hint}\n")
+
+
+@contextmanager
+def session(data: Path | None, as_json: bool) -> Iterator[Session]:
+    """Runs a verb's body; turns its errors into text and an exit code."""
+    current = Session(data, as_json)
+    try:
+        yield current
+    except PagestoreError as error:
+        current.fail(error)
+        raise typer.Exit(exit_code(error)) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(130) from error
+    finally:
+        if "control" in current.__dict__:
+            current.control.close()
+
+
+def database_fields(database: pb.Database) -> dict[str, Any]:
+    return {
+        "name": database.name,
+        "timeline_id": database.timeline_id.hex(),
+        "lsn": format_lsn(database.lsn),
+        "url": database.url,
+        "compute": compute_state(database),
+        "parent": database.parent or None,
+        "branch_lsn": format_lsn(database.branch_lsn),
+        "physical_bytes": database.physical_bytes,
+        "created": database.created,
+        "created_at": timestamp(database.created_unix_micros),
+        "postgres_database": database.postgres_database,
+        "compute_pid": database.compute_pid or None,
+        "compute_error": database.compute_error or None,
+    }
+
+
+def checkpoint_fields(checkpoint: pb.Checkpoint) -> dict[str, Any]:
+    return {
+        "checkpoint": checkpoint.name,
+        "timeline_id": checkpoint.timeline_id.hex(),
+        "lsn": format_lsn(checkpoint.lsn),
+        "git_commit": checkpoint.git_commit or None,
+        "created_at": timestamp(checkpoint.created_unix_micros),
+        "automatic": checkpoint.automatic,
+        "note": checkpoint.note or None,
+    }
+
+
+def compute_state(database: pb.Database) -> str:
+    from pagestore.v1 import control_pb2
+
+    return control_pb2.ComputeState.Name(database.compute).removeprefix("COMPUTE_STATE_").lower()
+
+
+def timestamp(unix_micros: int) -> str:
+    """ISO 8601 in local time, with its offset."""
+    moment = datetime.fromtimestamp(unix_micros / 1e6).astimezone()
+    return moment.isoformat(timespec="milliseconds")
+
+
+def point_message(text: str | None) -> pb.Point | None:
+    """What a user wrote for ``--at``, as the control plane takes it."""
+    from pagestore.control import points
+    from pagestore.v1 import control_pb2
+
+    match points.parse_point(text or "head"):
+        case points.AtLsn(lsn):
+            return control_pb2.Point(lsn=lsn)
+        case points.AtTime(unix_micros):
+            return control_pb2.Point(unix_micros=unix_micros)
+        case points.AtCheckpoint(name):
+            return control_pb2.Point(checkpoint=name)
+    return None
+
+
+def human_bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,175 @@
+"""One process that keeps the parts of an installation running.
+
+It starts each part as a child of its own, starts it again when it dies (after a pause that
+doubles while it keeps dying), and ends them in order when asked to: first every compute,
+cleanly, while all parts still serve it; then the control plane, the WAL service, the page
+server. It decides nothing else and holds no state but the lock and the list of its children;
+killed itself, it loses nothing, and the next ``up`` ends the parts that it left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pagestore.cli.installation import PARTS, Installation, PartProcess, lib_dir
+from pagestore.client.control import ControlClient
+from pagestore.errors import PagestoreError
+
+FIRST_PAUSE = 0.1
+LAST_PAUSE = 10.0
+STEADY_SECONDS = 20.0
+"""A part that ran this long has started well."""
+STOP_SECONDS = 30.0
+STOP_COMPUTES_SECONDS = 120.0
+
+
+def part_command(installation: Installation, part: str) -> list[str]:
+    """The command line of a part, as anyone could type it."""
+    config = installation.config
+    listen = {name: getattr(config, name).listen for name in PARTS}
+    command = [sys.executable, "-m", "pagestore.cli.main", part]
+    command += ["--data-dir", str(installation.part_dir(part)), "--listen", listen[part]]
+    bindir = str(config.computes.postgres_bindir)
+    run_as = ["--run-as", installation.run_as] if installation.run_as else []
+    match part:
+        case "pageserver":
+            command += ["--wal-service", listen["safekeeper"]]
+            command += ["--postgres-bindir", bindir, *run_as]
+            command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
+            if config.pageserver.open_layer_bytes is not None:
+                command += ["--open-layer-bytes", str(config.pageserver.open_layer_bytes)]
+            if config.pageserver.redo_helpers is not None:
+                command += ["--redo-helpers", str(config.pageserver.redo_helpers)]
+        case "safekeeper":
+            command += ["--id", str(config.safekeeper.id)]
+        case "control":
+            command += ["--page-server", listen["pageserver"]]
+            command += ["--wal-service", listen["safekeeper"]]
+            command += ["--compute-dir", str(installation.compute_dir)]
+            command += ["--postgres-bindir", bindir, *run_as]
+            command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
+    return command
+
+
+class Supervisor:
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._parts: dict[str, PartProcess] = {}
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT."""
+        end_leftovers(self._installation)
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, asked.set)
+        keepers = [asyncio.create_task(self._keep(part)) for part in PARTS]
+        await asked.wait()
+        await asyncio.to_thread(self._stop_computes)
+        self._stopping = True
+        for part in reversed(PARTS):
+            await self._end(part)
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        self._installation.parts_file.unlink(missing_ok=True)
+
+    async def _keep(self, part: str) -> None:
+        restarts = 0
+        why = ""
+        while not self._stopping:
+            began = time.monotonic()
+            process = await self._spawn(part)
+            self._note(part, PartProcess(process.pid, restarts, why))
+            why = _words(await process.wait())
+            if self._stopping:
+                return
+            restarts = 1 if time.monotonic() - began > STEADY_SECONDS else restarts + 1
+            _say(f"{part} ended: {why}; starting it again")
+            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (restarts - 1), LAST_PAUSE))
+
+    async def _spawn(self, part: str) -> asyncio.subprocess.Process:
+        path = self._installation.log_file(part)
+        with path.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *part_command(self._installation, part),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in the foreground reaches the supervisor alone, which ends them in order.
+                process_group=0,
+            )
+        self._processes[part] = process
+        return process
+
+    def _note(self, part: str, process: PartProcess) -> None:
+        self._parts[part] = process
+        self._installation.write_parts(self._parts)
+
+    def _stop_computes(self) -> None:
+        try:
+            address = self._installation.address("control")
+            with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
+                control.stop_computes()
+        except PagestoreError as error:
+            _say(f"computes were left running: {error}")
+
+    async def _end(self, part: str) -> None:
+        process = self._processes.get(part)
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            _say(f"{part} did not end in {STOP_SECONDS:.0f} s and is killed")
+            process.kill()
+            await process.wait()
+
+
+def end_leftovers(installation: Installation) -> None:
+    """Ends the parts of a supervisor that was killed. The caller holds the lock."""
+    left = {
+        part: process.pid
+        for part, process in installation.parts().items()
+        if _is_part(process.pid, installation, part)
+    }
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in left.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + 10
+        while left and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left = {p: pid for p, pid in left.items() if _is_part(pid, installation, p)}
+
+
+def _is_part(pid: int, installation: Installation, part: str) -> bool:
+    """Whether `pid` is this installation's part still, and not a stranger by now."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z" and part in words and str(installation.part_dir(part)) in words
+
+
+def _words(returncode: int) -> str:
+    if returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit status {returncode}"
+
+
+def _say(text: str) -> None:
+    moment = time.strftime("%Y-%m-%d %H:%M:%S")
+    sys.stderr.write(f"{moment} supervisor: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,154 @@
+"""Moving whole clusters in and out: import and export, with a progress bar."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pagestore.cli.databases import At
+from pagestore.cli.session import Data, Json, Name, database_fields, point_message, session
+from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
+
+if TYPE_CHECKING:
+    from pagestore.cli.session import Session
+    from pagestore.v1 import control_pb2 as pb
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in total)."""
+
+
+@contextmanager
+def progress_bar(what: str, shown: bool) -> Iterator[Progress]:
+    """A bar on stderr where that is a terminal; otherwise silent."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def import_(
+    name: Name,
+    pgdata: Annotated[
+        Path,
+        typer.Option(
+            "--from-pgdata",
+            metavar="DIR",
+            help="A stopped cluster of Postgres 15, or a base backup.",
+        ),
+    ],
+    postgres_database: Annotated[
+        str,
+        typer.Option("--database", metavar="DB", help="What the URL names. Default: the largest."),
+    ] = "",
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Take a vanilla Postgres cluster in, as a new database. The directory is only read.
+
+    The role postgres gets a new password, which is in the URL.
+
+    Example: pagestore import shop --from-pgdata /var/lib/postgresql/15/main
+    """
+    with session(data, as_json) as run:
+        timeline = run.control.begin_import(name)
+        with progress_bar(f"importing {name}", not as_json) as progress:
+            database = _import(run, name, timeline, pgdata, postgres_database, progress)
+        run.answer(database_fields(database), database.url, f"imported {name}")
+
+
+def _import(
+    run: Session,
+    name: str,
+    timeline: TimelineId,
+    pgdata: Path,
+    postgres_database: str,
+    progress: Progress,
+) -> pb.Database:
+    from pagestore.client.page import AsyncPageClient
+    from pagestore.compute.pgdata import read_pgdata
+    from pagestore.compute.recovery import stopped_cluster
+    from pagestore.control.template import Imported
+
+    address = run.control.system_status().page_server_address
+    imported = Imported()
+
+    async def send(directory: Path) -> None:
+        chunks = read_pgdata(directory, DEFAULT_TENANT, timeline, progress)
+        async with AsyncPageClient(address) as pages:
+            await pages.import_timeline(imported.watch(chunks))
+
+    installation = run.installation
+    with stopped_cluster(
+        pgdata,
+        scratch=installation.compute_dir,
+        run_as=installation.run_as,
+        bindir=installation.config.computes.postgres_bindir,
+    ) as directory:
+        asyncio.run(send(directory))
+    return run.control.register(
+        name,
+        timeline,
+        prev_record_lsn=imported.prev_record_lsn,
+        system_id=imported.system_id,
+        postgres_database=postgres_database,
+    )
+
+
+def export(
+    name: Name,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New, or empty.")],
+    at: At = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Write an ordinary data directory, on which plain Postgres 15 starts.
+
+    Example: pagestore export app /tmp/app --at before-migration
+    """
+    with session(data, as_json) as run:
+        from pagestore.client.page import AsyncPageClient
+        from pagestore.compute.export import export_pgdata
+        from pagestore.v1 import control_pb2 as pb
+
+        found = run.control.resolve(name, point_message(at) or pb.Point())
+        timeline = TimelineId(found.timeline_id)
+        address = run.control.system_status().page_server_address
+
+        async def receive(progress: Progress) -> None:
+            async with AsyncPageClient(address) as pages:
+                await export_pgdata(pages, DEFAULT_TENANT, timeline, found.lsn, directory, progress)
+
+        with progress_bar(f"exporting {name}", not as_json) as progress:
+            asyncio.run(receive(progress))
+        fields = {
+            "name": name,
+            "timeline_id": str(timeline),
+            "lsn": format_lsn(found.lsn),
+            "directory": str(directory.absolute()),
+        }
+        run.answer(fields, str(directory), f"exported {name} at {format_lsn(found.lsn)}")

@@ -1,0 +1,175 @@
+"""A client of the control plane: names, checkpoints, and the computes behind them.
+
+Synchronous, for programs and the command line::
+
+    with ControlClient("127.0.0.1:7430") as control:
+        database = control.create("app")
+        print(database.url)
+
+Messages are those of pagestore.v1 (control.proto). Every call raises the PagestoreError
+that the control plane answered with, with its stable reason and its hint.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from pagestore.client.errors import from_rpc_error
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.v1 import control_pb2 as pb
+from pagestore.v1 import control_pb2_grpc
+
+DEFAULT_TIMEOUT = 180.0
+"""Seconds for one verb: a start may wait for the page server to read much WAL."""
+
+
+class ControlClient:
+    def __init__(
+        self,
+        address: str,
+        *,
+        tenant: TenantId = DEFAULT_TENANT,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
+        self.address = address
+        self.tenant = tenant
+        self.timeout = timeout
+        self._channel = grpc.insecure_channel(address)
+        stubs: Any = control_pb2_grpc
+        self._stub = stubs.ControlServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def create(self, name: str, *, if_not_exists: bool = False) -> pb.Database:
+        """An empty database, running."""
+        return self._call(
+            "CreateDatabase",
+            pb.CreateDatabaseRequest(
+                tenant_id=self.tenant.raw, name=name, if_not_exists=if_not_exists
+            ),
+        )
+
+    def branch(
+        self,
+        source: str,
+        name: str,
+        at: pb.Point | None = None,
+        *,
+        if_not_exists: bool = False,
+        leave_stopped: bool = False,
+    ) -> pb.Database:
+        """A branch of `source` at a point; at its head by default."""
+        return self._call(
+            "BranchDatabase",
+            pb.BranchDatabaseRequest(
+                tenant_id=self.tenant.raw,
+                source=source,
+                name=name,
+                at=at,
+                if_not_exists=if_not_exists,
+                leave_stopped=leave_stopped,
+            ),
+        )
+
+    def get(self, name: str) -> pb.Database:
+        return self._call(
+            "GetDatabase", pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+        )
+
+    def list(self) -> list[pb.Database]:
+        request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw)
+        return [*self._call("ListDatabases", request).databases]
+
+    def delete(self, name: str, *, if_exists: bool = False) -> bool:
+        """Whether there was such a database."""
+        request = pb.DeleteDatabaseRequest(
+            tenant_id=self.tenant.raw, name=name, if_exists=if_exists
+        )
+        return bool(self._call("DeleteDatabase", request).deleted)
+
+    def checkpoint(self, database: str, name: str, git_commit: str = "") -> pb.Checkpoint:
+        return self._call(
+            "CreateCheckpoint",
+            pb.CreateCheckpointRequest(
+                tenant_id=self.tenant.raw, database=database, name=name, git_commit=git_commit
+            ),
+        )
+
+    def restore(self, database: str, at: pb.Point) -> pb.RestoreResponse:
+        request = pb.RestoreDatabaseRequest(tenant_id=self.tenant.raw, database=database, at=at)
+        return self._call("RestoreDatabase", request)
+
+    def undo(self, database: str) -> pb.RestoreResponse:
+        request = pb.UndoDatabaseRequest(tenant_id=self.tenant.raw, database=database)
+        return self._call("UndoDatabase", request)
+
+    def log(self, database: str) -> list[pb.LogEntry]:
+        """Checkpoints and events, newest first."""
+        request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
+        return [*self._call("ListLog", request).entries]
+
+    def wake(self, name: str) -> pb.Database:
+        return self._call(
+            "WakeDatabase", pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+        )
+
+    def stop(self, name: str) -> pb.Database:
+        return self._call(
+            "StopDatabase", pb.StopDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+        )
+
+    def stop_computes(self) -> int:
+        return int(self._call("StopComputes", pb.StopComputesRequest()).stopped)
+
+    def begin_import(self, name: str) -> TimelineId:
+        request = pb.BeginImportRequest(tenant_id=self.tenant.raw, name=name)
+        return TimelineId(self._call("BeginImport", request).timeline_id)
+
+    def register(
+        self,
+        name: str,
+        timeline: TimelineId,
+        *,
+        prev_record_lsn: int,
+        system_id: int,
+        postgres_database: str = "",
+    ) -> pb.Database:
+        return self._call(
+            "RegisterDatabase",
+            pb.RegisterDatabaseRequest(
+                tenant_id=self.tenant.raw,
+                name=name,
+                timeline_id=timeline.raw,
+                prev_record_lsn=prev_record_lsn,
+                system_id=system_id,
+                postgres_database=postgres_database,
+            ),
+        )
+
+    def resolve(self, database: str, at: pb.Point) -> pb.ResolvePointResponse:
+        request = pb.ResolvePointRequest(tenant_id=self.tenant.raw, database=database, at=at)
+        return self._call("ResolvePoint", request)
+
+    def system_status(self) -> pb.SystemStatus:
+        return self._call("GetSystemStatus", pb.GetSystemStatusRequest())
+
+    def _call(self, method: str, request: Any) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
