@@ -46,6 +46,8 @@ class ComputesConfig(_Section):
     """The user of Postgres's processes, where pagestore itself is root."""
     directory: Path | None = None
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    settings: dict[str, str] = {}
+    """For each compute's postgresql.conf."""
 
 
 class Config(BaseSettings):

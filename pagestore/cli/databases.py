@@ -82,7 +82,7 @@ def ls(data: Data = None, as_json: Json = False) -> None:
     Example: pagestore ls
     """
     with session(data, as_json) as run:
-        databases = run.control.list()
+        databases = run.control.databases()
         if as_json:
             run.answer({"databases": [database_fields(database) for database in databases]})
             return

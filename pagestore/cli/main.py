@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from pagestore.cli import databases, parts, past, running, transfer
@@ -15,32 +17,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RUNNING = (running.up, running.down, running.status)
-DATABASES = (
-    databases.create,
-    databases.branch,
-    databases.ls,
-    databases.show,
-    databases.url,
-    databases.psql,
-    databases.start,
-    databases.stop,
-    databases.rm,
+VERBS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
+    ("Everything", (running.up, running.down, running.status)),
+    (
+        "Databases",
+        (
+            databases.create,
+            databases.branch,
+            databases.ls,
+            databases.show,
+            databases.url,
+            databases.psql,
+            databases.start,
+            databases.stop,
+            databases.rm,
+        ),
+    ),
+    ("The past", (past.checkpoint, past.restore, past.undo, past.log)),
+    ("Parts, each on its own", (parts.pageserver, parts.safekeeper, parts.control)),
 )
-PAST = (past.checkpoint, past.restore, past.undo, past.log)
-PARTS = (parts.pageserver, parts.safekeeper, parts.control)
 
-for panel, verbs in (
-    ("Everything", RUNNING),
-    ("Databases", DATABASES),
-    ("The past", PAST),
-):
+for panel, verbs in VERBS:
     for verb in verbs:
         app.command(rich_help_panel=panel)(verb)
 app.command("import", rich_help_panel="Moving data")(transfer.import_)
 app.command(rich_help_panel="Moving data")(transfer.export)
-for verb in PARTS:
-    app.command(rich_help_panel="Parts, each on its own")(verb)
 app.command(hidden=True)(running.supervise)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pagestore.cli.session import session
+from pagestore.errors import InvalidInput
 
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Where to keep files.")]
@@ -29,6 +30,14 @@ DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
 def _given(**settings: Any) -> dict[str, Any]:
     """Without the options that were not given, so that the service's defaults hold."""
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    pairs = [setting.partition("=") for setting in settings]
+    wrong = [name for name, equals, _ in pairs if not (name and equals)]
+    if wrong:
+        raise InvalidInput("INVALID_SETTING", f"{wrong[0]!r} is not NAME=VALUE.")
+    return {name: value for name, _, value in pairs}
 
 
 def pageserver(
@@ -89,6 +98,10 @@ def control(
     listen: Listen = "127.0.0.1:0",
     run_as: RunAs = None,
     postgres_bindir: Bindir = DEFAULT_BINDIR,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="For each compute's postgresql.conf."),
+    ] = None,
 ) -> None:
     """Run the control plane, until SIGTERM. Computes outlive it.
 
@@ -99,7 +112,7 @@ def control(
         from pagestore.services import control as service
         from pagestore.services.server import run
 
-        settings = service.ControlSettings(
+        given = service.ControlSettings(
             listen=listen,
             data_dir=data_dir,
             page_server=page_server,
@@ -108,5 +121,6 @@ def control(
             run_as=run_as,
             postgres_bindir=postgres_bindir,
             shim_library=shim_library,
+            postgres_settings=_pairs(settings or []),
         )
-        run(service.serve(settings))
+        run(service.serve(given))

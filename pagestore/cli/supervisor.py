@@ -54,6 +54,8 @@ def part_command(installation: Installation, part: str) -> list[str]:
             command += ["--compute-dir", str(installation.compute_dir)]
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
+            for name, value in config.computes.settings.items():
+                command += ["--set", f"{name}={value}"]
     return command
 
 

@@ -13,7 +13,7 @@ that the control plane answered with, with its stable reason and its hint.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -21,6 +21,8 @@ from pagestore.client.errors import from_rpc_error
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import control_pb2 as pb
 from pagestore.v1 import control_pb2_grpc
+
+_T = TypeVar("_T")
 
 DEFAULT_TIMEOUT = 180.0
 """Seconds for one verb: a start may wait for the page server to read much WAL."""
@@ -62,6 +64,7 @@ class ControlClient:
             pb.CreateDatabaseRequest(
                 tenant_id=self.tenant.raw, name=name, if_not_exists=if_not_exists
             ),
+            pb.Database,
         )
 
     def branch(
@@ -84,23 +87,24 @@ class ControlClient:
                 if_not_exists=if_not_exists,
                 leave_stopped=leave_stopped,
             ),
+            pb.Database,
         )
 
     def get(self, name: str) -> pb.Database:
         return self._call(
-            "GetDatabase", pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+            "GetDatabase", pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name), pb.Database
         )
 
-    def list(self) -> list[pb.Database]:
+    def databases(self) -> list[pb.Database]:
         request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw)
-        return [*self._call("ListDatabases", request).databases]
+        return [*self._call("ListDatabases", request, pb.ListDatabasesResponse).databases]
 
     def delete(self, name: str, *, if_exists: bool = False) -> bool:
         """Whether there was such a database."""
         request = pb.DeleteDatabaseRequest(
             tenant_id=self.tenant.raw, name=name, if_exists=if_exists
         )
-        return bool(self._call("DeleteDatabase", request).deleted)
+        return self._call("DeleteDatabase", request, pb.DeleteDatabaseResponse).deleted
 
     def checkpoint(self, database: str, name: str, git_commit: str = "") -> pb.Checkpoint:
         return self._call(
@@ -108,37 +112,42 @@ class ControlClient:
             pb.CreateCheckpointRequest(
                 tenant_id=self.tenant.raw, database=database, name=name, git_commit=git_commit
             ),
+            pb.Checkpoint,
         )
 
     def restore(self, database: str, at: pb.Point) -> pb.RestoreResponse:
         request = pb.RestoreDatabaseRequest(tenant_id=self.tenant.raw, database=database, at=at)
-        return self._call("RestoreDatabase", request)
+        return self._call("RestoreDatabase", request, pb.RestoreResponse)
 
     def undo(self, database: str) -> pb.RestoreResponse:
         request = pb.UndoDatabaseRequest(tenant_id=self.tenant.raw, database=database)
-        return self._call("UndoDatabase", request)
+        return self._call("UndoDatabase", request, pb.RestoreResponse)
 
     def log(self, database: str) -> list[pb.LogEntry]:
         """Checkpoints and events, newest first."""
         request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
-        return [*self._call("ListLog", request).entries]
+        return [*self._call("ListLog", request, pb.ListLogResponse).entries]
 
     def wake(self, name: str) -> pb.Database:
         return self._call(
-            "WakeDatabase", pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+            "WakeDatabase",
+            pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name),
+            pb.Database,
         )
 
     def stop(self, name: str) -> pb.Database:
         return self._call(
-            "StopDatabase", pb.StopDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+            "StopDatabase",
+            pb.StopDatabaseRequest(tenant_id=self.tenant.raw, name=name),
+            pb.Database,
         )
 
     def stop_computes(self) -> int:
-        return int(self._call("StopComputes", pb.StopComputesRequest()).stopped)
+        return self._call("StopComputes", pb.StopComputesRequest(), pb.StopComputesResponse).stopped
 
     def begin_import(self, name: str) -> TimelineId:
         request = pb.BeginImportRequest(tenant_id=self.tenant.raw, name=name)
-        return TimelineId(self._call("BeginImport", request).timeline_id)
+        return TimelineId(self._call("BeginImport", request, pb.BeginImportResponse).timeline_id)
 
     def register(
         self,
@@ -159,17 +168,20 @@ class ControlClient:
                 system_id=system_id,
                 postgres_database=postgres_database,
             ),
+            pb.Database,
         )
 
     def resolve(self, database: str, at: pb.Point) -> pb.ResolvePointResponse:
         request = pb.ResolvePointRequest(tenant_id=self.tenant.raw, database=database, at=at)
-        return self._call("ResolvePoint", request)
+        return self._call("ResolvePoint", request, pb.ResolvePointResponse)
 
     def system_status(self) -> pb.SystemStatus:
-        return self._call("GetSystemStatus", pb.GetSystemStatusRequest())
+        return self._call("GetSystemStatus", pb.GetSystemStatusRequest(), pb.SystemStatus)
 
-    def _call(self, method: str, request: Any) -> Any:
+    def _call(self, method: str, request: Any, answer: type[_T]) -> _T:
         try:
-            return getattr(self._stub, method)(request, timeout=self.timeout)
+            response = getattr(self._stub, method)(request, timeout=self.timeout)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
+        assert isinstance(response, answer)
+        return response

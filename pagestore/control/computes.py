@@ -38,6 +38,16 @@ _log = structlog.get_logger(__name__)
 Slotted = tuple[TenantId, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Files that no WAL holds, handed from one compute of a database to its next."""
+
+    pgstat: bytes | None = None
+    """pg_stat/pgstat.stat; of use to the same timeline only."""
+    auto_conf: bytes | None = None
+    """postgresql.auto.conf: what ALTER SYSTEM set."""
+
+
 class Compute(Protocol):
     """A running Postgres of one timeline."""
 
@@ -58,8 +68,8 @@ class Compute(Protocol):
         """Waits until it is no more; says why it ended, as far as can be known."""
         ...
 
-    async def stop(self) -> bytes | None:
-        """A clean stop, everything durable at the WAL service; the statistics file, if any."""
+    async def stop(self) -> Kept:
+        """A clean stop: everything durable at the WAL service, the directory removed."""
         ...
 
     async def discard(self) -> None:
@@ -68,7 +78,7 @@ class Compute(Protocol):
 
 
 class Launcher(Protocol):
-    async def start(self, record: DatabaseRecord, pgstat: bytes | None) -> Compute: ...
+    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute: ...
     async def leftovers(self) -> list[Compute]:
         """Computes still running from before this process began."""
         ...
@@ -106,7 +116,7 @@ class Computes:
     Args:
         wanted: the record of a database whose compute should run, or None.
         with_free_port: the record, with another port if somebody else listens on its own.
-        load_pgstat, save_pgstat: where statistics files are kept between computes.
+        load, save: where files are kept between computes.
     """
 
     def __init__(
@@ -115,14 +125,14 @@ class Computes:
         *,
         wanted: Callable[[Slotted], DatabaseRecord | None],
         with_free_port: Callable[[DatabaseRecord], DatabaseRecord],
-        load_pgstat: Callable[[TimelineId], bytes | None],
-        save_pgstat: Callable[[TimelineId, bytes], None],
+        load: Callable[[DatabaseRecord], Kept],
+        save: Callable[[Slotted, TimelineId, Kept], None],
     ) -> None:
         self._launcher = launcher
         self._wanted = wanted
         self._with_free_port = with_free_port
-        self._load_pgstat = load_pgstat
-        self._save_pgstat = save_pgstat
+        self._load = load
+        self._save = save
         self._slots: dict[Slotted, _Slot] = {}
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
         self._closed = False
@@ -141,12 +151,13 @@ class Computes:
 
     async def start(self, record: DatabaseRecord) -> Compute:
         """The compute of `record`, started unless it runs."""
-        slot = self._slot((record.tenant, record.name))
+        name = (record.tenant, record.name)
+        slot = self._slot(name)
         async with slot.lock:
             if slot.compute is not None and slot.state is ComputeState.RUNNING:
                 if slot.compute.timeline == record.timeline:
                     return slot.compute
-                await self._stop(slot)
+                await self._stop(name, slot)
             return await self._start(slot, record)
 
     async def stop(self, name: Slotted) -> None:
@@ -155,7 +166,7 @@ class Computes:
         if slot is None:
             return
         async with slot.lock:
-            await self._stop(slot)
+            await self._stop(name, slot)
 
     async def forget(self, name: Slotted) -> None:
         """Kills the compute, whose timeline is going away, and forgets the slot."""
@@ -174,7 +185,7 @@ class Computes:
         """Stopped within, whatever happens meanwhile: for the moment a name changes timeline."""
         slot = self._slot(name)
         async with slot.lock:
-            await self._stop(slot)
+            await self._stop(name, slot)
             yield
 
     async def adopt(self, databases: list[DatabaseRecord]) -> None:
@@ -223,7 +234,7 @@ class Computes:
         try:
             async with self._starts:
                 compute = await self._launcher.start(
-                    self._with_free_port(record), self._load_pgstat(record.timeline)
+                    self._with_free_port(record), self._load(record)
                 )
         except BaseException as error:
             slot.state = ComputeState.FAILED
@@ -240,16 +251,19 @@ class Computes:
         watch = self._watch((record.tenant, record.name), slot, compute)
         slot.watcher = asyncio.create_task(watch)
 
-    async def _stop(self, slot: _Slot) -> None:
+    async def _stop(self, name: Slotted, slot: _Slot) -> None:
         compute, slot.compute = slot.compute, None
         if compute is None:
             slot.state = ComputeState.STOPPED
             return
         slot.state = ComputeState.STOPPING
         try:
-            pgstat = await compute.stop()
-            if pgstat is not None:
-                self._save_pgstat(compute.timeline, pgstat)
+            kept = await compute.stop()
+            self._save(name, compute.timeline, kept)
+        except PagestoreError:
+            # What it had acknowledged is at the WAL service; its directory is of no more use.
+            await compute.discard()
+            raise
         finally:
             slot.state = ComputeState.STOPPED
 

@@ -40,6 +40,7 @@ def url(record: DatabaseRecord, host: str) -> str:
 
 async def make_ready(conninfo: str, record: DatabaseRecord) -> None:
     """Gives the spare database its name and the role its password, in one transaction."""
+    conninfo = psycopg.conninfo.make_conninfo(conninfo, dbname="postgres")
     async with await _connect(conninfo) as connection, connection.transaction():
         await _set_password(connection, record.password)
         if record.postgres_database != TEMPLATE_DATABASE:
@@ -72,14 +73,16 @@ async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> st
                 f"It has: {', '.join(names)}.",
             )
         async with connection.transaction():
+            roles = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE])
+            if roles.rowcount == 0:
+                create = sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(ROLE))
+                await connection.execute(create)
             await _set_password(connection, record.password)
     return wanted or (names[0] if names else ROLE)
 
 
 async def _connect(conninfo: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    return await psycopg.AsyncConnection.connect(
-        psycopg.conninfo.make_conninfo(conninfo, dbname="postgres"), autocommit=True
-    )
+    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
 
 
 async def _set_password(

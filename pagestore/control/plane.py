@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,6 +67,8 @@ class ControlPlane:
         wal: WalClient,
         computes: Computes,
         ports: Ports,
+        *,
+        on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
         self.computes = computes
@@ -76,7 +78,7 @@ class ControlPlane:
         self._ports = ports
         self._locks: defaultdict[Slotted, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._running: set[asyncio.Task[Any]] = set()
-        self._timelines = Timelines(state, pages, wal)
+        self._timelines = Timelines(state, pages, wal, on_delete)
 
     # The verbs
 
@@ -146,9 +148,7 @@ class ControlPlane:
         """Starts the compute unless it runs."""
         database = database_name(database)
         async with self._locks[tenant, database]:
-            record = self._want(tenant, database, wanted=True)
-            await self.computes.start(record)
-            return self.state.view().known_database(tenant, database)
+            return await self._started(self.known(tenant, database))
 
     async def stop(self, tenant: TenantId, database: str) -> DatabaseRecord:
         """Stops the compute; nothing starts it but a wake."""
@@ -230,8 +230,7 @@ class ControlPlane:
         async with self._locks[tenant, name]:
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
-                await self.computes.start(existing)
-                return existing, False
+                return await self._started(existing), False
             template = self.state.view().template()
             if template is None:
                 raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
@@ -271,9 +270,7 @@ class ControlPlane:
         async with self._locks[tenant, name]:
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
-                if start:
-                    await self.computes.start(existing)
-                return existing, False
+                return (await self._started(existing) if start else existing), False
             parent = self.state.view().known_database(tenant, source)
             point = await self.history.resolve(parent, at)
             timeline = await self._timelines.branch(tenant, name, point)
@@ -489,6 +486,11 @@ class ControlPlane:
                 f"There is a database {name!r} already.",
                 "Choose another name, or say --if-not-exists.",
             )
+
+    async def _started(self, record: DatabaseRecord) -> DatabaseRecord:
+        """Running, and wanted so; the record of afterwards, which may have another port."""
+        await self.computes.start(self._want(record.tenant, record.name, wanted=True))
+        return self.state.view().known_database(record.tenant, record.name)
 
     def _want(self, tenant: TenantId, database: str, *, wanted: bool) -> DatabaseRecord:
         with self.state.change() as change:

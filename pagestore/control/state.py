@@ -8,6 +8,7 @@ Tables and their keys (values are records, see records.py)::
     events       tenant (16) name NUL sequence u64be  EventRecord
     meta         "template"                           TemplateRecord
     pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat
+    auto_conf    tenant (16) name                     bytes of postgresql.auto.conf
 
 A timeline is entered as *pending* before any service is asked to make it, and becomes *live*
 in the transaction that gives it a name. So whatever a killed verb leaves is known: at start
@@ -41,7 +42,7 @@ from pagestore.control.records import (
 from pagestore.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
 from pagestore.ids import TenantId, TimelineId
 
-TABLES = ("timelines", "databases", "checkpoints", "events", "meta", "pgstat")
+TABLES = ("timelines", "databases", "checkpoints", "events", "meta", "pgstat", "auto_conf")
 MAP_BYTES = 1 << 34
 """Address space, not disk: 16 GiB are some ten million databases."""
 
@@ -163,6 +164,9 @@ class _Tables:
     def pgstat(self, timeline: TimelineId) -> bytes | None:
         return self._get("pgstat", timeline.raw)
 
+    def auto_conf(self, tenant: TenantId, name: str) -> bytes | None:
+        return self._get("auto_conf", _database_key(tenant, name))
+
 
 class View(_Tables):
     def __init__(self, env: Any, tables: dict[str, Any]) -> None:
@@ -227,6 +231,9 @@ class Change(_Tables):
     def put_pgstat(self, timeline: TimelineId, data: bytes) -> None:
         self._put("pgstat", timeline.raw, data)
 
+    def put_auto_conf(self, tenant: TenantId, name: str, data: bytes) -> None:
+        self._put("auto_conf", _database_key(tenant, name), data)
+
     def remove_database(self, record: DatabaseRecord) -> list[TimelineId]:
         """Forgets a name with its checkpoints and log; the timelines that were only its own
         are marked dropped, and returned."""
@@ -234,7 +241,8 @@ class Change(_Tables):
         for table in ("checkpoints", "events"):
             for key, _ in self._scan(table, prefix):
                 self._delete(table, key)
-        self._delete("databases", _database_key(record.tenant, record.name))
+        for table in ("databases", "auto_conf"):
+            self._delete(table, _database_key(record.tenant, record.name))
         dropped = []
         for timeline in self.timelines():
             if (

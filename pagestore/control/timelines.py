@@ -9,6 +9,7 @@ up to the branch LSN again. Deleting is repeatable: what is already gone is no e
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -29,10 +30,22 @@ _log = structlog.get_logger(__name__)
 
 
 class Timelines:
-    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalClient) -> None:
+    """
+    Args:
+        on_delete: told of each timeline that has been deleted.
+    """
+
+    def __init__(
+        self,
+        state: ControlState,
+        pages: AsyncPageClient,
+        wal: WalClient,
+        on_delete: Callable[[TimelineId], None],
+    ) -> None:
         self._state = state
         self._pages = pages
         self._wal = wal
+        self._on_delete = on_delete
         self._collecting = asyncio.Lock()
 
     async def branch(self, tenant: TenantId, name: str, point: Position) -> TimelineRecord:
@@ -99,6 +112,7 @@ class Timelines:
             _log.info("the timeline was not at the page server", timeline=str(record.timeline))
         with self._state.change() as change:
             change.forget_timeline(record.timeline)
+        self._on_delete(record.timeline)
 
 
 def _droppable(timelines: list[TimelineRecord]) -> list[TimelineRecord]:

@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.control import credentials
-from pagestore.control.computes import Computes, Slotted
-from pagestore.control.local import LocalLauncher
+from pagestore.control.computes import Computes, ComputeState, Kept, Slotted
+from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.plane import ControlPlane, Restored
 from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.ports import Ports, is_free
@@ -35,6 +35,14 @@ from pagestore.v1 import control_pb2 as pb
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
 
+_STATES = {
+    ComputeState.STOPPED: pb.COMPUTE_STATE_STOPPED,
+    ComputeState.STARTING: pb.COMPUTE_STATE_STARTING,
+    ComputeState.RUNNING: pb.COMPUTE_STATE_RUNNING,
+    ComputeState.STOPPING: pb.COMPUTE_STATE_STOPPING,
+    ComputeState.FAILED: pb.COMPUTE_STATE_FAILED,
+}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -48,6 +56,8 @@ class ControlSettings(BaseModel):
     run_as: str | None = None
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
     shim_library: Path
+    postgres_settings: dict[str, str] = {}
+    """For every compute's postgresql.conf, over the defaults."""
 
 
 class ControlService:
@@ -203,7 +213,7 @@ class ControlService:
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
             url=credentials.url(record, "127.0.0.1"),
-            compute=pb.ComputeState.ValueType(compute.state.value),
+            compute=_STATES[compute.state],
             parent=record.parent,
             branch_lsn=record.branch_lsn,
             created_unix_micros=record.created_micros,
@@ -281,9 +291,19 @@ def _computes(state: ControlState, launcher: LocalLauncher, ports: Ports) -> Com
         record = state.view().database(*name)
         return record if record is not None and record.wanted else None
 
-    def save_pgstat(timeline: TimelineId, data: bytes) -> None:
+    def load(record: DatabaseRecord) -> Kept:
+        view = state.view()
+        auto_conf = view.auto_conf(record.tenant, record.name)
+        if auto_conf is None and record.parent:
+            auto_conf = view.auto_conf(record.tenant, record.parent)
+        return Kept(view.pgstat(record.timeline), auto_conf)
+
+    def save(name: Slotted, timeline: TimelineId, kept: Kept) -> None:
         with state.change() as change:
-            change.put_pgstat(timeline, data)
+            if kept.pgstat is not None:
+                change.put_pgstat(timeline, kept.pgstat)
+            if kept.auto_conf is not None:
+                change.put_auto_conf(*name, kept.auto_conf)
 
     def with_free_port(record: DatabaseRecord) -> DatabaseRecord:
         return record if is_free(record.port) else move_port(state, ports, record)
@@ -292,8 +312,8 @@ def _computes(state: ControlState, launcher: LocalLauncher, ports: Ports) -> Com
         launcher,
         wanted=wanted,
         with_free_port=with_free_port,
-        load_pgstat=lambda timeline: state.view().pgstat(timeline),
-        save_pgstat=save_pgstat,
+        load=load,
+        save=save,
     )
 
 
@@ -329,7 +349,7 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
 async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
-    settings.compute_dir.mkdir(parents=True, exist_ok=True)
+    make_compute_dir(settings.compute_dir)
     with ControlState(settings.data_dir) as state:
         pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
         wal = WalClient(settings.wal_services[0], timeout=FIRST_CONTACT_SECONDS)
@@ -350,8 +370,10 @@ async def _serve(
         bindir=settings.postgres_bindir,
         run_as=settings.run_as,
         shim_library=settings.shim_library,
+        settings=settings.postgres_settings,
     )
-    plane = ControlPlane(state, pages, wal, _computes(state, launcher, ports), ports)
+    computes = _computes(state, launcher, ports)
+    plane = ControlPlane(state, pages, wal, computes, ports, on_delete=launcher.forget)
     await plane.recover()
     server = GrpcServer()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]

@@ -1,0 +1,165 @@
+"""The launcher of one machine: computes are processes here.
+
+::
+
+    DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user
+    DIR/logs/<timeline>.log               what its servers said
+    DIR/<timeline's start>-<random>/      one a start; thrown away with it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.running import RunningCompute, adopt, clear
+from pagestore.control.computes import Compute, Kept
+from pagestore.control.records import DatabaseRecord
+from pagestore.errors import FailedPrecondition
+from pagestore.ids import TimelineId
+
+_OURS = ("lib", "logs")
+
+
+class LocalCompute:
+    """A RunningCompute as the control plane sees it."""
+
+    def __init__(self, running: RunningCompute, wal: WalClient) -> None:
+        self._running = running
+        self._wal = wal
+
+    @property
+    def timeline(self) -> TimelineId:
+        return self._running.record.timeline
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def port(self) -> int:
+        return self._running.port
+
+    @property
+    def directory(self) -> Path:
+        return self._running.directory
+
+    @property
+    def conninfo(self) -> str:
+        return self._running.conninfo()
+
+    async def wait_exit(self) -> str:
+        code = await self._running.wait_exit()
+        if code is None:
+            return "Postgres ended"
+        if code < 0:
+            return f"Postgres was killed by {signal.Signals(-code).name}"
+        return f"Postgres ended with exit status {code}"
+
+    async def stop(self) -> Kept:
+        result = await self._running.stop(self._wal)
+        return Kept(result.pgstat, result.auto_conf)
+
+    async def discard(self) -> None:
+        await self._running.kill()
+        await asyncio.to_thread(self._running.remove)
+
+
+class LocalLauncher:
+    def __init__(
+        self,
+        *,
+        pages: AsyncPageClient,
+        wal: WalClient,
+        directory: Path,
+        bindir: Path,
+        run_as: str | None,
+        shim_library: Path,
+        settings: Mapping[str, str],
+    ) -> None:
+        self._pages = pages
+        self._wal = wal
+        self._directory = directory
+        self._bindir = bindir
+        self._run_as = run_as
+        self._settings = settings
+        self._library = _install(shim_library, directory / "lib")
+        (directory / "logs").mkdir(mode=0o711, exist_ok=True)
+
+    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute:
+        name = f"{str(record.timeline)[:10]}-{secrets.token_hex(3)}"
+        spec = ComputeSpec(
+            tenant=record.tenant,
+            timeline=record.timeline,
+            directory=self._directory / name,
+            port=record.port,
+            page_server=self._pages.address,
+            wal_service=(self._wal.address,),
+            run_as=self._run_as,
+            bindir=self._bindir,
+            shim_library=self._library,
+            settings=self._settings,
+            log=self._log(record.timeline),
+            pgstat=kept.pgstat,
+            auto_conf=kept.auto_conf,
+        )
+        return LocalCompute(await start_compute(spec, self._pages, self._wal), self._wal)
+
+    async def leftovers(self) -> list[Compute]:
+        found: list[Compute] = []
+        for directory in sorted(self._directory.iterdir()):
+            if directory.name in _OURS or not directory.is_dir():
+                continue
+            running = adopt(directory)
+            if running is None:
+                await clear(directory)
+            else:
+                found.append(LocalCompute(running, self._wal))
+        return found
+
+    def forget(self, timeline: TimelineId) -> None:
+        self._log(timeline).unlink(missing_ok=True)
+
+    def _log(self, timeline: TimelineId) -> Path:
+        return self._directory / "logs" / f"{timeline}.log"
+
+
+def make_compute_dir(directory: Path) -> None:
+    """
+    Raises:
+        FailedPrecondition: COMPUTE_DIR_NOT_OURS.
+    """
+    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if directory.stat().st_uid != os.geteuid():
+        raise FailedPrecondition(
+            "COMPUTE_DIR_NOT_OURS",
+            f"{directory} belongs to another user.",
+            "Set `directory` of [computes] in pagestore.toml to one of your own.",
+        )
+
+
+def _install(library: Path, folder: Path) -> Path:
+    """A copy that Postgres's user can read, named by its content: running servers keep theirs."""
+    folder.mkdir(mode=0o755, exist_ok=True)
+    try:
+        digest = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError as error:
+        raise FailedPrecondition(
+            "MODULES_MISSING", f"There is no {library}.", "Build it with `make setup`."
+        ) from error
+    target = folder / f"{library.stem}-{digest}{library.suffix}"
+    if not target.exists():
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(library, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    return target

@@ -1,0 +1,218 @@
+"""Supervision of computes, with a launcher whose computes are `sleep` processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from pagestore.control.computes import Compute, Computes, ComputeState, Kept, Slotted
+from pagestore.control.records import DatabaseRecord
+from pagestore.errors import Unavailable
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+
+KEY = (DEFAULT_TENANT, "app")
+
+
+class Sleeper:
+    """A compute that is a real process, but no Postgres."""
+
+    def __init__(self, record: DatabaseRecord, process: asyncio.subprocess.Process) -> None:
+        self.timeline = record.timeline
+        self.port = record.port
+        self.pid = process.pid
+        self.directory = Path("/nowhere")
+        self.conninfo = ""
+        self.stopped = False
+        self._process = process
+
+    async def wait_exit(self) -> str:
+        return f"ended with {await self._process.wait()}"
+
+    async def stop(self) -> Kept:
+        self.stopped = True
+        await self.discard()
+        return Kept(b"statistics")
+
+    async def discard(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+class Sleepers:
+    """A launcher; the first `fail` starts are refused."""
+
+    def __init__(self) -> None:
+        self.started: list[Sleeper] = []
+        self.kept: list[Kept] = []
+        self.fail = 0
+        self.left: list[Compute] = []
+
+    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute:
+        if self.fail > 0:
+            self.fail -= 1
+            raise Unavailable("COMPUTE_FAILED", "refused by the test")
+        process = await asyncio.create_subprocess_exec("sleep", "1000")
+        self.started.append(Sleeper(record, process))
+        self.kept.append(kept)
+        return self.started[-1]
+
+    async def leftovers(self) -> list[Compute]:
+        return self.left
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.launcher = Sleepers()
+        self.records: dict[Slotted, DatabaseRecord] = {}
+        self.saved: dict[TimelineId, Kept] = {}
+        self.computes = Computes(
+            self.launcher,
+            wanted=self.records.get,
+            with_free_port=lambda record: record,
+            load=lambda record: self.saved.get(record.timeline, Kept()),
+            save=lambda name, timeline, kept: self.saved.update({timeline: kept}),
+        )
+
+    def record(self, number: int = 1) -> DatabaseRecord:
+        record = DatabaseRecord(
+            tenant=DEFAULT_TENANT,
+            name="app",
+            timeline=TimelineId(bytes([number]) * 16),
+            branch_lsn=1,
+            created_micros=1,
+            password="",
+            postgres_database="app",
+            port=10_432,
+        )
+        self.records[KEY] = record
+        return record
+
+    async def running(self, count: int) -> None:
+        """Until `count` computes have been started and the slot runs."""
+        async with asyncio.timeout(20):
+            while (
+                len(self.launcher.started) < count
+                or self.computes.status(KEY).state is not ComputeState.RUNNING
+            ):
+                await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        await self.computes.close()
+        for sleeper in self.launcher.started:
+            await sleeper.discard()
+
+
+async def _many_asked_one_started() -> None:
+    bench = Bench()
+    record = bench.record()
+    got = await asyncio.gather(*(bench.computes.start(record) for _ in range(20)))
+    assert len(bench.launcher.started) == 1
+    assert {compute.pid for compute in got} == {bench.launcher.started[0].pid}
+    await bench.end()
+
+
+def test_many_askers_start_one_compute() -> None:
+    asyncio.run(_many_asked_one_started())
+
+
+async def _killed_is_started_again() -> None:
+    bench = Bench()
+    bench.launcher.fail = 0
+    await bench.computes.start(bench.record())
+    for number in (2, 3):
+        bench.launcher.fail = number - 2
+        os.kill(bench.launcher.started[-1].pid, signal.SIGKILL)
+        await bench.running(number)
+    assert bench.computes.running() == 1
+    await bench.end()
+
+
+def test_a_killed_compute_is_started_again() -> None:
+    asyncio.run(_killed_is_started_again())
+
+
+async def _unwanted_stays_down() -> None:
+    bench = Bench()
+    await bench.computes.start(bench.record())
+    del bench.records[KEY]
+    os.kill(bench.launcher.started[0].pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while bench.computes.status(KEY).state is not ComputeState.FAILED:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    assert len(bench.launcher.started) == 1
+    assert "ended with -9" in bench.computes.status(KEY).error
+    await bench.end()
+
+
+def test_one_that_should_not_run_is_left_dead() -> None:
+    asyncio.run(_unwanted_stays_down())
+
+
+async def _stop_keeps_files() -> None:
+    bench = Bench()
+    record = bench.record()
+    await bench.computes.start(record)
+    await bench.computes.stop(KEY)
+    assert bench.launcher.started[0].stopped
+    assert bench.computes.status(KEY).state is ComputeState.STOPPED
+    await bench.computes.start(record)
+    assert bench.launcher.kept == [Kept(), Kept(b"statistics")]
+    await bench.end()
+
+
+def test_a_stop_keeps_files_for_the_next_start() -> None:
+    asyncio.run(_stop_keeps_files())
+
+
+async def _moves_to_another_timeline() -> None:
+    bench = Bench()
+    await bench.computes.start(bench.record(1))
+    async with bench.computes.moving(KEY):
+        assert bench.launcher.started[0].stopped
+        record = bench.record(2)
+    await bench.computes.start(record)
+    assert [sleeper.timeline.raw[0] for sleeper in bench.launcher.started] == [1, 2]
+    await bench.end()
+
+
+def test_a_name_moves_to_another_timeline() -> None:
+    asyncio.run(_moves_to_another_timeline())
+
+
+async def _adopts_and_ends_strangers() -> None:
+    earlier = Bench()
+    ours = await earlier.computes.start(earlier.record(1))
+    bench = Bench()
+    process = await asyncio.create_subprocess_exec("sleep", "1000")
+    stranger = Sleeper(bench.record(9), process)
+    bench.launcher.left = [ours, stranger]
+    await bench.computes.adopt([bench.record(1)])
+    assert process.returncode is not None
+    assert bench.computes.status(KEY).pid == ours.pid
+    assert await bench.computes.start(bench.record(1)) is ours
+    await bench.end()
+    await earlier.end()
+
+
+def test_running_computes_are_adopted_and_strangers_ended() -> None:
+    asyncio.run(_adopts_and_ends_strangers())
+
+
+async def _none_starts_after_stop_all() -> None:
+    bench = Bench()
+    record = bench.record()
+    await bench.computes.start(record)
+    assert await bench.computes.stop_all() == 1
+    with pytest.raises(Unavailable):
+        await bench.computes.start(record)
+    await bench.end()
+
+
+def test_after_stop_all_none_is_started() -> None:
+    asyncio.run(_none_starts_after_stop_all())

@@ -1,0 +1,156 @@
+"""The control plane's state: transactions, scans, damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore.control.records import (
+    CheckpointRecord,
+    DatabaseRecord,
+    EventRecord,
+    TimelineRecord,
+    TimelineState,
+    Verb,
+)
+from pagestore.control.state import ControlState
+from pagestore.errors import DataLoss, FailedPrecondition, NotFound
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+
+TENANT = DEFAULT_TENANT
+T1 = TimelineId(b"1" * 16)
+T2 = TimelineId(b"2" * 16)
+
+
+def database(name: str, timeline: TimelineId = T1, tenant: TenantId = TENANT) -> DatabaseRecord:
+    return DatabaseRecord(
+        tenant=tenant,
+        name=name,
+        timeline=timeline,
+        branch_lsn=100,
+        created_micros=1,
+        password="secret",
+        postgres_database=name,
+        port=10_432,
+    )
+
+
+def timeline(ident: TimelineId, name: str, state: TimelineState) -> TimelineRecord:
+    return TimelineRecord(
+        timeline=ident,
+        tenant=TENANT,
+        state=state,
+        database=name,
+        parent=None,
+        branch_lsn=100,
+        created_micros=1,
+    )
+
+
+def event(verb: Verb, number: int) -> EventRecord:
+    return EventRecord(verb=verb, timeline=T1, lsn=number, created_micros=number)
+
+
+def break_midway(state: ControlState) -> None:
+    with state.change() as change:
+        change.put_database(database("app"))
+        change.add_event(TENANT, "app", event(Verb.CREATE, 1))
+        raise RuntimeError("midway")
+
+
+def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
+    with ControlState(tmp_path) as state:
+        with pytest.raises(RuntimeError, match="midway"):
+            break_midway(state)
+        assert state.view().database(TENANT, "app") is None
+        assert state.view().events(TENANT, "app") == []
+
+
+def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
+    with ControlState(tmp_path) as state, state.change() as change:
+        change.put_database(database("app"))
+        change.put_timeline(timeline(T1, "app", TimelineState.LIVE))
+        change.put_pgstat(T1, b"statistics")
+    with ControlState(tmp_path) as state:
+        assert state.view().known_database(TENANT, "app") == database("app")
+        assert state.view().known_timeline(T1).state is TimelineState.LIVE
+        assert state.view().pgstat(T1) == b"statistics"
+
+
+def test_names_that_begin_alike_do_not_mix(tmp_path: Path) -> None:
+    other = TenantId(b"o" * 16)
+    with ControlState(tmp_path) as state:
+        with state.change() as change:
+            for number in range(300):
+                change.add_event(TENANT, "app", event(Verb.CHECKPOINT, number))
+            change.add_event(TENANT, "app2", event(Verb.CREATE, 7))
+            change.add_event(other, "app", event(Verb.CREATE, 8))
+            change.put_database(database("app", tenant=other))
+        assert [e.lsn for e in state.view().events(TENANT, "app")] == list(range(300))
+        assert [e.lsn for e in state.view().events(TENANT, "app2")] == [7]
+        assert [e.lsn for e in state.view().events(other, "app")] == [8]
+        assert state.view().databases(TENANT) == []
+        assert len(state.view().databases()) == 1
+
+
+def test_removing_a_database_drops_its_timelines_and_nothing_else(tmp_path: Path) -> None:
+    with ControlState(tmp_path) as state:
+        with state.change() as change:
+            change.put_database(database("app"))
+            change.put_timeline(timeline(T1, "app", TimelineState.LIVE))
+            change.put_timeline(timeline(T2, "app2", TimelineState.LIVE))
+            change.add_event(TENANT, "app", event(Verb.CREATE, 1))
+            change.put_checkpoint(
+                TENANT, "app", CheckpointRecord(name="c", timeline=T1, lsn=5, created_micros=1)
+            )
+        with state.change() as change:
+            assert change.remove_database(database("app")) == [T1]
+        view = state.view()
+        with pytest.raises(NotFound) as caught:
+            view.known_database(TENANT, "app")
+        assert caught.value.reason == "DATABASE_NOT_FOUND"
+        assert view.checkpoints(TENANT, "app") == view.events(TENANT, "app") == []
+        assert view.known_timeline(T1).state is TimelineState.DROPPED
+        assert view.known_timeline(T2).state is TimelineState.LIVE
+
+
+def test_one_directory_has_one_control_plane(tmp_path: Path) -> None:
+    with ControlState(tmp_path), pytest.raises(FailedPrecondition) as caught:
+        ControlState(tmp_path)
+    assert caught.value.reason == "CONTROL_STATE_IN_USE"
+
+
+@given(st.data())
+def test_any_flipped_bit_of_a_value_is_noticed(data: st.DataObject) -> None:
+    record = database("app")
+    raw = bytearray(record.encode())
+    position = data.draw(st.integers(0, len(raw) * 8 - 1))
+    raw[position // 8] ^= 1 << position % 8
+    with pytest.raises(DataLoss, match="here"):
+        DatabaseRecord.decode(bytes(raw), "here")
+
+
+@given(st.integers(0, 4))
+def test_a_cut_value_is_noticed(length: int) -> None:
+    with pytest.raises(DataLoss):
+        DatabaseRecord.decode(database("app").encode()[:length], "here")
+
+
+def test_a_damaged_value_is_named_and_its_neighbours_live(tmp_path: Path) -> None:
+    with ControlState(tmp_path) as state, state.change() as change:
+        change.put_database(database("app"))
+        change.put_database(database("zoo"))
+    with lmdb.open(str(tmp_path), max_dbs=8) as env:
+        table = env.open_db(b"databases")
+        with env.begin(write=True) as txn:
+            key = TENANT.raw + b"app"
+            txn.put(key, txn.get(key, db=table)[:-1] + b"?", db=table)
+    with ControlState(tmp_path) as state:
+        with pytest.raises(DataLoss, match="app") as caught:
+            state.view().database(TENANT, "app")
+        assert caught.value.reason == "CONTROL_STATE_CORRUPT"
+        assert state.view().known_database(TENANT, "zoo").name == "zoo"
