@@ -68,7 +68,8 @@ def checkpoint(
     Example: pagestore checkpoint app before-migration --git HEAD
     """
     with session(data, as_json) as run:
-        made = run.control.checkpoint(name, checkpoint, git_commit(git) if git else "")
+        commit = git_commit(git) if git else ""
+        made = run.control.checkpoint(name, checkpoint, commit)
         lsn = format_lsn(made.lsn)
         run.answer(
             {"name": name, **checkpoint_fields(made)},

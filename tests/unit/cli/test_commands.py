@@ -1,0 +1,120 @@
+"""The command line itself: help, examples, exit codes, errors as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pagestore import errors
+from pagestore.cli.main import app
+from pagestore.cli.session import exit_code, human_bytes, point_message
+from pagestore.errors import PagestoreError
+
+DOCS = Path(__file__).resolve().parents[3] / "docs/cli.md"
+COMMANDS = {
+    name: command
+    for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+    if not command.hidden
+}
+WITHOUT_JSON = {"psql", "pageserver", "safekeeper", "control"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_verb_has_help_and_a_documented_example(name: str) -> None:
+    text = COMMANDS[name].help or ""
+    assert re.search(rf"Example: .*pagestore {name}\b", text), text
+    documented = DOCS.read_text()
+    assert re.search(rf"^## `pagestore {name}[ `]", documented, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - WITHOUT_JSON))
+def test_every_verb_answers_machines(name: str) -> None:
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert {"--json", "--data"} <= options
+
+
+def test_the_documented_verbs_exist() -> None:
+    documented = re.findall(r"^## `pagestore (\w+)", DOCS.read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (PagestoreError, 1),
+        (errors.InvalidInput, 2),
+        (errors.NotFound, 3),
+        (errors.OutOfRange, 3),
+        (errors.AlreadyExists, 4),
+        (errors.FailedPrecondition, 4),
+        (errors.Unavailable, 5),
+        (errors.DeadlineExceeded, 5),
+        (errors.ResourceExhausted, 6),
+        (errors.DataLoss, 7),
+    ],
+)
+def test_exit_codes_are_those_of_the_documentation(kind: type[PagestoreError], code: int) -> None:
+    assert exit_code(kind("REASON", "message")) == code
+    assert re.search(rf"^\| {code} \|", DOCS.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", ["create app", "ls", "undo app", "url app", "restore app c"])
+def test_without_a_running_service_the_way_out_is_named(verb: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [*verb.split(), "--data", str(tmp_path)])
+    assert done.exit_code == 5
+    assert "error: pagestore is not running" in done.stderr
+    assert "hint: Start it with `pagestore up`" in done.stderr
+    assert done.stdout == ""
+
+
+def test_errors_as_json(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["ls", "--json", "--data", str(tmp_path)])
+    assert json.loads(done.stderr)["error"]["reason"] == "NOT_RUNNING"
+
+
+def test_a_restore_without_a_point_is_a_usage_error(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["restore", "app", "--data", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "needs one point" in done.stderr
+
+
+def test_git_commits_are_resolved_here_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["checkpoint", "app", "c", "--git", "HEAD", "--data", "."])
+    assert done.exit_code == 2
+    assert "no commit of a git repository" in done.stderr
+
+
+def test_down_and_status_of_nothing(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["down", "--data", str(tmp_path)]).exit_code == 0
+    done = CliRunner().invoke(app, ["status", "--json", "--data", str(tmp_path)])
+    assert done.exit_code == 5
+    assert json.loads(done.stdout)["running"] is False
+
+
+def test_points_as_messages() -> None:
+    assert point_message(None) is None
+    assert point_message("head") is None
+    assert getattr(point_message("0/10"), "lsn") == 16  # noqa: B009
+    assert getattr(point_message("before"), "checkpoint") == "before"  # noqa: B009
+
+
+def test_bytes_for_people() -> None:
+    assert [human_bytes(n) for n in (0, 1023, 1024, 5 << 20, 3 << 40)] == [
+        "0 B",
+        "1023 B",
+        "1.0 KiB",
+        "5.0 MiB",
+        "3.0 TiB",
+    ]
+
+
+def test_unknown_verbs_are_usage_errors() -> None:
+    assert CliRunner().invoke(app, ["destroy"]).exit_code == 2
