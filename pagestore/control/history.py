@@ -98,8 +98,8 @@ class History:
         return record
 
     async def _aligned(self, owner: TimelineRecord, lsn: int) -> Position:
-        found = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
-        return Position(owner, found.lsn, found.prev_record_lsn)
+        end, prev = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
+        return Position(owner, end, prev)
 
     async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> Position:
         timeline = self._timeline_at(database, unix_micros)

@@ -1,0 +1,110 @@
+"""A whole pagestore for tests: `pagestore up` on a data directory of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from pagestore.cli.installation import Installation
+from pagestore.client.control import ControlClient
+
+
+class Whole:
+    """A running installation, its command line and its client."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.installation = Installation(data)
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command line, as a user types it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pagestore.cli.main", *arguments],
+            env={**os.environ, "PAGESTORE_DATA": str(self.data)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{arguments}: {done.stderr}\n{self.logs()}")
+        return done
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.run(*arguments, "--json").stdout)
+        return answer
+
+    def up(self) -> None:
+        self.run("up")
+
+    def down(self) -> None:
+        self.run("down")
+
+    def control(self) -> ControlClient:
+        return ControlClient(self.installation.address("control"))
+
+    def logs(self) -> str:
+        parts = ("supervisor", "pageserver", "safekeeper", "control")
+        return "\n".join(f"{part}: {self.installation.log_tail(part, 25)}" for part in parts)
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Ends a part as a crash would; its process id."""
+        pid = self.installation.parts()[part].pid
+        os.kill(pid, number)
+        return pid
+
+    def end(self) -> None:
+        """Ends everything, whatever state it is in, and removes it."""
+        self.run("down", check=False)
+        place = self.installation.compute_dir
+        for pid_file in place.glob("*/data/postmaster.pid"):
+            pid = int(pid_file.read_text().split("\n", 1)[0])
+            try:
+                os.kill(pid, signal.SIGQUIT)
+            except ProcessLookupError:
+                continue
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
+@contextmanager
+def whole_pagestore() -> Iterator[Whole]:
+    """Up at the start, down and removed at the end."""
+    data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir="/tmp"))
+    data.chmod(0o711)
+    whole = Whole(data)
+    try:
+        whole.up()
+        yield whole
+    finally:
+        whole.end()
+
+
+def sql(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Runs SQL over the URL; the last statement's rows, or none."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as connection:
+        cursor = connection.execute(statement.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def patiently(action: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Repeats what fails while a part or a compute is coming back."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except (psycopg.OperationalError, AssertionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

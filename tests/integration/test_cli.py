@@ -1,0 +1,145 @@
+"""The command line on a whole, running pagestore with real Postgres."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.installation import Whole, sql, whole_pagestore
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Whole]:
+    with whole_pagestore() as running:
+        yield running
+
+
+def test_create_answers_the_url_alone(whole: Whole) -> None:
+    url = whole.run("create", "app").stdout.strip()
+    assert sql(url, "SELECT current_database(), current_user") == [("app", "postgres")]
+    assert whole.run("url", "app").stdout.strip() == url
+    assert whole.run("create", "app", "--if-not-exists").stdout.strip() == url
+    again = whole.run("create", "app", "--json", check=False)
+    assert again.returncode == 4
+    assert json.loads(again.stderr)["error"]["reason"] == "DATABASE_EXISTS"
+
+
+def test_psql_is_psql(whole: Whole) -> None:
+    whole.run("create", "typed")
+    assert whole.run("psql", "typed", "--", "-Atc", "SELECT 6 * 7").stdout == "42\n"
+    whole.run("stop", "typed")
+    assert whole.run("psql", "typed", "--", "-Atc", "SELECT 6 * 7").stdout == "42\n"
+
+
+def test_break_and_undo(whole: Whole) -> None:
+    url = whole.json("create", "shop")["url"]
+    sql(url, "CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
+    made = whole.json("checkpoint", "shop", "before-migration")
+    assert whole.json("checkpoint", "shop", "before-migration")["lsn"] == made["lsn"]
+    sql(url, "DROP TABLE orders")
+    undone = whole.json("undo", "shop")
+    assert undone["url"] == url
+    assert undone["kept"]["automatic"]
+    assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
+    whole.run("undo", "shop")
+    assert sql(url, "SELECT to_regclass('orders')") == [(None,)]
+    whole.run("restore", "shop", "before-migration")
+    assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
+    log = whole.json("log", "shop")["entries"]
+    verbs = [entry["verb"] for entry in log if entry["type"] == "event"]
+    assert verbs == ["restore", "undo", "undo", "create"]
+    assert {entry["checkpoint"] for entry in log if entry["type"] == "checkpoint"} == {
+        "before-migration",
+        "before-undo-1",
+        "before-undo-2",
+        "before-restore-1",
+    }
+
+
+def test_a_checkpoint_records_a_commit(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    whole.run("create", "tracked")
+    monkeypatch.chdir(tmp_path)
+    made = whole.json("checkpoint", "tracked", "first", "--git", "HEAD")
+    assert made["git_commit"] == head
+    assert head[:12] in whole.run("log", "tracked").stdout
+
+
+def test_ls_show_and_status(whole: Whole) -> None:
+    whole.run("create", "listed")
+    names = [row.split("\t")[0] for row in whole.run("ls").stdout.splitlines()]
+    assert "listed" in names
+    shown = whole.json("show", "listed")
+    assert shown["compute"] == "running"
+    assert len(shown["timeline_id"]) == 32
+    status = whole.json("status")
+    assert all(part["serving"] for part in status["parts"])
+    assert status["databases"] == len(names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["create", "a/b"], 2, "INVALID_NAME"),
+        (["create", "x" * 70], 2, "INVALID_NAME"),
+        (["url", "nobody"], 3, "DATABASE_NOT_FOUND"),
+        (["branch", "nobody", "other"], 3, "DATABASE_NOT_FOUND"),
+        (["branch", "app", "other", "--at", "FF/0"], 3, "LSN_BEYOND_HEAD"),
+        (["branch", "app", "other", "--at", "0/1"], 3, "POINT_TOO_OLD"),
+        (["branch", "app", "other", "--at", "3650d ago"], 3, "POINT_TOO_OLD"),
+        (["branch", "app", "other", "--at", "no-such"], 3, "CHECKPOINT_NOT_FOUND"),
+        (["undo", "app"], 4, "NOTHING_TO_UNDO"),
+        (["rm", "nobody"], 3, "DATABASE_NOT_FOUND"),
+    ],
+)
+def test_errors_have_codes_and_reasons(
+    whole: Whole, arguments: list[str], code: int, reason: str
+) -> None:
+    whole.run("create", "app", "--if-not-exists")
+    done = whole.run(*arguments, "--json", check=False)
+    assert (done.returncode, json.loads(done.stderr)["error"]["reason"]) == (code, reason)
+    assert json.loads(done.stderr)["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "name", ['it\'s "quoted" & 100%', "数据库", "postgres", "pagestore", "a b?"]
+)
+def test_unusual_names_work_to_the_end(whole: Whole, name: str) -> None:
+    url = whole.json("create", name)["url"]
+    inner = "pagestore" if name == "postgres" else name
+    assert sql(url, "SELECT current_database()") == [(inner,)]
+    assert whole.json("show", name)["name"] == name
+    whole.run("rm", name)
+
+
+def test_import_and_export(whole: Whole, tmp_path: Path) -> None:
+    url = whole.json("create", "source")["url"]
+    sql(url, "CREATE TABLE t AS SELECT g, repeat('x', 500) AS pad FROM generate_series(1, 5000) g")
+    whole.run("checkpoint", "source", "loaded")
+    sql(url, "DROP TABLE t")
+    target = tmp_path / "exported"
+    whole.run("export", "source", str(target), "--at", "loaded")
+    answer = whole.json("import", "copy", "--from-pgdata", str(target))
+    assert sql(answer["url"], "SELECT count(*), sum(g) FROM t") == [(5000, 12_502_500)]
+    assert answer["postgres_database"] == "source"
+
+
+def test_a_second_up_says_so_and_down_forgets_nothing(whole: Whole) -> None:
+    url = whole.json("create", "kept", "--if-not-exists")["url"]
+    sql(url, "CREATE TABLE IF NOT EXISTS t AS SELECT 1 AS a")
+    assert whole.json("up")["already_running"] is True
+    whole.down()
+    assert whole.run("ls", check=False).returncode == 5
+    assert whole.json("down")["was_running"] is False
+    whole.up()
+    assert whole.json("start", "kept")["url"] == url
+    assert sql(url, "SELECT a FROM t") == [(1,)]

@@ -1,0 +1,323 @@
+"""The control plane on real parts: isolation of branches, points of the past, kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import grpc
+import pytest
+
+from pagestore.client.control import ControlClient
+from pagestore.client.sync import PageClient
+from pagestore.control.state import now_micros
+from pagestore.errors import AlreadyExists, InvalidInput, NotFound, OutOfRange, PagestoreError
+from pagestore.ids import DEFAULT_TENANT, TenantId, parse_lsn
+from pagestore.v1 import control_pb2 as pb
+from tests.integration.installation import Whole, patiently, sql, whole_pagestore
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Whole]:
+    with whole_pagestore() as running:
+        yield running
+
+
+@pytest.fixture
+def control(whole: Whole) -> Iterator[ControlClient]:
+    with whole.control() as client:
+        yield client
+
+
+def flush_lsn(url: str) -> int:
+    return parse_lsn(str(sql(url, "SELECT pg_current_wal_flush_lsn()")[0][0]))
+
+
+def test_branches_do_not_see_each_other(control: ControlClient) -> None:
+    parent = control.create("family")
+    sql(parent.url, "CREATE TABLE t AS SELECT g FROM generate_series(1, 100) g")
+    children = [control.branch("family", f"child-{number}") for number in range(3)]
+    for number, child in enumerate(children):
+        sql(child.url, f"INSERT INTO t VALUES ({1000 + number}); DELETE FROM t WHERE g <= {number}")
+    sql(parent.url, "INSERT INTO t VALUES (-1)")
+    for number, child in enumerate(children):
+        seen = sql(child.url, "SELECT count(*), max(g), min(g) FROM t")
+        assert seen == [(101 - number, 1000 + number, number + 1)]
+    assert sql(parent.url, "SELECT count(*), max(g), min(g) FROM t") == [(101, 100, -1)]
+    assert len({child.url for child in children}) == 3
+    for child in children:
+        control.stop(child.name)
+
+
+def test_a_branch_of_a_branch_survives_both_parents(control: ControlClient) -> None:
+    grandparent = control.create("old")
+    sql(grandparent.url, "CREATE TABLE t AS SELECT 1 AS a")
+    parent = control.branch("old", "middle")
+    sql(parent.url, "INSERT INTO t VALUES (2)")
+    child = control.branch("middle", "young")
+    assert control.delete("old")
+    assert control.delete("middle")
+    sql(child.url, "INSERT INTO t VALUES (3)")
+    assert sql(child.url, "SELECT a FROM t ORDER BY a") == [(1,), (2,), (3,)]
+    control.stop("young")
+    assert sql(control.wake("young").url, "SELECT sum(a) FROM t") == [(6,)]
+    with pytest.raises(NotFound):
+        control.get("old")
+
+
+def test_removing_the_last_branch_frees_the_ancestors(whole: Whole, control: ControlClient) -> None:
+    def timelines() -> int:
+        with PageClient(whole.installation.address("pageserver")) as pages:
+            return len(pages.list_timelines(DEFAULT_TENANT))
+
+    before = timelines()
+    control.create("freed")
+    control.branch("freed", "freed-2")
+    control.delete("freed")
+    control.delete("freed-2")
+
+    def gone() -> None:
+        assert timelines() == before
+
+    patiently(gone)
+
+
+def test_points_of_the_past(control: ControlClient) -> None:
+    url = control.create("past").url
+    sql(url, "CREATE TABLE t (a int)")
+    moments: list[tuple[int, int]] = []
+    for number in range(3):
+        sql(url, f"INSERT INTO t VALUES ({number})")
+        moments.append((flush_lsn(url), now_micros()))
+        time.sleep(0.01)
+    for number, (lsn, micros) in enumerate(moments):
+        for form, point in (("lsn", pb.Point(lsn=lsn)), ("time", pb.Point(unix_micros=micros))):
+            branch = control.branch("past", f"past-{form}-{number}", point)
+            assert sql(branch.url, "SELECT max(a) FROM t") == [(number,)], form
+            control.delete(branch.name)
+
+
+def test_a_time_before_a_restore_is_what_one_saw_then(control: ControlClient) -> None:
+    url = control.create("seen").url
+    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    control.checkpoint("seen", "one")
+    sql(url, "UPDATE t SET a = 2")
+    then = now_micros()
+    control.restore("seen", pb.Point(checkpoint="one"))
+    assert sql(url, "SELECT a FROM t") == [(1,)]
+    control.restore("seen", pb.Point(unix_micros=then))
+    assert sql(url, "SELECT a FROM t") == [(2,)]
+
+
+def test_an_lsn_of_the_parent_is_found_through_the_branch(control: ControlClient) -> None:
+    url = control.create("line").url
+    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    old = flush_lsn(url)
+    sql(url, "UPDATE t SET a = 2")
+    control.branch("line", "line-2")
+    found = control.resolve("line-2", pb.Point(lsn=old))
+    assert found.timeline_id == control.get("line").timeline_id
+    older = control.branch("line-2", "line-3", pb.Point(lsn=old))
+    assert sql(older.url, "SELECT a FROM t") == [(1,)]
+
+
+def test_undo_mends_twice_and_is_undone(control: ControlClient) -> None:
+    url = control.create("mended").url
+    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    control.checkpoint("mended", "good")
+    for broken in (2, 3):
+        sql(url, f"UPDATE t SET a = {broken}")
+        control.undo("mended")
+        assert sql(url, "SELECT a FROM t") == [(1,)]
+    done = control.undo("mended")
+    assert sql(url, "SELECT a FROM t") == [(3,)]
+    control.restore("mended", pb.Point(checkpoint=done.kept.name))
+    assert sql(url, "SELECT a FROM t") == [(1,)]
+
+
+def test_two_creates_of_one_name_make_one(whole: Whole) -> None:
+    def create(number: int) -> str:
+        with whole.control() as control:
+            try:
+                return control.create("contended").url
+            except AlreadyExists as error:
+                return error.reason
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(create, range(4)))
+    assert sorted(answer == "DATABASE_EXISTS" for answer in answers) == [False, True, True, True]
+
+
+def test_bad_requests_are_refused_and_nothing_else_suffers(
+    whole: Whole, control: ControlClient
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        control._call(  # noqa: SLF001
+            "GetDatabase", pb.GetDatabaseRequest(tenant_id=b"short", name="x"), pb.Database
+        )
+    assert caught.value.reason == "INVALID_ID"
+    with pytest.raises(InvalidInput):
+        control.create("x" * 65_536)
+    with pytest.raises(NotFound):
+        control.restore("family", pb.Point(checkpoint="x" * 65_536))
+    with pytest.raises(InvalidInput) as caught:
+        control.restore("family", pb.Point())
+    assert caught.value.reason == "POINT_REQUIRED"
+    with pytest.raises(OutOfRange):
+        control.resolve("family", pb.Point(lsn=2**64 - 1))
+    with pytest.raises(OutOfRange):
+        control.resolve("family", pb.Point(unix_micros=-(2**62)))
+    with ControlClient(control.address, tenant=TenantId(b"s" * 16)) as stranger:
+        assert stranger.databases() == []
+        with pytest.raises(NotFound):
+            stranger.get("family")
+    channel = grpc.insecure_channel(control.address)
+    garbage = channel.unary_unary("/pagestore.v1.ControlService/CreateDatabase")
+    with pytest.raises(grpc.RpcError) as answered:
+        garbage(b"\xff\xff\xff", timeout=10)
+    assert answered.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert control.get("family").name == "family"
+
+
+def test_a_killed_compute_comes_back_at_the_same_url(control: ControlClient) -> None:
+    database = control.create("struck")
+    sql(database.url, "CREATE TABLE t AS SELECT 1 AS a")
+    os.kill(database.compute_pid, signal.SIGKILL)
+    assert patiently(lambda: sql(database.url, "SELECT a FROM t")) == [(1,)]
+    assert control.get("struck").compute_pid != database.compute_pid
+
+
+def test_commits_outlive_the_death_of_each_part(whole: Whole, control: ControlClient) -> None:
+    """A ledger: whatever a commit was acknowledged for is there afterwards."""
+    url = control.create("ledger").url
+    sql(url, "CREATE TABLE ledger (a int PRIMARY KEY)")
+    acknowledged: list[int] = []
+    done = threading.Event()
+
+    def commit() -> None:
+        number = 0
+        while not done.is_set():
+            number += 1
+            try:
+                sql(url, f"INSERT INTO ledger VALUES ({number})")
+                acknowledged.append(number)
+            except Exception:
+                time.sleep(0.02)
+
+    writer = threading.Thread(target=commit)
+    writer.start()
+    try:
+        for victim in ("pageserver", "compute", "safekeeper", "control", "compute"):
+            reached = len(acknowledged) + 20
+            patiently(lambda wanted=reached: _at_least(acknowledged, wanted))
+            if victim == "compute":
+                os.kill(patiently(lambda: _compute_pid(whole, "ledger")), signal.SIGKILL)
+            else:
+                whole.kill(victim)
+        reached = len(acknowledged) + 20
+        patiently(lambda: _at_least(acknowledged, reached))
+    finally:
+        done.set()
+        writer.join()
+    found = {row[0] for row in sql(url, "SELECT a FROM ledger")}
+    assert set(acknowledged) <= found
+    with whole.control() as again:
+        branch = again.branch("ledger", "ledger-copy")
+        assert set(acknowledged) <= {row[0] for row in sql(branch.url, "SELECT a FROM ledger")}
+
+
+def _at_least(acknowledged: list[int], wanted: int) -> None:
+    assert len(acknowledged) >= wanted
+
+
+def _compute_pid(whole: Whole, name: str) -> int:
+    try:
+        with whole.control() as control:
+            pid = int(control.get(name).compute_pid)
+    except PagestoreError as error:
+        raise AssertionError(str(error)) from error
+    assert pid
+    return pid
+
+
+def test_a_new_control_plane_adopts_running_computes(whole: Whole) -> None:
+    with whole.control() as control:
+        database = control.create("adopted")
+    killed = whole.kill("control")
+    pid = patiently(lambda: _compute_pid(whole, "adopted"))
+    assert pid == database.compute_pid
+    assert whole.installation.parts()["control"].pid != killed
+    with whole.control() as control:
+        control.stop("adopted")
+        assert sql(control.wake("adopted").url, "SELECT 1") == [(1,)]
+
+
+def test_a_verb_killed_midway_leaves_nothing(whole: Whole) -> None:
+    def create() -> None:
+        with whole.control() as control:
+            try:
+                control.create("halfway")
+            except PagestoreError:
+                return
+
+    for pause in (0.02, 0.08, 0.2):
+        caller = threading.Thread(target=create)
+        caller.start()
+        time.sleep(pause)
+        whole.kill("control")
+        caller.join()
+        patiently(lambda: _listed(whole))
+        with whole.control() as control:
+            database = control.create("halfway", if_not_exists=True)
+            assert sql(database.url, "SELECT current_database()") == [("halfway",)]
+            control.delete("halfway")
+
+    def only_named() -> None:
+        with (
+            whole.control() as control,
+            PageClient(whole.installation.address("pageserver")) as pages,
+        ):
+            named = {database.timeline_id for database in control.databases()}
+            halfway = [
+                info
+                for info in pages.list_timelines(DEFAULT_TENANT)
+                if info.timeline_id not in named and info.created_unix_micros > began
+            ]
+        assert halfway == []
+
+    began = now_micros()
+    patiently(only_named)
+
+
+def _listed(whole: Whole) -> list[str]:
+    try:
+        with whole.control() as control:
+            return [database.name for database in control.databases()]
+    except PagestoreError as error:
+        raise AssertionError(str(error)) from error
+
+
+def test_a_killed_supervisor_leaves_a_store_that_comes_up(whole: Whole) -> None:
+    with whole.control() as control:
+        url = control.create("survivor").url
+    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    pid = whole.installation.running_supervisor()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    patiently(lambda: _free(whole))
+    whole.up()
+    assert sql(whole.json("start", "survivor")["url"], "SELECT a FROM t") == [(1,)]
+
+
+def _free(whole: Whole) -> None:
+    assert whole.installation.running_supervisor() is None
+
+
+def test_times_are_of_this_day(control: ControlClient) -> None:
+    made = control.get("survivor").created_unix_micros / 1e6
+    assert abs(datetime.now(UTC).timestamp() - made) < 3600
