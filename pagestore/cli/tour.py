@@ -174,7 +174,7 @@ class Tour:
                 urls[name] = answer["url"]
         with self.step("Write different rows in each"):
             for name, url in urls.items():
-                self.sql(url, f"CREATE TABLE mark AS SELECT '{name}' AS branch")  # noqa: S608
+                self.sql(url, f"CREATE TABLE mark AS SELECT '{name}' AS branch")
         with self.step("None sees another's rows"):
             for name, url in urls.items():
                 expect(self.sql(url, "SELECT branch FROM mark"), [(name,)], f"Rows in {name}")
