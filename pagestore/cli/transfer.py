@@ -97,19 +97,20 @@ def _import(
     address = run.control.system_status().page_server_address
     imported = Imported()
 
-    async def send(directory: Path) -> None:
-        chunks = read_pgdata(directory, DEFAULT_TENANT, timeline, progress)
-        async with AsyncPageClient(address) as pages:
+    installation = run.installation
+
+    async def send() -> None:
+        cluster = stopped_cluster(
+            pgdata,
+            run_as=installation.run_as,
+            bindir=installation.config.computes.postgres_bindir,
+            scratch=installation.compute_dir,
+        )
+        async with cluster as directory, AsyncPageClient(address) as pages:
+            chunks = read_pgdata(directory, DEFAULT_TENANT, timeline, progress)
             await pages.import_timeline(imported.watch(chunks))
 
-    installation = run.installation
-    with stopped_cluster(
-        pgdata,
-        scratch=installation.compute_dir,
-        run_as=installation.run_as,
-        bindir=installation.config.computes.postgres_bindir,
-    ) as directory:
-        asyncio.run(send(directory))
+    asyncio.run(send())
     return run.control.register(
         name,
         timeline,
@@ -133,6 +134,7 @@ def export(
     with session(data, as_json) as run:
         from pagestore.client.page import AsyncPageClient
         from pagestore.compute.export import export_pgdata
+        from pagestore.compute.process import account
         from pagestore.v1 import control_pb2 as pb
 
         found = run.control.resolve(name, point_message(at) or pb.Point())
