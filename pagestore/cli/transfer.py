@@ -143,7 +143,16 @@ def export(
 
         async def receive(progress: Progress) -> None:
             async with AsyncPageClient(address) as pages:
-                await export_pgdata(pages, DEFAULT_TENANT, timeline, found.lsn, directory, progress)
+                await export_pgdata(
+                    pages,
+                    DEFAULT_TENANT,
+                    timeline,
+                    found.lsn,
+                    directory,
+                    progress,
+                    owner=account(run.installation.run_as),
+                    prev_record_lsn=found.prev_record_lsn,
+                )
 
         with progress_bar(f"exporting {name}", not as_json) as progress:
             asyncio.run(receive(progress))

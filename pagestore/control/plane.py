@@ -399,9 +399,10 @@ class ControlPlane:
         async with self._locks[tenant, name]:
             self._refuse_existing(tenant, name)
             begun = self.state.view().known_timeline(timeline)
-            if begun.state is not TimelineState.PENDING or not begun.imported:
+            under_way = begun.state is TimelineState.PENDING and begun.imported
+            if not under_way or begun.database != name:
                 raise FailedPrecondition(
-                    "NOT_AN_IMPORT", f"Timeline {timeline} is not an import under way."
+                    "NOT_AN_IMPORT", f"Timeline {timeline} is not an import of {name!r} under way."
                 )
             info = await self._pages.get_timeline(tenant, timeline)
             await self._wal.create_timeline(
@@ -421,9 +422,7 @@ class ControlPlane:
                 postgres_database=postgres_database or credentials.ROLE,
                 port=self._ports.choose(),
             )
-            made = begun.model_copy(
-                update={"branch_lsn": info.branch_lsn, "system_id": system_id, "database": name}
-            )
+            made = begun.model_copy(update={"branch_lsn": info.branch_lsn, "system_id": system_id})
             try:
                 compute = await self.computes.start(record)
                 inner = await credentials.adopt_import(compute.conninfo, record, postgres_database)

@@ -89,7 +89,7 @@ class Timelines:
         """At start: what is pending now is the rest of a verb that was killed."""
         stale = now_micros() - STALE_IMPORT_MICROS
         with self._state.change() as change:
-            for record in change.timelines():
+            for record in change.unsettled():
                 unfinished = record.state is TimelineState.PENDING
                 if unfinished and not (record.imported and record.created_micros > stale):
                     change.set_timeline_state(record.timeline, TimelineState.DROPPED)
@@ -98,7 +98,7 @@ class Timelines:
         """Deletes dropped timelines off which nothing branches; how many it deleted."""
         deleted = 0
         async with self._collecting:
-            while leaves := _droppable(self._state.view().timelines()):
+            while leaves := self._leaves():
                 for record in leaves:
                     await self._delete(record)
                 deleted += len(leaves)
@@ -114,11 +114,10 @@ class Timelines:
             change.forget_timeline(record.timeline)
         self._on_delete(record.timeline)
 
-
-def _droppable(timelines: list[TimelineRecord]) -> list[TimelineRecord]:
-    parents = {record.parent for record in timelines}
-    return [
-        record
-        for record in timelines
-        if record.state is TimelineState.DROPPED and record.timeline not in parents
-    ]
+    def _leaves(self) -> list[TimelineRecord]:
+        view = self._state.view()
+        return [
+            record
+            for record in view.unsettled()
+            if record.state is TimelineState.DROPPED and not view.has_children(record.timeline)
+        ]

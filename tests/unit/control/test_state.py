@@ -118,6 +118,28 @@ def test_removing_a_database_drops_its_timelines_and_nothing_else(tmp_path: Path
         assert view.known_timeline(T2).state is TimelineState.LIVE
 
 
+def test_indexes_follow_a_timeline_through_its_life(tmp_path: Path) -> None:
+    child = timeline(T2, "app", TimelineState.PENDING).model_copy(update={"parent": T1})
+    with ControlState(tmp_path) as state:
+        with state.change() as change:
+            change.put_timeline(timeline(T1, "app", TimelineState.LIVE))
+            change.put_timeline(child)
+        view = state.view()
+        assert [record.timeline for record in view.unsettled()] == [T2]
+        assert view.has_children(T1)
+        assert not view.has_children(T2)
+        assert [record.timeline for record in view.timelines_of(TENANT, "app")] == [T1, T2]
+        with state.change() as change:
+            change.set_timeline_state(T2, TimelineState.LIVE)
+        assert view.unsettled() == []
+        with state.change() as change:
+            change.set_timeline_state(T2, TimelineState.DROPPED)
+            change.forget_timeline(T2)
+        assert view.unsettled() == []
+        assert not view.has_children(T1)
+        assert [record.timeline for record in view.timelines_of(TENANT, "app")] == [T1]
+
+
 def test_one_directory_has_one_control_plane(tmp_path: Path) -> None:
     with ControlState(tmp_path), pytest.raises(FailedPrecondition) as caught:
         ControlState(tmp_path)
@@ -144,7 +166,7 @@ def test_a_damaged_value_is_named_and_its_neighbours_live(tmp_path: Path) -> Non
     with ControlState(tmp_path) as state, state.change() as change:
         change.put_database(database("app"))
         change.put_database(database("zoo"))
-    with lmdb.open(str(tmp_path), max_dbs=8) as env:
+    with lmdb.open(str(tmp_path), max_dbs=16) as env:
         table = env.open_db(b"databases")
         with env.begin(write=True) as txn:
             key = TENANT.raw + b"app"
