@@ -139,6 +139,15 @@ class Installation:
         temporary.write_text(json.dumps({name: asdict(part) for name, part in parts.items()}))
         temporary.rename(self.parts_file)
 
+    def postmasters(self) -> list[int]:
+        """Process ids of Postgres servers that run in this installation's compute directory."""
+        found = []
+        for pid_file in self.compute_dir.glob("*/data/postmaster.pid"):
+            pid = pid_file.read_text().split("\n", 1)[0].strip()
+            if pid.isdigit() and Path(f"/proc/{pid}").exists():
+                found.append(int(pid))
+        return found
+
     def log_tail(self, part: str, lines: int = 8) -> str:
         try:
             text = self.log_file(part).read_text(errors="replace")

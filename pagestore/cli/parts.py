@@ -56,8 +56,9 @@ def pageserver(
     """
     with session(None, False):
         from pagestore.services import page
-        from pagestore.services.server import run
+        from pagestore.services.server import configure_logging, run
 
+        configure_logging()
         settings = page.PageSettings(
             **_given(
                 listen=listen,
@@ -84,8 +85,9 @@ def safekeeper(
     """
     with session(None, False):
         from pagestore.services import wal
-        from pagestore.services.server import run
+        from pagestore.services.server import configure_logging, run
 
+        configure_logging()
         run(wal.serve(wal.WalSettings(listen=listen, data_dir=data_dir, id=number)))
 
 
@@ -110,8 +112,9 @@ def control(
     """
     with session(None, False):
         from pagestore.services import control as service
-        from pagestore.services.server import run
+        from pagestore.services.server import configure_logging, run
 
+        configure_logging()
         given = service.ControlSettings(
             listen=listen,
             data_dir=data_dir,

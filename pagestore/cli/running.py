@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -191,7 +190,7 @@ def down(data: Data = None, as_json: Json = False) -> None:
                     f"See {run.installation.log_file('supervisor')}.",
                 )
             time.sleep(0.02)
-        left = computes_left(run.installation)
+        left = run.installation.postmasters()
         if left:
             raise PagestoreError(
                 "COMPUTES_LEFT",
@@ -199,16 +198,6 @@ def down(data: Data = None, as_json: Json = False) -> None:
                 "`pagestore up` takes them over; or end them with kill -INT.",
             )
         run.answer({"was_running": True}, "", "pagestore is down")
-
-
-def computes_left(installation: Installation) -> list[int]:
-    """Process ids of postmasters that run in this installation's compute directory."""
-    found = []
-    for pid_file in installation.compute_dir.glob("*/**/postmaster.pid"):
-        pid = pid_file.read_text().split("\n", 1)[0].strip()
-        if pid.isdigit() and Path(f"/proc/{pid}").exists():
-            found.append(int(pid))
-    return found
 
 
 def status(data: Data = None, as_json: Json = False) -> None:

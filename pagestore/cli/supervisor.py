@@ -122,7 +122,18 @@ class Supervisor:
             with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
                 control.stop_computes()
         except PagestoreError as error:
-            _say(f"computes were left running: {error}")
+            if left := self._installation.postmasters():
+                _say(f"the control plane did not stop the computes: {error}")
+                self._stop_postmasters(left)
+
+    def _stop_postmasters(self, left: list[int]) -> None:
+        """Without the control plane: their WAL still goes to the safekeeper, which is up."""
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + STOP_SECONDS
+        while self._installation.postmasters() and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     async def _end(self, part: str) -> None:
         process = self._processes.get(part)
