@@ -54,6 +54,8 @@ class Compute(Protocol):
     @property
     def timeline(self) -> TimelineId: ...
     @property
+    def alive(self) -> bool: ...
+    @property
     def pid(self) -> int: ...
     @property
     def port(self) -> int: ...
@@ -154,9 +156,13 @@ class Computes:
         name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
-            if slot.compute is not None and slot.state is ComputeState.RUNNING:
-                if slot.compute.timeline == record.timeline:
-                    return slot.compute
+            compute = slot.compute
+            if compute is not None and not compute.alive:
+                slot.compute = None
+                await compute.discard()
+            elif compute is not None and compute.timeline == record.timeline:
+                return compute
+            elif compute is not None:
                 await self._stop(name, slot)
             return await self._start(slot, record)
 

@@ -42,6 +42,10 @@ class LocalCompute:
         return self._running.record.timeline
 
     @property
+    def alive(self) -> bool:
+        return self._running.alive
+
+    @property
     def pid(self) -> int:
         return self._running.pid
 

@@ -112,6 +112,10 @@ class ControlPlane:
         database, name = database_name(database), checkpoint_name(name)
         async with self._locks[tenant, database]:
             record = self.state.view().known_database(tenant, database)
+            existing = self.state.view().checkpoint(tenant, database, name)
+            if existing is not None:
+                await self._refuse_other_checkpoint(record, existing, git_commit)
+                return existing
             head = await self.history.head(record.timeline)
             made = CheckpointRecord(
                 name=name,
@@ -121,11 +125,8 @@ class ControlPlane:
                 created_micros=now_micros(),
             )
             with self.state.change() as change:
-                existing = change.checkpoint(tenant, record.name, name)
-                if existing is not None:
-                    return _same_checkpoint(existing, made, record.name)
-                change.put_checkpoint(tenant, record.name, made)
-                change.add_event(tenant, record.name, _checkpoint_event(made))
+                change.put_checkpoint(tenant, database, made)
+                change.add_event(tenant, database, _checkpoint_event(made))
             return made
 
     async def restore(self, tenant: TenantId, database: str, at: Point) -> Restored:
@@ -491,6 +492,20 @@ class ControlPlane:
         await self.computes.start(self._want(record.tenant, record.name, wanted=True))
         return self.state.view().known_database(record.tenant, record.name)
 
+    async def _refuse_other_checkpoint(
+        self, record: DatabaseRecord, existing: CheckpointRecord, git_commit: str
+    ) -> None:
+        """Unless `existing` is what would be made now: nothing was committed since."""
+        same = existing.timeline == record.timeline and existing.git_commit == git_commit
+        if same and await self.history.last_commit(record.timeline) <= existing.lsn:
+            return
+        lsn = format_lsn(existing.lsn)
+        raise AlreadyExists(
+            "CHECKPOINT_EXISTS",
+            f"{record.name!r} has a checkpoint {existing.name!r} already, at {lsn}.",
+            "Choose another name.",
+        )
+
     def _want(self, tenant: TenantId, database: str, *, wanted: bool) -> DatabaseRecord:
         with self.state.change() as change:
             record = change.known_database(tenant, database)
@@ -515,19 +530,6 @@ class ControlPlane:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.warning("clean-up will be tried again later", error=str(task.exception()))
-
-
-def _same_checkpoint(
-    existing: CheckpointRecord, wanted: CheckpointRecord, database: str
-) -> CheckpointRecord:
-    same = (existing.timeline, existing.lsn) == (wanted.timeline, wanted.lsn)
-    if same and existing.git_commit == wanted.git_commit:
-        return existing
-    raise AlreadyExists(
-        "CHECKPOINT_EXISTS",
-        f"{database!r} has a checkpoint {existing.name!r} already, at {format_lsn(existing.lsn)}.",
-        "Choose another name.",
-    )
 
 
 def _checkpoint_event(made: CheckpointRecord) -> EventRecord:

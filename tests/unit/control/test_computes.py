@@ -29,6 +29,10 @@ class Sleeper:
         self.stopped = False
         self._process = process
 
+    @property
+    def alive(self) -> bool:
+        return self._process.returncode is None
+
     async def wait_exit(self) -> str:
         return f"ended with {await self._process.wait()}"
 
