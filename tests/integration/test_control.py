@@ -21,6 +21,9 @@ from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
 
 
+pytest.importorskip("pagestore.services.page")
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
     with whole_pagestore() as running:
