@@ -11,7 +11,6 @@ import pytest
 
 from tests.integration.installation import Whole, sql, whole_pagestore
 
-
 pytest.importorskip("pagestore.services.page")
 
 

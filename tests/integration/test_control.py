@@ -20,7 +20,6 @@ from pagestore.ids import DEFAULT_TENANT, TenantId, parse_lsn
 from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
 
-
 pytest.importorskip("pagestore.services.page")
 
 
