@@ -1,6 +1,7 @@
 """The native core, as Python sees it. One section a file of native/python."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 class NativeError(Exception):
     """args: (status code of native/core/status.h, text)."""
@@ -36,6 +37,55 @@ def wal_align(
     ``known_prev`` that record's start: reading begins there, and this is the least answer.
     Without, ``lsn`` begins a page, and None says that no whole record was found.
     """
+
+class MetaSource(Protocol):
+    """A timeline's committed metadata, for C: Snapshot, MetaTable."""
+
+    def meta_source(self) -> object:
+        """A capsule "pagestore.meta_source" around a ps_meta_source (native/core/value.h)."""
+
+class MetaTable:
+    """The latest value of each metadata key, in memory; for tests and tools."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def meta_source(self) -> object: ...
+    def put(self, key: bytes, value: bytes) -> None: ...
+    def remove(self, key: bytes) -> None: ...
+    def apply(self, batch: Batch) -> None: ...
+    def items(self, low: bytes, high: bytes) -> list[tuple[bytes, bytes]]: ...
+
+class Step(NamedTuple):
+    """What a feed did. ``consumed`` is less than the chunk only at a barrier.
+
+    A barrier is ``("clone_database", lsn, [(src_spc, src_db, dst_spc, dst_db)])``: before more
+    is fed, the batch must be stored and the database's relations copied as of ``lsn``.
+    """
+
+    consumed: int
+    records: int
+    barrier: tuple[str, int, list[tuple[int, int, int, int]]] | None
+
+class WalIngestor:
+    """WAL in, versioned values out (native/core/wal/ingest.h). For one thread at a time.
+
+    The source must hold what earlier feeds put into batches. When ``feed`` raises, ``batch``
+    holds the records up to ``last_record_lsn``, and ``next_lsn`` is the same.
+    """
+
+    next_lsn: int
+    last_record_lsn: int
+    prev_record_lsn: int
+    def __init__(
+        self, start_lsn: int, prev_record_lsn: int, *, consistency: bool = False
+    ) -> None: ...
+    def feed(
+        self,
+        chunk: bytes | bytearray | memoryview,
+        source: MetaSource,
+        batch: Batch,
+        checks: Batch | None = None,
+    ) -> Step: ...
 
 # --- store.c
 
