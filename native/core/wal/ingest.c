@@ -192,7 +192,8 @@ take_record(ps_ingest *in, const ps_wal_record *record)
     ps_wal_decoded decoded;
     ps_batch *batch = in->batch, *checks = in->checks;
     size_t count = batch->count, length = batch->data_length;
-    size_t check_count = checks ? checks->count : 0, check_length = checks ? checks->data_length : 0;
+    size_t check_count = checks != NULL ? checks->count : 0;
+    size_t check_length = checks != NULL ? checks->data_length : 0;
     int rc = ps_wal_decode(record, &decoded, in->err);
     if (rc == PS_OK) {
         in->decoded = &decoded;
