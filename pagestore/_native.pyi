@@ -1,7 +1,11 @@
 """The native core, as Python sees it. One section a file of native/python."""
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import NamedTuple, Protocol
+
+_Bytes = bytes
+_Path = str | PathLike[str]
 
 class NativeError(Exception):
     """args: (status code of native/core/status.h, text)."""
@@ -88,6 +92,108 @@ class WalIngestor:
     ) -> Step: ...
 
 # --- store.c
+# --- store.c, store_layers.c, store_file.c, store_snapshot.c
+
+class LayerSummary(tuple[int, bytes, bytes, int, int, int, int, int]):
+    """What the catalog keeps of a layer file; made from a sequence of its eight fields."""
+
+    kind: int  # 1 delta, 2 image
+    min_key: bytes
+    max_key: bytes  # inclusive
+    first_lsn: int
+    last_lsn: int  # inclusive
+    entries: int
+    keys: int
+    bytes: int  # of the file
+    def __new__(
+        cls, fields: tuple[int, _Bytes, _Bytes, int, int, int, int, int], /
+    ) -> LayerSummary: ...
+
+class OpenLayer:
+    """Values in memory: one writer, many readers. See native/core/layer/open.h."""
+
+    nbytes: int  # memory held
+    count: int  # values
+    first_lsn: int  # 0 while empty
+    last_lsn: int
+    def __init__(self) -> None: ...
+    def put(self, batch: Batch) -> None:
+        """Takes a batch in LSN order: all of it, or nothing when it is not valid."""
+    def freeze(self) -> None: ...
+    def flush(
+        self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int = 1
+    ) -> LayerSummary:
+        """Freezes, and writes everything to a new delta layer file, synced."""
+
+class LayerWriter:
+    """Writes a layer file from values sorted by key, then newest first."""
+
+    nbytes: int  # of the file so far
+    def __init__(
+        self,
+        path: _Path,
+        tenant: _Bytes,
+        timeline: _Bytes,
+        number: int,
+        kind: int,
+        *,
+        level: int = 1,
+    ) -> None: ...
+    def put(self, batch: Batch, start: int = 0) -> int:
+        """Takes values from ``start`` on; returns the index of the first that is out of order."""
+    def finish(self) -> LayerSummary: ...
+    def abort(self) -> None: ...
+
+class Layer:
+    """An immutable layer file. It is opened when first read and closed when others need it."""
+
+    path: str
+    summary: LayerSummary
+    def __init__(
+        self,
+        path: _Path,
+        tenant: _Bytes,
+        timeline: _Bytes,
+        number: int,
+        summary: LayerSummary,
+    ) -> None: ...
+    def verify(self) -> None:
+        """Reads and checks every byte."""
+
+class Snapshot:
+    """An immutable view of layers, newest first, each up to an LSN. Thread-safe."""
+
+    def __init__(self, sources: Sequence[tuple[OpenLayer | Layer, int]]) -> None: ...
+    def meta_source(self) -> object: ...
+    def get(self, key: _Bytes, lsn: int) -> _Bytes | None: ...
+    def scan(
+        self, low: _Bytes, high: _Bytes, lsn: int, *, limit: int = ...
+    ) -> list[tuple[_Bytes, _Bytes]]: ...
+    def scan_keys(
+        self, low: _Bytes, high: _Bytes, lsn: int, *, limit: int = ...
+    ) -> list[_Bytes]: ...
+    def last_before(self, low: _Bytes, high: _Bytes, lsn: int) -> tuple[_Bytes, _Bytes] | None:
+        """The greatest key of [low, high) that exists at the LSN, with its value."""
+    def chain(self, key: _Bytes, lsn: int) -> list[tuple[int, int, int, _Bytes]]:
+        """What a read of the key needs: (lsn, kind, flags, payload), newest first."""
+    def read_pages(self, keys: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
+        """n * 18 bytes of keys in, n * 8192 bytes of pages out."""
+    def serve_pages(self, request: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
+        """A serialized GetPagesRequest in, a serialized GetPagesResponse out."""
+
+def parse_pages_request(request: _Bytes) -> tuple[int, _Bytes, _Bytes, int, int, int, int]:
+    """(request_id, tenant, timeline, request_lsn, not_modified_since, blocks, wait_ms)."""
+
+def pages_status(request_id: int, code: int, reason: str, message: str) -> _Bytes:
+    """A GetPagesResponse that is only a status."""
+
+def set_store_limits(
+    *, block_cache_bytes: int = ..., index_bytes: int = ..., open_files: int = ...
+) -> None:
+    """Process-wide limits of cached blocks, layer indexes and open layer files."""
+
+def store_stats() -> dict[str, int]:
+    """Counts: block_hits, block_misses, block_bytes, open_layers, index_bytes."""
 
 # --- redo.c
 

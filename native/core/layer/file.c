@@ -1,0 +1,347 @@
+#include "layer/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#include "crc32c.h"
+#include "layer/reading.h"
+#include "value.h"
+
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* the list and all pins */
+static ps_layer *newest_open;
+static ps_layer *oldest_open;
+static unsigned open_count;
+static size_t open_index_bytes;
+static unsigned max_open = PS_LAYERS_DEFAULT_OPEN;
+static size_t max_index_bytes = PS_LAYERS_DEFAULT_INDEX_BYTES;
+static uint64_t next_uid = 1;
+
+int
+ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
+              const ps_layer_summary *known, ps_error *err)
+{
+    *layer = NULL;
+    ps_layer *made = calloc(1, sizeof *made);
+    char *copy = strdup(path);
+    if (made == NULL || copy == NULL) {
+        free(made);
+        free(copy);
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a layer");
+    }
+    made->path = copy;
+    made->id = *id;
+    made->known = *known;
+    made->seed = ps_layer_seed(id);
+    made->fd = -1;
+    made->uid = __atomic_fetch_add(&next_uid, 1, __ATOMIC_RELAXED);
+    made->min = ps_key_order(&known->min_key);
+    made->max = ps_key_order(&known->max_key);
+    pthread_mutex_init(&made->loading, NULL);
+    *layer = made;
+    return PS_OK;
+}
+
+const char *
+ps_layer_path(const ps_layer *layer)
+{
+    return layer->path;
+}
+
+const ps_layer_summary *
+ps_layer_known(const ps_layer *layer)
+{
+    return &layer->known;
+}
+
+/* With open_lock held. */
+static void
+unlist(ps_layer *layer)
+{
+    if (layer->newer != NULL)
+        layer->newer->older = layer->older;
+    else
+        newest_open = layer->older;
+    if (layer->older != NULL)
+        layer->older->newer = layer->newer;
+    else
+        oldest_open = layer->newer;
+    layer->newer = layer->older = NULL;
+}
+
+static void
+list_newest(ps_layer *layer)
+{
+    layer->newer = NULL;
+    layer->older = newest_open;
+    if (newest_open != NULL)
+        newest_open->newer = layer;
+    else
+        oldest_open = layer;
+    newest_open = layer;
+}
+
+static void
+close_one(ps_layer *layer)
+{
+    unlist(layer);
+    open_count--;
+    open_index_bytes -= layer->memory;
+    close(layer->fd);
+    free(layer->index);
+    free(layer->filter);
+    layer->index = NULL;
+    layer->filter = NULL;
+    layer->fd = -1;
+    layer->loaded = 0;
+}
+
+static void
+close_surplus(void)
+{
+    for (ps_layer *at = oldest_open; at != NULL;) {
+        ps_layer *newer = at->newer;
+        if (open_count <= max_open && open_index_bytes <= max_index_bytes)
+            return;
+        if (at->pins == 0)
+            close_one(at);
+        at = newer;
+    }
+}
+
+void
+ps_layer_free(ps_layer *layer)
+{
+    if (layer == NULL)
+        return;
+    pthread_mutex_lock(&open_lock);
+    if (layer->loaded)
+        close_one(layer);
+    pthread_mutex_unlock(&open_lock);
+    pthread_mutex_destroy(&layer->loading);
+    free(layer->path);
+    free(layer);
+}
+
+void
+ps_layers_limit(unsigned open_files, size_t index_bytes)
+{
+    pthread_mutex_lock(&open_lock);
+    max_open = open_files;
+    max_index_bytes = index_bytes;
+    close_surplus();
+    pthread_mutex_unlock(&open_lock);
+}
+
+ps_layers_stats
+ps_layers_read_stats(void)
+{
+    pthread_mutex_lock(&open_lock);
+    ps_layers_stats stats = {.open_files = open_count, .index_bytes = open_index_bytes};
+    pthread_mutex_unlock(&open_lock);
+    return stats;
+}
+
+int
+ps_layer_read_at(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset,
+                 ps_error *err)
+{
+    uint8_t *to = out;
+    while (length > 0) {
+        ssize_t got = pread(fd, to, length, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return ps_fail(err, PS_ERR_IO, "%s: offset %llu: cannot read: %s", layer->path,
+                           (unsigned long long)offset, strerror(errno));
+        if (got == 0)
+            return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the file ends here",
+                           layer->path, (unsigned long long)offset);
+        to += got;
+        length -= (size_t)got;
+        offset += (uint64_t)got;
+    }
+    return PS_OK;
+}
+
+/* The blocks tile the file from the header to the index without a gap, in order. */
+static int
+check_index(const ps_layer *layer, const ps_layer_index_entry *index, const ps_layer_footer *footer,
+            ps_error *err)
+{
+    uint64_t offset = PS_LAYER_HEADER_BYTES;
+    for (uint32_t i = 0; i < footer->index_count; i++) {
+        const ps_layer_index_entry *entry = &index[i];
+        if (entry->offset != offset || entry->stored > entry->raw ||
+            entry->raw > PS_LAYER_MAX_VALUE + 2 * PS_LAYER_BLOCK_BYTES ||
+            entry->stored > footer->index_offset - offset ||
+            (i > 0 && ps_position_compare(&index[i - 1].key, index[i - 1].lsn, &entry->key,
+                                          entry->lsn) > 0))
+            return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: index entry %u is impossible",
+                           layer->path,
+                           (unsigned long long)(footer->index_offset +
+                                                (uint64_t)i * PS_LAYER_INDEX_ENTRY_BYTES),
+                           i);
+        offset += (uint64_t)entry->stored + PS_LAYER_BLOCK_CRC_BYTES;
+    }
+    if (offset != footer->index_offset)
+        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: blocks end before the index",
+                       layer->path, (unsigned long long)offset);
+    return PS_OK;
+}
+
+static int
+read_index(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *err)
+{
+    size_t length = (size_t)footer->index_count * PS_LAYER_INDEX_ENTRY_BYTES;
+    uint8_t *encoded = malloc(length);
+    ps_layer_index_entry *index = malloc(footer->index_count * sizeof *index);
+    int rc = encoded == NULL || index == NULL
+                 ? ps_fail(err, PS_ERR_NOMEM, "%s: out of memory for its index", layer->path)
+                 : ps_layer_read_at(layer, fd, encoded, length, footer->index_offset, err);
+    if (rc == PS_OK && ps_crc32c(layer->seed, encoded, length) != footer->index_crc)
+        rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the index's checksum is wrong",
+                     layer->path, (unsigned long long)footer->index_offset);
+    for (uint32_t i = 0; rc == PS_OK && i < footer->index_count; i++)
+        ps_layer_index_decode(encoded + (size_t)i * PS_LAYER_INDEX_ENTRY_BYTES, &index[i]);
+    if (rc == PS_OK)
+        rc = check_index(layer, index, footer, err);
+    free(encoded);
+    if (rc < 0)
+        free(index);
+    else
+        layer->index = index;
+    return rc;
+}
+
+static int
+read_filter(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *err)
+{
+    uint8_t *filter = malloc(footer->filter_bytes);
+    int rc = filter == NULL
+                 ? ps_fail(err, PS_ERR_NOMEM, "%s: out of memory for its filter", layer->path)
+                 : ps_layer_read_at(layer, fd, filter, footer->filter_bytes, footer->filter_offset,
+                                    err);
+    if (rc == PS_OK && ps_crc32c(layer->seed, filter, footer->filter_bytes) != footer->filter_crc)
+        rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the filter's checksum is wrong",
+                     layer->path, (unsigned long long)footer->filter_offset);
+    if (rc < 0)
+        free(filter);
+    else
+        layer->filter = filter;
+    return rc;
+}
+
+static int
+read_ends(ps_layer *layer, int fd, ps_layer_footer *footer, ps_error *err)
+{
+    struct stat file;
+    if (fstat(fd, &file) < 0)
+        return ps_fail(err, PS_ERR_IO, "%s: cannot stat: %s", layer->path, strerror(errno));
+    uint64_t size = (uint64_t)file.st_size;
+    if (size != layer->known.bytes || size < PS_LAYER_HEADER_BYTES + PS_LAYER_FOOTER_BYTES)
+        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the file ends here, not at %llu",
+                       layer->path, (unsigned long long)size,
+                       (unsigned long long)layer->known.bytes);
+    uint8_t header[PS_LAYER_HEADER_BYTES];
+    uint8_t end[PS_LAYER_FOOTER_BYTES];
+    ps_layer_summary found;
+    int rc = ps_layer_read_at(layer, fd, header, sizeof header, 0, err);
+    if (rc == PS_OK)
+        rc = ps_layer_header_decode(header, &layer->id, &found, layer->path, err);
+    if (rc == PS_OK &&
+        (found.kind != layer->known.kind || found.first_lsn != layer->known.first_lsn ||
+         found.last_lsn != layer->known.last_lsn ||
+         ps_key_compare(&found.min_key, &layer->known.min_key) != 0 ||
+         ps_key_compare(&found.max_key, &layer->known.max_key) != 0))
+        rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: not the layer that the catalog names",
+                     layer->path);
+    if (rc == PS_OK)
+        rc = ps_layer_read_at(layer, fd, end, sizeof end, size - sizeof end, err);
+    if (rc == PS_OK)
+        rc = ps_layer_footer_decode(end, layer->seed, footer, layer->path, size - sizeof end, err);
+    if (rc == PS_OK && footer->header_crc != ps_crc32c(0, header, sizeof header))
+        rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: the header of another file", layer->path);
+    return rc;
+}
+
+static int
+load(ps_layer *layer, ps_error *err)
+{
+    int fd = open(layer->path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return ps_fail(err, errno == ENOENT ? PS_ERR_CORRUPT : PS_ERR_IO,
+                       "%s: offset 0: cannot open: %s", layer->path, strerror(errno));
+    ps_layer_footer footer;
+    int rc = read_ends(layer, fd, &footer, err);
+    if (rc == PS_OK)
+        rc = read_index(layer, fd, &footer, err);
+    if (rc == PS_OK)
+        rc = read_filter(layer, fd, &footer, err);
+    if (rc < 0) {
+        close(fd);
+        free(layer->index);
+        layer->index = NULL;
+        return rc;
+    }
+    layer->fd = fd;
+    layer->blocks = footer.index_count;
+    layer->filter_bytes = footer.filter_bytes;
+    layer->memory = footer.index_count * sizeof *layer->index + footer.filter_bytes;
+    return PS_OK;
+}
+
+static int
+pin_loaded(ps_layer *layer)
+{
+    pthread_mutex_lock(&open_lock);
+    int there = layer->loaded;
+    if (there) {
+        layer->pins++;
+        if (newest_open != layer) {
+            unlist(layer);
+            list_newest(layer);
+        }
+    }
+    pthread_mutex_unlock(&open_lock);
+    return there;
+}
+
+int
+ps_layer_pin(ps_layer *layer, ps_error *err)
+{
+    if (pin_loaded(layer))
+        return PS_OK;
+    pthread_mutex_lock(&layer->loading);
+    if (pin_loaded(layer)) {
+        pthread_mutex_unlock(&layer->loading);
+        return PS_OK;
+    }
+    int rc = load(layer, err);
+    if (rc == PS_OK) {
+        pthread_mutex_lock(&open_lock);
+        layer->loaded = 1;
+        layer->pins = 1;
+        list_newest(layer);
+        open_count++;
+        open_index_bytes += layer->memory;
+        close_surplus();
+        pthread_mutex_unlock(&open_lock);
+    }
+    pthread_mutex_unlock(&layer->loading);
+    return rc;
+}
+
+void
+ps_layer_unpin(ps_layer *layer)
+{
+    pthread_mutex_lock(&open_lock);
+    layer->pins--;
+    if (layer->pins == 0 && (open_count > max_open || open_index_bytes > max_index_bytes))
+        close_surplus();
+    pthread_mutex_unlock(&open_lock);
+}

@@ -1,0 +1,63 @@
+/*
+ * An immutable layer file, read.
+ *
+ * Making a ps_layer touches no file: what the catalog knows of it (key and LSN range) is
+ * enough to pass it over. The first read opens it: header, footer, index and filter are
+ * checked and kept in memory while the layer is in use; a process-wide list closes the least
+ * recently used so that open files and index bytes stay within limits. Every block's checksum
+ * is verified before the block is parsed. Whatever does not hold is PS_ERR_CORRUPT, naming
+ * the file and the offset.
+ */
+#ifndef PS_LAYER_FILE_H
+#define PS_LAYER_FILE_H
+
+#include "layer/cache.h"
+#include "layer/chain.h"
+#include "layer/format.h"
+
+#define PS_LAYERS_DEFAULT_OPEN 256u
+#define PS_LAYERS_DEFAULT_INDEX_BYTES ((size_t)64 << 20)
+
+typedef struct ps_layer ps_layer;
+
+/* `known` is what the catalog says; the header must agree when the file is opened. */
+int ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
+                  const ps_layer_summary *known, ps_error *err);
+void ps_layer_free(ps_layer *layer);
+const char *ps_layer_path(const ps_layer *layer);
+const ps_layer_summary *ps_layer_known(const ps_layer *layer);
+void ps_layers_limit(unsigned open_files, size_t index_bytes);
+typedef struct ps_layers_stats {
+    unsigned open_files;
+    size_t index_bytes;
+} ps_layers_stats;
+ps_layers_stats ps_layers_read_stats(void);
+
+/* As ps_open_layer_collect; the chains of `order` are asked for in ascending key order. */
+int ps_layer_collect(ps_layer *layer, const ps_key *keys, const uint32_t *order, size_t count,
+                     uint64_t lsn, ps_chain *chains, ps_error *err);
+
+/* Reads and checks every byte of the file. */
+int ps_layer_verify(ps_layer *layer, ps_error *err);
+
+/* Walks over the values in file order, either way. Holds the layer open and one block. */
+typedef struct ps_layer_cursor {
+    ps_layer *layer;
+    ps_block *block;
+    uint32_t number; /* of the block */
+    uint32_t at;     /* value within it */
+    int valid;
+} ps_layer_cursor;
+
+int ps_layer_cursor_open(ps_layer_cursor *cursor, ps_layer *layer, ps_error *err);
+void ps_layer_cursor_close(ps_layer_cursor *cursor);
+/* To the first value at or after (key, lsn); with `before`, to the last one before it. */
+int ps_layer_cursor_seek(ps_layer_cursor *cursor, const ps_key *key, uint64_t lsn, int before,
+                         ps_error *err);
+int ps_layer_cursor_next(ps_layer_cursor *cursor, ps_error *err);
+int ps_layer_cursor_previous(ps_layer_cursor *cursor, ps_error *err);
+/* The payload stays until the cursor moves. */
+void ps_layer_cursor_value(const ps_layer_cursor *cursor, ps_layer_value_header *header,
+                           const uint8_t **data);
+
+#endif

@@ -1,0 +1,171 @@
+/* The vectored read: plan by key order, collect chains, then make all pages at once. */
+#include <stdlib.h>
+
+#include "store/snapshot.h"
+
+typedef struct page_read {
+    ps_arena arena;
+    uint32_t *order;
+    ps_chain *chains;
+    ps_redo_request *requests;
+} page_read;
+
+typedef struct keyed {
+    ps_key key;
+    uint32_t index;
+} keyed;
+
+static int
+keyed_compare(const void *a, const void *b)
+{
+    return ps_key_compare(&((const keyed *)a)->key, &((const keyed *)b)->key);
+}
+
+/* A sequential request is in order already. */
+static int
+order_keys(page_read *read, const ps_key *keys, size_t count)
+{
+    int ascending = 1;
+    for (size_t i = 0; i < count; i++) {
+        read->order[i] = (uint32_t)i;
+        if (i > 0 && ps_key_compare(&keys[i - 1], &keys[i]) > 0)
+            ascending = 0;
+    }
+    if (ascending)
+        return PS_OK;
+    keyed *sorted = malloc(count * sizeof *sorted);
+    if (sorted == NULL)
+        return PS_ERR_NOMEM;
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = (keyed){.key = keys[i], .index = (uint32_t)i};
+    qsort(sorted, count, sizeof *sorted, keyed_compare);
+    for (size_t i = 0; i < count; i++)
+        read->order[i] = sorted[i].index;
+    free(sorted);
+    return PS_OK;
+}
+
+static int
+page_fault(int code, const ps_key *key, uint64_t lsn, const char *what, ps_error *err)
+{
+    return ps_fail(err, code, "block %u of %u/%u/%u fork %u (kind %02X) at LSN %X/%X: %s",
+                   ps_key_block(key), ps_key_spc(key), ps_key_db(key), ps_key_rel(key),
+                   ps_key_fork(key), ps_key_kind(key), (unsigned)(lsn >> 32), (unsigned)lsn, what);
+}
+
+/* The page a chain starts from, in `out`; *changes is how many values come on top of it. */
+static int
+lay_base(const ps_chain *chain, const ps_key *key, uint64_t lsn, uint8_t *out, uint32_t *changes,
+         int *zeros, ps_error *err)
+{
+    if (chain->count == 0)
+        return page_fault(PS_ERR_NOT_FOUND, key, lsn, "it has no value", err);
+    if (!chain->complete)
+        return page_fault(PS_ERR_NOT_FOUND, key, lsn, "its history has no beginning", err);
+    const ps_chain_item *oldest = &chain->items[chain->count - 1];
+    if (oldest->kind == PS_VALUE_TOMBSTONE)
+        return page_fault(PS_ERR_NOT_FOUND, key, lsn, "it ceased to exist", err);
+    *zeros = oldest->kind != PS_VALUE_IMAGE;
+    *changes = chain->count;
+    if (oldest->kind == PS_VALUE_IMAGE || oldest->kind == PS_VALUE_ZERO)
+        *changes -= 1;
+    if (*zeros)
+        memset(out, 0, PS_PAGE_SIZE);
+    return PS_OK;
+}
+
+static int
+apply_patches(const ps_chain *chain, uint32_t changes, uint8_t *out)
+{
+    int rc = PS_OK;
+    for (uint32_t i = changes; rc == PS_OK && i > 0; i--)
+        rc = ps_patch_apply(out, chain->items[i - 1].data, chain->items[i - 1].length);
+    return rc;
+}
+
+static int
+has_record(const ps_chain *chain, uint32_t changes)
+{
+    for (uint32_t i = 0; i < changes; i++)
+        if (chain->items[i].kind == PS_VALUE_RECORD)
+            return 1;
+    return 0;
+}
+
+static int
+make_request(page_read *read, const ps_chain *chain, const ps_key *key, uint32_t changes,
+             int zeros, uint8_t *out, ps_redo_request *request, ps_error *err)
+{
+    ps_redo_item *items = ps_arena_take(&read->arena, changes * sizeof *items);
+    if (items == NULL)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a chain of %u values", changes);
+    for (uint32_t i = 0; i < changes; i++) {
+        const ps_chain_item *from = &chain->items[changes - 1 - i];
+        items[i] = (ps_redo_item){.lsn = from->lsn,
+                                  .kind = from->kind,
+                                  .flags = from->flags,
+                                  .length = from->length,
+                                  .data = from->data};
+    }
+    *request = (ps_redo_request){
+        .key = *key, .base = zeros ? NULL : out, .items = items, .count = changes, .out = out};
+    return PS_OK;
+}
+
+static int
+make_pages(page_read *read, const ps_key *keys, size_t count, uint64_t lsn, uint8_t *const *outs,
+           ps_redo_pool *redo, ps_error *err)
+{
+    size_t requests = 0;
+    for (size_t i = 0; i < count; i++) {
+        const ps_chain *chain = &read->chains[i];
+        uint32_t changes = 0;
+        int zeros = 0;
+        int rc = lay_base(chain, &keys[i], lsn, outs[i], &changes, &zeros, err);
+        if (rc < 0)
+            return rc;
+        if (!has_record(chain, changes)) {
+            if (apply_patches(chain, changes, outs[i]) < 0)
+                return page_fault(PS_ERR_CORRUPT, &keys[i], lsn, "a patch leaves the page", err);
+        } else if (redo == NULL) {
+            return page_fault(PS_ERR_REDO, &keys[i], lsn, "it needs redo, and there is none", err);
+        } else {
+            rc = make_request(read, chain, &keys[i], changes, zeros, outs[i],
+                              &read->requests[requests++], err);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    return requests == 0 ? PS_OK : ps_redo_apply(redo, read->requests, requests, err);
+}
+
+static int
+read_all(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_t count,
+         uint64_t lsn, uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
+{
+    read->order = ps_arena_take(&read->arena, count * sizeof *read->order);
+    read->chains = ps_arena_take(&read->arena, count * sizeof *read->chains);
+    read->requests = ps_arena_take(&read->arena, count * sizeof *read->requests);
+    if (read->order == NULL || read->chains == NULL || read->requests == NULL ||
+        order_keys(read, keys, count) < 0)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
+    for (size_t i = 0; i < count; i++)
+        read->chains[i] = (ps_chain){.arena = &read->arena, .page = outs[i]};
+    int rc = ps_snapshot_collect(snapshot, keys, read->order, count, lsn, read->chains, err);
+    return rc < 0 ? rc : make_pages(read, keys, count, lsn, outs, redo, err);
+}
+
+int
+ps_snapshot_read_pages(const ps_snapshot *snapshot, const ps_key *keys, size_t count, uint64_t lsn,
+                       uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
+{
+    page_read read = {0};
+    ps_arena_init(&read.arena);
+    int rc = PS_OK;
+    if (count > UINT32_MAX)
+        rc = ps_fail(err, PS_ERR_INVALID, "a read of %zu blocks", count);
+    else if (count > 0)
+        rc = read_all(&read, snapshot, keys, count, lsn, outs, redo, err);
+    ps_arena_free(&read.arena);
+    return rc;
+}

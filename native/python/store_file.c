@@ -1,0 +1,115 @@
+/* pagestore._native.Layer: an immutable layer file, opened while it is used. */
+#include "store.h"
+
+typedef struct {
+    PyObject_HEAD
+    ps_layer *layer;
+    PyObject *weak;
+} LayerObject;
+
+static PyTypeObject LayerType;
+
+ps_open_layer *ps_open_layer_of(PyObject *object);
+
+int
+ps_source_of(PyObject *object, ps_source *source)
+{
+    source->open = ps_open_layer_of(object);
+    source->file = PyObject_TypeCheck(object, &LayerType) ? ((LayerObject *)object)->layer : NULL;
+    if (source->open != NULL || source->file != NULL)
+        return 0;
+    PyErr_SetString(PyExc_TypeError, "an OpenLayer or a Layer is needed");
+    return -1;
+}
+
+static PyObject *
+layer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *path, *known;
+    Py_buffer tenant, timeline;
+    unsigned long long number;
+    static char *names[] = {"path", "tenant", "timeline", "number", "summary", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*KO:Layer", names, PyUnicode_FSConverter,
+                                     &path, &tenant, &timeline, &number, &known))
+        return NULL;
+    ps_layer_id id;
+    ps_layer_summary summary;
+    ps_error err = {0};
+    LayerObject *self = NULL;
+    if (ps_layer_id_read(&tenant, &timeline, number, &id) == 0 &&
+        ps_summary_read(known, &summary) == 0)
+        self = (LayerObject *)type->tp_alloc(type, 0);
+    if (self != NULL) {
+        int rc = ps_layer_make(&self->layer, PyBytes_AS_STRING(path), &id, &summary, &err);
+        if (rc < 0) {
+            Py_CLEAR(self);
+            ps_raise(rc, &err);
+        }
+    }
+    Py_DECREF(path);
+    PyBuffer_Release(&tenant);
+    PyBuffer_Release(&timeline);
+    return (PyObject *)self;
+}
+
+static void
+layer_dealloc(LayerObject *self)
+{
+    if (self->weak != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    ps_layer_free(self->layer);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *
+layer_verify(LayerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_layer_verify(self->layer, &err);
+    Py_END_ALLOW_THREADS
+    if (rc < 0)
+        return ps_raise(rc, &err);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+layer_summary(LayerObject *self, void *Py_UNUSED(closure))
+{
+    return ps_summary_make(ps_layer_known(self->layer));
+}
+
+static PyObject *
+layer_path(LayerObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_DecodeFSDefault(ps_layer_path(self->layer));
+}
+
+static PyMethodDef layer_methods[] = {
+    {"verify", (PyCFunction)layer_verify, METH_NOARGS, "Reads and checks every byte."},
+    {NULL, NULL, 0, NULL}};
+
+static PyGetSetDef layer_getset[] = {
+    {"path", (getter)layer_path, NULL, NULL, NULL},
+    {"summary", (getter)layer_summary, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static PyTypeObject LayerType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "pagestore._native.Layer",
+    .tp_doc = "Layer(path, tenant, timeline, number, summary). See native/core/layer/file.h.",
+    .tp_basicsize = sizeof(LayerObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = layer_new,
+    .tp_dealloc = (destructor)layer_dealloc,
+    .tp_methods = layer_methods,
+    .tp_getset = layer_getset,
+    .tp_weaklistoffset = offsetof(LayerObject, weak),
+};
+
+int
+ps_add_layer_file(PyObject *module)
+{
+    return PyModule_AddType(module, &LayerType);
+}

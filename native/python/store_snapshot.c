@@ -1,0 +1,411 @@
+/* pagestore._native.Snapshot: an immutable view of a timeline's layers. */
+#include "redo.h"
+#include "store.h"
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *owners; /* a tuple that keeps the layers alive */
+    ps_source *sources;
+    ps_snapshot snapshot;
+    ps_meta_source meta;
+} SnapshotObject;
+
+static PyTypeObject SnapshotType;
+
+static int
+read_sources(SnapshotObject *self)
+{
+    Py_ssize_t count = PyTuple_GET_SIZE(self->owners);
+    self->sources = PyMem_Calloc(count > 0 ? (size_t)count : 1, sizeof *self->sources);
+    if (self->sources == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *layer;
+        unsigned long long max_lsn;
+        PyObject *pair = PyTuple_GET_ITEM(self->owners, i);
+        if (!PyTuple_Check(pair)) {
+            PyErr_SetString(PyExc_TypeError, "a source is a pair (layer, max_lsn)");
+            return -1;
+        }
+        if (!PyArg_ParseTuple(pair, "OK", &layer, &max_lsn) ||
+            ps_source_of(layer, &self->sources[i]) < 0)
+            return -1;
+        self->sources[i].max_lsn = max_lsn;
+    }
+    self->snapshot = (ps_snapshot){.sources = self->sources, .count = (size_t)count};
+    self->meta = ps_snapshot_meta_source(&self->snapshot);
+    return 0;
+}
+
+static PyObject *
+snapshot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *sources;
+    static char *names[] = {"sources", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Snapshot", names, &sources))
+        return NULL;
+    SnapshotObject *self = (SnapshotObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->owners = PySequence_Tuple(sources);
+    if (self->owners == NULL || read_sources(self) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+snapshot_dealloc(SnapshotObject *self)
+{
+    PyMem_Free(self->sources);
+    Py_XDECREF(self->owners);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static void
+capsule_release(PyObject *capsule)
+{
+    Py_XDECREF((PyObject *)PyCapsule_GetContext(capsule));
+}
+
+static PyObject *
+snapshot_meta_source(SnapshotObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *capsule = PyCapsule_New(&self->meta, "pagestore.meta_source", capsule_release);
+    if (capsule != NULL)
+        PyCapsule_SetContext(capsule, Py_NewRef(self));
+    return capsule;
+}
+
+static int
+key_from(PyObject *object, void *to)
+{
+    char *bytes;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
+        return 0;
+    if (length != PS_KEY_LEN) {
+        PyErr_SetString(PyExc_ValueError, "a key has 18 bytes");
+        return 0;
+    }
+    memcpy(((ps_key *)to)->b, bytes, PS_KEY_LEN);
+    return 1;
+}
+
+static PyObject *
+snapshot_get(SnapshotObject *self, PyObject *args)
+{
+    ps_key key;
+    unsigned long long lsn;
+    if (!PyArg_ParseTuple(args, "O&K", key_from, &key, &lsn))
+        return NULL;
+    ps_arena arena;
+    ps_arena_init(&arena);
+    const uint8_t *data = NULL;
+    uint32_t length = 0;
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_get(&self->snapshot, &key, lsn, &arena, &data, &length, &err);
+    Py_END_ALLOW_THREADS
+    PyObject *result;
+    if (rc == PS_OK)
+        result = PyBytes_FromStringAndSize((const char *)data, length);
+    else
+        result = rc == PS_ERR_NOT_FOUND ? Py_NewRef(Py_None) : ps_raise(rc, &err);
+    ps_arena_free(&arena);
+    return result;
+}
+
+typedef struct found {
+    ps_key key;
+    const uint8_t *value;
+    size_t length;
+} found;
+
+typedef struct gathering {
+    ps_arena arena;
+    found *items;
+    size_t count;
+    size_t capacity;
+    size_t limit;
+    int keys_only;
+    int failed;
+} gathering;
+
+static int
+gather(void *arg, const ps_key *key, const uint8_t *value, size_t length)
+{
+    gathering *all = arg;
+    if (all->count == all->capacity) {
+        size_t capacity = all->capacity == 0 ? 64 : all->capacity * 2;
+        found *items = PyMem_RawRealloc(all->items, capacity * sizeof *items);
+        if (items == NULL)
+            return all->failed = 1;
+        all->items = items;
+        all->capacity = capacity;
+    }
+    const uint8_t *copy = NULL;
+    if (!all->keys_only && (copy = ps_arena_copy(&all->arena, value, length)) == NULL)
+        return all->failed = 1;
+    all->items[all->count++] = (found){.key = *key, .value = copy, .length = length};
+    return all->count == all->limit;
+}
+
+static PyObject *
+gathered_list(const gathering *all)
+{
+    PyObject *list = PyList_New((Py_ssize_t)all->count);
+    for (size_t i = 0; list != NULL && i < all->count; i++) {
+        const found *item = &all->items[i];
+        PyObject *made =
+            all->keys_only
+                ? PyBytes_FromStringAndSize((const char *)item->key.b, PS_KEY_LEN)
+                : Py_BuildValue("(y#y#)", item->key.b, (Py_ssize_t)PS_KEY_LEN, item->value,
+                                (Py_ssize_t)item->length);
+        if (made == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, made);
+    }
+    return list;
+}
+
+static PyObject *
+snapshot_walk(SnapshotObject *self, PyObject *args, PyObject *kwargs, int keys_only)
+{
+    ps_key low, high;
+    unsigned long long lsn;
+    Py_ssize_t limit = PY_SSIZE_T_MAX;
+    static char *names[] = {"low", "high", "lsn", "limit", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&K|$n", names, key_from, &low, key_from,
+                                     &high, &lsn, &limit))
+        return NULL;
+    if (limit <= 0)
+        return PyList_New(0);
+    gathering all = {.limit = (size_t)limit, .keys_only = keys_only};
+    ps_arena_init(&all.arena);
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_scan(&self->snapshot, &low, &high, lsn, gather, &all, &err);
+    Py_END_ALLOW_THREADS
+    PyObject *result;
+    if (all.failed)
+        result = PyErr_NoMemory();
+    else
+        result = rc < 0 ? ps_raise(rc, &err) : gathered_list(&all);
+    PyMem_RawFree(all.items);
+    ps_arena_free(&all.arena);
+    return result;
+}
+
+static PyObject *
+snapshot_scan(SnapshotObject *self, PyObject *args, PyObject *kwargs)
+{
+    return snapshot_walk(self, args, kwargs, 0);
+}
+
+static PyObject *
+snapshot_scan_keys(SnapshotObject *self, PyObject *args, PyObject *kwargs)
+{
+    return snapshot_walk(self, args, kwargs, 1);
+}
+
+static PyObject *
+snapshot_last_before(SnapshotObject *self, PyObject *args)
+{
+    ps_key low, high, key;
+    unsigned long long lsn;
+    if (!PyArg_ParseTuple(args, "O&O&K", key_from, &low, key_from, &high, &lsn))
+        return NULL;
+    ps_arena arena;
+    ps_arena_init(&arena);
+    const uint8_t *data = NULL;
+    uint32_t length = 0;
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_last(&self->snapshot, &low, &high, lsn, &key, &err);
+    if (rc == PS_OK)
+        rc = ps_snapshot_get(&self->snapshot, &key, lsn, &arena, &data, &length, &err);
+    Py_END_ALLOW_THREADS
+    PyObject *result;
+    if (rc == PS_OK)
+        result = Py_BuildValue("(y#y#)", key.b, (Py_ssize_t)PS_KEY_LEN, data, (Py_ssize_t)length);
+    else
+        result = rc == PS_ERR_NOT_FOUND ? Py_NewRef(Py_None) : ps_raise(rc, &err);
+    ps_arena_free(&arena);
+    return result;
+}
+
+static PyObject *
+snapshot_chain(SnapshotObject *self, PyObject *args)
+{
+    ps_key key;
+    unsigned long long lsn;
+    if (!PyArg_ParseTuple(args, "O&K", key_from, &key, &lsn))
+        return NULL;
+    ps_arena arena;
+    ps_arena_init(&arena);
+    ps_chain chain = {.arena = &arena};
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_collect(&self->snapshot, &key, &(uint32_t){0}, 1, lsn, &chain, &err);
+    Py_END_ALLOW_THREADS
+    PyObject *list = rc < 0 ? ps_raise(rc, &err) : PyList_New(chain.count);
+    for (uint32_t i = 0; list != NULL && i < chain.count; i++) {
+        const ps_chain_item *item = &chain.items[i];
+        PyObject *made =
+            Py_BuildValue("(KBBy#)", (unsigned long long)item->lsn, item->kind, item->flags,
+                          item->data, (Py_ssize_t)item->length);
+        if (made == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, made);
+    }
+    ps_arena_free(&arena);
+    return list;
+}
+
+/* None is "no pool"; -1 with an exception set when it is neither that nor a pool. */
+static int
+pool_from(PyObject *object, ps_redo_pool **pool)
+{
+    *pool = NULL;
+    if (object == Py_None)
+        return 0;
+    *pool = ps_redo_pool_of(object);
+    return *pool == NULL ? -1 : 0;
+}
+
+static int
+read_pages(const SnapshotObject *self, const Py_buffer *keys, uint64_t lsn, ps_redo_pool *redo,
+           uint8_t *out, ps_error *err)
+{
+    size_t count = (size_t)keys->len / PS_KEY_LEN;
+    uint8_t **outs = PyMem_RawMalloc((count + 1) * sizeof *outs);
+    if (outs == NULL)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
+    for (size_t i = 0; i < count; i++)
+        outs[i] = out + i * PS_PAGE_SIZE;
+    int rc = ps_snapshot_read_pages(&self->snapshot, keys->buf, count, lsn, outs, redo, err);
+    PyMem_RawFree(outs);
+    return rc;
+}
+
+static PyObject *
+snapshot_read_pages(SnapshotObject *self, PyObject *args)
+{
+    Py_buffer keys;
+    unsigned long long lsn;
+    PyObject *pool_object = Py_None, *pages = NULL;
+    ps_redo_pool *redo;
+    if (!PyArg_ParseTuple(args, "y*K|O", &keys, &lsn, &pool_object))
+        return NULL;
+    if (keys.len % PS_KEY_LEN != 0 || keys.len / PS_KEY_LEN > UINT32_MAX)
+        PyErr_SetString(PyExc_ValueError, "keys have 18 bytes each");
+    else if (pool_from(pool_object, &redo) == 0)
+        pages = PyBytes_FromStringAndSize(NULL, keys.len / PS_KEY_LEN * (Py_ssize_t)PS_PAGE_SIZE);
+    if (pages != NULL) {
+        ps_error err = {0};
+        int rc;
+        Py_BEGIN_ALLOW_THREADS
+        rc = read_pages(self, &keys, lsn, redo, (uint8_t *)PyBytes_AS_STRING(pages), &err);
+        Py_END_ALLOW_THREADS
+        if (rc < 0) {
+            Py_CLEAR(pages);
+            ps_raise(rc, &err);
+        }
+    }
+    PyBuffer_Release(&keys);
+    return pages;
+}
+
+static PyObject *
+status_response(uint64_t request_id, const ps_pages_status *status)
+{
+    uint8_t out[PS_PAGES_STATUS_BYTES];
+    size_t length = ps_pages_status_encode(request_id, status, out);
+    return PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)length);
+}
+
+static PyObject *
+serve(SnapshotObject *self, const Py_buffer *bytes, uint64_t lsn, ps_redo_pool *redo)
+{
+    ps_pages_request request;
+    ps_pages_status status = {.code = 3, .reason = "MALFORMED_REQUEST"};
+    ps_error err = {0};
+    if (ps_pages_request_parse(bytes->buf, (size_t)bytes->len, &request, &err) < 0) {
+        memcpy(status.message, err.text, sizeof status.message);
+        return status_response(request.request_id, &status);
+    }
+    if (ps_pages_request_check(&request, &status) != 0)
+        return status_response(request.request_id, &status);
+    PyObject *response =
+        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ps_pages_response_bytes(&request));
+    if (response == NULL)
+        return NULL;
+    uint32_t code;
+    Py_BEGIN_ALLOW_THREADS
+    code = ps_pages_serve(&self->snapshot, &request, lsn, redo,
+                          (uint8_t *)PyBytes_AS_STRING(response), &status);
+    Py_END_ALLOW_THREADS
+    if (code == 0)
+        return response;
+    Py_DECREF(response);
+    return status_response(request.request_id, &status);
+}
+
+static PyObject *
+snapshot_serve_pages(SnapshotObject *self, PyObject *args)
+{
+    Py_buffer bytes;
+    unsigned long long lsn;
+    PyObject *pool_object = Py_None;
+    ps_redo_pool *redo;
+    if (!PyArg_ParseTuple(args, "y*K|O", &bytes, &lsn, &pool_object))
+        return NULL;
+    PyObject *response = pool_from(pool_object, &redo) == 0 ? serve(self, &bytes, lsn, redo) : NULL;
+    PyBuffer_Release(&bytes);
+    return response;
+}
+
+static PyMethodDef snapshot_methods[] = {
+    {"meta_source", (PyCFunction)snapshot_meta_source, METH_NOARGS,
+     "A capsule around a ps_meta_source; it keeps the snapshot alive."},
+    {"get", (PyCFunction)snapshot_get, METH_VARARGS, "get(key, lsn) -> bytes | None"},
+    {"scan", (PyCFunction)(void (*)(void))snapshot_scan, METH_VARARGS | METH_KEYWORDS,
+     "scan(low, high, lsn, *, limit) -> [(key, value)] of the keys that exist, ascending"},
+    {"scan_keys", (PyCFunction)(void (*)(void))snapshot_scan_keys, METH_VARARGS | METH_KEYWORDS,
+     "scan_keys(low, high, lsn, *, limit) -> [key]"},
+    {"last_before", (PyCFunction)snapshot_last_before, METH_VARARGS,
+     "last_before(low, high, lsn) -> (key, value) | None: the greatest key that exists"},
+    {"chain", (PyCFunction)snapshot_chain, METH_VARARGS,
+     "chain(key, lsn) -> [(lsn, kind, flags, payload)], newest first"},
+    {"read_pages", (PyCFunction)snapshot_read_pages, METH_VARARGS,
+     "read_pages(keys, lsn, redo=None) -> the pages of n * 18 bytes of keys"},
+    {"serve_pages", (PyCFunction)snapshot_serve_pages, METH_VARARGS,
+     "serve_pages(request, lsn, redo=None): GetPagesRequest to GetPagesResponse"},
+    {NULL, NULL, 0, NULL}};
+
+static PyTypeObject SnapshotType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "pagestore._native.Snapshot",
+    .tp_doc = "Snapshot([(layer, max_lsn), ...]), newest first. See native/core/store/snapshot.h.",
+    .tp_basicsize = sizeof(SnapshotObject),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = snapshot_new,
+    .tp_dealloc = (destructor)snapshot_dealloc,
+    .tp_methods = snapshot_methods,
+};
+
+int
+ps_add_snapshot(PyObject *module)
+{
+    return PyModule_AddType(module, &SnapshotType);
+}
