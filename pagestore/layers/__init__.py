@@ -1,0 +1,1 @@
+"""Layers: files and memory that hold values by key and LSN. The work is native."""

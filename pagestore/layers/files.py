@@ -1,0 +1,97 @@
+"""The steps by which a layer file becomes durable, each of which a crash may cut off.
+
+Write ``<name>.tmp`` and sync it, rename it, sync the directory; only then may the catalog name
+it. The steps are methods of one small object so that tests can stop the world at each.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pagestore._native import LayerSummary
+from pagestore.errors import ResourceExhausted, Unavailable
+from pagestore.layers.native import FULL_HINT, LayerKind, store_errors
+
+T = TypeVar("T")
+
+SUFFIXES = {LayerKind.DELTA: "delta", LayerKind.IMAGE: "image"}
+
+
+def layer_name(number: int, kind: int) -> str:
+    return f"{number:012x}.{SUFFIXES[LayerKind(kind)]}"
+
+
+def temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceExhausted("STORE_FULL", str(error), FULL_HINT) from error
+        raise Unavailable("IO_ERROR", str(error)) from error
+
+
+class Files:
+    """The real steps."""
+
+    def write(self, path: Path, writer: Callable[[], LayerSummary]) -> LayerSummary:
+        """``writer`` makes the file at ``path``, synced, or leaves nothing."""
+        with store_errors():
+            return writer()
+
+    def rename(self, source: Path, target: Path) -> None:
+        with _os_errors():
+            source.rename(target)
+
+    def sync_directory(self, path: Path) -> None:
+        with _os_errors():
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def make_directory(self, path: Path) -> None:
+        """With its parents; each new name is synced."""
+        if path.is_dir():
+            return
+        self.make_directory(path.parent)
+        with _os_errors():
+            path.mkdir(exist_ok=True)
+        self.sync_directory(path.parent)
+
+    def remove(self, path: Path) -> None:
+        with _os_errors():
+            path.unlink(missing_ok=True)
+
+    def commit(self, transaction: Callable[[], T]) -> T:
+        """Runs a catalog transaction."""
+        return transaction()
+
+    def install(self, path: Path, writer: Callable[[Path], LayerSummary]) -> LayerSummary:
+        """Makes a layer file at ``path``, durable under its name. Leaves nothing on failure."""
+        work = temporary(path)
+        self.make_directory(path.parent)
+        try:
+            self.remove(work)
+            summary = self.write(work, lambda: writer(work))
+            self.publish(path)
+        except Exception:
+            work.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            raise
+        return summary
+
+    def publish(self, path: Path) -> None:
+        """Gives a written and synced temporary file its name."""
+        self.rename(temporary(path), path)
+        self.sync_directory(path.parent)

@@ -1,0 +1,414 @@
+"""All timelines of one page server: made, branched, found, deleted.
+
+``root/catalog.lmdb`` says what there is; ``root/<tenant>/<timeline>/`` holds a timeline's layer
+files, and exists only once it has one. A branch is one catalog transaction, whatever the size
+of its parent. Timelines are loaded when asked for; of those that hold nothing in memory only
+the recently used stay loaded.
+
+Deleting a timeline that has children hides it: it cannot be found or written any more, its
+layers stay as long as a child reads through them, and go with the last one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from pagestore._native import Layer
+from pagestore.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    OutOfRange,
+    PagestoreError,
+    Unavailable,
+)
+from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
+from pagestore.layers.files import Files, layer_name
+from pagestore.timeline.catalog import Catalog, CatalogWriter
+from pagestore.timeline.records import TimelineRecord
+from pagestore.timeline.rootimport import RootImport
+from pagestore.timeline.store import Store
+from pagestore.timeline.timeline import Timeline, physical_bytes
+
+Key = tuple[TenantId, TimelineId]
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineSummary:
+    """What `list` says of a timeline, with the names that Timeline has."""
+
+    tenant_id: TenantId
+    timeline_id: TimelineId
+    parent: TimelineId | None
+    branch_lsn: Lsn
+    last_record_lsn: Lsn
+    prev_record_lsn: Lsn
+    disk_consistent_lsn: Lsn
+    physical_bytes: int
+    layer_count: int
+    created: int
+
+
+Summaries = list[TimelineSummary]
+
+
+class Repository:
+    """Thread-safe. Methods block on files; call them beside the event loop."""
+
+    def __init__(self, store: Store, lock_file: int, max_idle: int) -> None:
+        self._store = store
+        self._lock_file = lock_file
+        self._max_idle = max_idle
+        self._loaded: weakref.WeakValueDictionary[Key, Timeline] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[Key, Timeline] = OrderedDict()
+        self._importing: set[Key] = set()
+        self._changing = threading.RLock()  # which timelines there are
+
+    @classmethod
+    def open(
+        cls,
+        root: Path | str,
+        *,
+        open_layer_bytes: int = 64 << 20,
+        max_idle: int = 256,
+        files: Files | None = None,
+    ) -> Self:
+        """Opens or begins a store; removes the files that the catalog does not name.
+
+        Raises:
+            FailedPrecondition: STORE_IN_USE, CATALOG_VERSION. DataLoss: CATALOG_CORRUPT.
+        """
+        root = Path(root)
+        root.mkdir(parents=True, exist_ok=True)
+        lock_file = _lock(root)
+        try:
+            catalog = Catalog(root / "catalog.lmdb")
+            try:
+                _remove_unnamed(root, catalog)
+            except BaseException:
+                catalog.close()
+                raise
+        except BaseException:
+            os.close(lock_file)
+            raise
+        return cls(Store(root, catalog, files or Files(), open_layer_bytes), lock_file, max_idle)
+
+    def close(self) -> None:
+        """Closes as a crash would: what is not flushed is gone, and is ingested again."""
+        with self._changing:
+            self._recent.clear()
+            self._loaded.clear()
+            self._store.catalog.close()
+            if self._lock_file >= 0:
+                os.close(self._lock_file)
+                self._lock_file = -1
+
+    def get(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
+        """Raises NotFound TIMELINE_NOT_FOUND."""
+        key = tenant, timeline
+        found = self._recent.get(key)
+        if found is None or found._gone:
+            with self._changing:
+                found = self._load(key)
+                if found is None or found._gone:
+                    raise NotFound(
+                        "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
+                    )
+                self._recent[key] = found
+                while len(self._recent) > self._max_idle:
+                    self._recent.popitem(last=False)
+        return found
+
+    def _load(self, key: Key) -> Timeline | None:
+        """The one object of a timeline, hidden or not, with its ancestors."""
+        missing: list[tuple[Key, TimelineRecord]] = []
+        found: Timeline | None = None
+        next_key: Key | None = key
+        while next_key is not None:
+            found = self._loaded.get(next_key)
+            if found is not None:
+                break
+            record = self._store.catalog.timeline(*next_key)
+            if record is None:
+                if not missing:
+                    return None
+                raise PagestoreError(
+                    "ANCESTOR_MISSING", f"Timeline {next_key[1]} is gone, but has children."
+                )
+            missing.append((next_key, record))
+            next_key = None if record.parent is None else (key[0], record.parent)
+        for missing_key, record in reversed(missing):
+            found = Timeline(self._store, *missing_key, record, found)
+            self._loaded[missing_key] = found
+        return found
+
+    def list(self, tenant: TenantId) -> Summaries:
+        """Without loading any."""
+        summaries = []
+        for _, timeline, record in self._store.catalog.timelines(tenant):
+            if record.deleted:
+                continue
+            loaded = self._loaded.get((tenant, timeline))
+            summaries.append(
+                TimelineSummary(
+                    tenant,
+                    timeline,
+                    record.parent,
+                    record.branch_lsn,
+                    loaded.last_record_lsn if loaded else record.disk_consistent_lsn,
+                    loaded.prev_record_lsn if loaded else record.prev_record_lsn,
+                    record.disk_consistent_lsn,
+                    physical_bytes(record),
+                    record.layer_count,
+                    record.created,
+                )
+            )
+        return summaries
+
+    def create_root(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int, prev_record_lsn: int
+    ) -> RootImport:
+        """A builder; the timeline exists once it is committed.
+
+        Raises:
+            AlreadyExists: TIMELINE_EXISTS, or its import is under way.
+        """
+        key = tenant, timeline
+        if lsn <= 0:
+            raise InvalidInput("INVALID_LSN", f"A timeline cannot begin at LSN {lsn}.")
+        with self._changing:
+            if key in self._importing or self._store.catalog.timeline(*key) is not None:
+                raise AlreadyExists("TIMELINE_EXISTS", f"Timeline {timeline} exists already.")
+            self._importing.add(key)
+
+        def done(record: TimelineRecord | None) -> Timeline | None:
+            with self._changing:
+                self._importing.discard(key)
+            return self.get(*key) if record is not None else None
+
+        return RootImport(self._store, tenant, timeline, Lsn(lsn), Lsn(prev_record_lsn), done)
+
+    def branch(
+        self,
+        tenant: TenantId,
+        parent: TimelineId,
+        child: TimelineId,
+        branch_lsn: int,
+        prev_record_lsn: int = 0,
+    ) -> Timeline:
+        """Makes a timeline that reads its parent up to ``branch_lsn``. One transaction.
+
+        The same arguments again give the same timeline.
+
+        Raises:
+            NotFound: TIMELINE_NOT_FOUND: the parent. AlreadyExists: TIMELINE_EXISTS.
+            OutOfRange: LSN_NOT_REACHED, LSN_TOO_OLD.
+        """
+        with self._changing:
+            existing = self._store.catalog.timeline(tenant, child)
+            if existing is not None or (tenant, child) in self._importing:
+                return self._same_branch(tenant, parent, child, branch_lsn, existing)
+            source = self.get(tenant, parent)
+            _check_branch_lsn(source, branch_lsn)
+            record = TimelineRecord(
+                parent=parent,
+                branch_lsn=Lsn(branch_lsn),
+                disk_consistent_lsn=Lsn(branch_lsn),
+                prev_record_lsn=Lsn(prev_record_lsn),
+                created=time.time_ns() // 1000,
+            )
+            self._store.commit(lambda txn: txn.put_branch(tenant, parent, child, record))
+            return self.get(tenant, child)
+
+    def _same_branch(
+        self,
+        tenant: TenantId,
+        parent: TimelineId,
+        child: TimelineId,
+        branch_lsn: int,
+        existing: TimelineRecord | None,
+    ) -> Timeline:
+        same = (
+            existing is not None
+            and not existing.deleted
+            and existing.parent == parent
+            and existing.branch_lsn == branch_lsn
+        )
+        if not same:
+            raise AlreadyExists(
+                "TIMELINE_EXISTS",
+                f"Timeline {child} exists already, with another parent or branch LSN.",
+            )
+        return self.get(tenant, child)
+
+    def delete(self, tenant: TenantId, timeline: TimelineId) -> None:
+        """Deletes a timeline; with children it is hidden until the last of them goes.
+
+        Raises:
+            NotFound: TIMELINE_NOT_FOUND.
+            Unavailable: ANCESTOR_BEHIND: children need WAL of it that is not ingested again
+                yet. ResourceExhausted: STORE_FULL: and what they need cannot be flushed.
+        """
+        with self._changing:
+            found = self.get(tenant, timeline)
+            self._flush_for_children(found)
+            layers = found.retire()
+            try:
+                removed = self._store.commit(lambda txn: _remove(txn, tenant, timeline))
+            except BaseException:
+                # Nothing was removed: forget the retired object, so that the next get reads
+                # the timeline as it is on disk.
+                self._recent.pop((tenant, timeline), None)
+                self._loaded.pop((tenant, timeline), None)
+                raise
+            self._recent.pop((tenant, timeline), None)
+            for gone in removed:
+                ancestor = self._loaded.pop((tenant, gone), None)
+                if gone != timeline:
+                    layers = ancestor.retire() if ancestor is not None else []
+                self._remove_files(tenant, gone, layers)
+                del layers
+
+    def _flush_for_children(self, timeline: Timeline) -> None:
+        children = self._store.catalog.children(timeline.tenant_id, timeline.timeline_id)
+        needed = [
+            record.branch_lsn
+            for child in children
+            if (record := self._store.catalog.timeline(timeline.tenant_id, child)) is not None
+        ]
+        if not needed or timeline.disk_consistent_lsn >= max(needed):
+            return
+        if timeline.last_record_lsn < max(needed):
+            raise Unavailable(
+                "ANCESTOR_BEHIND",
+                f"Timeline {timeline.timeline_id} has a branch at {format_lsn(max(needed))} but "
+                f"is ingested only up to {format_lsn(timeline.last_record_lsn)}.",
+                "Try again when the page server has caught up with the WAL service.",
+            )
+        timeline.freeze()
+        timeline.flush()
+
+    def _remove_files(
+        self, tenant: TenantId, timeline: TimelineId, layers: Sequence[Layer]
+    ) -> None:
+        """Each file goes when the last snapshot that reads it does."""
+        directory = self._store.root / str(tenant) / str(timeline)
+        if not directory.is_dir():
+            return
+        used = set()
+        for layer in layers:
+            path = Path(layer.path)
+            used.add(path)
+            weakref.finalize(layer, _unlink, path)
+        for path in directory.iterdir():
+            if path not in used:
+                path.unlink(missing_ok=True)
+        _remove_if_empty(directory)
+
+    def pressure(self) -> Timeline | None:
+        """Whom to freeze and flush next, while open layers exceed their bound; else None."""
+        return self._store.pressure()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of all open and frozen layers."""
+        return self._store.memory_bytes
+
+    def in_memory(self) -> Sequence[Timeline]:
+        """The timelines that hold something in memory, the largest first."""
+        return self._store.in_memory()
+
+
+def _lock(root: Path) -> int:
+    """Held as long as the store is open; goes with the process."""
+    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise FailedPrecondition(
+            "STORE_IN_USE", f"{root} is in use by another page server.", "Stop that one first."
+        ) from error
+    return descriptor
+
+
+def _check_branch_lsn(source: Timeline, branch_lsn: int) -> None:
+    where = f"Timeline {source.timeline_id}"
+    if branch_lsn > source.last_record_lsn:
+        raise OutOfRange(
+            "LSN_NOT_REACHED",
+            f"{where} is ingested up to {format_lsn(source.last_record_lsn)}, not to "
+            f"{format_lsn(branch_lsn)}.",
+            "Wait until it is.",
+        )
+    if branch_lsn < source.earliest_lsn:
+        raise OutOfRange(
+            "LSN_TOO_OLD",
+            f"{where} has no history before {format_lsn(source.earliest_lsn)}; "
+            f"{format_lsn(branch_lsn)} is older.",
+        )
+
+
+def _remove(txn: CatalogWriter, tenant: TenantId, timeline: TimelineId) -> list[TimelineId]:
+    """Hides or removes a timeline; which ones are gone altogether, hidden ancestors too."""
+    removed: list[TimelineId] = []
+    record = txn.timeline(tenant, timeline)
+    while record is not None:
+        if txn.has_children(tenant, timeline):
+            if not removed:
+                txn.put_timeline(tenant, timeline, replace(record, deleted=True))
+            break
+        txn.remove_timeline(tenant, timeline)
+        removed.append(timeline)
+        if record.parent is None:
+            break
+        timeline = record.parent
+        record = txn.timeline(tenant, timeline)
+        if record is not None and not record.deleted:
+            break
+    return removed
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _remove_if_empty(path.parent)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    for path in (directory, directory.parent):
+        try:
+            path.rmdir()
+        except OSError:
+            return
+
+
+def _remove_unnamed(root: Path, catalog: Catalog) -> None:
+    """Deletes what a crash left: files that no catalog entry names."""
+    for directory in sorted(root.glob("*/*")):
+        if not directory.is_dir():
+            continue
+        try:
+            tenant, timeline = (
+                TenantId.parse(directory.parent.name),
+                TimelineId.parse(directory.name),
+            )
+        except InvalidInput:
+            continue  # not ours
+        named = {
+            layer_name(number, summary.kind) for number, summary in catalog.layers(tenant, timeline)
+        }
+        for path in directory.iterdir():
+            if path.name not in named:
+                path.unlink()
+        if not named:
+            _remove_if_empty(directory)

@@ -1,0 +1,54 @@
+"""What all timelines of a page server share: the catalog, file steps, and the memory bound."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pagestore.layers.files import Files
+from pagestore.timeline.catalog import Catalog, CatalogWriter
+
+if TYPE_CHECKING:
+    from pagestore.timeline.timeline import Timeline
+
+T = TypeVar("T")
+
+
+class Store:
+    def __init__(self, root: Path, catalog: Catalog, files: Files, open_layer_bytes: int) -> None:
+        self.root = root
+        self.catalog = catalog
+        self.files = files
+        self.structure = threading.RLock()
+        self._open_layer_bytes = open_layer_bytes
+        self._counting = threading.Lock()
+        self._in_memory: dict[Timeline, int] = {}  # strong: what is not on disk must stay
+        self._total = 0
+
+    def commit(self, change: Callable[[CatalogWriter], T]) -> T:
+        return self.files.commit(lambda: self.catalog.update(change))
+
+    def account(self, timeline: Timeline) -> None:
+        """Notes how much memory a timeline holds now."""
+        held = timeline.memory_bytes
+        with self._counting:
+            self._total += held - self._in_memory.pop(timeline, 0)
+            if held > 0 or timeline.is_dirty:
+                self._in_memory[timeline] = held
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._total
+
+    def in_memory(self) -> list[Timeline]:
+        """The timelines that hold something in memory, the largest first."""
+        with self._counting:
+            return sorted(self._in_memory, key=lambda t: self._in_memory[t], reverse=True)
+
+    def pressure(self) -> Timeline | None:
+        """Whom to freeze and flush, while the open layers exceed their bound together."""
+        if self._total <= self._open_layer_bytes:
+            return None
+        return next((timeline for timeline in self.in_memory() if timeline.can_shrink), None)
