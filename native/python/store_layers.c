@@ -246,7 +246,8 @@ writer_nbytes(WriterObject *self, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef writer_methods[] = {
-    {"put", (PyCFunction)writer_put, METH_VARARGS, "put(batch, start=0) -> the index behind the last value taken"},
+    {"put", (PyCFunction)writer_put, METH_VARARGS,
+     "put(batch, start=0) -> the index behind the last value taken"},
     {"finish", (PyCFunction)writer_finish, METH_NOARGS, "Syncs the file and says what it holds."},
     {"abort", (PyCFunction)writer_abort, METH_NOARGS, "Removes the file."},
     {NULL, NULL, 0, NULL}};

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from pagestore._native import LayerSummary, crc32c
 from pagestore.errors import DataLoss
@@ -60,7 +60,7 @@ def corrupt(where: str, what: str) -> DataLoss:
     )
 
 
-def unpack(layout: struct.Struct, key: bytes, value: bytes, where: str) -> tuple[object, ...]:
+def unpack(layout: struct.Struct, key: bytes, value: bytes, where: str) -> tuple[Any, ...]:
     body = unseal(key, value, where)
     if len(body) != layout.size:
         raise corrupt(where, f"entry {key.hex()} has {len(body)} bytes, not {layout.size}")
@@ -73,8 +73,7 @@ def pack_format() -> bytes:
 
 def unpack_format(value: bytes, where: str) -> int:
     (version,) = unpack(_FORMAT, FORMAT_KEY, value, where)
-    assert isinstance(version, int)
-    return version
+    return int(version)
 
 
 def pack_generation(transaction: int) -> bytes:
@@ -83,8 +82,7 @@ def pack_generation(transaction: int) -> bytes:
 
 def unpack_generation(value: bytes, where: str) -> int:
     (transaction,) = unpack(_GENERATION, GENERATION_KEY, value, where)
-    assert isinstance(transaction, int)
-    return transaction
+    return int(transaction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +115,8 @@ class TimelineRecord:
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes, where: str) -> Self:
-        fields = unpack(_TIMELINE, key, value, where)
-        deleted, parent, branch, disk, prev, created, size, count, number = fields
-        assert isinstance(parent, bytes)
-        return cls(
-            None if parent == _NONE else TimelineId(parent),
-            branch, disk, prev, created, size, count, number, bool(deleted),  # type: ignore[arg-type]
-        )  # fmt: skip
+        deleted, parent, *rest = unpack(_TIMELINE, key, value, where)
+        return cls(None if parent == _NONE else TimelineId(parent), *rest, bool(deleted))
 
     def with_layer(self, number: int, size: int) -> Self:
         return replace(
