@@ -91,7 +91,6 @@ class WalIngestor:
         checks: Batch | None = None,
     ) -> Step: ...
 
-# --- store.c
 # --- store.c, store_layers.c, store_file.c, store_snapshot.c
 
 class LayerSummary(tuple[int, bytes, bytes, int, int, int, int, int]):

@@ -115,8 +115,20 @@ class TimelineRecord:
 
     @classmethod
     def unpack(cls, key: bytes, value: bytes, where: str) -> Self:
-        deleted, parent, *rest = unpack(_TIMELINE, key, value, where)
-        return cls(None if parent == _NONE else TimelineId(parent), *rest, bool(deleted))
+        deleted, parent, branch, disk, prev, created, size, count, number = unpack(
+            _TIMELINE, key, value, where
+        )
+        return cls(
+            parent=None if parent == _NONE else TimelineId(parent),
+            branch_lsn=branch,
+            disk_consistent_lsn=disk,
+            prev_record_lsn=prev,
+            created=created,
+            layer_bytes=size,
+            layer_count=count,
+            next_number=number,
+            deleted=bool(deleted),
+        )
 
     def with_layer(self, number: int, size: int) -> Self:
         return replace(
@@ -132,7 +144,7 @@ def pack_layer(key: bytes, summary: LayerSummary) -> bytes:
 
 
 def unpack_layer(key: bytes, value: bytes, where: str) -> LayerSummary:
-    return LayerSummary(unpack(_LAYER, key, value, where))  # type: ignore[arg-type]
+    return LayerSummary(unpack(_LAYER, key, value, where))
 
 
 TIMELINE_ENTRY_BYTES = 33 + _TIMELINE.size + _CRC.size
