@@ -124,6 +124,8 @@ class PlainPostgres:
         """Runs SQL; the last statement's rows, or none."""
         with self.connect(dbname) as connection:
             cursor = connection.execute(text)
+            while cursor.nextset():
+                pass
             return cursor.fetchall() if cursor.description else []
 
 
