@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -97,8 +98,13 @@ def lay_hydrating_copy(source: Path, target: Path) -> None:
     (target / "pagestore.map").write_bytes(
         build_map({fork: nblocks for fork, nblocks in lengths.items() if nblocks})
     )
-    owner = source.stat()
-    for path in [target, *target.rglob("*")]:
+    adopt(target, source)
+
+
+def adopt(tree: Path, model: Path) -> None:
+    """Gives a tree to the owner of `model`."""
+    owner = model.stat()
+    for path in [tree, *tree.rglob("*")]:
         shutil.chown(path, owner.st_uid, owner.st_gid)
 
 
@@ -129,6 +135,10 @@ class PageSource:
     @property
     def pages_sent(self) -> int:
         return sum(len(blocks) for _, blocks in self.requests)
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None
 
     def start(self) -> None:
         started = threading.Event()
@@ -220,6 +230,14 @@ class HydratingPostgres(PlainPostgres):
     def log(self) -> str:
         return (self.root / "postgres.log").read_text()
 
+    def process_titles(self) -> list[str]:
+        """What each process of the server says that it does, without asking the server."""
+        postmaster = (self.data / "postmaster.pid").read_text().split()[0]
+        listing = subprocess.run(
+            ["ps", "--ppid", postmaster, "-o", "args="], capture_output=True, text=True
+        )
+        return listing.stdout.splitlines()
+
     def remote_blocks(self) -> int:
         """How many blocks the map still has as remote."""
         content = (self.data / "pagestore.map").read_bytes()
@@ -254,6 +272,20 @@ def hydrating(
     """A running hydrating copy of a stopped cluster, removed at the end."""
     cluster = HydratingPostgres(source, pages, **settings)
     try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop(signal.SIGQUIT)
+        shutil.rmtree(cluster.root, ignore_errors=True)
+
+
+@contextmanager
+def plain_copy(source: PlainPostgres) -> Iterator[PlainPostgres]:
+    """A running copy of a stopped cluster, without the shim."""
+    cluster = PlainPostgres(reachable_dir())
+    try:
+        shutil.copytree(source.data, cluster.data)
+        adopt(cluster.data, source.data)
         cluster.start()
         yield cluster
     finally:

@@ -55,6 +55,23 @@ def compute(source: PlainPostgres, pages: PageSource) -> Iterator[HydratingPostg
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def laid(source: PlainPostgres) -> Iterator[HydratingPostgres]:
+    """A laid copy for servers that refuse to start, so that it stays as it was."""
+    with serving(source) as pages:
+        cluster = HydratingPostgres(source, pages)
+        yield cluster
+        cluster.stop(signal.SIGQUIT)
+        shutil.rmtree(cluster.root)
+
+
+def refuses(cluster: HydratingPostgres, fault: str) -> bool:
+    """Whether the server refuses to start with a message that matches."""
+    with pytest.raises(RuntimeError, match=fault):
+        cluster.start()
+    return True
+
+
 def asked(pages: PageSource, cluster: PlainPostgres, relation: str) -> list[list[int]]:
     """The blocks of each request for a relation, with the list of requests cleared."""
     fork = fork_of(cluster, relation)
@@ -130,13 +147,15 @@ def test_the_shim_must_be_preloaded(source: PlainPostgres) -> None:
     ],
 )
 def test_wrong_settings_are_named(
-    source: PlainPostgres, pages: PageSource, setting: str, value: str, fault: str
+    laid: HydratingPostgres, setting: str, value: str, fault: str
 ) -> None:
-    with (
-        pytest.raises(RuntimeError, match=fault),
-        hydrating(source, pages, **{f"pagestore.{setting}": value}),
-    ):
-        pass
+    conf: Path = laid.data / "postgresql.conf"
+    good = conf.read_text()
+    laid.configure(**{f"pagestore.{setting}": value})
+    try:
+        assert refuses(laid, fault)
+    finally:
+        conf.write_text(good)
 
 
 def patched(content: bytes, offset: int, new: bytes) -> bytes:
@@ -167,16 +186,14 @@ MAP_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", MAP_FAULTS)
-def test_a_damaged_map_is_refused(source: PlainPostgres, pages: PageSource, fault: str) -> None:
-    cluster = HydratingPostgres(source, pages)
-    remote_map: Path = cluster.data / "pagestore.map"
+def test_a_damaged_map_is_refused(laid: HydratingPostgres, fault: str) -> None:
+    remote_map: Path = laid.data / "pagestore.map"
+    good = remote_map.read_bytes()
+    remote_map.write_bytes(MAP_FAULTS[fault](good))
     try:
-        remote_map.write_bytes(MAP_FAULTS[fault](remote_map.read_bytes()))
-        with pytest.raises(RuntimeError, match=rf"not usable: .*{fault}"):
-            cluster.start()
+        assert refuses(laid, rf"not usable: .*{fault}")
     finally:
-        cluster.stop(signal.SIGQUIT)
-        shutil.rmtree(cluster.root)
+        remote_map.write_bytes(good)
 
 
 def test_tablespaces_are_refused(compute: HydratingPostgres) -> None:
