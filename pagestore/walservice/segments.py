@@ -13,11 +13,12 @@ from pathlib import Path
 from pagestore import _native
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
+from pagestore.pgformat.wal import record_start, segment_name
 from pagestore.walservice.acceptor import Position
 
 PAGE = 8192
 SEGMENT = 16 << 20
-_SEGMENTS_PER_ID = (1 << 32) // SEGMENT
+_SECTOR = 512
 _SEARCH = 1 << 20
 """Bytes looked at in one go."""
 MAX_RECORD = 1 << 30
@@ -25,8 +26,7 @@ MAX_RECORD = 1 << 30
 
 def segment_path(directory: Path, lsn: int) -> Path:
     """The file that holds the byte at `lsn`, named as Postgres names it on its timeline 1."""
-    number = lsn // SEGMENT
-    return directory / f"{1:08X}{number // _SEGMENTS_PER_ID:08X}{number % _SEGMENTS_PER_ID:08X}"
+    return directory / segment_name(1, lsn)
 
 
 def read_range(directory: Path, start: int, end: int) -> bytes:
@@ -76,6 +76,10 @@ def find_end(directory: Path, known: Position) -> Position:
 
     A record counts when its length, its checksum and its xl_prev are right; the log ends before
     the first that does not. What a crash left of a record that was arriving is not counted.
+
+    Raises:
+        DataLoss: SEGMENT_DAMAGED; a file is missing or short below `known`, or whole records
+            follow bytes that are none, and those have been written: no crash leaves that.
     """
     end, window = known, _SEARCH
     while True:
@@ -89,8 +93,39 @@ def find_end(directory: Path, known: Position) -> Position:
             window *= 2
         else:
             break
+    if _is_damaged(data, page, end.flush_lsn):
+        raise DataLoss(
+            "SEGMENT_DAMAGED",
+            f"The WAL at {format_lsn(end.flush_lsn)} in {segment_path(directory, end.flush_lsn)} "
+            "is damaged: whole records follow it.",
+            "Restore the file from a copy, or branch the timeline at that LSN.",
+        )
     _sync(directory, known.flush_lsn, end.flush_lsn)
     return end
+
+
+def _is_damaged(data: bytes, lsn: int, end_lsn: int) -> bool:
+    """Whether the record behind `end_lsn` was written whole, and has changed since.
+
+    A crash leaves a record without its end, or, where the disk wrote later sectors first,
+    without some sectors: those are zeros. `data` begins at the page `lsn`, at or below it.
+    """
+    start = record_start(end_lsn)
+    page = (start // PAGE + 1) * PAGE
+    limit = lsn + len(data)
+    for at in range(start + 24, min(page, limit), 8):
+        found = _native.wal_align(data[at - lsn : page - lsn], at, min(page, limit), at, start)
+        if found is not None and found[0] > at:
+            return _all_written(data, end_lsn - lsn, at - lsn)
+    if page < limit:
+        found = _native.wal_align(data[page - lsn :], page, limit, None, 0)
+        return found is not None and _all_written(data, end_lsn - lsn, found[1] - lsn)
+    return False
+
+
+def _all_written(data: bytes, start: int, end: int) -> bool:
+    first = -(-start // _SECTOR) * _SECTOR
+    return all(any(data[at : at + _SECTOR]) for at in range(first, end, _SECTOR))
 
 
 def _parts(start: int, end: int) -> Iterator[tuple[int, int]]:

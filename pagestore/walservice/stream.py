@@ -137,11 +137,11 @@ class Stream:
             writer.close()
 
     def _report(self, text: str) -> None:
-        if self._stopping.is_set():
+        if self._stopping.is_set() or text == self.last_error:
             return
-        if text != self.last_error:
-            _log.warning("stream", directory=str(self._directory), error=text)
         self.last_error = text
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            _log.warning("stream", directory=str(self._directory), error=text)
 
 
 def _fields(position: Position) -> tuple[int, int]:

@@ -346,21 +346,16 @@ settle(ps_receiver *receiver, bool due, ps_error *err)
     return status;
 }
 
+/* A compute that shuts down says that the command is done, and closes without more. */
 static int
 end_of_stream(ps_receiver *receiver, ps_error *err)
 {
-    int status = PS_OK;
-    PGresult *result;
-    while (status == PS_OK && (result = PQgetResult(receiver->connection)) != NULL) {
-        ExecStatusType kind = PQresultStatus(result);
-        if (kind == PGRES_FATAL_ERROR)
-            status = lost(receiver, "the compute ended the stream", err);
-        bool copying = kind == PGRES_COPY_IN || kind == PGRES_COPY_BOTH;
-        PQclear(result);
-        if (copying)
-            break;
-    }
-    return status;
+    PGresult *result = PQgetResult(receiver->connection);
+    ExecStatusType kind = PQresultStatus(result);
+    PQclear(result);
+    if (kind == PGRES_COMMAND_OK || kind == PGRES_COPY_IN)
+        return PS_OK;
+    return lost(receiver, "the compute ended the stream", err);
 }
 
 static int
