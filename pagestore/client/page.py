@@ -380,12 +380,14 @@ class AsyncPageClient:
             async for chunk in _async_chunks(chunks):
                 try:
                     await call.write(chunk)
-                except asyncio.InvalidStateError:
-                    break  # the server answered early: the call below says why
+                except (grpc.RpcError, asyncio.InvalidStateError):
+                    break  # the server answered early: the call itself says why
             else:
                 await call.done_writing()
             answer = await call
         except grpc.RpcError as error:
+            if error.details() == _BROKEN_PIPE:
+                raise Unavailable("STREAM_ENDED", f"{self.address} ended the import.") from error
             raise from_rpc_error(error, self.address) from error
         except BaseException:
             call.cancel()

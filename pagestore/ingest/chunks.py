@@ -8,7 +8,7 @@ piece, and a reader that keeps up gets each chunk at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
@@ -21,7 +21,7 @@ Piece = tuple[int, bytes]
 """(LSN of the first byte, bytes)."""
 
 
-async def joined(stream: AsyncIterator[wal_pb2.WalChunk]) -> AsyncIterator[Piece]:
+async def joined(stream: AsyncIterator[wal_pb2.WalChunk]) -> AsyncGenerator[Piece, None]:
     """Pieces of contiguous WAL; ends and fails as `stream` does.
 
     Raises:

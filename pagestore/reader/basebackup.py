@@ -16,14 +16,13 @@ import struct
 from collections.abc import Iterator
 
 from pagestore import keyspace
-from pagestore._native import crc32c
+from pagestore._native import RedoPool, Snapshot, crc32c
 from pagestore.keyspace import Key, Kind, Slru
 from pagestore.pgformat import paths, slru
 from pagestore.pgformat.layout import PAGE_SIZE, VERSION_FILE
 from pagestore.reader import hotpages
 from pagestore.reader.sizes import (
     Relation,
-    Snapshot,
     counters,
     databases,
     relations,
@@ -41,7 +40,7 @@ REPLICATION_STATE_MAGIC = 0x1257DADE
 
 
 def base_backup(
-    snapshot: Snapshot, lsn: int, redo: object | None, *, hot_pages: bool
+    snapshot: Snapshot, lsn: int, redo: RedoPool | None, *, hot_pages: bool
 ) -> Iterator[pb.BaseBackupChunk]:
     """Yields the chunks of a base backup at `lsn`."""
     header = pb.BackupHeader(
@@ -85,7 +84,7 @@ def _database_files(
         yield f"{paths.database_directory(spc, db)}/pg_filenode.map", content
 
 
-def _slru_files(snapshot: Snapshot, lsn: int, redo: object | None) -> Iterator[tuple[str, bytes]]:
+def _slru_files(snapshot: Snapshot, lsn: int, redo: RedoPool | None) -> Iterator[tuple[str, bytes]]:
     for kind in Slru:
         for segment, pages in slru_segments(snapshot, lsn, kind):
             if pages:
@@ -133,7 +132,7 @@ def _relations_chunk(some: list[Relation]) -> pb.BaseBackupChunk:
 
 
 def _page_chunks(
-    snapshot: Snapshot, lsn: int, redo: object | None, relation: Relation, count: int
+    snapshot: Snapshot, lsn: int, redo: RedoPool | None, relation: Relation, count: int
 ) -> Iterator[pb.BaseBackupChunk]:
     for start in range(0, count, PAGES_PER_CHUNK):
         blocks = range(start, min(start + PAGES_PER_CHUNK, count))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pagestore import keyspace
+from pagestore._native import RedoPool, Snapshot
 from pagestore.control_values import unpack_counters, unpack_settings
 from pagestore.errors import DataLoss, NotFound
 from pagestore.ids import format_lsn
@@ -21,14 +22,6 @@ from pagestore.v1 import page_pb2 as pb
 
 GLOBAL_SPACE, GLOBAL_DATABASE = 1664, 0
 _U32 = struct.Struct("<I")
-
-
-class Snapshot(Protocol):
-    """What is needed of pagestore._native.Snapshot."""
-
-    def get(self, key: bytes, lsn: int) -> bytes | None: ...
-    def scan(self, low: bytes, high: bytes, lsn: int) -> list[tuple[bytes, bytes]]: ...
-    def read_pages(self, keys: bytes, lsn: int, redo: object | None) -> bytes: ...
 
 
 class Relation(NamedTuple):
@@ -104,7 +97,7 @@ def slru_segments(snapshot: Snapshot, lsn: int, slru: int) -> Iterator[tuple[int
 
 
 def slru_segment(
-    snapshot: Snapshot, lsn: int, slru: int, segment: int, redo: object | None
+    snapshot: Snapshot, lsn: int, slru: int, segment: int, redo: RedoPool | None
 ) -> bytes:
     """All pages of a segment.
 

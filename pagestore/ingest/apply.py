@@ -1,0 +1,100 @@
+"""One timeline's WAL into its open layer. Synchronous: run it beside the event loop.
+
+The core decodes, routes and puts without the GIL; Python sees one batch a piece of WAL. When a
+record cannot be taken (damaged, or of a kind that nothing here knows), everything before it is
+kept and readable, and the error says which record it is.
+"""
+
+from __future__ import annotations
+
+from pagestore._native import Batch, NativeError, RedoPool, WalIngestor
+from pagestore.errors import DataLoss, FailedPrecondition, PagestoreError
+from pagestore.ids import format_lsn
+from pagestore.ingest.clone import Directories, clone_batches
+from pagestore.timeline import Timeline
+
+_PS_ERR_CORRUPT, _PS_ERR_UNSUPPORTED = -3, -6
+
+
+class TimelineIngest:
+    """Feeds WAL to a timeline, from its last record on."""
+
+    def __init__(self, timeline: Timeline, redo: RedoPool | None) -> None:
+        self.timeline = timeline
+        self._redo = redo
+        self._ingestor = WalIngestor(timeline.last_record_lsn, timeline.prev_record_lsn)
+        self._batch = Batch()
+
+    @property
+    def next_lsn(self) -> int:
+        """Where the next piece must begin; beyond the last record if one is still partial."""
+        return self._ingestor.next_lsn
+
+    def take(self, lsn: int, data: bytes) -> None:
+        """Takes in `data`, which begins at `lsn` == `next_lsn`.
+
+        Raises:
+            DataLoss: WAL_CORRUPT, WAL_GAP, or the store's own.
+            FailedPrecondition: WAL_UNSUPPORTED.
+        """
+        if lsn != self.next_lsn:
+            raise DataLoss(
+                "WAL_GAP", f"WAL at {format_lsn(lsn)} came after {format_lsn(self.next_lsn)}."
+            )
+        end = lsn + len(data)
+        while True:
+            try:
+                step = self._ingestor.feed(data, self.timeline.snapshot(), self._batch)
+            except NativeError as error:
+                self._publish()
+                raise _ingest_error(error) from error
+            if step.barrier is None:
+                self._publish()
+                return
+            self._clone(step.barrier)
+            data = data[len(data) - (end - self.next_lsn) :]
+
+    def _publish(self) -> None:
+        last = self._ingestor.last_record_lsn
+        if len(self._batch) or last > self.timeline.last_record_lsn:
+            self.timeline.append(self._batch, last, self._ingestor.prev_record_lsn)
+            self._batch.clear()
+
+    def _clone(self, barrier: tuple[str, int, list[Directories]]) -> None:
+        _, end_lsn, clones = barrier
+        start_lsn = self._ingestor.prev_record_lsn
+        timeline = self.timeline
+        # What came before the record becomes readable; the record itself not yet. Where the
+        # record before it began is not known here, which the ingestor writes as 0.
+        before = (
+            (start_lsn, 0)
+            if start_lsn > timeline.last_record_lsn
+            else (timeline.last_record_lsn, timeline.prev_record_lsn)
+        )
+        timeline.append(self._batch, *before)
+        self._batch.clear()
+        for directories in clones:
+            snapshot = timeline.snapshot()
+            for batch in clone_batches(snapshot, start_lsn, end_lsn, directories, self._redo):
+                timeline.append(batch, *before)
+        timeline.append(self._batch, end_lsn, start_lsn)
+
+
+def _ingest_error(error: NativeError) -> PagestoreError:
+    code, text = error.args
+    if code == _PS_ERR_CORRUPT:
+        return DataLoss("WAL_CORRUPT", text)
+    if code == _PS_ERR_UNSUPPORTED:
+        return FailedPrecondition("WAL_UNSUPPORTED", text)
+    return PagestoreError("INGEST_FAILED", text)
+
+
+def stopped(timeline: Timeline, cause: Exception) -> FailedPrecondition:
+    """What readers beyond the last good record are told."""
+    why = cause.message if isinstance(cause, PagestoreError) else f"{type(cause).__name__}: {cause}"
+    return FailedPrecondition(
+        "INGEST_STOPPED",
+        f"Timeline {timeline.timeline_id} takes in no WAL beyond "
+        f"{format_lsn(timeline.last_record_lsn)}: {why}",
+        "Everything up to there can be read and branched.",
+    )

@@ -1,0 +1,220 @@
+"""Follows the WAL service: every timeline with news is taken in, an idle one costs nothing.
+
+One subscription (WatchCommits) tells the commit LSN of every timeline and each change of it.
+For a timeline whose commit LSN lies beyond what is ingested, one task reads its WAL and feeds
+it to the core in a worker thread; it ends when nothing new came for `linger_ms`, and the next
+change starts another. What a subscription or a stream loses by breaking is told again at the
+next one, since positions are absolute; so both are simply repeated, for ever and quietly.
+
+A timeline whose WAL cannot be taken in (damaged, or unsupported) stops, with a named error for
+whoever reads beyond that point; it is tried again when the process restarts. The others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import Protocol
+
+import structlog
+
+from pagestore._native import RedoPool
+from pagestore.errors import (
+    Aborted,
+    DataLoss,
+    NotFound,
+    PagestoreError,
+    ResourceExhausted,
+    Unavailable,
+)
+from pagestore.ids import TenantId, TimelineId
+from pagestore.ingest.apply import TimelineIngest, stopped
+from pagestore.ingest.chunks import joined
+from pagestore.ingest.flusher import Flusher
+from pagestore.ingest.waiters import LsnWaiters, TimelineKey
+from pagestore.timeline import Repository, Timeline
+from pagestore.v1 import wal_pb2
+
+LINGER_MS = 2000
+WORKERS = 2
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+_log = structlog.get_logger(__name__)
+
+
+class WalSource(Protocol):
+    """What is needed of pagestore.client.wal.WalClient."""
+
+    def watch_commits(self, consumer: str) -> AsyncIterator[wal_pb2.CommitUpdate]: ...
+    def read_wal(
+        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
+    ) -> AsyncIterator[wal_pb2.WalChunk]: ...
+
+
+class Pauses:
+    """Growing pauses between attempts; `reset` after a success."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE
+
+    def reset(self) -> None:
+        self._next = FIRST_PAUSE
+
+    async def sleep(self) -> None:
+        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
+        self._next = min(self._next * 2, LONGEST_PAUSE)
+
+
+class Follower:
+    """Takes in the WAL of all timelines that the repository knows."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        sources: Sequence[WalSource],
+        waiters: LsnWaiters,
+        flusher: Flusher,
+        redo: Callable[[], RedoPool | None],
+        *,
+        consumer: str = "page",
+        linger_ms: int = LINGER_MS,
+    ) -> None:
+        self._repository = repository
+        self._sources = sources
+        self._waiters = waiters
+        self._flusher = flusher
+        self._redo = redo
+        self._consumer = consumer
+        self._linger_ms = linger_ms
+        self._threads = ThreadPoolExecutor(WORKERS, "ingest")
+        self._commits: dict[TimelineKey, int] = {}
+        self._tasks: dict[TimelineKey, asyncio.Task[None]] = {}
+        self._failures: dict[TimelineKey, PagestoreError] = {}
+
+    # What others ask
+
+    def commit_lsn(self, key: TimelineKey) -> int:
+        """The commit LSN last told by the WAL service; 0 if it told none."""
+        return self._commits.get(key, 0)
+
+    def failure(self, key: TimelineKey) -> PagestoreError | None:
+        """Why a timeline takes nothing in any more, if so."""
+        return self._failures.get(key)
+
+    def active(self) -> int:
+        """How many timelines are being read from the WAL service."""
+        return len(self._tasks)
+
+    def appeared(self, key: TimelineKey) -> None:
+        """A timeline was made: its WAL may have been announced before."""
+        self._consider(key)
+
+    async def disappeared(self, key: TimelineKey) -> None:
+        """A timeline is about to go: stops taking it in."""
+        self._failures.pop(key, None)
+        self._flusher.forget(key)
+        task = self._tasks.pop(key, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._waiters.fail(key, NotFound("TIMELINE_NOT_FOUND", f"Timeline {key[1]} was deleted."))
+
+    # The subscription
+
+    async def run(self) -> None:
+        """Follows until cancelled."""
+        pauses = Pauses()
+        turn = 0
+        while self._sources:
+            source = self._sources[turn % len(self._sources)]
+            try:
+                async for update in source.watch_commits(self._consumer):
+                    pauses.reset()
+                    self._told(update)
+            except PagestoreError as error:
+                _log.info("WAL service lost", error=str(error))
+            turn += 1
+            await pauses.sleep()
+
+    async def close(self) -> None:
+        """Stops every task; what was taken in stays for the flusher."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown()
+
+    def _told(self, update: wal_pb2.CommitUpdate) -> None:
+        for position in update.positions:
+            key = TenantId(position.tenant_id), TimelineId(position.timeline_id)
+            self._commits[key] = position.commit_lsn
+            self._consider(key)
+
+    def _consider(self, key: TimelineKey) -> None:
+        if key in self._tasks or key in self._failures:
+            return
+        try:
+            ingested = self._repository.get(*key).last_record_lsn
+        except NotFound:
+            return
+        if self._commits.get(key, 0) > ingested:
+            self._tasks[key] = asyncio.create_task(self._follow(key))
+
+    # One timeline
+
+    async def _follow(self, key: TimelineKey) -> None:
+        timeline = self._repository.get(*key)
+        try:
+            await self._read_until_idle(key, timeline)
+        except NotFound as error:
+            _log.info("timeline not followed", timeline=str(key[1]), error=str(error))
+        except Exception as error:
+            failure = stopped(timeline, error)
+            _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
+            self._failures[key] = failure
+            self._waiters.fail(key, failure)
+        finally:
+            if self._tasks.get(key) is asyncio.current_task():
+                del self._tasks[key]
+
+    async def _read_until_idle(self, key: TimelineKey, timeline: Timeline) -> None:
+        pauses = Pauses()
+        turn = 0
+        damaged_at = -1
+        while True:
+            # Anew for each stream: a new term may have cut the log inside the last record,
+            # and the bytes of it that came before must not be joined to what replaced them.
+            ingest = TimelineIngest(timeline, self._redo())
+            before = ingest.next_lsn
+            source = self._sources[turn % len(self._sources)]
+            stream = source.read_wal(*key, before, linger_ms=self._linger_ms)
+            try:
+                async with aclosing(joined(stream)) as pieces:
+                    async for lsn, data in pieces:
+                        await self._take(key, ingest, lsn, data)
+            except (Unavailable, ResourceExhausted, Aborted) as error:
+                _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
+                turn += 1
+            except DataLoss:
+                if damaged_at == timeline.last_record_lsn:
+                    raise
+                damaged_at = timeline.last_record_lsn
+            if self._commits.get(key, 0) <= ingest.next_lsn:
+                return
+            if timeline.last_record_lsn > before:
+                pauses.reset()
+            await pauses.sleep()
+
+    async def _take(self, key: TimelineKey, ingest: TimelineIngest, lsn: int, data: bytes) -> None:
+        await self._flusher.make_room()
+        work = asyncio.get_running_loop().run_in_executor(self._threads, ingest.take, lsn, data)
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
+        finally:
+            self._flusher.touch(key)
+            self._waiters.advance(key, ingest.timeline.last_record_lsn)
