@@ -1,0 +1,120 @@
+"""The page server: one process that takes in WAL and answers for every page at every LSN.
+
+This module only puts its parts together and takes them apart again in the right order:
+repository (timelines and layers), redo pool, follower (ingest), flusher, and the two gRPC
+services over them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, Field
+
+from pagestore._native import RedoPool
+from pagestore.client.wal import WalClient
+from pagestore.ingest.flusher import IDLE_SECONDS, Flusher
+from pagestore.ingest.follower import LINGER_MS, Follower
+from pagestore.ingest.waiters import LsnWaiters
+from pagestore.reader.redo import RedoHelpers
+from pagestore.services.page_access import PageAccess
+from pagestore.services.page_reads import PageReads
+from pagestore.services.page_timelines import PageTimelines
+from pagestore.services.server import GrpcServer, configure_logging
+from pagestore.timeline import Repository
+from pagestore.v1 import page_pb2 as pb
+
+HELPER_IDLE_SECONDS = 60.0
+_log = structlog.get_logger(__name__)
+
+
+class PageSettings(BaseModel):
+    """What a page server is told."""
+
+    listen: str = "127.0.0.1:0"
+    data_dir: Path
+    wal_service: list[str] = Field(default_factory=list)
+    """Addresses of safekeepers; without any, nothing is taken in."""
+    open_layer_bytes: int = Field(default=64 << 20, ge=1 << 20)
+    """Bound of what is in memory and not yet in files, over all timelines."""
+    idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
+    linger_ms: int = Field(default=LINGER_MS, ge=1)
+    run_as: str | None = None
+    """The user that redo helpers run as when this process is root."""
+    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    redo_helpers: int = Field(default=2, ge=1, le=64)
+    redo_library: Path | None = None
+
+
+@contextlib.asynccontextmanager
+async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer, PageAccess]]:
+    """A running page server, stopped and flushed at the end."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        repository = Repository.open(
+            settings.data_dir / "store", open_layer_bytes=settings.open_layer_bytes
+        )
+        stack.callback(repository.close)
+        helpers = RedoHelpers(
+            settings.postgres_bindir,
+            library=settings.redo_library,
+            size=settings.redo_helpers,
+            run_as=settings.run_as,
+        )
+        stack.callback(helpers.close)
+
+        def redo() -> RedoPool:
+            return helpers.pool
+
+        waiters = LsnWaiters()
+        flusher = Flusher(
+            repository, settings.open_layer_bytes, idle_seconds=settings.idle_flush_seconds
+        )
+        stack.push_async_callback(flusher.close)
+        clients = [WalClient(address) for address in settings.wal_service]
+        for client in clients:
+            stack.push_async_callback(client.close)
+        follower = Follower(
+            repository,
+            clients,
+            waiters,
+            flusher,
+            redo,
+            consumer=f"page-{settings.listen}",
+            linger_ms=settings.linger_ms,
+        )
+        stack.push_async_callback(follower.close)
+        access = PageAccess(repository, waiters, flusher, follower, redo)
+        server = GrpcServer()
+        services = pb.DESCRIPTOR.services_by_name
+        server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
+        server.add_service(services["TimelineService"], PageTimelines(access))
+        await server.start(settings.listen, settings.data_dir)
+        background = [
+            asyncio.create_task(follower.run()),
+            asyncio.create_task(flusher.run()),
+            asyncio.create_task(_stop_idle_helpers(helpers)),
+        ]
+        try:
+            yield server, access
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+
+
+async def _stop_idle_helpers(helpers: RedoHelpers) -> None:
+    while True:
+        await asyncio.sleep(HELPER_IDLE_SECONDS / 4)
+        helpers.pool.stop_idle(HELPER_IDLE_SECONDS)
+
+
+async def serve(settings: PageSettings) -> None:
+    """Runs until SIGTERM or SIGINT."""
+    configure_logging()
+    async with page_server(settings) as (server, _):
+        await server.run_until_signal()

@@ -1,0 +1,144 @@
+"""TimelineService: makes, deletes, lists and imports timelines on one page server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pagestore import keyspace
+from pagestore.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, PagestoreError
+from pagestore.ids import TenantId, TimelineId
+from pagestore.ingest.importer import Importer
+from pagestore.keyspace import Key, Kind
+from pagestore.services.page_access import PageAccess
+from pagestore.timeline import Timeline, TimelineSummary
+from pagestore.v1 import page_pb2 as pb
+
+CATCH_UP_MS = 5_000
+"""How long a question about "the last commit" waits for WAL known to be committed."""
+DRAIN_SECONDS = 2.0
+_U64 = struct.Struct("<Q")
+
+
+class PageTimelines:
+    """The methods of TimelineService, for GrpcServer.add_service."""
+
+    def __init__(self, access: PageAccess) -> None:
+        self._access = access
+
+    async def create_timeline(self, request: pb.CreateTimelineRequest, context: Any) -> Any:
+        access = self._access
+        parent = access.timeline(request.tenant_id, request.parent_timeline_id)
+        child = TimelineId(request.timeline_id)
+        await access.read_lsn(parent, request.branch_lsn, 0, request.wait_ms)
+        timeline = await asyncio.to_thread(
+            access.repository.branch,
+            parent.tenant_id,
+            parent.timeline_id,
+            child,
+            request.branch_lsn,
+        )
+        access.follower.appeared((timeline.tenant_id, timeline.timeline_id))
+        return self._info(timeline)
+
+    async def delete_timeline(self, request: pb.DeleteTimelineRequest, context: Any) -> Any:
+        access = self._access
+        timeline = access.timeline(request.tenant_id, request.timeline_id)
+        key = timeline.tenant_id, timeline.timeline_id
+        await access.follower.disappeared(key)
+        await asyncio.to_thread(access.repository.delete, *key)
+        access.leases.pop(key, None)
+        return pb.DeleteTimelineResponse()
+
+    async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
+        return self._info(self._access.timeline(request.tenant_id, request.timeline_id))
+
+    async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
+        timelines = await asyncio.to_thread(
+            lambda: [
+                self._info(timeline)
+                for timeline in self._access.repository.list(TenantId(request.tenant_id))
+            ]
+        )
+        return pb.ListTimelinesResponse(timelines=timelines)
+
+    async def import_timeline(self, requests: AsyncIterator[pb.ImportChunk], context: Any) -> Any:
+        importer = Importer(self._access.repository.create_root)
+        try:
+            async for chunk in requests:
+                await asyncio.to_thread(importer.take, chunk)
+            await asyncio.to_thread(importer.finish)
+        except PagestoreError:
+            await _drain(requests)
+            raise
+        finally:
+            await asyncio.to_thread(importer.abort)
+        assert importer.key is not None
+        self._access.follower.appeared(importer.key)
+        return self._info(self._access.repository.get(*importer.key))
+
+    async def flush_timeline(self, request: pb.FlushTimelineRequest, context: Any) -> Any:
+        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
+        await self._access.flusher.flush(timeline)
+        return self._info(timeline)
+
+    async def get_lsn_by_time(self, request: pb.GetLsnByTimeRequest, context: Any) -> Any:
+        if request.unix_micros < 0:
+            raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
+        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
+        await self._catch_up(timeline)
+        return await asyncio.to_thread(lsn_by_time, timeline, request.unix_micros)
+
+    async def _catch_up(self, timeline: Timeline) -> None:
+        committed = self._access.follower.commit_lsn((timeline.tenant_id, timeline.timeline_id))
+        # The commit LSN may lie inside a record; then its end is not reached, and what is
+        # ingested when the time is over is the answer.
+        with contextlib.suppress(DeadlineExceeded, FailedPrecondition):
+            await self._access.reach(timeline, committed, CATCH_UP_MS)
+
+    def _info(self, timeline: Timeline | TimelineSummary) -> pb.TimelineInfo:
+        failure = self._access.follower.failure((timeline.tenant_id, timeline.timeline_id))
+        return pb.TimelineInfo(
+            tenant_id=timeline.tenant_id.raw,
+            timeline_id=timeline.timeline_id.raw,
+            parent_timeline_id=timeline.parent.raw if timeline.parent else b"",
+            branch_lsn=timeline.branch_lsn,
+            last_record_lsn=timeline.last_record_lsn,
+            disk_consistent_lsn=timeline.disk_consistent_lsn,
+            physical_bytes=timeline.physical_bytes,
+            layers=timeline.layer_count,
+            created_unix_micros=timeline.created,
+            ingest_error=failure.message if failure else "",
+        )
+
+
+async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:
+    """Reads on for a moment: grpc.aio shows a client that is still writing when its call ends
+    a broken pipe, and not the error that it ended with."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in requests:
+                pass
+
+
+def lsn_by_time(timeline: Timeline, unix_micros: int) -> pb.GetLsnByTimeResponse:
+    """The end of the last commit at or before a time, in the timeline's whole history."""
+    lsn = timeline.last_record_lsn
+    snapshot = timeline.snapshot()
+    low, high = keyspace.kind_range(Kind.COMMIT_TIME)
+    beyond = keyspace.commit_time(unix_micros + 1).pack()
+    newer = snapshot.last_before(beyond, high, lsn)
+    found = snapshot.last_before(low, beyond, lsn)
+    if found is None:
+        return pb.GetLsnByTimeResponse(
+            lsn=timeline.earliest_lsn, before_history=True, after_head=newer is None
+        )
+    key, value = found
+    return pb.GetLsnByTimeResponse(
+        lsn=lsn if newer is None else _U64.unpack(value)[0],
+        commit_unix_micros=keyspace.commit_time_micros(Key.unpack(key)),
+        after_head=newer is None,
+    )
