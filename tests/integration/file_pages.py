@@ -21,17 +21,22 @@ from tests.integration.local_backup import backup_chunks
 
 
 class FilePages:
-    """PageService's methods, for GrpcServer. Every page is hot."""
+    """PageService's methods, for GrpcServer.
 
-    def __init__(self, pgdata: Path) -> None:
+    Args:
+        hot: whether every page travels with the base backup, or none.
+    """
+
+    def __init__(self, pgdata: Path, hot: bool) -> None:
         self.pgdata = pgdata
+        self.hot = hot
         self.cluster = open_cluster(pgdata)
-        self.leases: list[int] = []
+        self.pages_read = 0
 
     async def get_base_backup(
         self, request: pb.GetBaseBackupRequest, context: Any
     ) -> AsyncIterator[pb.BaseBackupChunk]:
-        for chunk in backup_chunks(self.pgdata, lambda rel: request.hot_pages):
+        for chunk in backup_chunks(self.pgdata, lambda rel: request.hot_pages and self.hot):
             yield chunk
 
     async def get_pages(
@@ -40,13 +45,13 @@ class FilePages:
         async for request in requests:
             rel = request.rel
             fork = (rel.spc_oid, rel.db_oid, rel.rel_number, rel.fork)
+            self.pages_read += len(request.blocks)
             yield pb.GetPagesResponse(
                 request_id=request.request_id,
                 pages=[self.page(fork, block) for block in request.blocks],
             )
 
     async def lease_lsn(self, request: pb.LeaseLsnRequest, context: Any) -> pb.LeaseLsnResponse:
-        self.leases.append(request.lsn)
         return pb.LeaseLsnResponse(expires_unix_seconds=2**40)
 
     async def get_rel_size(self, request: pb.GetRelSizeRequest, context: Any) -> object:
@@ -61,10 +66,12 @@ class FilePages:
 
 
 @asynccontextmanager
-async def file_pages(pgdata: Path, data_dir: Path) -> AsyncIterator[AsyncPageClient]:
+async def file_pages(
+    pgdata: Path, data_dir: Path, *, hot: bool = True
+) -> AsyncIterator[AsyncPageClient]:
     """A client of a served cluster."""
     server = GrpcServer()
-    server.add_service(pb.DESCRIPTOR.services_by_name["PageService"], FilePages(pgdata))
+    server.add_service(pb.DESCRIPTOR.services_by_name["PageService"], FilePages(pgdata, hot))
     address = await server.start("127.0.0.1:0", data_dir)
     try:
         async with AsyncPageClient(address) as client:

@@ -29,6 +29,8 @@ from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
 
+SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
+
 
 @pytest.fixture(scope="module")
 def source() -> Iterator[PlainPostgres]:
@@ -67,7 +69,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path, *, hot: bool = True
 ) -> AsyncIterator[World]:
     """A new timeline at the end of the source cluster, ready to be started."""
     control = vanilla.read_control(source.data)
@@ -80,7 +82,7 @@ async def world(
         run_as="postgres" if os.geteuid() == 0 else None,
     )
     async with (
-        file_pages(source.data, root) as pages,
+        file_pages(source.data, root, hot=hot) as pages,
         WalClient(safekeeper.listen, timeout=20) as wal,
     ):
         await wal.create_timeline(
@@ -126,6 +128,25 @@ def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
             log = w.spec.log_path.read_text()
             assert "redo" not in log
             assert "ERROR" not in log
+
+    asyncio.run(main())
+
+
+def test_blocks_come_through_the_shim(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    library = root / "pagestore_shim.so"
+    shutil.copy(SHIM, library)
+
+    async def main() -> None:
+        async with world(source, safekeeper, root, hot=False) as w:
+            compute = await w.start(shim_library=library, page_server=w.pages.address)
+            counted = await asyncio.to_thread(sql, compute, "SELECT count(*), sum(id) FROM t")
+            assert counted == [(1000, 500500)]
+            assert await asyncio.to_thread(sql, compute, "SELECT count(*) FROM u") == [(0,)]
+            await asyncio.to_thread(sql, compute, "INSERT INTO t VALUES (1)")
+            await asyncio.to_thread(sql, compute, "VACUUM FULL")
+            assert (await compute.stop(w.wal)).clean
 
     asyncio.run(main())
 
