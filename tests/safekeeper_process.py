@@ -227,5 +227,13 @@ def synchronous_state(postgres: PlainPostgres) -> str:
     return str(rows[0][0]) if rows else ""
 
 
+def wait_synchronous(postgres: PlainPostgres) -> None:
+    """Returns when commits wait for the safekeeper, and it follows."""
+    deadline = time.monotonic() + 20
+    while synchronous_state(postgres) != "quorum":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def insert(connection: psycopg.Connection[Any], number: int, filler: int = 10) -> None:
     connection.execute("INSERT INTO ledger VALUES (%s, repeat('x', %s))", (number, filler))

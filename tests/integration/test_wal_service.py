@@ -2,52 +2,182 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from pagestore.errors import Aborted, DataLoss, FailedPrecondition, OutOfRange
+from pagestore.pgformat.wal import read_records
 from tests.safekeeper_process import (
     Timeline,
     compute_wal,
     followed_postgres,
     insert,
     lsn_of,
-    synchronous_state,
+    wait_synchronous,
 )
 
 
-@pytest.fixture
-def followed(tmp_path: Path) -> Iterator[Timeline]:
-    with followed_postgres(tmp_path / "sk") as timeline:
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Timeline]:
+    """One cluster for the tests that leave it attached and running."""
+    with followed_postgres(tmp_path_factory.mktemp("wal") / "sk") as timeline:
+        wait_synchronous(timeline.postgres)
         yield timeline
 
 
 def test_commits_are_durable_when_they_return(followed: Timeline) -> None:
-    deadline = time.monotonic() + 20
-    while synchronous_state(followed.postgres) != "quorum":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
     with followed.postgres.connect() as connection:
         for number in range(20):
             insert(connection, number)
             end = lsn_of(followed.postgres, "pg_current_wal_flush_lsn()")
             assert followed.status().commit_lsn >= end
-    followed.postgres.stop()
+
+
+def test_wal_is_read_from_any_lsn(followed: Timeline) -> None:
+    followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(1000, 5000) i")
     end = followed.status().commit_lsn
-    assert followed.read() == compute_wal(followed.postgres, followed.start_lsn, end)
+    whole = compute_wal(followed.postgres, followed.start_lsn, end)
+    page = (followed.start_lsn // 8192 + 2) * 8192
+    for lsn in (followed.start_lsn, followed.start_lsn + 1, page - 1, page, page + 3, end - 1):
+        assert followed.read(lsn)[: end - lsn] == whole[lsn - followed.start_lsn :]
+    with pytest.raises(OutOfRange, match="before the log's start") as old:
+        followed.read(followed.start_lsn - 8)
+    assert old.value.reason == "LSN_TOO_OLD"
+    with pytest.raises(OutOfRange) as future:
+        followed.read(end + (1 << 30))
+    assert future.value.reason == "LSN_NOT_COMMITTED"
 
 
-def test_a_clean_stop_ships_the_shutdown_checkpoint(followed: Timeline) -> None:
-    followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(1, 1000) i")
-    followed.postgres.stop()
-    checkpoint = followed.postgres.tool("pg_controldata", "-D", followed.postgres.data).stdout
-    line = next(text for text in checkpoint.splitlines() if "checkpoint location" in text)
-    high, low = line.split()[-1].split("/")
-    record = int(high, 16) << 32 | int(low, 16)
-    end = followed.detach(wait_flush_lsn=record + 120, wait_ms=20000)
-    assert end == record + 120
-    assert followed.status().last_error == ""
-    answer = followed.vote()
-    assert (answer.end_lsn, answer.prev_record_lsn) == (end, record)
+def test_a_reader_lingers_for_what_comes(followed: Timeline) -> None:
+    start = followed.status().commit_lsn
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(followed.read(start, linger_ms=1500)))
+    reader.start()
+    time.sleep(0.3)
+    with followed.postgres.connect() as connection:
+        insert(connection, 900)
+    end = followed.status().commit_lsn
+    reader.join()
+    assert len(found[0]) >= end - start > 0
+
+
+def test_lsns_align_to_record_ends(followed: Timeline) -> None:
+    followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(6000, 6300) i")
+    end = followed.status().commit_lsn
+    data = followed.read()[: end - followed.start_lsn]
+    records = list(read_records(data, followed.start_lsn, 0))
+    ends = {followed.start_lsn: 0} | {record.end_lsn: record.start_lsn for record in records}
+    for lsn in [*range(followed.start_lsn, end, 5003), end - 1, end, *list(ends)[1:40:3]]:
+        aligned, prev = followed.safekeeper.call(
+            lambda client, at=lsn: client.align_lsn(followed.tenant, followed.id, at)
+        )
+        expected = max(at for at in ends if at <= lsn)
+        assert (aligned, prev) == (expected, ends[expected]), hex(lsn)
+
+
+def test_an_attached_timeline_is_not_deleted(followed: Timeline) -> None:
+    with pytest.raises(FailedPrecondition) as refusal:
+        followed.safekeeper.call(lambda c: c.delete_timeline(followed.tenant, followed.id))
+    assert refusal.value.reason == "ATTACHED"
+
+
+def test_watchers_hear_of_commits(followed: Timeline) -> None:
+    async def work(client: object) -> int:
+        snapshot = 0
+        async for update in client.watch_commits("test"):  # type: ignore[attr-defined]
+            for position in update.positions:
+                if position.timeline_id == followed.id.raw:
+                    snapshot = position.commit_lsn
+            if update.snapshot_complete:
+                break
+        return snapshot
+
+    with followed.postgres.connect() as connection:
+        insert(connection, 901)
+    end = lsn_of(followed.postgres, "pg_current_wal_flush_lsn()")
+    assert followed.safekeeper.call(work) >= end
+
+
+def test_a_clean_stop_ships_the_shutdown_checkpoint(tmp_path: Path) -> None:
+    with followed_postgres(tmp_path / "sk") as followed:
+        followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(1, 1000) i")
+        followed.postgres.stop()
+        printed = followed.postgres.tool("pg_controldata", "-D", followed.postgres.data).stdout
+        line = next(text for text in printed.splitlines() if "checkpoint location" in text)
+        high, low = line.split()[-1].split("/")
+        record = int(high, 16) << 32 | int(low, 16)
+        end = followed.detach(wait_flush_lsn=record + 120, wait_ms=20000)
+        assert end == record + 120
+        answer = followed.vote()
+        assert (answer.end_lsn, answer.prev_record_lsn) == (end, record)
+        assert followed.read() == compute_wal(followed.postgres, followed.start_lsn, end)
+        history = followed.status().term_history
+        assert [(item.term, item.start_lsn) for item in history] == [(1, followed.start_lsn)]
+
+
+def test_a_higher_term_ends_the_compute_that_still_runs(tmp_path: Path) -> None:
+    """The fenced compute's commit waits for ever; not a byte of it is in the log."""
+    with followed_postgres(tmp_path / "sk") as followed:
+        wait_synchronous(followed.postgres)
+        with followed.postgres.connect() as connection:
+            insert(connection, 1)
+        old_term = followed.term
+        answer = followed.vote()
+        with followed.postgres.connect() as connection:
+            connection.execute("SET statement_timeout = '1s'")
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                # The wait for a standby is not cut short by the timeout; pg_sleep shows that
+                # the session itself is well.
+                connection.execute("SELECT pg_sleep(5)")
+        waiting = threading.Thread(target=_insert_and_wait, args=(followed, 2), daemon=True)
+        waiting.start()
+        _wait_for_sync_rep(followed)
+        assert followed.status().commit_lsn == answer.end_lsn
+        assert not followed.status().receiving
+        term, followed.term = followed.term, old_term
+        for attempt in (followed.detach, lambda: followed.attach(answer.end_lsn)):
+            with pytest.raises(Aborted) as refusal:
+                attempt()
+            assert refusal.value.reason == "STALE_TERM"
+        followed.term = term
+        assert waiting.is_alive()
+        assert followed.status().commit_lsn == answer.end_lsn
+
+
+def test_damage_to_a_segment_is_named_not_served(tmp_path: Path) -> None:
+    with followed_postgres(tmp_path / "sk") as followed:
+        followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(1, 1000) i")
+        followed.vote()
+        segment = next(path for path in followed.directory.iterdir() if len(path.name) == 24)
+        with segment.open("r+b") as file:
+            file.truncate(8 << 20)
+        with pytest.raises(DataLoss, match=segment.name) as damage:
+            followed.read()
+        assert damage.value.reason == "SEGMENT_DAMAGED"
+        followed.safekeeper.stop()
+        followed.safekeeper.start()
+        with pytest.raises(DataLoss, match=segment.name):
+            followed.status()
+        segment.unlink()
+        with pytest.raises(DataLoss, match=segment.name):
+            followed.read()
+
+
+def _insert_and_wait(followed: Timeline, number: int) -> None:
+    try:
+        with followed.postgres.connect() as connection:
+            insert(connection, number)
+    except psycopg.OperationalError:
+        pass
+
+
+def _wait_for_sync_rep(followed: Timeline) -> None:
+    deadline = time.monotonic() + 20
+    while not followed.postgres.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

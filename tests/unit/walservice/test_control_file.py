@@ -1,0 +1,91 @@
+"""The control file is what docs/formats/safekeeper.md says, and refuses what is not."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore._native import crc32c
+from pagestore.errors import DataLoss
+from pagestore.walservice import control_file
+from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
+
+STATE = State(
+    start=Position(0x1000028, 0x1000000),
+    system_id=0x1122334455667788,
+    term=5,
+    history=(TermSwitch(3, 0x1000028), TermSwitch(5, 0x1002000)),
+    attachment=Attachment(5, "host=/run/é"),
+    position=Position(0x1003000, 0x1002F00),
+)
+GOLDEN = (
+    b"PSSKCTL\0\x01\0\0\0\x02\0\0\0\x88\x77\x66\x55\x44\x33\x22\x11"
+    b"\x28\0\0\1\0\0\0\0"
+    b"\0\0\0\1\0\0\0\0"
+    b"\5\0\0\0\0\0\0\0"
+    b"\0\x30\0\1\0\0\0\0"
+    b"\0\x2f\0\1\0\0\0\0"
+    b"\5\0\0\0\0\0\0\0"
+    b"\2\0\0\0"
+    b"\x0c\0\0\0"
+    b"\3\0\0\0\0\0\0\0"
+    b"\x28\0\0\1\0\0\0\0"
+    b"\5\0\0\0\0\0\0\0"
+    b"\0\x20\0\1\0\0\0\0"
+    b"host=/run/\xc3\xa9"
+)
+
+positions = st.builds(Position, st.integers(1, 2**62), st.integers(0, 2**62))
+states = st.builds(
+    State,
+    start=positions,
+    system_id=st.integers(0, 2**64 - 1),
+    term=st.integers(0, 2**63),
+    history=st.lists(
+        st.builds(TermSwitch, st.integers(0, 2**63), st.integers(0, 2**63)), max_size=5
+    ).map(tuple),
+    attachment=st.none() | st.builds(Attachment, st.integers(1, 2**63), st.text(max_size=50)),
+    position=positions,
+)
+
+
+def test_the_bytes_are_as_documented() -> None:
+    encoded = control_file.encode(STATE, clean=False)
+    assert encoded == GOLDEN + struct.pack("<I", crc32c(GOLDEN))
+
+
+@given(state=states, clean=st.booleans())
+def test_what_is_encoded_is_decoded(state: State, clean: bool) -> None:
+    assert control_file.decode(control_file.encode(state, clean=clean), "x") == (state, clean)
+
+
+def test_every_changed_or_missing_byte_is_refused() -> None:
+    encoded = control_file.encode(STATE, clean=True)
+    for at in range(len(encoded)):
+        changed = bytearray(encoded)
+        changed[at] ^= 0x20
+        for raw in (bytes(changed), encoded[:at]):
+            with pytest.raises(DataLoss, match="/some/control") as refusal:
+                control_file.decode(raw, "/some/control")
+            assert refusal.value.reason == "CONTROL_DAMAGED"
+
+
+def test_another_version_is_named() -> None:
+    body = bytearray(control_file.encode(STATE, clean=True)[:-4])
+    body[8] = 2
+    with pytest.raises(DataLoss, match="version is 2"):
+        control_file.decode(bytes(body) + struct.pack("<I", crc32c(body)), "x")
+
+
+def test_a_replacement_is_whole(tmp_path: Path) -> None:
+    control_file.replace(tmp_path, STATE, clean=False)
+    (tmp_path / "control.tmp").write_bytes(b"a crash left this")
+    assert control_file.read(tmp_path) == (STATE, False)
+    later = replace(STATE, term=9, attachment=None)
+    control_file.replace(tmp_path, later, clean=True)
+    assert control_file.read(tmp_path) == (later, True)
