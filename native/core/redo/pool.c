@@ -2,9 +2,11 @@
  * The pool: leases helpers to calls, and drives each call's batch over them.
  *
  * One thread drives all lanes of its call with poll. A request's `status` doubles as its
- * state while the call runs: waiting or sent, for the first time or again. Only the request
- * that a helper was working on when it died counts an attempt; those behind it in the pipe
- * wait as before. So one bad record costs its own page and nobody else's.
+ * state while the call runs: waiting or sent, for the first time or again. When a helper dies,
+ * the oldest few requests in flight are suspects: the one it was working on, and those whose
+ * answers it held back. Suspects are sent again, each alone on its lane, so that a second
+ * death has one possible culprit; those behind them wait as before. So one bad record costs
+ * its own page and nobody else's.
  */
 #include "redo/redo.h"
 
@@ -250,7 +252,7 @@ receive(batch *b, ps_redo_lane *lane, int *rc)
         finish(b, done[i], PS_OK, NULL);
 }
 
-/* Ends a lane's helper, whose oldest unanswered request takes the blame. */
+/* Ends a lane's helper and sorts its requests into the failed, the suspect and the others. */
 static void
 bury(batch *b, ps_redo_lane *lane, const char *cause)
 {
@@ -269,10 +271,10 @@ bury(batch *b, ps_redo_lane *lane, const char *cause)
     for (uint32_t i = 0; i < lane->count; i++) {
         ps_redo_request *request = lane->flight[(lane->head + i) % PS_REDO_WINDOW];
         size_t index = (size_t)(request - b->requests);
-        if (i == 0 && request->status == SENT_AGAIN)
+        if (request->status == SENT_AGAIN)
             finish(b, request, PS_ERR_REDO, text);
         else
-            request->status = i == 0 || request->status == SENT_AGAIN ? WAITING_AGAIN : WAITING;
+            request->status = i < PS_REDO_ANSWERS_AT_ONCE ? WAITING_AGAIN : WAITING;
         if (index < b->cursor)
             b->cursor = index;
     }
@@ -281,24 +283,43 @@ bury(batch *b, ps_redo_lane *lane, const char *cause)
     lane->piece_count = lane->piece_at = 0;
 }
 
+/* Takes waiting requests for a lane that has room; a suspect only for itself. */
+static uint32_t
+choose(batch *b, const ps_redo_lane *lane, ps_redo_request **taken)
+{
+    uint32_t count = 0;
+    if (lane->count > 0 && lane->flight[lane->head]->status == SENT_AGAIN)
+        return 0;
+    while (b->cursor < b->count && count < TAKE_AT_ONCE && lane->count + count < PS_REDO_WINDOW) {
+        ps_redo_request *request = &b->requests[b->cursor];
+        if (request->status == WAITING_AGAIN) {
+            if (lane->count + count > 0)
+                break;
+            b->cursor++;
+            taken[count++] = request;
+            break;
+        }
+        b->cursor++;
+        if (request->status == WAITING)
+            taken[count++] = request;
+    }
+    return count;
+}
+
 /* Puts waiting requests in flight and sends; starts the helper when it is not running. */
 static void
 feed(batch *b, ps_redo_lane *lane)
 {
     ps_redo_request *taken[TAKE_AT_ONCE];
-    uint32_t count = 0;
     ps_error err = {.text = ""};
-    while (b->cursor < b->count && count < TAKE_AT_ONCE &&
-           lane->count + count < PS_REDO_WINDOW) {
-        ps_redo_request *request = &b->requests[b->cursor++];
-        if (request->status != WAITING && request->status != WAITING_AGAIN)
-            continue;
-        taken[count++] = request;
-    }
+    uint32_t count = choose(b, lane, taken);
     if (count == 0)
         return;
     if (lane->helper->pid == 0) {
-        if (ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err) != PS_OK) {
+        int rc = ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err);
+        if (rc != PS_OK) /* it may have been killed from outside */
+            rc = ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err);
+        if (rc != PS_OK) {
             fail_waiting(b, PS_ERR_REDO, err.text);
             return;
         }
@@ -356,14 +377,14 @@ drive(batch *b)
 {
     struct pollfd fds[2 * MAX_HELPERS];
     while (b->unfinished > 0) {
-        int idle = 0;
+        uint32_t in_flight = 0;
         for (size_t i = 0; i < b->lane_count; i++) {
             if (!ps_redo_lane_has_output(&b->lanes[i]))
                 feed(b, &b->lanes[i]);
-            idle |= b->lanes[i].count == 0;
+            in_flight += b->lanes[i].count;
         }
-        if (idle && b->cursor < b->count)
-            continue; /* a helper died as it was fed */
+        if (in_flight == 0)
+            continue; /* the helpers died as they were fed, or could not be started */
         wait_for_lanes(b, fds);
         for (size_t i = 0; i < b->lane_count; i++)
             serve_lane(b, &b->lanes[i], fds + 2 * i);

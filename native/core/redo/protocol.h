@@ -12,6 +12,8 @@
 
 #define PS_REDO_MAGIC 0x31525350u /* "PSR1" */
 #define PS_REDO_MAX_REQUEST (256u << 20)
+/* A helper holds back so many answers at most, to write them together. */
+#define PS_REDO_ANSWERS_AT_ONCE 4u
 
 /* A request: this header, the base page if any, then the items. */
 typedef struct ps_redo_wire_request {

@@ -51,7 +51,6 @@ extern void _PG_init(void);
 
 #define REQUEST_BUFFER (256 * 1024)
 #define LARGE_BUFFER (8 * 1024 * 1024) /* larger ones are given back after use */
-#define ANSWERS_AT_ONCE 4
 /* The smgr cache is emptied after so many requests: one may name some thousand relations. */
 #define FORGET_RELATIONS_EVERY 4096
 
@@ -60,8 +59,8 @@ typedef struct Answer {
     char page[BLCKSZ];
 } Answer;
 
-static Answer answers[ANSWERS_AT_ONCE];
-static int answer_count;
+static Answer answers[PS_REDO_ANSWERS_AT_ONCE];
+static uint32 answer_count;
 
 /* What CreateSharedMemoryAndSemaphores does, cut down to what redo routines touch. */
 static void
@@ -132,7 +131,7 @@ serve(const ps_redo_wire_request *request)
     redo_replay(request, answer->page);
     answer->header =
         (ps_redo_wire_answer) {.magic = PS_REDO_MAGIC, .sequence = request->sequence};
-    if (++answer_count == ANSWERS_AT_ONCE)
+    if (++answer_count == PS_REDO_ANSWERS_AT_ONCE)
         flush_answers();
     if (++served % FORGET_RELATIONS_EVERY == 0)
         redo_storage_forget_relations();
