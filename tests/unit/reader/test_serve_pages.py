@@ -1,0 +1,175 @@
+"""GetPages from bytes to bytes: the hand-written messages against protobuf's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
+
+from pagestore import _native, keyspace
+from pagestore.keyspace import PAGE_SIZE, WILL_INIT, ValueKind
+from pagestore.v1 import page_pb2 as pb
+from tests.unit.layers.model import ALL_LSNS, TENANT, TIMELINE, Entry, batch_of, page
+
+REL = pb.RelTag(spc_oid=1663, db_oid=5, rel_number=16384, fork=0)
+SIZE_KEY = keyspace.rel_size(1663, 5, 16384, 0).pack()
+
+
+def block(number: int) -> bytes:
+    return keyspace.rel_block(1663, 5, 16384, 0, number).pack()
+
+
+def size(lsn: int, blocks: int) -> Entry:
+    return SIZE_KEY, lsn, ValueKind.IMAGE, 0, blocks.to_bytes(4, "little")
+
+
+def open_snapshot(entries: list[Entry]) -> _native.Snapshot:
+    layer = _native.OpenLayer()
+    layer.put(batch_of(entries))
+    return _native.Snapshot([(layer, ALL_LSNS)])
+
+
+PATCH = b"\x02\x00\x03\x00\xff\x09"  # bytes 2, 3 and 4 become 9
+SNAPSHOT = open_snapshot(
+    [
+        size(10, 2),
+        (block(0), 10, ValueKind.IMAGE, 0, page(1)),
+        (block(1), 10, ValueKind.ZERO, 0, b""),
+        (block(1), 20, ValueKind.PATCH, 0, PATCH),
+        size(30, 3),
+        (block(2), 30, ValueKind.IMAGE, 0, page(3)),
+        (block(0), 40, ValueKind.IMAGE, 0, page(4)),
+        size(50, 4),  # block 3 has no value: the invariant is broken
+        (SIZE_KEY, 60, ValueKind.TOMBSTONE, 0, b""),
+    ]
+)
+
+
+def request(blocks: list[int], **fields: object) -> pb.GetPagesRequest:
+    defaults = {"request_id": 7, "tenant_id": TENANT, "timeline_id": TIMELINE, "rel": REL}
+    return pb.GetPagesRequest(**{**defaults, **fields}, blocks=blocks)  # type: ignore[arg-type]
+
+
+def serve(message: pb.GetPagesRequest | bytes, lsn: int) -> pb.GetPagesResponse:
+    raw = message if isinstance(message, bytes) else message.SerializeToString()
+    return pb.GetPagesResponse.FromString(SNAPSHOT.serve_pages(raw, lsn))
+
+
+def test_pages_come_in_the_order_asked_for() -> None:
+    patched = bytearray(PAGE_SIZE)
+    patched[2:5] = b"\x09\x09\x09"
+    assert list(serve(request([1, 0, 0]), 10).pages) == [bytes(PAGE_SIZE), page(1), page(1)]
+    answer = serve(request([2, 1, 0]), 30)
+    assert list(answer.pages) == [page(3), bytes(patched), page(1)]
+    assert answer.request_id == 7
+    assert not answer.HasField("status")
+    assert list(serve(request([0], request_id=0), 45).pages) == [page(4)]
+    assert list(serve(request([0] * 1024, request_id=2**64 - 1), 45).pages) == [page(4)] * 1024
+
+
+@pytest.mark.parametrize(
+    ("message", "lsn", "code", "reason"),
+    [
+        (request([0]), 9, 5, "RELATION_NOT_FOUND"),
+        (request([0]), 60, 5, "RELATION_NOT_FOUND"),
+        (request([0], rel=pb.RelTag(spc_oid=1663, fork=1)), 30, 5, "RELATION_NOT_FOUND"),
+        (request([0, 2]), 29, 11, "BLOCK_BEYOND_END"),
+        (request([2**32 - 1]), 30, 11, "BLOCK_BEYOND_END"),
+        (request([3]), 50, 15, "PAGE_MISSING"),
+        (request([]), 30, 3, "NO_BLOCKS"),
+        (request([0] * 1025), 30, 3, "TOO_MANY_BLOCKS"),
+        (request([0] * 100_000), 30, 3, "TOO_MANY_BLOCKS"),
+        (request([0], rel=pb.RelTag(fork=4)), 30, 3, "MALFORMED_REQUEST"),
+        (request([0], tenant_id=b"short"), 30, 3, "MALFORMED_REQUEST"),
+        (request([0], timeline_id=b""), 30, 3, "MALFORMED_REQUEST"),
+        (b"", 30, 3, "MALFORMED_REQUEST"),
+        (b"\xff" * 40, 30, 3, "MALFORMED_REQUEST"),
+    ],
+)
+def test_what_is_wrong_is_answered_in_band(message, lsn: int, code: int, reason: str) -> None:
+    answer = serve(message, lsn)
+    assert (answer.status.code, answer.status.reason) == (code, reason)
+    assert answer.status.message
+    assert not answer.pages
+    well_formed = reason != "MALFORMED_REQUEST"
+    assert answer.request_id == 7 or not well_formed
+
+
+def test_a_chain_with_records_needs_a_pool() -> None:
+    snapshot = open_snapshot([size(10, 1), (block(0), 10, ValueKind.RECORD, WILL_INIT, b"record")])
+    answer = pb.GetPagesResponse.FromString(
+        snapshot.serve_pages(request([0]).SerializeToString(), 10)
+    )
+    assert answer.status.reason == "REDO_FAILED"
+    with pytest.raises(_native.NativeError, match="it needs redo"):
+        snapshot.read_pages(block(0), 10)
+
+
+def test_a_damaged_layer_is_named_and_not_served(tmp_path: Path) -> None:
+    layer = _native.OpenLayer()
+    layer.put(batch_of([size(10, 1), (block(0), 10, ValueKind.IMAGE, 0, bytes(range(256)) * 32)]))
+    path = tmp_path / "damaged.delta"
+    summary = layer.flush(path, TENANT, TIMELINE, 1)
+    raw = bytearray(path.read_bytes())
+    raw[300] ^= 1
+    path.write_bytes(raw)
+    file = _native.Layer(path, TENANT, TIMELINE, 1, summary)
+    snapshot = _native.Snapshot([(file, ALL_LSNS)])
+    for _ in range(2):
+        raw_answer = snapshot.serve_pages(request([0]).SerializeToString(), 10)
+        answer = pb.GetPagesResponse.FromString(raw_answer)
+        assert (answer.status.code, answer.status.reason) == (15, "LAYER_CORRUPT")
+        assert "damaged.delta: offset " in answer.status.message
+        assert not answer.pages
+
+
+messages = st.builds(
+    pb.GetPagesRequest,
+    request_id=st.integers(0, 2**64 - 1),
+    tenant_id=st.binary(min_size=16, max_size=16),
+    timeline_id=st.binary(min_size=16, max_size=16),
+    read_lsn=st.builds(
+        pb.ReadLsn,
+        request_lsn=st.integers(0, 2**64 - 1),
+        not_modified_since_lsn=st.integers(0, 2**64 - 1),
+    ),
+    blocks=st.lists(st.integers(0, 2**32 - 1), max_size=20),
+    wait_ms=st.integers(0, 2**32 - 1),
+)
+
+
+@given(messages)
+def test_parsing_agrees_with_protobuf(message: pb.GetPagesRequest) -> None:
+    assert _native.parse_pages_request(message.SerializeToString()) == (
+        message.request_id,
+        message.tenant_id,
+        message.timeline_id,
+        message.read_lsn.request_lsn,
+        message.read_lsn.not_modified_since_lsn,
+        len(message.blocks),
+        message.wait_ms,
+    )
+
+
+@given(messages, st.data())
+@settings(max_examples=300)
+def test_bytes_that_protobuf_refuses_are_refused(message: pb.GetPagesRequest, data) -> None:
+    raw = bytearray(message.SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pb.GetPagesRequest.FromString(bytes(raw))
+    except DecodeError:
+        with pytest.raises(_native.NativeError):
+            _native.parse_pages_request(bytes(raw))
+
+
+def test_a_status_is_cut_between_characters() -> None:
+    raw = _native.pages_status(9, 5, "SOME_REASON", "é" * 5000)
+    answer = pb.GetPagesResponse.FromString(raw)
+    assert (answer.request_id, answer.status.code, answer.status.reason) == (9, 5, "SOME_REASON")
+    assert 200 < len(answer.status.message) < 256
+    assert set(answer.status.message) == {"é"}
