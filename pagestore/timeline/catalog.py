@@ -213,3 +213,7 @@ class Catalog:
                 )
                 for key, value in self.entries(txn, prefix)
             ]
+
+    def has_layer(self, tenant: TenantId, timeline: TimelineId, number: int) -> bool:
+        with self._errors(), self._env.begin() as txn:
+            return txn.get(records.layer_key(tenant, timeline, number)) is not None

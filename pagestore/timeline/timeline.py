@@ -212,11 +212,18 @@ class Timeline:
         )
         # Whatever becomes of the transaction, this number is not used twice.
         self._record = replace(self._record, next_number=record.next_number)
-        self._store.commit(
-            lambda txn: txn.put_timeline(
-                self.tenant_id, self.timeline_id, record, [(number, summary)]
+        try:
+            self._store.commit(
+                lambda txn: txn.put_timeline(
+                    self.tenant_id, self.timeline_id, record, [(number, summary)]
+                )
             )
-        )
+        except Exception:
+            # A transaction that failed may have been made all the same. Then the layer counts:
+            # to write its values once more would put them into every chain twice.
+            if not self._store.catalog.has_layer(self.tenant_id, self.timeline_id, number):
+                path.unlink(missing_ok=True)
+                raise
         layer = self.make_layer(number, summary)
         with self._store.structure:
             self._record = record
