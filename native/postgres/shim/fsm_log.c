@@ -12,8 +12,7 @@
  *
  * Which pages: those written to a file since the start (noted by the write hook in a bounded
  * table in shared memory) and those still dirty in the buffer pool. A note too many for the
- * table is dropped, and a page that cannot be read is skipped: the maps are hints, and vacuum
- * mends them.
+ * table is dropped, and an ERROR ends the worker: the maps are hints, and vacuum mends them.
  *
  * Not here: unlogged relations, which begin empty at the next start anyway.
  */

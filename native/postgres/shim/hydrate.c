@@ -21,8 +21,10 @@
  *
  * Reading ahead. A scan is a run of reads of block after block by this process. Its window grows
  * from 8 blocks to pagestore.readahead, and the next window is asked for as soon as the scan
- * enters the last one, so that one is always on its way. Blocks named by PrefetchBuffer are
- * gathered and asked for together when one of them is read or there are enough.
+ * enters the last one, so that one is always on its way. In a parallel query each process scans
+ * a chunk, then jumps ahead to its next; there a window ends where the chunk does, for what
+ * follows is another's. Blocks named by PrefetchBuffer are gathered and asked for together when
+ * one of them is read or there are enough.
  *
  * Not here: who talks to the page server (page_client.c), what bypasses the storage manager
  * (bypass.c).
@@ -31,11 +33,13 @@
 
 #include <dlfcn.h>
 
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogutils.h"
 #include "hydrate.h"
 #include "miscadmin.h"
 #include "page_client.h"
+#include "port/pg_bitutils.h"
 #include "shim.h"
 #include "smgr_table.h"
 #include "storage/bufpage.h"
@@ -51,6 +55,12 @@
 #define SMALL_FORK 8      /* blocks: brought whole at the first read */
 #define IDLE_WINDOWS 4    /* a scan that finds so many windows already here is left alone */
 #define GATHERED_MAX 32
+
+/* How a parallel scan deals out a table (heapam.c, tableam.c): so many chunks, if they are not
+ * too large. */
+#define PARALLEL_CHUNKS 2048
+#define SMALLEST_CHUNK 4
+#define LARGEST_CHUNK 8192
 
 typedef struct Scan
 {
@@ -166,36 +176,57 @@ drop_scan(Scan *scan)
     *scan = scans[--nscans];
 }
 
+/* The blocks of a chunk of a parallel scan; 0 outside of parallel queries. */
+static BlockNumber
+chunk_size(const RemoteFork *fork)
+{
+    if (!IsInParallelMode())
+        return 0;
+    return Min(pg_nextpower2_32(Max(fork->nblocks / PARALLEL_CHUNKS, SMALLEST_CHUNK)),
+               LARGEST_CHUNK);
+}
+
 /* Asks for the window after `end`. The scan may be dropped: it is done, or needs no help. */
 static void
-ask_next_window(Scan *scan)
+ask_next_window(Scan *scan, BlockNumber chunk)
 {
     BlockNumber first = Max(scan->end, scan->last);
+    BlockNumber limit = chunk == 0 ? scan->fork->nblocks : (scan->last / chunk + 1) * chunk;
 
     scan->window = Min(Max(scan->window * 2, FIRST_WINDOW), shim_settings.readahead);
     scan->marker = first;
-    scan->end = first + scan->window;
+    scan->end = Max(first, Min(first + scan->window, limit));
     if (ask_for(scan->fork, first, scan->end) > 0)
         scan->idle_windows = 0;
-    else
+    else if (scan->end > first)
         scan->idle_windows++;
     if (scan->idle_windows > IDLE_WINDOWS || first >= scan->fork->nblocks)
         drop_scan(scan);
+}
+
+/* Whether a read continues a scan: the next block, or the first of a later chunk. */
+static bool
+continues(const Scan *scan, BlockNumber block, BlockNumber chunk)
+{
+    return block == scan->last + 1 ||
+           (chunk > 0 && scan->window > 0 && block > scan->last && block % chunk == 0);
 }
 
 /* Notes a read; true when it belongs to a scan, whose next window is then on its way. */
 static bool
 note_read(const RemoteFork *fork, BlockNumber block)
 {
+    BlockNumber chunk = chunk_size(fork);
+
     for (int i = 0; i < nscans; i++)
     {
         Scan *scan = &scans[i];
 
-        if (scan->fork != fork || scan->last + 1 != block)
+        if (scan->fork != fork || !continues(scan, block, chunk))
             continue;
         scan->last = block;
         if (scan->window == 0 || block >= scan->marker)
-            ask_next_window(scan);
+            ask_next_window(scan, chunk);
         return true;
     }
     return false;
