@@ -1,3 +1,3 @@
-"""Importing pagestore first settles how gRPC treats forks, before any test imports grpc."""
+"""The tests. pagestore comes first: it has a say in how gRPC is set up."""
 
-import pagestore as pagestore
+import pagestore  # noqa: F401
