@@ -1,0 +1,180 @@
+"""A page server, a safekeeper and computes of their timelines, without a control plane.
+
+Services run in processes of their own; computes are started by the launcher on an event
+loop in a thread, so that tests read as plain code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.pgdata import read_pgdata
+from pagestore.compute.running import RunningCompute, StopResult
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from tests.integration.page_process import PageProcess
+from tests.plain_postgres import free_port, reachable_dir
+from tests.safekeeper_process import SafekeeperProcess
+
+SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
+RUN_AS = "postgres" if os.geteuid() == 0 else None
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Compute:
+    """A running compute and its SQL."""
+
+    stack: Stack
+    timeline: TimelineId
+    running: RunningCompute
+
+    def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
+        record = self.running.record
+        return psycopg.connect(
+            host=record.socket_directory,
+            port=record.port,
+            user=record.superuser,
+            dbname=dbname,
+            autocommit=True,
+        )
+
+    def sql(self, text: str, dbname: str = "postgres") -> list[tuple[Any, ...]]:
+        with self.connect(dbname) as session:
+            cursor = session.execute(text.encode())
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def lsn(self) -> int:
+        """The end of everything that is committed now."""
+        self.sql("CREATE TABLE IF NOT EXISTS marker (x int); DROP TABLE marker")
+        return int(self.sql("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")[0][0])
+
+    def stop(self) -> StopResult:
+        return self.stack.wait(self.running.stop(self.stack.wal))
+
+    def kill(self) -> None:
+        self.stack.wait(self.running.kill())
+        self.running.remove()
+
+
+@dataclass
+class Stack:
+    root: Path
+    safekeeper: SafekeeperProcess
+    page_server: PageProcess
+    loop: asyncio.AbstractEventLoop
+    pages: AsyncPageClient
+    wal: WalClient
+    shim: Path
+    starts: int = 0
+    computes: list[Compute] = field(default_factory=list)
+
+    def wait(self, work: Coroutine[Any, Any, _T], seconds: float = 120) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
+
+    def import_cluster(self, pgdata: Path) -> TimelineId:
+        timeline = TimelineId.generate()
+        return self.wait(self._import(pgdata, timeline))
+
+    async def _import(self, pgdata: Path, timeline: TimelineId) -> TimelineId:
+        chunks = read_pgdata(pgdata, DEFAULT_TENANT, timeline)
+        header = next(chunks)
+
+        def whole() -> Iterator[Any]:
+            yield header
+            yield from chunks
+
+        info = await self.pages.import_timeline(whole())
+        await self.wal.create_timeline(
+            DEFAULT_TENANT,
+            timeline,
+            info.last_record_lsn,
+            prev_record_lsn=header.header.checkpoint_lsn,
+            system_id=header.header.settings.system_id,
+        )
+        return timeline
+
+    def branch(self, parent: TimelineId, lsn: int) -> TimelineId:
+        return self.wait(self._branch(parent, lsn))
+
+    async def _branch(self, parent: TimelineId, lsn: int) -> TimelineId:
+        child = TimelineId.generate()
+        at, previous = await self.wal.align_lsn(DEFAULT_TENANT, parent, lsn)
+        status = await self.wal.get_status(DEFAULT_TENANT, parent)
+        await self.pages.create_timeline(DEFAULT_TENANT, child, parent, at, wait_ms=20_000)
+        await self.wal.create_timeline(
+            DEFAULT_TENANT, child, at, prev_record_lsn=previous, system_id=status.system_id
+        )
+        return child
+
+    def start(self, timeline: TimelineId, **changes: Any) -> Compute:
+        self.starts += 1
+        spec = ComputeSpec(
+            tenant=DEFAULT_TENANT,
+            timeline=timeline,
+            directory=self.root / f"c{self.starts}",
+            port=free_port(),
+            page_server=self.page_server.address,
+            run_as=RUN_AS,
+            shim_library=self.shim,
+            **changes,
+        )
+        compute = Compute(self, timeline, self.wait(start_compute(spec, self.pages, self.wal)))
+        self.computes.append(compute)
+        return compute
+
+    def close(self) -> None:
+        for compute in self.computes:
+            if compute.running.alive:
+                self.wait(compute.running.kill())
+        self.wait(self.pages.close())
+        self.wait(self.wal.close())
+
+
+@contextmanager
+def running_stack(**settings: Any) -> Iterator[Stack]:
+    """Everything up but computes. `settings`: of the page server."""
+    root = reachable_dir()
+    shim = root / SHIM.name
+    shutil.copy(SHIM, shim)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    services = root / "services"
+    services.mkdir()
+    safekeeper = SafekeeperProcess(services / "sk")
+    safekeeper.start()
+    settings = {"run_as": RUN_AS, **settings}
+    page_server = PageProcess(services / "pages", [safekeeper.listen], **settings)
+    page_server.start()
+
+    async def clients() -> tuple[AsyncPageClient, WalClient]:
+        return AsyncPageClient(page_server.address), WalClient(safekeeper.listen)
+
+    pages, wal = asyncio.run_coroutine_threadsafe(clients(), loop).result()
+    stack = Stack(root, safekeeper, page_server, loop, pages, wal, shim)
+    try:
+        yield stack
+    finally:
+        stack.close()
+        page_server.kill()
+        safekeeper.stop()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        shutil.rmtree(root, ignore_errors=True)

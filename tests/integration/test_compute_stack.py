@@ -1,0 +1,216 @@
+"""Computes over the real page server: what was committed is in every later start, on every
+branch, and in every export."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from pagestore.compute.export import export_pgdata
+from pagestore.compute.process import account
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
+from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
+
+SETUP = """
+    CREATE TABLE items (id int PRIMARY KEY, body text);
+    INSERT INTO items SELECT i, repeat(md5(i::text), 5) FROM generate_series(1, 5000) i;
+    CREATE TABLE wide AS SELECT i, string_agg(md5((i * j)::text), '') AS t
+      FROM generate_series(1, 20) i, generate_series(1, 400) j GROUP BY i;
+    CREATE SEQUENCE numbers;
+    SELECT nextval('numbers');
+    CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY);
+    INSERT INTO fleeting VALUES (1);
+"""
+WORK = [
+    "INSERT INTO items SELECT i, 'more' FROM generate_series(5001, 8000) i",
+    "UPDATE items SET body = 'changed' WHERE id % 7 = 0",
+    "DELETE FROM items WHERE id % 11 = 0",
+    "CREATE INDEX ON items USING gin (to_tsvector('simple', body))",
+    "CREATE INDEX ON items (body, id)",
+    "CREATE TABLE made AS SELECT * FROM items WHERE id < 1000",
+    "VACUUM items",
+    "CREATE UNLOGGED TABLE gone (id int PRIMARY KEY)",
+    "INSERT INTO gone SELECT generate_series(1, 100)",
+    "INSERT INTO fleeting VALUES (2)",
+    "SELECT nextval('numbers') FROM generate_series(1, 50)",
+    "CREATE DATABASE second",
+    "SELECT lo_from_bytea(4711, 'large')",
+    "TRUNCATE wide",
+    "INSERT INTO wide VALUES (1, 'after')",
+]
+FACTS = {
+    "items": "SELECT count(*), sum(hashtext(body)) FROM items",
+    "made": "SELECT count(*), sum(hashtext(body)) FROM made",
+    "wide": "SELECT * FROM wide",
+    "large": "SELECT lo_get(4711)",
+    "databases": "SELECT datname FROM pg_database ORDER BY 1",
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with running_stack() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def template(stack: Stack) -> TimelineId:
+    with plain_postgres(max_prepared_transactions=10) as cluster:
+        cluster.sql(SETUP)
+        cluster.stop()
+        return stack.import_cluster(cluster.data)
+
+
+@pytest.fixture
+def timeline(stack: Stack, template: TimelineId) -> TimelineId:
+    """A branch of the imported cluster's beginning."""
+
+    async def beginning() -> int:
+        return (await stack.pages.get_timeline(DEFAULT_TENANT, template)).branch_lsn
+
+    return stack.branch(template, stack.wait(beginning()))
+
+
+def facts(compute: Compute | PlainPostgres) -> dict[str, object]:
+    return {name: compute.sql(query) for name, query in FACTS.items()}
+
+
+def work(compute: Compute) -> None:
+    for statement in WORK:
+        compute.sql(statement)
+
+
+def check_indexes(compute: Compute | PlainPostgres) -> None:
+    compute.sql("CREATE EXTENSION IF NOT EXISTS amcheck")
+    compute.sql(
+        "SELECT bt_index_check(i.indexrelid, true) FROM pg_index i JOIN pg_class c "
+        "ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam "
+        "WHERE a.amname = 'btree' AND c.relpersistence = 'p'"
+    )
+
+
+def test_commits_survive_clean_stops(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline)
+    assert compute.sql("SELECT count(*) FROM items") == [(5000,)]
+    assert compute.sql("SELECT count(*) FROM fleeting") == [(0,)]
+    work(compute)
+    before = facts(compute)
+    for _ in range(3):
+        stopped = compute.stop()
+        assert stopped.clean
+        assert not compute.running.directory.exists()
+        compute = stack.start(timeline, pgstat=stopped.pgstat)
+        assert facts(compute) == before
+        assert compute.sql("SELECT count(*) FROM fleeting") == [(0,)]
+        assert compute.sql("SELECT count(*) FROM gone") == [(0,)]
+        compute.sql("INSERT INTO gone VALUES (1)")
+    # A sequence logs 32 values ahead; what was not used of them is skipped, as after a crash.
+    assert 52 <= compute.sql("SELECT nextval('numbers')")[0][0] <= 51 + 33 * 3
+    assert compute.sql("SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'items'") == [
+        (8000,)
+    ]
+    check_indexes(compute)
+    compute.stop()
+
+
+def test_commits_survive_a_killed_compute(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline)
+    work(compute)
+    before = facts(compute)
+    for round_number in range(3):
+        compute.sql(f"INSERT INTO items VALUES ({100_000 + round_number}, 'last')")
+        session = compute.connect()
+        session.execute("BEGIN")
+        session.execute("INSERT INTO items SELECT i, 'lost' FROM generate_series(-99, -1) i")
+        compute.kill()
+        session.close()
+        compute = stack.start(timeline)
+        assert compute.sql("SELECT count(*) FROM items WHERE id < 0") == [(0,)]
+        assert compute.sql("SELECT count(*) FROM items WHERE id >= 100000") == [(round_number + 1,)]
+    compute.sql("DELETE FROM items WHERE id >= 100000")
+    assert facts(compute) == before
+    check_indexes(compute)
+    compute.kill()
+
+
+def test_a_prepared_transaction_crosses_a_restart_and_a_branch(
+    stack: Stack, timeline: TimelineId
+) -> None:
+    compute = stack.start(timeline)
+    with compute.connect() as session:
+        session.execute("BEGIN")
+        session.execute("INSERT INTO items VALUES (-1, 'prepared')")
+        session.execute("SELECT * FROM items WHERE id = 1 FOR UPDATE")
+        session.execute("PREPARE TRANSACTION 'waiting'")
+    branch = stack.branch(timeline, compute.lsn())
+    compute.kill()
+    for where, verb in ((timeline, "COMMIT"), (branch, "ROLLBACK")):
+        again = stack.start(where)
+        assert again.sql("SELECT gid FROM pg_prepared_xacts") == [("waiting",)]
+        assert again.sql("SELECT count(*) FROM items WHERE id = -1") == [(0,)]
+        again.sql(f"{verb} PREPARED 'waiting'")
+        again.stop()
+        again = stack.start(where)
+        expected = 1 if verb == "COMMIT" else 0
+        assert again.sql("SELECT count(*) FROM items WHERE id = -1") == [(expected,)]
+        assert again.sql("SELECT gid FROM pg_prepared_xacts") == []
+        again.stop()
+
+
+def test_branches_in_mid_work_see_that_moment(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline)
+    moments = []
+    for number in range(4):
+        first = 10_000 + number * 500
+        compute.sql(
+            f"INSERT INTO items SELECT i, 'b' FROM generate_series({first}, {first + 499}) i"
+        )
+        compute.sql("UPDATE items SET body = body || '.' WHERE id % 97 = 3")
+        moments.append((compute.lsn(), compute.sql(FACTS["items"])))
+    for lsn, expected in moments:
+        branch = stack.start(stack.branch(timeline, lsn))
+        assert branch.sql(FACTS["items"]) == expected
+        branch.sql("DELETE FROM items WHERE id % 2 = 0")
+        check_indexes(branch)
+        branch.stop()
+    assert compute.sql(FACTS["items"]) == moments[-1][1]
+    compute.stop()
+
+
+def test_an_export_equals_the_compute(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline)
+    work(compute)
+    lsn, before = compute.lsn(), facts(compute)
+    compute.sql("DROP TABLE items")
+    aligned, previous = stack.wait(stack.wal.align_lsn(DEFAULT_TENANT, timeline, lsn))
+    root = reachable_dir()
+    exported = PlainPostgres(root)
+
+    async def export() -> None:
+        await export_pgdata(
+            stack.pages,
+            DEFAULT_TENANT,
+            timeline,
+            aligned,
+            exported.data,
+            owner=account(RUN_AS),
+            prev_record_lsn=previous,
+        )
+
+    try:
+        stack.wait(export())
+        exported.start()
+        assert facts(exported) == before
+        check_indexes(exported)
+        # And back in: what was exported can be imported.
+        exported.stop()
+        again = stack.start(stack.import_cluster(exported.data))
+        assert facts(again) == before
+        again.stop()
+    finally:
+        exported.stop()
+        shutil.rmtree(root)
+    compute.stop()
