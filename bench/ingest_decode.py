@@ -76,7 +76,9 @@ def run(data: bytes, start: int) -> tuple[float, int, int, int]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    print(f"{'work':<18}{'WAL MB':>8}{'MB/s':>8}{'Mrec/s':>8}{'ns/rec':>8}{'entries':>10}{'out MB':>8}")
+    print(
+        f"{'work':<18}{'WAL MB':>8}{'MB/s':>8}{'Mrec/s':>8}{'ns/rec':>8}{'entries':>10}{'out MB':>8}"
+    )
     for name, data, start in logs():
         spent, records, entries, made = min(run(data, start) for _ in range(3))
         size = len(data) / 1e6
