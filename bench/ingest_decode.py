@@ -76,9 +76,8 @@ def run(data: bytes, start: int) -> tuple[float, int, int, int]:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    print(
-        f"{'work':<18}{'WAL MB':>8}{'MB/s':>8}{'Mrec/s':>8}{'ns/rec':>8}{'entries':>10}{'out MB':>8}"
-    )
+    heads = ("work", "WAL MB", "MB/s", "Mrec/s", "ns/rec", "entries", "out MB")
+    print("{:<18}{:>8}{:>8}{:>8}{:>8}{:>10}{:>8}".format(*heads))
     for name, data, start in logs():
         spent, records, entries, made = min(run(data, start) for _ in range(3))
         size = len(data) / 1e6
