@@ -16,6 +16,7 @@ START = 0x3_0000_2000
 REL = (1663, 5, 16384)
 XLOG, XACT, SMGR, CLOG, DBASE, MULTIXACT, STANDBY, HEAP, COMMIT_TS = 0, 1, 2, 3, 4, 6, 8, 10, 18
 IMAGE, RECORD, PATCH, ZERO, TOMBSTONE = ValueKind
+Value = tuple[Key, ValueKind, bytes]
 VM_BLOCKS = (ks.PAGE_SIZE - 24) * 4
 
 
@@ -32,6 +33,10 @@ def body(main: bytes, *blocks: tuple[int, bytes]) -> bytes:
         head += (u32(*REL) if number == 0 else b"") + u32(block)
         payload += data
     return head + struct.pack("<BI", 254, len(main)) + payload + main
+
+
+def entry_of(item: tuple[bytes, int, int, int, bytes]) -> Value:
+    return Key.unpack(item[0]), ValueKind(item[2]), item[4]
 
 
 class Rig:
@@ -64,7 +69,7 @@ class Rig:
         self.log += piece
         return self.position
 
-    def feed(self) -> list[tuple[Key, ValueKind, bytes]]:
+    def feed(self) -> list[Value]:
         """Feeds what was added; the values in order."""
         batch = _native.Batch()
         try:
@@ -73,19 +78,19 @@ class Rig:
             self.log = self.log[step.consumed :]
         finally:
             self.meta.apply(batch)
-            self.values = [(Key.unpack(b[0]), ValueKind(b[2]), b[4]) for b in batch]  # type: ignore[attr-defined]
+            self.values = [entry_of(batch[i]) for i in range(len(batch))]
         return self.values
 
-    def run(self, rmgr: int, info: int, content: bytes, xid: int = 0):  # type: ignore[no-untyped-def]
+    def run(self, rmgr: int, info: int, content: bytes, xid: int = 0) -> list[Value]:
         self.add(rmgr, info, content, xid)
         return self.feed()
 
 
-def told(values: list[tuple[Key, ValueKind, bytes]]) -> list[tuple[Key, ValueKind]]:
+def told(values: list[Value]) -> list[tuple[Key, ValueKind]]:
     return [(key, kind) for key, kind, _ in values if key.kind != ks.Kind.CONTROL]
 
 
-def counter_values(values: list[tuple[Key, ValueKind, bytes]]) -> list[int]:
+def counter_values(values: list[Value]) -> list[int]:
     return [struct.unpack_from("<Q", v)[0] for k, _, v in values if k == ks.COUNTERS]
 
 
