@@ -153,10 +153,14 @@ def check_after_crash(root: Path, story: Story) -> None:
             assert timeline.last_record_lsn == timeline.disk_consistent_lsn
             if timeline.ancestor_behind() is None:
                 check(timeline.snapshot(), model, timeline.last_record_lsn)
+        loaded = [
+            repository._load((tenant, number))
+            for tenant, number, _ in repository._store.catalog.timelines()
+        ]
         named = {
             Path(layer.path)
-            for tenant, number, _ in repository._store.catalog.timelines()
-            for layer in repository._load((tenant, number))._loaded_layers()  # type: ignore[union-attr]
+            for timeline in loaded
+            for layer in timeline._loaded_layers()  # type: ignore[union-attr]
         }
         assert {path for path in root.glob("*/*/*") if path.is_file()} == named
     finally:
