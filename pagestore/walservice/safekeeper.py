@@ -29,6 +29,7 @@ from pagestore.errors import (
     PagestoreError,
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.walservice import acceptor, control_file
 from pagestore.walservice.acceptor import Position
 from pagestore.walservice.commits import CommitIndex, TimelineKey
@@ -183,7 +184,9 @@ class Safekeeper:
 
 def _check_start(start: Position) -> None:
     lsn, prev = start.flush_lsn, start.prev_record_lsn
-    if not 0 < lsn < MAX_START_LSN or lsn % 8 != 0 or prev >= lsn or prev % 8 != 0:
+    in_page_header = 0 < lsn % PAGE_SIZE < header_length(lsn)
+    possible = 0 < lsn < MAX_START_LSN and lsn % 8 == 0 and not in_page_header
+    if not possible or prev >= lsn or prev % 8 != 0:
         raise InvalidInput(
             "INVALID_LSN",
             f"A log cannot start at {format_lsn(lsn)} behind a record at {format_lsn(prev)}.",

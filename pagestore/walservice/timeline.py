@@ -327,14 +327,15 @@ class WalTimeline:
     # Reading
 
     async def wait_commit(self, lsn: int, seconds: float) -> bool:
-        """Whether the commit LSN reached `lsn` in time."""
+        """Whether the commit LSN reached `lsn` in time. NotFound when the timeline goes."""
         try:
             async with asyncio.timeout(seconds):
                 while self.state.commit_lsn < lsn and not self._retired:
                     await self._news.wait()
         except TimeoutError:
             return self.state.commit_lsn >= lsn
-        return self.state.commit_lsn >= lsn
+        self._check_present()
+        return True
 
     async def read(self, lsn: int, limit: int) -> bytes:
         """Committed WAL from `lsn` on, at most `limit` bytes and within one segment.
