@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 enum {
-    DRAIN = 4 << 20,          /* bytes taken before a sync, at most */
+    DRAIN = 2 << 20,          /* bytes taken before a sync, about */
     STATUS_INTERVAL_MS = 5000,
     CONNECT_TIMEOUT_MS = 10000,
     DATA_HEADER = 25,         /* 'w', start, end, time */
@@ -303,31 +303,40 @@ take_message(ps_receiver *receiver, const uint8_t *message, size_t length, ps_er
     return ps_fail(err, PS_ERR_CLOSED, "the compute sent a message that is no replication message");
 }
 
-/* Takes what has arrived, up to DRAIN bytes; *taken tells whether anything had. */
+/* The next message that has arrived: its length, 0 when there is none, or a status. */
 static int
-drain(ps_receiver *receiver, bool *taken, ps_error *err)
+next_message(ps_receiver *receiver, char **message, ps_error *err)
 {
-    size_t bytes = 0;
-    *taken = false;
-    while (bytes < DRAIN) {
-        char *message = NULL;
-        int length = PQgetCopyData(receiver->connection, &message, 1);
-        if (length == 0)
-            break;
+    for (int looked = 0; looked < 2; looked++) {
+        int length = PQgetCopyData(receiver->connection, message, 1);
+        if (length > 0)
+            return length;
         if (length == -1) {
             receiver->stream_ended = true;
-            break;
+            return 0;
         }
-        if (length < 0)
+        if (length < 0 || (looked == 0 && !PQconsumeInput(receiver->connection)))
             return lost(receiver, "lost the compute", err);
+    }
+    return 0;
+}
+
+/* Takes all that has arrived, or about DRAIN bytes and *more: one sync will do for them. */
+static int
+drain(ps_receiver *receiver, bool *more, ps_error *err)
+{
+    size_t bytes = 0;
+    char *message = NULL;
+    int length = 0;
+    while (bytes < DRAIN && (length = next_message(receiver, &message, err)) > 0) {
         int status = take_message(receiver, (uint8_t *)message, (size_t)length, err);
         PQfreemem(message);
         if (status != PS_OK)
             return status;
         bytes += (size_t)length;
-        *taken = true;
     }
-    return PS_OK;
+    *more = length > 0;
+    return length < 0 ? length : PS_OK;
 }
 
 /* Syncs and confirms what was taken. */
@@ -365,22 +374,15 @@ stream(ps_receiver *receiver, ps_error *err)
     receiver->stream_ended = false;
     bool due = true;
     while (!atomic_load(&receiver->stopping)) {
-        bool taken;
-        int status = drain(receiver, &taken, err);
+        bool more = false;
+        int status = drain(receiver, &more, err);
         if (status == PS_OK)
             status = settle(receiver, due, err);
         if (status != PS_OK)
             return status;
         if (receiver->stream_ended)
             return end_of_stream(receiver, err);
-        due = false;
-        if (!taken) {
-            due = !wait_socket(receiver, POLLIN, STATUS_INTERVAL_MS);
-            if (!due && !PQconsumeInput(receiver->connection))
-                return lost(receiver, "lost the compute", err);
-        } else if (!PQconsumeInput(receiver->connection)) {
-            return lost(receiver, "lost the compute", err);
-        }
+        due = !more && !wait_socket(receiver, POLLIN, STATUS_INTERVAL_MS);
     }
     return PS_OK;
 }

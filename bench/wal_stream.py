@@ -1,0 +1,70 @@
+"""How fast one safekeeper takes WAL from a compute, with fsync, and gives it to a reader.
+
+    python -m bench.wal_stream [--rows 3000000]
+
+The WAL is made before the safekeeper attaches, so that the compute's own work is not measured;
+CPU is of the safekeeper's process alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from pagestore.client.wal import WalClient
+from tests.plain_postgres import plain_postgres
+from tests.safekeeper_process import SafekeeperProcess, Timeline, flush_lsn
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=3_000_000)
+    options = parser.parse_args()
+    settings = {"fsync": "off", "wal_keep_size": "8GB", "max_wal_size": "8GB", "autovacuum": "off"}
+    with tempfile.TemporaryDirectory() as directory, plain_postgres(**settings) as postgres:
+        safekeeper = SafekeeperProcess(Path(directory) / "sk")
+        safekeeper.start()
+        timeline = Timeline(safekeeper, postgres)
+        timeline.create()
+        timeline.vote()
+        postgres.sql(
+            "CREATE TABLE t AS SELECT i, repeat('x', 100) "
+            f"FROM generate_series(1, {options.rows}) i"
+        )
+        end = flush_lsn(postgres)
+        megabytes = (end - timeline.start_lsn) / 1e6
+        before, start = cpu_seconds(safekeeper.pid), time.monotonic()
+        timeline.attach()
+        timeline.wait(lambda status: status.commit_lsn >= end, seconds=300)
+        report("received", megabytes, start, cpu_seconds(safekeeper.pid) - before)
+        before, start = cpu_seconds(safekeeper.pid), time.monotonic()
+        asyncio.run(drain(safekeeper, timeline))
+        report("read", megabytes, start, cpu_seconds(safekeeper.pid) - before)
+        safekeeper.stop()
+
+
+async def drain(safekeeper: SafekeeperProcess, timeline: Timeline) -> None:
+    async with WalClient(safekeeper.listen) as client:
+        async for _ in client.read_wal(timeline.tenant, timeline.id, timeline.start_lsn):
+            pass
+
+
+def report(verb: str, megabytes: float, start: float, cpu: float) -> None:
+    seconds = time.monotonic() - start
+    print(
+        f"{verb:9} {megabytes:6.0f} MB  {megabytes / seconds:6.0f} MB/s  CPU {cpu:5.2f} s", end=""
+    )
+    print(f"  {megabytes / cpu:6.0f} MB/s of a core")
+
+
+if __name__ == "__main__":
+    main()
