@@ -8,12 +8,34 @@
 /* Larger items are sent from where they lie; copying a smaller one costs less than a piece. */
 #define COPY_BELOW 2048u
 #define MAX_PIECES 1024
+#define KEEP_SCRATCH (1u << 20)
+#define KEEP_PIECES 4096u
 
 void
 ps_redo_lane_free(ps_redo_lane *lane)
 {
+    ps_redo_helper_free(&lane->helper);
     free(lane->scratch);
     free(lane->pieces);
+    free(lane->staging);
+}
+
+void
+ps_redo_lane_clear(ps_redo_lane *lane)
+{
+    lane->count = 0;
+    lane->received = 0;
+    lane->piece_count = lane->piece_at = 0;
+    if (lane->scratch_capacity > KEEP_SCRATCH) {
+        free(lane->scratch);
+        lane->scratch = NULL;
+        lane->scratch_capacity = 0;
+    }
+    if (lane->piece_capacity > KEEP_PIECES) {
+        free(lane->pieces);
+        lane->pieces = NULL;
+        lane->piece_capacity = 0;
+    }
 }
 
 static size_t
@@ -39,6 +61,9 @@ reserve(ps_redo_lane *lane, ps_redo_request *const *requests, uint32_t count)
     size_t pieces = 0;
     for (uint32_t r = 0; r < count; r++) {
         const ps_redo_request *request = requests[r];
+        if (request->base == request->out && lane->staging == NULL &&
+            (lane->staging = malloc(PS_REDO_WINDOW * PS_PAGE_SIZE)) == NULL)
+            return PS_ERR_NOMEM;
         bytes += sizeof(ps_redo_wire_request);
         pieces += 3;
         for (size_t i = 0; i < request->count; i++) {
@@ -156,7 +181,7 @@ ps_redo_lane_send(ps_redo_lane *lane)
 {
     while (ps_redo_lane_has_output(lane)) {
         size_t left = lane->piece_count - lane->piece_at;
-        ssize_t n = writev(lane->helper->to, lane->pieces + lane->piece_at,
+        ssize_t n = writev(lane->helper.to, lane->pieces + lane->piece_at,
                            (int)(left < MAX_PIECES ? left : MAX_PIECES));
         if (n < 0 && errno == EINTR)
             continue;
@@ -175,6 +200,13 @@ ps_redo_lane_send(ps_redo_lane *lane)
     return PS_OK;
 }
 
+static uint8_t *
+page_of(const ps_redo_lane *lane, uint32_t slot)
+{
+    const ps_redo_request *request = lane->flight[slot];
+    return request->base == request->out ? lane->staging + slot * PS_PAGE_SIZE : request->out;
+}
+
 /* Where the answers to all requests in flight go; the first `received` bytes are there. */
 static int
 answer_pieces(ps_redo_lane *lane, struct iovec *pieces)
@@ -184,7 +216,7 @@ answer_pieces(ps_redo_lane *lane, struct iovec *pieces)
     for (uint32_t i = 0; i < lane->count; i++) {
         uint32_t slot = (lane->head + i) % PS_REDO_WINDOW;
         struct iovec parts[2] = {{&lane->answers[slot], sizeof lane->answers[slot]},
-                                 {lane->flight[slot]->out, PS_PAGE_SIZE}};
+                                 {page_of(lane, slot), PS_PAGE_SIZE}};
         for (int part = 0; part < 2; part++) {
             size_t done = skip < parts[part].iov_len ? skip : parts[part].iov_len;
             skip -= done;
@@ -204,7 +236,7 @@ ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_
     ssize_t n;
     *done_count = 0;
     do {
-        n = readv(lane->helper->from, pieces, answer_pieces(lane, pieces));
+        n = readv(lane->helper.from, pieces, answer_pieces(lane, pieces));
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? PS_OK : PS_ERR_REDO;
@@ -216,7 +248,10 @@ ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_
         const ps_redo_wire_answer *answer = &lane->answers[lane->head];
         if (answer->magic != PS_REDO_MAGIC || answer->sequence != lane->sequence)
             return PS_ERR_REDO;
-        done[(*done_count)++] = lane->flight[lane->head];
+        ps_redo_request *request = lane->flight[lane->head];
+        if (page_of(lane, lane->head) != request->out)
+            memcpy(request->out, page_of(lane, lane->head), PS_PAGE_SIZE);
+        done[(*done_count)++] = request;
         lane->head = (lane->head + 1) % PS_REDO_WINDOW;
         lane->count--;
         lane->sequence++;

@@ -1,5 +1,5 @@
 /*
- * A lane: one leased helper at work on a batch, with several requests in flight.
+ * A lane: a helper, and what it has in flight of the batch it is leased to.
  *
  * Requests are sent in order and answered in order, so the oldest unanswered request is the
  * one a dying helper was working on. A lane never blocks; the caller polls its descriptors.
@@ -16,7 +16,7 @@
 #define PS_REDO_WINDOW 16u
 
 typedef struct ps_redo_lane {
-    ps_redo_helper *helper;
+    ps_redo_helper helper;
     ps_redo_request *flight[PS_REDO_WINDOW]; /* a ring, oldest at `head` */
     ps_redo_wire_answer answers[PS_REDO_WINDOW];
     uint32_t head;
@@ -24,6 +24,9 @@ typedef struct ps_redo_lane {
     uint32_t sequence; /* of the oldest in flight */
     size_t received;   /* bytes of the oldest one's answer */
     uint64_t progress_ms; /* when it last sent or received something */
+    /* Where a page arrives whose base lies at its `out`: a helper that dies in the middle of
+     * an answer must not have spoilt the base for the next one. One page a slot. */
+    uint8_t *staging;
 
     /* What is still to be sent: headers and small items copied to scratch, the rest in place. */
     uint8_t *scratch;
@@ -34,7 +37,9 @@ typedef struct ps_redo_lane {
     size_t piece_at;
 } ps_redo_lane;
 
-void ps_redo_lane_free(ps_redo_lane *lane); /* its memory; the helper is not its own */
+void ps_redo_lane_free(ps_redo_lane *lane);
+/* Forgets what is in flight; gives memory back when it is much. */
+void ps_redo_lane_clear(ps_redo_lane *lane);
 
 /* The bytes a request takes on the wire. */
 uint64_t ps_redo_wire_length(const ps_redo_request *request);

@@ -33,7 +33,7 @@ struct ps_redo_pool {
     uint32_t deadline_ms;
     ps_redo_stats stats;
     size_t size;
-    ps_redo_helper *helpers;
+    ps_redo_lane *lanes;
 };
 
 /* States above PS_OK, never seen by callers. */
@@ -46,7 +46,7 @@ typedef struct batch {
     size_t cursor; /* no request before it is waiting */
     size_t unfinished;
     size_t lane_count;
-    ps_redo_lane *lanes;
+    ps_redo_lane *lanes[MAX_HELPERS]; /* leased from the pool */
     uint64_t started;
     uint64_t deaths;
     ps_error first; /* the first failure; code PS_OK when there is none */
@@ -66,10 +66,10 @@ ps_redo_pool_open(ps_redo_pool **pool, const char *const *argv, const char *cons
     pthread_mutex_init(&made->mutex, NULL);
     pthread_cond_init(&made->freed, NULL);
     made->deadline_ms = deadline_ms;
-    made->helpers = calloc(size, sizeof *made->helpers);
-    int rc = made->helpers == NULL ? PS_ERR_NOMEM : PS_OK;
+    made->lanes = calloc(size, sizeof *made->lanes);
+    int rc = made->lanes == NULL ? PS_ERR_NOMEM : PS_OK;
     while (rc == PS_OK && made->size < size) {
-        rc = ps_redo_helper_init(&made->helpers[made->size], argv, dirs[made->size]);
+        rc = ps_redo_helper_init(&made->lanes[made->size].helper, argv, dirs[made->size]);
         made->size++;
     }
     if (rc != PS_OK) {
@@ -87,9 +87,9 @@ ps_redo_pool_close(ps_redo_pool *pool)
     pool->closed = 1;
     pthread_cond_broadcast(&pool->freed);
     for (size_t i = 0; i < pool->size; i++) {
-        while (pool->helpers[i].leased)
+        while (pool->lanes[i].helper.leased)
             pthread_cond_wait(&pool->freed, &pool->mutex);
-        ps_redo_helper_stop(&pool->helpers[i], NULL);
+        ps_redo_helper_stop(&pool->lanes[i].helper, NULL);
     }
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -101,8 +101,8 @@ ps_redo_pool_free(ps_redo_pool *pool)
         return;
     ps_redo_pool_close(pool);
     for (size_t i = 0; i < pool->size; i++)
-        ps_redo_helper_free(&pool->helpers[i]);
-    free(pool->helpers);
+        ps_redo_lane_free(&pool->lanes[i]);
+    free(pool->lanes);
     pthread_cond_destroy(&pool->freed);
     pthread_mutex_destroy(&pool->mutex);
     free(pool);
@@ -114,7 +114,7 @@ ps_redo_pool_stop_idle(ps_redo_pool *pool, uint64_t idle_ms)
     uint64_t now = ps_redo_now_ms();
     pthread_mutex_lock(&pool->mutex);
     for (size_t i = 0; i < pool->size; i++) {
-        ps_redo_helper *helper = &pool->helpers[i];
+        ps_redo_helper *helper = &pool->lanes[i].helper;
         if (!helper->leased && helper->pid > 0 && now - helper->used_ms >= idle_ms)
             ps_redo_helper_stop(helper, NULL);
     }
@@ -127,23 +127,24 @@ ps_redo_pool_stats(ps_redo_pool *pool)
     pthread_mutex_lock(&pool->mutex);
     ps_redo_stats stats = pool->stats;
     for (size_t i = 0; i < pool->size; i++)
-        stats.running += pool->helpers[i].pid > 0;
+        stats.running += pool->lanes[i].helper.leased || pool->lanes[i].helper.pid > 0;
     pthread_mutex_unlock(&pool->mutex);
     return stats;
 }
 
-/* Running helpers first, then those that must be started; NULL when none is free. */
-static ps_redo_helper *
-free_helper(ps_redo_pool *pool)
+/* A running helper first, then one that must be started; NULL when none is free. */
+static ps_redo_lane *
+free_lane(ps_redo_pool *pool)
 {
-    ps_redo_helper *found = NULL;
+    ps_redo_lane *found = NULL;
     for (size_t i = 0; i < pool->size; i++) {
-        ps_redo_helper *helper = &pool->helpers[i];
-        if (!helper->leased && (found == NULL || (found->pid == 0 && helper->pid > 0)))
-            found = helper;
+        ps_redo_lane *lane = &pool->lanes[i];
+        if (!lane->helper.leased &&
+            (found == NULL || (found->helper.pid == 0 && lane->helper.pid > 0)))
+            found = lane;
     }
     if (found != NULL)
-        found->leased = 1;
+        found->helper.leased = 1;
     return found;
 }
 
@@ -153,13 +154,13 @@ lease(batch *b)
 {
     ps_redo_pool *pool = b->pool;
     size_t wanted = 1 + b->count / REQUESTS_PER_LANE;
-    ps_redo_helper *helper = NULL;
+    ps_redo_lane *lane = NULL;
     pthread_mutex_lock(&pool->mutex);
-    while (!pool->closed && (helper = free_helper(pool)) == NULL)
+    while (!pool->closed && (lane = free_lane(pool)) == NULL)
         pthread_cond_wait(&pool->freed, &pool->mutex);
-    while (helper != NULL) {
-        b->lanes[b->lane_count++].helper = helper;
-        helper = b->lane_count < wanted ? free_helper(pool) : NULL;
+    while (lane != NULL) {
+        b->lanes[b->lane_count++] = lane;
+        lane = b->lane_count < wanted ? free_lane(pool) : NULL;
     }
     pthread_mutex_unlock(&pool->mutex);
     return b->lane_count > 0 ? PS_OK : PS_ERR_CLOSED;
@@ -172,8 +173,9 @@ give_back(batch *b, uint64_t pages, uint64_t records, uint64_t busy_ns)
     uint64_t now = ps_redo_now_ms();
     pthread_mutex_lock(&pool->mutex);
     for (size_t i = 0; i < b->lane_count; i++) {
-        b->lanes[i].helper->leased = 0;
-        b->lanes[i].helper->used_ms = now;
+        ps_redo_lane_clear(b->lanes[i]);
+        b->lanes[i]->helper.leased = 0;
+        b->lanes[i]->helper.used_ms = now;
     }
     pool->stats.pages += pages;
     pool->stats.records += records;
@@ -259,13 +261,13 @@ bury(batch *b, ps_redo_lane *lane, const char *cause)
     char words[PS_REDO_WORDS];
     char text[PS_REDO_WORDS + 80];
     int rc = PS_OK;
-    kill(lane->helper->pid, SIGKILL);
+    kill(lane->helper.pid, SIGKILL);
     while (lane->count > 0 && rc == PS_OK) { /* answers that it gave before it died */
-        struct pollfd wait = {.fd = lane->helper->from, .events = POLLIN};
+        struct pollfd wait = {.fd = lane->helper.from, .events = POLLIN};
         (void)poll(&wait, 1, -1);
         receive(b, lane, &rc);
     }
-    ps_redo_helper_stop(lane->helper, words);
+    ps_redo_helper_stop(&lane->helper, words);
     b->deaths++;
     snprintf(text, sizeof text, "%s, twice; %s", cause, words);
     for (uint32_t i = 0; i < lane->count; i++) {
@@ -278,9 +280,7 @@ bury(batch *b, ps_redo_lane *lane, const char *cause)
         if (index < b->cursor)
             b->cursor = index;
     }
-    lane->count = 0;
-    lane->received = 0;
-    lane->piece_count = lane->piece_at = 0;
+    ps_redo_lane_clear(lane);
 }
 
 /* Takes waiting requests for a lane that has room; a suspect only for itself. */
@@ -315,10 +315,10 @@ feed(batch *b, ps_redo_lane *lane)
     uint32_t count = choose(b, lane, taken);
     if (count == 0)
         return;
-    if (lane->helper->pid == 0) {
-        int rc = ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err);
+    if (lane->helper.pid == 0) {
+        int rc = ps_redo_helper_start(&lane->helper, b->pool->deadline_ms, &err);
         if (rc != PS_OK) /* it may have been killed from outside */
-            rc = ps_redo_helper_start(lane->helper, b->pool->deadline_ms, &err);
+            rc = ps_redo_helper_start(&lane->helper, b->pool->deadline_ms, &err);
         if (rc != PS_OK) {
             fail_waiting(b, PS_ERR_REDO, err.text);
             return;
@@ -342,12 +342,12 @@ wait_for_lanes(const batch *b, struct pollfd *fds)
     uint64_t now = ps_redo_now_ms();
     uint64_t patience = b->pool->deadline_ms;
     for (size_t i = 0; i < b->lane_count; i++) {
-        const ps_redo_lane *lane = &b->lanes[i];
+        const ps_redo_lane *lane = b->lanes[i];
         uint64_t silent = now - lane->progress_ms;
-        fds[2 * i] = (struct pollfd){.fd = lane->count > 0 ? lane->helper->from : -1,
+        fds[2 * i] = (struct pollfd){.fd = lane->count > 0 ? lane->helper.from : -1,
                                      .events = POLLIN};
         fds[2 * i + 1] = (struct pollfd){
-            .fd = ps_redo_lane_has_output(lane) ? lane->helper->to : -1, .events = POLLOUT};
+            .fd = ps_redo_lane_has_output(lane) ? lane->helper.to : -1, .events = POLLOUT};
         if (lane->count > 0 && b->pool->deadline_ms - silent < patience)
             patience = silent < b->pool->deadline_ms ? b->pool->deadline_ms - silent : 0;
     }
@@ -379,15 +379,15 @@ drive(batch *b)
     while (b->unfinished > 0) {
         uint32_t in_flight = 0;
         for (size_t i = 0; i < b->lane_count; i++) {
-            if (!ps_redo_lane_has_output(&b->lanes[i]))
-                feed(b, &b->lanes[i]);
-            in_flight += b->lanes[i].count;
+            if (!ps_redo_lane_has_output(b->lanes[i]))
+                feed(b, b->lanes[i]);
+            in_flight += b->lanes[i]->count;
         }
         if (in_flight == 0)
             continue; /* the helpers died as they were fed, or could not be started */
         wait_for_lanes(b, fds);
         for (size_t i = 0; i < b->lane_count; i++)
-            serve_lane(b, &b->lanes[i], fds + 2 * i);
+            serve_lane(b, b->lanes[i], fds + 2 * i);
     }
 }
 
@@ -402,21 +402,16 @@ now_ns(void)
 int
 ps_redo_apply(ps_redo_pool *pool, ps_redo_request *requests, size_t count, ps_error *err)
 {
-    ps_redo_lane lanes[MAX_HELPERS];
     batch b = {.pool = pool, .requests = requests, .count = count, .unfinished = count};
     uint64_t begun = now_ns();
     uint64_t pages = 0;
     uint64_t records = 0;
     prepare(&b);
     if (b.unfinished > 0) {
-        memset(lanes, 0, pool->size * sizeof *lanes);
-        b.lanes = lanes;
         if (lease(&b) == PS_OK)
             drive(&b);
         else
             fail_waiting(&b, PS_ERR_CLOSED, "the redo pool is closed");
-        for (size_t i = 0; i < b.lane_count; i++)
-            ps_redo_lane_free(&lanes[i]);
         for (size_t i = 0; i < count; i++) {
             pages += requests[i].status == PS_OK;
             records += requests[i].status == PS_OK ? requests[i].count : 0;

@@ -37,7 +37,7 @@ typedef struct ps_redo_request {
     const uint8_t *base; /* 8192 bytes; NULL is a page of zeros */
     const ps_redo_item *items; /* oldest first */
     size_t count;
-    uint8_t *out; /* 8192 bytes, not overlapping `base`; undefined unless status is PS_OK */
+    uint8_t *out; /* 8192 bytes; may be `base`. Undefined unless status is PS_OK */
     int status;   /* set by ps_redo_apply */
 } ps_redo_request;
 
@@ -49,7 +49,7 @@ typedef struct ps_redo_stats {
     uint64_t busy_ns; /* spent in ps_redo_apply, over all threads */
     uint64_t started; /* helpers, since the pool was opened */
     uint64_t deaths;  /* helpers that ended without being asked to */
-    uint32_t running; /* helpers */
+    uint32_t running; /* helpers, and those about to be started */
 } ps_redo_stats;
 
 /*
