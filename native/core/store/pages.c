@@ -92,6 +92,43 @@ has_record(const ps_chain *chain, uint32_t changes)
     return 0;
 }
 
+/* Whether a chain's redo depends on the source's wal_log_hints: Heap2/VISIBLE alone does. */
+static int
+asks_for_hints(const ps_chain *chain, uint32_t changes)
+{
+    enum { INFO = 16, RMGR = 17, RM_HEAP2 = 9, VISIBLE = 0x40, OPCODE = 0x70 };
+    for (uint32_t i = 0; i < changes; i++) {
+        const ps_chain_item *item = &chain->items[i];
+        if (item->kind == PS_VALUE_RECORD && item->length > RMGR &&
+            item->data[RMGR] == RM_HEAP2 && (item->data[INFO] & OPCODE) == VISIBLE)
+            return 1;
+    }
+    return 0;
+}
+
+/* ps_redo_flag for this history, from its settings; a history without them has none. */
+static int
+redo_flags(page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags,
+           ps_error *err)
+{
+    const ps_key key = ps_key_make(PS_KIND_CONTROL, 0, 0, 0, 0, 1);
+    const uint8_t *data;
+    uint32_t length;
+    ps_settings settings;
+    *flags = 0;
+    int rc = ps_snapshot_get(snapshot, &key, lsn, &read->arena, &data, &length, err);
+    if (rc == PS_ERR_NOT_FOUND)
+        return PS_OK;
+    if (rc < 0)
+        return rc;
+    if (length != sizeof settings)
+        return ps_fail(err, PS_ERR_CORRUPT, "settings of %u bytes", length);
+    memcpy(&settings, data, sizeof settings);
+    if (settings.wal_log_hints != 0 || settings.data_checksum_version != 0)
+        *flags = PS_REDO_LOG_HINTS;
+    return PS_OK;
+}
+
 static int
 make_request(page_read *read, const ps_chain *chain, const ps_key *key, uint32_t changes,
              int zeros, uint8_t *out, ps_redo_request *request, ps_error *err)
@@ -113,10 +150,12 @@ make_request(page_read *read, const ps_chain *chain, const ps_key *key, uint32_t
 }
 
 static int
-make_pages(page_read *read, const ps_key *keys, size_t count, uint64_t lsn, uint8_t *const *outs,
-           ps_redo_pool *redo, ps_error *err)
+make_pages(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_t count,
+           uint64_t lsn, uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
 {
     size_t requests = 0;
+    int hints = 0;
+    uint8_t flags = 0;
     for (size_t i = 0; i < count; i++) {
         const ps_chain *chain = &read->chains[i];
         uint32_t changes = 0;
@@ -134,8 +173,14 @@ make_pages(page_read *read, const ps_key *keys, size_t count, uint64_t lsn, uint
                               &read->requests[requests++], err);
             if (rc < 0)
                 return rc;
+            hints |= asks_for_hints(chain, changes);
         }
     }
+    int rc = hints ? redo_flags(read, snapshot, lsn, &flags, err) : PS_OK;
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < requests; i++)
+        read->requests[i].flags = flags;
     return requests == 0 ? PS_OK : ps_redo_apply(redo, read->requests, requests, err);
 }
 
@@ -152,7 +197,7 @@ read_all(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_
     for (size_t i = 0; i < count; i++)
         read->chains[i] = (ps_chain){.arena = &read->arena, .page = outs[i]};
     int rc = ps_snapshot_collect(snapshot, keys, read->order, count, lsn, read->chains, err);
-    return rc < 0 ? rc : make_pages(read, keys, count, lsn, outs, redo, err);
+    return rc < 0 ? rc : make_pages(read, snapshot, keys, count, lsn, outs, redo, err);
 }
 
 int
