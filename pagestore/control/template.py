@@ -11,6 +11,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -46,27 +47,29 @@ class Postgres:
             FailedPrecondition: POSTGRES_MISSING.
             PagestoreError: POSTGRES_FAILED, with the end of what the program said.
         """
+        done = await asyncio.to_thread(self._run, [str(self.bindir / program), *args], stdin)
+        if done.returncode != 0:
+            tail = done.stdout.decode(errors="replace").strip()[-600:]
+            raise PagestoreError("POSTGRES_FAILED", f"{program} failed: {tail}")
+
+    def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[bytes]:
         try:
-            process = await asyncio.create_subprocess_exec(
-                str(self.bindir / program),
-                *args,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+            return subprocess.run(
+                command,
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 cwd=self.scratch,
                 env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                check=False,
                 **self._user(),
             )
         except FileNotFoundError as error:
             raise FailedPrecondition(
                 "POSTGRES_MISSING",
-                f"There is no {self.bindir / program}.",
+                f"There is no {command[0]}.",
                 "Install Postgres 15: apt-get install postgresql-15.",
             ) from error
-        output, _ = await process.communicate(stdin.encode())
-        if process.returncode != 0:
-            tail = output.decode(errors="replace").strip()[-600:]
-            raise PagestoreError("POSTGRES_FAILED", f"{program} failed: {tail}")
 
     @asynccontextmanager
     async def directory(self, prefix: str) -> AsyncIterator[Path]:
