@@ -137,8 +137,10 @@ def lsn_by_time(timeline: Timeline, unix_micros: int) -> pb.GetLsnByTimeResponse
             lsn=timeline.earliest_lsn, before_history=True, after_head=newer is None
         )
     key, value = found
+    commit_lsn = _U64.unpack(value)[0]
     return pb.GetLsnByTimeResponse(
-        lsn=lsn if newer is None else _U64.unpack(value)[0],
+        lsn=lsn if newer is None else commit_lsn,
+        commit_lsn=commit_lsn,
         commit_unix_micros=keyspace.commit_time_micros(Key.unpack(key)),
         after_head=newer is None,
     )

@@ -425,13 +425,15 @@ class GetLsnByTimeRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., unix_micros: _Optional[int] = ...) -> None: ...
 
 class GetLsnByTimeResponse(_message.Message):
-    __slots__ = ("lsn", "commit_unix_micros", "before_history", "after_head")
+    __slots__ = ("lsn", "commit_unix_micros", "before_history", "after_head", "commit_lsn")
     LSN_FIELD_NUMBER: _ClassVar[int]
     COMMIT_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     BEFORE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     AFTER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_LSN_FIELD_NUMBER: _ClassVar[int]
     lsn: int
     commit_unix_micros: int
     before_history: bool
     after_head: bool
-    def __init__(self, lsn: _Optional[int] = ..., commit_unix_micros: _Optional[int] = ..., before_history: _Optional[bool] = ..., after_head: _Optional[bool] = ...) -> None: ...
+    commit_lsn: int
+    def __init__(self, lsn: _Optional[int] = ..., commit_unix_micros: _Optional[int] = ..., before_history: _Optional[bool] = ..., after_head: _Optional[bool] = ..., commit_lsn: _Optional[int] = ...) -> None: ...
