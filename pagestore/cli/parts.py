@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,7 +55,7 @@ def pageserver(
     Example: pagestore pageserver --data-dir /srv/pages --wal-service 127.0.0.1:7432
     """
     with session(None, False):
-        page = importlib.import_module("pagestore.services.page")
+        from pagestore.services import page
         from pagestore.services.server import configure_logging, run
 
         configure_logging()

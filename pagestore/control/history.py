@@ -88,7 +88,7 @@ class History:
         found = await self._pages.lsn_by_time(
             record.tenant, timeline, time.time_ns() // 1000 + 3_600_000_000
         )
-        return 0 if found.before_history else found.lsn
+        return found.commit_lsn
 
     def _owner(self, timeline: TimelineId, lsn: int) -> TimelineRecord:
         view = self._state.view()

@@ -11,8 +11,6 @@ import pytest
 
 from tests.integration.installation import Whole, sql, whole_pagestore
 
-pytest.importorskip("pagestore.services.page")
-
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
