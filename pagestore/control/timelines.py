@@ -9,6 +9,7 @@ up to the branch LSN again. Deleting is repeatable: what is already gone is no e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -105,6 +106,9 @@ class Timelines:
         return deleted
 
     async def _delete(self, record: TimelineRecord) -> None:
+        with contextlib.suppress(NotFound):
+            # A new term detaches whatever compute was left attached when it was killed.
+            await self._wal.vote(record.tenant, record.timeline)
         await self._wal.delete_timeline(record.tenant, record.timeline)
         try:
             await self._pages.delete_timeline(record.tenant, record.timeline)
