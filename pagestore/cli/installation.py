@@ -159,6 +159,8 @@ class Installation:
 @dataclass(frozen=True, slots=True)
 class PartProcess:
     pid: int
+    supervisor: int
+    """The process id of the supervisor that started it."""
     restarts: int = 0
     """In a row: without the part having served for a while in between."""
     last_exit: str = ""

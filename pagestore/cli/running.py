@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pagestore.cli.installation import PARTS, Installation, lib_dir
+from pagestore.cli.installation import PARTS, Installation, PartProcess, lib_dir
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError
 
@@ -21,7 +21,6 @@ STOP_SECONDS = 240.0
 MAX_RESTARTS = 4
 """A part that dies this often in a row will not come up by itself."""
 
-SERVING = "pagestore serves on {data}."
 NEXT = """What to do next:
   pagestore create app              make a database; prints its URL
   pagestore psql app                or any driver with that URL
@@ -51,8 +50,7 @@ def up(
         if foreground:
             _supervise(installation)
             return
-        spawn_supervisor(installation)
-        wait_until_serving(installation)
+        wait_until_serving(installation, spawn_supervisor(installation))
         _answer_up(run, already=False)
 
 
@@ -96,10 +94,10 @@ def prepare(installation: Installation) -> None:
         )
 
 
-def spawn_supervisor(installation: Installation) -> None:
+def spawn_supervisor(installation: Installation) -> subprocess.Popen[bytes]:
     """Starts the supervisor in a session of its own, so that it outlives the terminal."""
     with installation.log_file("supervisor").open("ab") as log:
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "pagestore.cli.main", "supervise"],
             env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
             stdin=subprocess.DEVNULL,
@@ -127,12 +125,18 @@ def _supervise(installation: Installation) -> None:
             "`pagestore status` shows it; `pagestore down` stops it.",
         )
     with lock:
-        installation.parts_file.unlink(missing_ok=True) if not installation.parts() else None
         asyncio.run(Supervisor(installation).run())
 
 
-def wait_until_serving(installation: Installation, seconds: float = START_SECONDS) -> None:
+def wait_until_serving(
+    installation: Installation,
+    supervisor: subprocess.Popen[bytes] | None = None,
+    seconds: float = START_SECONDS,
+) -> None:
     """
+    Args:
+        supervisor: the one just started, so that its death is noticed.
+
     Raises:
         PagestoreError: PART_FAILED, with the end of its log.
         DeadlineExceeded: NOT_SERVING.
@@ -140,16 +144,15 @@ def wait_until_serving(installation: Installation, seconds: float = START_SECOND
     deadline = time.monotonic() + seconds
     missing = list(PARTS)
     while missing:
+        died = supervisor is not None and supervisor.poll() is not None
+        if died and installation.running_supervisor() is None:
+            assert supervisor is not None
+            raise _part_failed(installation, "supervisor", f"exit status {supervisor.returncode}")
         missing = [part for part in missing if not _serves(installation, part)]
         for part in missing:
-            process = installation.parts().get(part)
+            process = _process(installation, part)
             if process is not None and process.restarts >= MAX_RESTARTS:
-                raise PagestoreError(
-                    "PART_FAILED",
-                    f"The {part} does not start ({process.last_exit}). Its log ends:\n"
-                    + installation.log_tail(part),
-                    f"See {installation.log_file(part)}; then `pagestore down` and `up` again.",
-                )
+                raise _part_failed(installation, part, process.last_exit)
         if missing and time.monotonic() > deadline:
             raise DeadlineExceeded(
                 "NOT_SERVING",
@@ -160,10 +163,25 @@ def wait_until_serving(installation: Installation, seconds: float = START_SECOND
             time.sleep(0.03)
 
 
+def _part_failed(installation: Installation, part: str, why: str) -> PagestoreError:
+    return PagestoreError(
+        "PART_FAILED",
+        f"The {part} does not start ({why}). Its log ends:\n{installation.log_tail(part)}",
+        f"See {installation.log_file(part)}; then `pagestore down` and `up` again.",
+    )
+
+
+def _process(installation: Installation, part: str) -> PartProcess | None:
+    """A part of the supervisor that runs now; None where it, or the part, is not started."""
+    process = installation.parts().get(part)
+    ours = process is not None and process.supervisor == installation.running_supervisor()
+    return process if ours else None
+
+
 def _serves(installation: Installation, part: str) -> bool:
     from pagestore.cli.health import is_serving
 
-    if part not in installation.parts():
+    if _process(installation, part) is None:
         return False
     return is_serving(str(getattr(installation.config, part).listen))
 
@@ -234,10 +252,9 @@ def status(data: Data = None, as_json: Json = False) -> None:
 
 
 def _part_rows(installation: Installation) -> list[dict[str, Any]]:
-    processes = installation.parts()
     rows = []
     for part in PARTS:
-        process = processes.get(part)
+        process = _process(installation, part)
         rows.append(
             {
                 "part": part,

@@ -90,7 +90,7 @@ class Supervisor:
         while not self._stopping:
             began = time.monotonic()
             process = await self._spawn(part)
-            self._note(part, PartProcess(process.pid, restarts, why))
+            self._note(part, PartProcess(process.pid, os.getpid(), restarts, why))
             why = _words(await process.wait())
             if self._stopping:
                 return

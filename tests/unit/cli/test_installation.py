@@ -86,7 +86,7 @@ def test_parts_of_a_killed_supervisor_are_ended_and_strangers_are_not(
     stranger = subprocess.Popen([sys.executable, "-c", sleep])
     try:
         installation.write_parts(
-            {"control": PartProcess(ours.pid), "pageserver": PartProcess(stranger.pid)}
+            {"control": PartProcess(ours.pid, 1), "pageserver": PartProcess(stranger.pid, 1)}
         )
         end_leftovers(installation)
         assert ours.wait(timeout=5) < 0
