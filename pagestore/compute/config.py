@@ -39,7 +39,6 @@ DEFAULTS = {
     "log_line_prefix": "%m [%p] ",
     "min_wal_size": "32MB",
     "max_wal_size": "1GB",
-    "wal_keep_size": "1GB",
     # Local WAL is not durable anyway: new segments are sparse instead of written with zeros.
     "wal_init_zero": "off",
 }

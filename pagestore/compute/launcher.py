@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import struct
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +49,13 @@ from pagestore.compute.process import (
 )
 from pagestore.compute.remote_map import Fork
 from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
-from pagestore.errors import Aborted, DeadlineExceeded, FailedPrecondition
+from pagestore.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FailedPrecondition,
+    PagestoreError,
+    ResourceExhausted,
+)
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, relmap, slru
 from pagestore.v1 import page_pb2 as pb
@@ -118,25 +126,61 @@ async def start_compute(
         )
     check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
+    clock = _Clock()
     vote = await wal.vote(spec.tenant, spec.timeline)
+    clock.mark("vote")
     if not vote.granted:
         raise Aborted(
             "TERM_LOST", f"The WAL service has promised term {vote.term} of {spec.timeline} away."
         )
-    start = _Start(spec, owner, vote)
+    start = _Start(spec, owner, vote, clock)
     try:
         await start.lay(pages, wal)
         return await start.serve(wal)
-    except BaseException:
+    except BaseException as error:
         await asyncio.shield(start.undo(wal))
+        if isinstance(error, OSError):
+            raise _disk_error(spec.directory, error) from error
         raise
+
+
+def _disk_error(directory: Path, error: OSError) -> PagestoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(
+            "NO_SPACE_FOR_COMPUTE",
+            f"There is no room for a compute's files in {directory.parent}.",
+            "Free some space there; nothing is lost.",
+        )
+    return FailedPrecondition(
+        "COMPUTE_DIRECTORY", f"A compute's files could not be laid in {directory}: {error}."
+    )
+
+
+class _Clock:
+    """How long each phase of a start took, in seconds."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, phase: str) -> None:
+        now = time.monotonic()
+        self.phases[phase] = now - self._last
+        self._last = now
 
 
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
-    def __init__(self, spec: ComputeSpec, owner: Owner | None, vote: wal_pb2.VoteResponse) -> None:
+    def __init__(
+        self,
+        spec: ComputeSpec,
+        owner: Owner | None,
+        vote: wal_pb2.VoteResponse,
+        clock: _Clock,
+    ) -> None:
         self.spec = spec
+        self.clock = clock
         self.owner = owner
         self.term = vote.term
         self.lsn = vote.end_lsn
@@ -161,9 +205,11 @@ class _Start:
                 spec.tenant, spec.timeline, self.lsn, wait_ms=_BACKUP_WAIT_MS
             )
             checkpoint = await self._receive(directory, chunks, wal)
+            self.clock.mark("base backup")
             directory.lay_unlogged(await self._init_pages(directory, pages))
             self.entry = await self._find_entry(directory, pages)
             await asyncio.to_thread(self._finish, directory, checkpoint)
+            self.clock.mark("finish")
 
     async def _receive(
         self,
@@ -182,15 +228,19 @@ class _Start:
             full_page_writes=False,
         )
         self.end_lsn = checkpoint.end_lsn
-        async with asyncio.TaskGroup() as group:
-            group.create_task(
-                wal.append_wal(spec.tenant, spec.timeline, self.term, self.lsn, checkpoint.data)
-            )
+        durable = asyncio.create_task(
+            wal.append_wal(spec.tenant, spec.timeline, self.term, self.lsn, checkpoint.data)
+        )
+        try:
             async for chunk in chunks:
                 if chunk.HasField("relations"):
                     await asyncio.to_thread(directory.feed, chunk)
                 else:
                     directory.feed(chunk)
+            await durable
+        finally:
+            durable.cancel()
+            await asyncio.gather(durable, return_exceptions=True)
         return checkpoint
 
     async def _init_pages(
@@ -280,14 +330,16 @@ class _Start:
         )
         record.save(spec.directory)
         await wait_accepting(self.server, self.data, spec.log_path, spec.start_timeout)
+        self.clock.mark("accepting")
         self.attached = True
         await wal.attach_compute(
             spec.tenant, spec.timeline, self.term, record.conninfo(database=False), self.end_lsn
         )
         await self._wait_streaming(record.conninfo())
+        self.clock.mark("streaming")
         record = record.now_ready()
         record.save(spec.directory)
-        return RunningCompute(spec.directory, record, self.server)
+        return RunningCompute(spec.directory, record, self.server, self.clock.phases)
 
     async def _wait_streaming(self, conninfo: str) -> None:
         """Until enough safekeepers are synchronous standbys."""

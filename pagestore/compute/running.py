@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,15 @@ class StopResult:
 class RunningCompute:
     """A compute that was ready once. Belongs to one event loop."""
 
-    def __init__(self, directory: Path, record: ComputeRecord, server: ServerProcess) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        record: ComputeRecord,
+        server: ServerProcess,
+        phases: Mapping[str, float] | None = None,
+    ) -> None:
+        self.phases = dict(phases or {})
+        """Seconds that each phase of its start took; none for an adopted one."""
         self.directory = directory
         self.record = record
         self._server = server

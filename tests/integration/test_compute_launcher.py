@@ -23,8 +23,15 @@ from pagestore.client.wal import WalClient
 from pagestore.compute import cluster as vanilla
 from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
-from pagestore.errors import FailedPrecondition, PagestoreError, Unavailable
-from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.errors import (
+    Aborted,
+    FailedPrecondition,
+    PagestoreError,
+    ResourceExhausted,
+    Unavailable,
+)
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.v1 import wal_pb2
 from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
@@ -303,6 +310,53 @@ def test_a_failed_start_leaves_only_its_log(
             # The next start, with what was wrong put right, succeeds.
             compute = await w.start()
             assert (await compute.stop(w.wal)).clean
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_is_named(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounts a file system")
+    small = root / "small"
+    small.mkdir()
+    small.chmod(0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=True)
+
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            with pytest.raises(ResourceExhausted) as caught:
+                await w.start(directory=small / "c1")
+            assert caught.value.reason == "NO_SPACE_FOR_COMPUTE"
+            assert not (small / "c1").exists()
+            assert (await (await w.start()).stop(w.wal)).clean
+
+    try:
+        asyncio.run(main())
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_a_stale_term_is_an_error_of_ours(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    """Somebody else wins a term while the directory is laid."""
+
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            vote = w.wal.vote
+
+            async def beaten(tenant: TenantId, timeline: TimelineId) -> wal_pb2.VoteResponse:
+                ours = await vote(tenant, timeline)
+                await vote(tenant, timeline)
+                return ours
+
+            w.wal.vote = beaten  # type: ignore[method-assign, assignment]
+            with pytest.raises(Aborted) as caught:
+                await w.start()
+            assert caught.value.reason == "STALE_TERM"
+            assert not w.spec.directory.exists()
 
     asyncio.run(main())
 

@@ -214,3 +214,67 @@ def test_an_export_equals_the_compute(stack: Stack, timeline: TimelineId) -> Non
         exported.stop()
         shutil.rmtree(root)
     compute.stop()
+
+
+def test_a_cluster_with_checksums_keeps_them(stack: Stack) -> None:
+    with plain_postgres("--data-checksums") as cluster:
+        cluster.sql(SETUP)
+        cluster.stop()
+        timeline = stack.import_cluster(cluster.data)
+    compute = stack.start(timeline, settings={"shared_buffers": "1MB"})
+    assert compute.sql("SHOW data_checksums") == [("on",)]
+    work(compute)
+    compute.kill()
+    compute = stack.start(timeline, settings={"shared_buffers": "1MB"})
+    before, lsn = facts(compute), compute.lsn()
+    check_indexes(compute)
+    compute.stop()
+    root = reachable_dir()
+    exported = PlainPostgres(root)
+    try:
+        stack.wait(
+            export_pgdata(
+                stack.pages, DEFAULT_TENANT, timeline, lsn, exported.data, owner=account(RUN_AS)
+            )
+        )
+        exported.tool("pg_checksums", "--check", "-D", exported.data)
+        exported.start()
+        assert facts(exported) == before
+    finally:
+        exported.stop()
+        shutil.rmtree(root)
+
+
+def test_counters_at_the_ends_of_their_pages(stack: Stack) -> None:
+    """Transaction ids and multixacts that begin new pages, across a crash in between."""
+    with plain_postgres() as cluster:
+        cluster.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)")
+        cluster.stop()
+        cluster.tool("pg_resetwal", "-D", cluster.data, "-x", 32760, "-m", "2044,2044", "-O", 1630)
+        for path, pages in {"pg_xact/0000": 1, "pg_multixact/offsets/0000": 1}.items():
+            data = (cluster.data / path).read_bytes()
+            (cluster.data / path).write_bytes(data.ljust(pages * 8192, b"\0"))
+        timeline = stack.import_cluster(cluster.data)
+    rows = 1
+    for _ in range(3):
+        compute = stack.start(timeline)
+        assert compute.sql("SELECT count(*) FROM t") == [(rows,)]
+        for _ in range(6):
+            compute.sql(f"INSERT INTO t VALUES ({rows})")
+            rows += 1
+            with compute.connect() as one, compute.connect() as other:
+                for session in (one, other):
+                    session.execute("BEGIN")
+                    session.execute("SELECT * FROM t WHERE id = 0 FOR SHARE")
+                one.execute("SAVEPOINT s")
+                one.execute(f"INSERT INTO t VALUES ({rows})")
+                one.execute("ROLLBACK TO s")
+                one.execute("COMMIT")
+                other.execute("COMMIT")
+        compute.kill()
+    compute = stack.start(timeline)
+    assert compute.sql("SELECT count(*), max(id) FROM t") == [(rows, rows - 1)]
+    next_xid = compute.sql("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")[0][0]
+    assert next_xid > 32768
+    compute.sql("VACUUM FREEZE t")
+    compute.stop()
