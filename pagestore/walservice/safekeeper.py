@@ -63,9 +63,11 @@ class Safekeeper:
         safekeeper = cls(data_dir, number)
         data_dir.mkdir(parents=True, exist_ok=True)
         safekeeper._lock_fd = _lock(data_dir / "lock")
-        keys = await asyncio.to_thread(_find_timelines, data_dir)
-        for key in keys:
-            await safekeeper._discover(key)
+        for key, commit_lsn in await asyncio.to_thread(_find_timelines, data_dir):
+            if commit_lsn is not None:
+                safekeeper.commits.publish(key, commit_lsn)
+            else:
+                await safekeeper._open_found(key)
         return safekeeper
 
     async def close(self) -> None:
@@ -78,15 +80,11 @@ class Safekeeper:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
-    async def _discover(self, key: TimelineKey) -> None:
-        """A clean, unattached timeline costs one small read; others are opened."""
+    async def _open_found(self, key: TimelineKey) -> None:
+        """Searches its log's end, and resumes what is attached."""
         try:
-            state, clean = await asyncio.to_thread(control_file.read, self._directory(key))
-            if clean and state.attachment is None:
-                self.commits.publish(key, state.commit_lsn)
-            else:
-                async with self.use(key):
-                    pass
+            async with self.use(key):
+                pass
         except DataLoss as error:
             _log.error("timeline is damaged", timeline=str(key.timeline), error=error.message)
 
@@ -208,20 +206,29 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _find_timelines(data_dir: Path) -> list[TimelineKey]:
-    """Those that exist; removes what a crash left of others."""
-    keys = []
+def _find_timelines(data_dir: Path) -> list[tuple[TimelineKey, int | None]]:
+    """Those that exist, with the commit LSN where the control file knows it and nothing is
+    attached: such a one costs no more than this small read. Removes what a crash left of
+    others."""
+    found = []
     for tenant_dir in data_dir.iterdir():
         if not tenant_dir.is_dir() or len(tenant_dir.name) != 32:
             continue
         for directory in tenant_dir.iterdir():
             if directory.name.endswith(_DELETED) or not (directory / control_file.NAME).exists():
                 shutil.rmtree(directory, ignore_errors=True)
-            else:
-                keys.append(
-                    TimelineKey(TenantId.parse(tenant_dir.name), TimelineId.parse(directory.name))
-                )
-    return keys
+                continue
+            key = TimelineKey(TenantId.parse(tenant_dir.name), TimelineId.parse(directory.name))
+            found.append((key, _known_commit(directory)))
+    return found
+
+
+def _known_commit(directory: Path) -> int | None:
+    try:
+        state, clean = control_file.read(directory)
+    except DataLoss:
+        return None
+    return state.commit_lsn if clean and state.attachment is None else None
 
 
 def _create_directory(directory: Path, state: acceptor.State) -> None:

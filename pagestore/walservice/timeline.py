@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,7 @@ class WalTimeline:
         timeline = cls(directory, state, stored=(stored, clean), name=name, on_commit=on_commit)
         on_commit(state.commit_lsn)
         if not clean:
-            with contextlib.suppress(ResourceExhausted):
+            with contextlib.suppress(ResourceExhausted, Unavailable):
                 await timeline._persist(state, clean=True)
         await timeline._resume()
         return timeline
@@ -251,9 +252,7 @@ class WalTimeline:
         try:
             await asyncio.to_thread(control_file.replace, self.directory, state, clean=clean)
         except OSError as error:
-            raise ResourceExhausted(
-                "STORE_FULL", f"Cannot write the control file in {self.directory}: {error}."
-            ) from error
+            raise _control_error(self.directory, error) from error
         self._stored = (state, clean)
 
     async def _compare(self, message: Append, data: bytes) -> None:
@@ -400,6 +399,13 @@ def _write(directory: Path, state: State, lsn: int, data: bytes) -> Position:
         raise _write_error(error, InvalidInput, "NOT_WAL") from error
     finally:
         writer.close()
+
+
+def _control_error(directory: Path, error: OSError) -> PagestoreError:
+    text = f"Cannot replace the control file in {directory}: {error.strerror}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted("STORE_FULL", text, "Free space, then try again.")
+    return Unavailable("WAL_WRITE_FAILED", text)
 
 
 def _write_error(

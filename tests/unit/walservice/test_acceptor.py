@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pagestore.errors import Aborted, FailedPrecondition, PagestoreError
 from pagestore.walservice.acceptor import (
@@ -142,8 +149,11 @@ class AcceptorModel(RuleBasedStateMachine):
         self.answered = 0  # the highest term that anybody was told is promised
         self.confirmed = START.flush_lsn  # the highest LSN that anybody was told is durable
 
+    def step(self, state: State, message: Message) -> Step:
+        return step(state, message)
+
     def drive(self, message: Message, crash_after: int = 99) -> Step:
-        outcome = step(self.state, message)
+        outcome = self.step(self.state, message)
         state = outcome.state
         for index, action in enumerate(outcome.actions):
             if index == crash_after:
@@ -212,7 +222,7 @@ class AcceptorModel(RuleBasedStateMachine):
         assert self.disk.streaming is not None
         term, end = self.disk.streaming.term, self.disk.end + length
         assert term >= self.answered, "confirmed to a compute whose term is over"
-        outcome = step(self.state, Flushed(term, Position(end, end - length)))
+        outcome = self.step(self.state, Flushed(term, Position(end, end - length)))
         assert outcome.refusal is None
         self.disk.log.append((term, end))
         self.state = outcome.state
@@ -229,6 +239,10 @@ class AcceptorModel(RuleBasedStateMachine):
         assert self.state.position.flush_lsn == self.disk.end == self.state.commit_lsn
 
     @invariant()
+    def what_streams_is_what_is_attached(self) -> None:
+        assert self.disk.streaming == self.state.attachment == self.disk.stored.attachment
+
+    @invariant()
     def the_history_says_who_wrote_what(self) -> None:
         history = self.state.history
         assert [item.term for item in history] == sorted({item.term for item in history})
@@ -243,3 +257,66 @@ class AcceptorModel(RuleBasedStateMachine):
 
 AcceptorModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestAcceptorModel = AcceptorModel.TestCase
+
+
+def _without(kind: type) -> Callable[[Step], Step]:
+    return lambda made: replace(
+        made, actions=tuple(item for item in made.actions if not isinstance(item, kind))
+    )
+
+
+def _backwards(made: Step) -> Step:
+    return replace(made, actions=made.actions[::-1])
+
+
+def _forgetting_history(made: Step) -> Step:
+    return replace(made, state=replace(made.state, history=made.state.history[:1]))
+
+
+def assert_caught(mutant: type[AcceptorModel]) -> None:
+    quick = settings(
+        max_examples=300,
+        stateful_step_count=30,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        print_blob=False,
+        phases=[Phase.generate],
+    )
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(mutant, settings=quick)
+
+
+MUTATIONS: dict[str, tuple[type, Callable[[Step], Step]]] = {
+    "a vote that is not remembered": (Vote, _without(Persist)),
+    "a vote that leaves the stream running": (Vote, _without(StopStream)),
+    "an append before its term is in the history": (Append, _backwards),
+    "an append that is not remembered": (Append, _without(Persist)),
+    "an attachment that is not remembered": (Attach, _without(Persist)),
+    "a detached stream that runs on": (Detach, _without(StopStream)),
+    "a history that knows only the first term": (Append, _forgetting_history),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_model_catches_a_planted_bug(name: str) -> None:
+    kind, mutate = MUTATIONS[name]
+
+    class Mutant(AcceptorModel):
+        def step(self, state: State, message: Message) -> Step:
+            made = step(state, message)
+            return mutate(made) if isinstance(message, kind) and made.refusal is None else made
+
+    assert_caught(Mutant)
+
+
+def test_the_model_catches_a_confirmation_for_an_old_term() -> None:
+    """The stream of a term that is over may not move the log on."""
+
+    class Mutant(AcceptorModel):
+        def step(self, state: State, message: Message) -> Step:
+            if isinstance(message, Append) and message.term == state.term - 1:
+                message = replace(message, term=state.term)
+            return step(state, message)
+
+    assert_caught(Mutant)
