@@ -19,7 +19,7 @@ from pagestore import keyspace
 from pagestore._native import LayerSummary
 from pagestore.errors import NotFound
 from pagestore.ids import DEFAULT_TENANT
-from pagestore.layers.files import Files
+from pagestore.layers.files import Files, layer_name
 from pagestore.timeline import Repository
 from tests.unit.layers.model import batch_of
 
@@ -153,14 +153,11 @@ def check_after_crash(root: Path, story: Story) -> None:
             assert timeline.last_record_lsn == timeline.disk_consistent_lsn
             if timeline.ancestor_behind() is None:
                 check(timeline.snapshot(), model, timeline.last_record_lsn)
-        loaded = [
-            repository._load((tenant, number))
-            for tenant, number, _ in repository._store.catalog.timelines()
-        ]
+        catalog = repository._store.catalog
         named = {
-            Path(layer.path)
-            for timeline in loaded
-            for layer in timeline._loaded_layers()  # type: ignore[union-attr]
+            root / str(tenant) / str(timeline) / layer_name(number, summary.kind)
+            for tenant, timeline, _ in catalog.timelines()
+            for number, summary in catalog.layers(tenant, timeline)
         }
         assert {path for path in root.glob("*/*/*") if path.is_file()} == named
     finally:
