@@ -25,6 +25,7 @@ from typing import Self
 from pagestore._native import Layer
 from pagestore.errors import (
     AlreadyExists,
+    DataLoss,
     FailedPrecondition,
     InvalidInput,
     NotFound,
@@ -92,7 +93,9 @@ class Repository:
         root.mkdir(parents=True, exist_ok=True)
         lock_file = _lock(root)
         try:
-            catalog = Catalog(root / "catalog.lmdb")
+            catalog_path = root / "catalog.lmdb"
+            _check_not_lost(root, catalog_path)
+            catalog = Catalog(catalog_path)
             try:
                 _remove_unnamed(root, catalog)
             except BaseException:
@@ -184,6 +187,7 @@ class Repository:
             AlreadyExists: TIMELINE_EXISTS, or its import is under way.
         """
         key = tenant, timeline
+        _check_id(timeline)
         if lsn <= 0:
             raise InvalidInput("INVALID_LSN", f"A timeline cannot begin at LSN {lsn}.")
         with self._changing:
@@ -214,6 +218,7 @@ class Repository:
             NotFound: TIMELINE_NOT_FOUND: the parent. AlreadyExists: TIMELINE_EXISTS.
             OutOfRange: LSN_NOT_REACHED, LSN_TOO_OLD.
         """
+        _check_id(child)
         with self._changing:
             existing = self._store.catalog.timeline(tenant, child)
             if existing is not None or (tenant, child) in self._importing:
@@ -342,6 +347,11 @@ def _lock(root: Path) -> int:
     return descriptor
 
 
+def _check_id(timeline: TimelineId) -> None:
+    if timeline.raw == bytes(16):
+        raise InvalidInput("INVALID_ID", "A timeline id of zeros means no timeline.")
+
+
 def _check_branch_lsn(source: Timeline, branch_lsn: int) -> None:
     where = f"Timeline {source.timeline_id}"
     if branch_lsn > source.last_record_lsn:
@@ -390,6 +400,18 @@ def _remove_if_empty(directory: Path) -> None:
             path.rmdir()
         except OSError:
             return
+
+
+def _check_not_lost(root: Path, catalog: Path) -> None:
+    """Without a catalog every layer would be garbage; but the catalog is made before any."""
+    if catalog.exists() and catalog.stat().st_size > 0:
+        return
+    if any(path.is_file() for path in root.glob("*/*/*")):
+        raise DataLoss(
+            "CATALOG_CORRUPT",
+            f"{catalog} is missing or empty, but there are layer files under {root}.",
+            "Restore the catalog; no layer file was touched.",
+        )
 
 
 def _remove_unnamed(root: Path, catalog: Catalog) -> None:

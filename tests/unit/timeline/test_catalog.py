@@ -1,0 +1,166 @@
+"""The catalog file: it holds what was put, and any damage to it is found and named."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from pagestore._native import LayerSummary
+from pagestore.errors import DataLoss, FailedPrecondition
+from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
+from pagestore.timeline import Repository, records
+from pagestore.timeline.catalog import Catalog
+from pagestore.timeline.catalog_check import check_catalog
+from pagestore.timeline.records import TimelineRecord
+
+from .model import timeline_id
+
+SUMMARY = LayerSummary((1, bytes(18), b"\xff" * 18, 10, 20, 30, 4, 5000))
+
+
+def record(parent: TimelineId | None) -> TimelineRecord:
+    return TimelineRecord(parent, Lsn(100), Lsn(100), Lsn(90), created=12345)
+
+
+def fill(catalog: Catalog, timelines: int) -> None:
+    root = timeline_id(1000)
+    catalog.update(lambda txn: txn.put_timeline(DEFAULT_TENANT, root, record(None)))
+    for number in range(1, timelines):
+        child = timeline_id(number)
+        catalog.update(
+            lambda txn, child=child: txn.put_branch(DEFAULT_TENANT, root, child, record(root))
+        )
+        if number % 3 == 0:
+            catalog.update(
+                lambda txn, child=child: txn.put_timeline(
+                    DEFAULT_TENANT, child, record(root).with_layer(1, 5000), [(1, SUMMARY)]
+                )
+            )
+        if number % 5 == 0:
+            catalog.update(lambda txn, child=child: txn.remove_timeline(DEFAULT_TENANT, child))
+
+
+def contents(path: Path) -> list[object]:
+    catalog = Catalog(path)
+    try:
+        timelines = catalog.timelines()
+        return [
+            timelines,
+            [catalog.layers(tenant, timeline) for tenant, timeline, _ in timelines],
+            [catalog.children(tenant, timeline) for tenant, timeline, _ in timelines],
+        ]
+    finally:
+        catalog.close()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("catalog") / "catalog.lmdb"
+    catalog = Catalog(path)
+    fill(catalog, 120)
+    catalog.close()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def filled(tmp_path: Path, original: bytes) -> Path:
+    path = tmp_path / "catalog.lmdb"
+    path.write_bytes(original)
+    return path
+
+
+def test_it_holds_what_was_put(filled: Path) -> None:
+    timelines, layers, children = contents(filled)
+    assert len(timelines) == 120 - 23
+    assert timelines[-1] == (DEFAULT_TENANT, timeline_id(1000), record(None))
+    assert len(children[-1]) == 96
+    assert [(1, SUMMARY)] in layers
+
+
+def test_every_state_on_the_way_passes_the_check(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.lmdb"
+    catalog = Catalog(path)
+    check_catalog(path)
+    for number in (1, 2, 3, 4, 10, 40, 80):
+        fill(catalog, number)
+        check_catalog(path)
+    catalog.close()
+
+
+def test_a_branch_costs_less_than_a_kilobyte() -> None:
+    assert records.TIMELINE_ENTRY_BYTES + records.CHILD_ENTRY_BYTES < 300
+
+
+def test_a_flipped_bit_is_found_or_harmless(filled: Path, original: bytes) -> None:
+    """Wherever a bit flips, the file is refused, or reads as before: unused space."""
+    before = contents(filled)
+    damaged = filled.with_name("damaged.lmdb")
+    rng = random.Random(5)
+    places = list(range(0, 160, 2)) + list(range(4097, 4256, 2))
+    places += rng.sample(range(8192, len(original)), 500)
+    refused: list[DataLoss] = []
+    for at in places:
+        raw = bytearray(original)
+        raw[at] ^= 1 << rng.randrange(8)
+        damaged.write_bytes(raw)
+        try:
+            assert contents(damaged) == before, f"offset {at}"
+        except DataLoss as error:
+            refused.append(error)
+    assert len(refused) > 200
+    assert {error.reason for error in refused} == {"CATALOG_CORRUPT"}
+    assert all("damaged.lmdb" in error.message for error in refused)
+
+
+def test_a_flipped_transaction_number_does_not_bring_back_the_past(
+    filled: Path, original: bytes
+) -> None:
+    offsets = [page * 4096 + 16 + 24 + 96 + 8 for page in (0, 1)]
+    for offset in offsets:
+        for bit in range(0, 64, 3):
+            raw = bytearray(original)
+            raw[offset + bit // 8] ^= 1 << bit % 8
+            filled.write_bytes(raw)
+            with pytest.raises(DataLoss):
+                Catalog(filled)
+
+
+@pytest.mark.parametrize("size", [1, 100, 4096, 8191, 8192, 12288, 40960])
+def test_a_truncated_file_is_refused(filled: Path, size: int) -> None:
+    filled.write_bytes(filled.read_bytes()[:size])
+    with pytest.raises(DataLoss, match=r"catalog\.lmdb"):
+        Catalog(filled)
+
+
+def test_another_format_version_is_refused(filled: Path) -> None:
+    environment = lmdb.open(str(filled), subdir=False)
+    with environment.begin(write=True) as txn:
+        key = records.FORMAT_KEY
+        txn.put(key, records.seal(key, b"\x02\0\0\0"))
+        txn.put(records.GENERATION_KEY, records.pack_generation(txn.id()))
+    environment.close()
+    with pytest.raises(FailedPrecondition, match="format 2"):
+        Catalog(filled)
+
+
+def test_layers_are_not_deleted_for_want_of_a_catalog(tmp_path: Path) -> None:
+    Repository.open(tmp_path).close()
+    layer = tmp_path / str(DEFAULT_TENANT) / str(timeline_id(1)) / "000000000001.delta"
+    layer.parent.mkdir(parents=True)
+    layer.write_bytes(b"a layer")
+    for damage in (lambda path: path.write_bytes(b""), lambda path: path.unlink()):
+        damage(tmp_path / "catalog.lmdb")
+        with pytest.raises(DataLoss, match="empty"):
+            Repository.open(tmp_path)
+        assert layer.exists()
+
+
+def test_a_store_is_opened_once(tmp_path: Path) -> None:
+    first = Repository.open(tmp_path)
+    with pytest.raises(FailedPrecondition, match="in use"):
+        Repository.open(tmp_path)
+    first.close()
+    Repository.open(tmp_path).close()
