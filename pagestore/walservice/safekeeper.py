@@ -33,6 +33,7 @@ from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.walservice import acceptor, control_file
 from pagestore.walservice.acceptor import Position
 from pagestore.walservice.commits import CommitIndex, TimelineKey
+from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.timeline import WalTimeline
 
 MAX_OPEN = 1000
@@ -51,6 +52,7 @@ class Safekeeper:
         self.commits = CommitIndex()
         self._open: OrderedDict[TimelineKey, asyncio.Task[WalTimeline]] = OrderedDict()
         self._catalog_lock = asyncio.Lock()
+        self._finishing = Finishing()
         self._lock_fd = -1
 
     @classmethod
@@ -99,23 +101,30 @@ class Safekeeper:
             NotFound: TIMELINE_NOT_FOUND.
             DataLoss: CONTROL_DAMAGED, SEGMENT_DAMAGED.
         """
-        task = self._open.get(key)
-        if task is None:
-            task = asyncio.create_task(self._open_timeline(key))
-            self._open[key] = task
-        try:
-            timeline = await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._open.get(key) is task:
-                del self._open[key]
-            raise
-        self._open.move_to_end(key)
+        timeline = await self._opened(key)
         timeline.users += 1
         try:
             yield timeline
         finally:
             timeline.users -= 1
             await self._close_unused()
+
+    async def _opened(self, key: TimelineKey) -> WalTimeline:
+        """The one WalTimeline of `key`; between its return and its use nothing may wait."""
+        while True:
+            task = self._open.get(key)
+            if task is None:
+                task = asyncio.create_task(self._open_timeline(key))
+                self._open[key] = task
+            try:
+                timeline = await asyncio.shield(task)
+            except BaseException:
+                if _failed(task) and self._open.get(key) is task:
+                    del self._open[key]
+                raise
+            if self._open.get(key) is task:
+                self._open.move_to_end(key)
+                return timeline
 
     async def _open_timeline(self, key: TimelineKey) -> WalTimeline:
         try:
@@ -133,7 +142,7 @@ class Safekeeper:
         for key, task in list(self._open.items()) if excess > 0 else ():
             if excess <= 0:
                 return
-            if not task.done() or task.cancelled() or task.exception() is not None:
+            if not task.done() or _failed(task):
                 continue
             timeline = task.result()
             if timeline.idle and await timeline.settle() and self._open.get(key) is task:
@@ -148,6 +157,9 @@ class Safekeeper:
             InvalidInput: INVALID_LSN.
         """
         _check_start(start)
+        await self._finishing.finish(self._create(key, start, system_id))
+
+    async def _create(self, key: TimelineKey, start: Position, system_id: int) -> None:
         async with self._catalog_lock:
             try:
                 async with self.use(key) as timeline:
@@ -170,14 +182,24 @@ class Safekeeper:
         Raises:
             FailedPrecondition: ATTACHED.
         """
+        await self._finishing.finish(self._delete(key))
+
+    async def _delete(self, key: TimelineKey) -> None:
         async with self._catalog_lock:
-            # Opened first, so that nobody opens it meanwhile. What is damaged may go too.
+            # It stays open, but retired, until it is gone: nobody opens it anew meanwhile.
+            # What is damaged may go too.
             with contextlib.suppress(NotFound, DataLoss):
                 async with self.use(key) as timeline:
                     await timeline.retire()
-            self._open.pop(key, None)
+            try:
+                await asyncio.to_thread(_remove_directory, self._directory(key))
+            finally:
+                self._open.pop(key, None)
             self.commits.forget(key)
-            await asyncio.to_thread(_remove_directory, self._directory(key))
+
+
+def _failed(task: asyncio.Task[WalTimeline]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _check_start(start: Position) -> None:

@@ -16,7 +16,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
@@ -51,6 +51,7 @@ from pagestore.walservice.acceptor import (
     WriteLog,
     step,
 )
+from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.stream import Stream
 
 INLINE_READ = 128 << 10
@@ -87,7 +88,7 @@ class WalTimeline:
         self._stream: Stream | None = None
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._finishing = Finishing()
         self._failure = ""
         self._retired = False
 
@@ -136,11 +137,14 @@ class WalTimeline:
     async def settle(self) -> bool:
         """Makes the control file name the log's end; whether it does, and nobody came."""
         if self._stream is None and not self._stored[1]:
-            async with self._lock:
-                if self._stream is None:
-                    with contextlib.suppress(PagestoreError):
-                        await self._persist(self.state, clean=True)
+            with contextlib.suppress(PagestoreError):
+                await self._finishing.finish(self._settle())
         return self.idle and self._stored == (self.state, True)
+
+    async def _settle(self) -> None:
+        async with self._lock:
+            if self._stream is None:
+                await self._persist(self.state, clean=True)
 
     async def retire(self) -> None:
         """Ends all use of it, before its files go.
@@ -194,15 +198,7 @@ class WalTimeline:
         Raises:
             PagestoreError: the acceptor's refusal, or what failed; nothing was promised then.
         """
-        task = asyncio.create_task(self._handle(message, data))
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+        return await self._finishing.finish(self._handle(message, data))
 
     async def _handle(self, message: Message, data: bytes) -> Handled:
         async with self._lock:
@@ -273,11 +269,10 @@ class WalTimeline:
             return
         try:
             await self._persist(self.state, clean=False)
-        except PagestoreError as error:
-            self._failure = error.message
-            _log.error("cannot resume", directory=str(self.directory), error=error.message)
-            return
-        self._start_stream(self.state)
+            self._start_stream(self.state)
+        except (PagestoreError, OSError) as error:
+            self._failure = str(error)
+            _log.error("cannot resume", directory=str(self.directory), error=str(error))
 
     def _start_stream(self, state: State) -> None:
         self._failure = ""
@@ -290,9 +285,7 @@ class WalTimeline:
         self._learn(self._stream.position)
         stored = self._stored[0].position.flush_lsn
         if stored // segments.SEGMENT != self.state.commit_lsn // segments.SEGMENT:
-            task = asyncio.create_task(self._note_position())
-            self._tasks.add(task)
-            task.add_done_callback(self._forget)
+            self._finishing.begin(self._note_position())
 
     async def _note_position(self) -> State:
         """Bounds what is to be searched after a crash. Best effort."""
