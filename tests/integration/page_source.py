@@ -119,6 +119,7 @@ class PageSource:
         self.files = {(file.fork, file.segment): file.path for file in relation_files(data)}
         self.lsn = lsn
         self.port = free_port()
+        self.method = "GetPages"
         self.requests: list[tuple[Fork, list[int]]] = []
         self.refuse: Callable[[Fork, list[int]], page_pb2.Status | None] = lambda *_: None
         self.mangle: Callable[[page_pb2.GetPagesResponse], None] = lambda _: None
@@ -161,7 +162,11 @@ class PageSource:
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         method = grpc.stream_stream_rpc_method_handler(self._get_pages)
         server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("pagestore.v1.PageService", {"GetPages": method})]
+            [
+                grpc.method_handlers_generic_handler(
+                    "pagestore.v1.PageService", {self.method: method}
+                )
+            ]
         )
         assert server.add_insecure_port(self.address) == self.port
         await server.start()

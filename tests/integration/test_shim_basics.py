@@ -119,6 +119,16 @@ def test_a_bitmap_scan_asks_for_its_blocks_together(
     assert sum(map(len, requests)) / len(requests) > 8
 
 
+def test_prefetching_is_widened_unless_configured(compute: HydratingPostgres) -> None:
+    query = "SELECT name, setting FROM pg_settings WHERE name LIKE '%_io_concurrency' ORDER BY 1"
+    widened = [("effective_io_concurrency", "64"), ("maintenance_io_concurrency", "64")]
+    assert compute.sql(query) == widened
+    compute.stop()
+    compute.configure(effective_io_concurrency=7)
+    compute.start()
+    assert compute.sql(query) == [("effective_io_concurrency", "7"), widened[1]]
+
+
 def test_a_small_table_comes_whole(compute: HydratingPostgres, pages: PageSource) -> None:
     assert compute.sql("SELECT sum(id) FROM small") == [(55,)]
     assert asked(pages, compute, "small") == [[0]]

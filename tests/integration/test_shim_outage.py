@@ -141,7 +141,9 @@ def test_the_wait_ends_at_the_timeout_with_an_error_that_says_all(
             connection.execute(COUNT)
         diagnostics = raised.value.diag
         message = diagnostics.message_primary or ""
-        assert f"page server {pages.address} could not connect: Connection refused" in message
+        assert (
+            f"page server {pages.address} could not be connected to: Connection refused" in message
+        )
         assert 'block 0 of "base/' in message
         assert "pagestore.timeout" in (diagnostics.message_detail or "")
         assert "pagestore status" in (diagnostics.message_hint or "")
@@ -227,3 +229,17 @@ def test_late_answers_of_a_cancelled_statement_are_dropped(
             connection.execute("SET statement_timeout = 0")
             assert connection.execute("SELECT count(*) FROM other").fetchall() == [(10,)]
         assert connection.execute(COUNT).fetchall() == [(40000,)]
+
+
+def test_another_service_at_the_address_is_named_at_once(
+    compute: HydratingPostgres, pages: PageSource
+) -> None:
+    pages.stop()
+    pages.method = "GetSomethingElse"
+    pages.start()
+    try:
+        with pytest.raises(psycopg.errors.IoError, match="ended the call with gRPC status 12"):
+            compute.sql(COUNT)
+    finally:
+        pages.stop()
+        pages.method = "GetPages"

@@ -118,9 +118,11 @@ static int
 stream_closed(nghttp2_session *session, int32_t stream_id, uint32_t error_code, void *arg)
 {
     GrpcStream *stream = arg;
+    char message[sizeof stream->fault / 2];
 
+    snprintf(message, sizeof message, "%.*s", (int) sizeof message - 1, stream->fault);
     if (stream->grpc_status > 0)
-        stream->ended = true; /* the fault is what the trailers said */
+        fail(stream, "ended the call with gRPC status %d: %s", stream->grpc_status, message);
     if (stream->http_status != 0 && stream->http_status != 200)
         fail(stream, "answered with HTTP status %d", stream->http_status);
     fail(stream, "ended the stream (%s)", nghttp2_http2_strerror(error_code));
@@ -129,31 +131,48 @@ stream_closed(nghttp2_session *session, int32_t stream_id, uint32_t error_code, 
 
 /* Opening and closing */
 
+/* A name may have several addresses, not all of them served: each call takes the next one. */
+static struct addrinfo *
+choose_address(struct addrinfo *addresses)
+{
+    static unsigned int turn;
+    unsigned int count = 0;
+    struct addrinfo *chosen = addresses;
+
+    for (struct addrinfo *address = addresses; address != NULL; address = address->ai_next)
+        count++;
+    for (unsigned int skip = turn++ % count; skip > 0; skip--)
+        chosen = chosen->ai_next;
+    return chosen;
+}
+
 static bool
 connect_socket(GrpcStream *stream, const char *host, const char *port)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *addresses = NULL;
+    struct addrinfo *address;
     int one = 1;
     unsigned int dead_peer_ms = DEAD_PEER_MS;
     int rc = getaddrinfo(host, port, &hints, &addresses);
 
     if (rc != 0)
-        return fail(stream, "could not find its address: %s", gai_strerror(rc));
-    stream->fd = socket(addresses->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (stream->fd >= 0)
+        return fail(stream, "could not be found: %s", gai_strerror(rc));
+    address = choose_address(addresses);
+    stream->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (stream->fd < 0)
+        fail(stream, "could not be connected to: %s", strerror(errno));
+    else
     {
         setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(stream->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_peer_ms, sizeof dead_peer_ms);
-        rc = connect(stream->fd, addresses->ai_addr, addresses->ai_addrlen);
+        rc = connect(stream->fd, address->ai_addr, address->ai_addrlen);
+        stream->connecting = rc != 0;
+        if (rc != 0 && errno != EINPROGRESS)
+            fail(stream, "could not be connected to: %s", strerror(errno));
     }
     freeaddrinfo(addresses);
-    if (stream->fd < 0)
-        return fail(stream, "no socket: %s", strerror(errno));
-    if (rc != 0 && errno != EINPROGRESS)
-        return fail(stream, "could not connect: %s", strerror(errno));
-    stream->connecting = rc != 0;
-    return true;
+    return !stream->ended;
 }
 
 static bool
@@ -288,7 +307,7 @@ finish_connect(GrpcStream *stream)
         return true;
     getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &fault, &length);
     if (fault != 0)
-        return fail(stream, "could not connect: %s", strerror(fault));
+        return fail(stream, "could not be connected to: %s", strerror(fault));
     stream->connecting = false;
     return true;
 }
@@ -315,7 +334,7 @@ send_all(GrpcStream *stream)
         {
             if (errno == EAGAIN || errno == EINTR)
                 return true;
-            return fail(stream, "the connection failed: %s", strerror(errno));
+            return fail(stream, "lost the connection: %s", strerror(errno));
         }
         stream->unsent += sent;
         stream->unsent_length -= (size_t) sent;
@@ -336,10 +355,10 @@ receive_all(GrpcStream *stream)
         {
             if (errno == EAGAIN || errno == EINTR)
                 return true;
-            return fail(stream, "the connection failed: %s", strerror(errno));
+            return fail(stream, "lost the connection: %s", strerror(errno));
         }
         if (received == 0)
-            return fail(stream, "the connection was closed");
+            return fail(stream, "closed the connection");
         taken = nghttp2_session_mem_recv(stream->session, chunk, (size_t) received);
         if (taken < 0)
             return fail(stream, "HTTP/2: %s", nghttp2_strerror((int) taken));

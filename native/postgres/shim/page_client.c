@@ -51,12 +51,16 @@
 /* google.rpc.Code */
 enum
 {
+    RPC_INVALID_ARGUMENT = 3,
     RPC_DEADLINE_EXCEEDED = 4,
+    RPC_NOT_FOUND = 5,
+    RPC_PERMISSION_DENIED = 7,
     RPC_RESOURCE_EXHAUSTED = 8,
     RPC_ABORTED = 10,
     RPC_UNIMPLEMENTED = 12,
     RPC_UNAVAILABLE = 14,
-    RPC_DATA_LOSS = 15
+    RPC_DATA_LOSS = 15,
+    RPC_UNAUTHENTICATED = 16
 };
 
 typedef struct PageRequest
@@ -95,6 +99,7 @@ static uint64 last_id;
 static MemoryContext answer_context;
 static Refusal refusal;       /* of the last REFUSED request */
 static char last_fault[256];  /* of the last LOST one */
+static int last_status;       /* the gRPC status that ended its call, or -1 */
 static bool latch_was_reset;
 
 static int64
@@ -149,6 +154,13 @@ prepare_process(void)
     on_proc_exit(disconnect_at_exit, 0);
 }
 
+static void
+remember_loss(const char *fault)
+{
+    strlcpy(last_fault, fault, sizeof last_fault);
+    last_status = stream.grpc_status;
+}
+
 static bool
 connect_to_server(void)
 {
@@ -158,13 +170,13 @@ connect_to_server(void)
     disconnect();
     if (!AcquireExternalFD())
     {
-        strlcpy(last_fault, "too many open files in this process", sizeof last_fault);
+        remember_loss("was not connected to: too many open files");
         return false;
     }
     has_descriptor = true;
     if (!grpc_stream_open(&stream, shim_settings.host, shim_settings.port, GET_PAGES))
     {
-        strlcpy(last_fault, stream.fault, sizeof last_fault);
+        remember_loss(stream.fault);
         disconnect();
         return false;
     }
@@ -439,7 +451,7 @@ wait_for_answer(uint64 id, int64 deadline)
         }
         wait_for_socket(left);
     }
-    strlcpy(last_fault, stream.fault, sizeof last_fault);
+    remember_loss(stream.fault);
     return LOST;
 }
 
@@ -458,6 +470,15 @@ raise_refusal(const RemoteFork *fork, BlockNumber block)
              errhint("Page server %s; its log has more.", shim_settings.page_server)));
 }
 
+/* A call that ended so will end so again: it is another service, or it does not want us. */
+static bool
+hopeless(void)
+{
+    return last_status == RPC_INVALID_ARGUMENT || last_status == RPC_NOT_FOUND ||
+           last_status == RPC_PERMISSION_DENIED || last_status == RPC_UNIMPLEMENTED ||
+           last_status == RPC_UNAUTHENTICATED;
+}
+
 static void
 raise_away(const RemoteFork *fork, BlockNumber block)
 {
@@ -467,7 +488,9 @@ raise_away(const RemoteFork *fork, BlockNumber block)
             (errcode(ERRCODE_IO_ERROR),
              errmsg("could not get block %u of \"%s\" at %X/%X: page server %s %s", block, path,
                     LSN_FORMAT_ARGS(shim_settings.lsn), shim_settings.page_server, last_fault),
-             errdetail("It was tried for %d ms (pagestore.timeout).", shim_settings.timeout_ms),
+             hopeless() ? errdetail("Asking again would not help.")
+                        : errdetail("It was tried for %d ms (pagestore.timeout).",
+                                    shim_settings.timeout_ms),
              errhint("See that the page server runs (\"pagestore status\"), then run the"
                      " statement again.")));
 }
@@ -492,7 +515,7 @@ try_once(const RemoteFork *fork, const BlockNumber *blocks, int nblocks, int64 d
         request = send_request(fork, blocks, nblocks, REQUESTS);
     if (request == NULL)
     {
-        strlcpy(last_fault, "left too many requests unanswered", sizeof last_fault);
+        remember_loss("left too many requests unanswered");
         disconnect();
         return LOST;
     }
@@ -523,7 +546,7 @@ page_client_fetch(const RemoteFork *fork, const BlockNumber *blocks, int nblocks
             nblocks = 1;
             continue;
         }
-        if (now_ms() >= deadline)
+        if (now_ms() >= deadline || (outcome == LOST && hopeless()))
         {
             if (outcome == REFUSED)
                 raise_refusal(fork, blocks[0]);
