@@ -164,3 +164,24 @@ def test_a_store_is_opened_once(tmp_path: Path) -> None:
         Repository.open(tmp_path)
     first.close()
     Repository.open(tmp_path).close()
+
+
+def test_entries_have_the_sizes_that_the_document_says() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "formats" / "catalog.md").read_text()
+    key = records.timeline_key(DEFAULT_TENANT, timeline_id(1))
+    layer = records.layer_key(DEFAULT_TENANT, timeline_id(1), 1)
+    child = records.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
+    sizes = [
+        ("`f`", records.FORMAT_KEY, records.pack_format()),
+        ("`g`", records.GENERATION_KEY, records.pack_generation(1)),
+        ("`t` tenant timeline", key, record(None).pack(key)),
+        ("`c` tenant parent child", child, records.seal(child, b"")),
+        ("`l` tenant timeline u64 number", layer, records.pack_layer(layer, SUMMARY)),
+    ]
+    rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| `")]
+    shown = [
+        (row[0].removeprefix("| "), int(row[1]), int(row[3].removesuffix(" |"))) for row in rows
+    ]
+    assert shown == [(name, len(key), len(value)) for name, key, value in sizes]
+    total = records.TIMELINE_ENTRY_BYTES + records.CHILD_ENTRY_BYTES
+    assert f"{total} bytes, in one transaction" in document

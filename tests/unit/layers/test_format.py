@@ -1,0 +1,110 @@
+"""Layer files against their description: docs/formats/layer.md and a reader made from it."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from pagestore import _native, keyspace
+from pagestore.keyspace import PAGE_SIZE, ValueKind
+
+from .model import ALL_LSNS, TENANT, TIMELINE, Entry, batch_of
+from .reference import filter_has, read_layer
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "formats" / "layer.md"
+EXAMPLE_KEY = keyspace.Key(0x20, 0x10111213, 0x14151617, 0x18191A1B, 0x1C, 0x1D1E1F21)
+
+
+def example(path: Path) -> bytes:
+    """The file that the document shows: one record, too short to be compressed."""
+    layer = _native.OpenLayer()
+    payload = bytes.fromhex("a1b2c3d4e5f60718293a4b5c6d7e8f90")
+    layer.put(batch_of([(EXAMPLE_KEY.pack(), 0x1020304, ValueKind.RECORD, 1, payload)]))
+    layer.flush(path, TENANT, TIMELINE, 7)
+    return path.read_bytes()
+
+
+def test_the_document_shows_what_is_written(tmp_path: Path) -> None:
+    shown = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} ?)+)", DOCUMENT.read_text(), re.MULTILINE)
+    assert [int(offset, 16) for offset, _ in shown] == list(range(0, 16 * len(shown), 16))
+    assert bytes.fromhex("".join(text for _, text in shown)) == example(tmp_path / "example")
+
+
+def test_the_reference_reads_the_example(tmp_path: Path) -> None:
+    layer = read_layer(example(tmp_path / "example"))
+    assert layer.kind == 1
+    assert layer.identity == (TENANT, TIMELINE, 7)
+    assert layer.lsns == (0x1020304, 0x1020304)
+    assert layer.keys == (EXAMPLE_KEY.pack(), EXAMPLE_KEY.pack())
+    (_, _, offset, stored, raw) = layer.blocks[0]
+    assert (offset, stored, raw) == (112, 56, 56)
+
+
+def many_entries() -> list[Entry]:
+    rng = random.Random(3)
+    entries: list[Entry] = []
+    for lsn in range(1, 400):
+        key = keyspace.rel_block(1663, 5, rng.randrange(3), 0, rng.randrange(20)).pack()
+        if rng.random() < 0.2:
+            page = (rng.randbytes(64) * 128)[:PAGE_SIZE]
+            entries.append((key, lsn, ValueKind.IMAGE, 0, page))
+        else:
+            payload = rng.randbytes(rng.choice([0, 30, 400, 20000]))
+            entries.append((key, lsn, ValueKind.RECORD, rng.randrange(2), payload))
+    return entries
+
+
+def test_the_reference_reads_what_is_written(tmp_path: Path) -> None:
+    layer = _native.OpenLayer()
+    entries = many_entries()
+    layer.put(batch_of(entries))
+    summary = layer.flush(tmp_path / "file", TENANT, TIMELINE, 9)
+    found = read_layer((tmp_path / "file").read_bytes())
+    assert found.values == sorted(entries, key=lambda entry: (entry[0], -entry[1]))
+    assert summary.entries == len(entries)
+    assert summary.bytes == (tmp_path / "file").stat().st_size
+    assert any(stored < raw for *_, stored, raw in found.blocks)
+    assert any(stored == raw for *_, stored, raw in found.blocks)
+    assert all(filter_has(found.filter, key) for key, *_ in entries)
+    absent = [keyspace.rel_block(1663, 6, 1, 0, i).pack() for i in range(2000)]
+    assert sum(filter_has(found.filter, key) for key in absent) < 60
+
+
+def test_a_later_format_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "example"
+    raw = bytearray(example(path))
+    summary = _native.LayerSummary(
+        (1, EXAMPLE_KEY.pack(), EXAMPLE_KEY.pack(), 0x1020304, 0x1020304, 1, 1, len(raw))
+    )
+    raw[8] = 2
+    raw[108:112] = _native.crc32c(bytes(raw[:108])).to_bytes(4, "little")
+    path.write_bytes(raw)
+    snapshot = _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 7, summary), ALL_LSNS)])
+    with pytest.raises(_native.NativeError, match="format version 2, not 1"):
+        snapshot.chain(EXAMPLE_KEY.pack(), ALL_LSNS)
+
+
+def test_open_files_and_indexes_stay_within_their_limits(tmp_path: Path) -> None:
+    layers = []
+    for number in range(1, 41):
+        layer = _native.OpenLayer()
+        key = keyspace.rel_size(1, 2, number, 0).pack()
+        layer.put(batch_of([(key, number, ValueKind.IMAGE, 0, b"size")]))
+        path = tmp_path / str(number)
+        summary = layer.flush(path, TENANT, TIMELINE, number)
+        layers.insert(0, _native.Layer(path, TENANT, TIMELINE, number, summary))
+    snapshot = _native.Snapshot([(layer, ALL_LSNS) for layer in layers])
+    try:
+        _native.set_store_limits(open_files=5, block_cache_bytes=4096)
+        for _ in range(2):
+            for number in range(1, 41):
+                assert snapshot.get(keyspace.rel_size(1, 2, number, 0).pack(), ALL_LSNS) == b"size"
+        assert _native.store_stats()["open_layers"] <= 5
+        assert _native.store_stats()["block_bytes"] <= 4096
+        assert len(snapshot.scan(bytes(18), b"\xff" * 18, ALL_LSNS)) == 40  # all at once
+        assert _native.store_stats()["open_layers"] <= 5
+    finally:
+        _native.set_store_limits()
