@@ -271,8 +271,8 @@ def test_a_full_disk_pauses_ingest_and_nothing_else(tmp_path: Path) -> None:
             free = disk / "ballast"
             free.write_bytes(bytes(shutil.disk_usage(disk).free - (6 << 20)))
             store.cluster.sql(
-                "CREATE TABLE t AS SELECT i, repeat(md5(random()::text), 10) m"
-                " FROM generate_series(1, 100000) i"
+                "CREATE TABLE t AS SELECT i, (SELECT string_agg(md5(random()::text || i || n), '')"
+                " FROM generate_series(1, 10) n) FROM generate_series(1, 60000) i"
             )
             end = store.stop_and_publish()
             error = refused(
