@@ -11,6 +11,7 @@ import pytest
 from pagestore.compute.export import export_pgdata
 from pagestore.compute.process import account
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.pgformat.wal import read_records
 from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 
@@ -278,3 +279,49 @@ def test_counters_at_the_ends_of_their_pages(stack: Stack) -> None:
     assert next_xid > 32768
     compute.sql("VACUUM FREEZE t")
     compute.stop()
+
+
+ODD_SETTINGS: dict[str, dict[str, object]] = {
+    "minimal": {"wal_level": "minimal", "max_wal_senders": 0, "max_connections": 20},
+    "logical": {
+        "wal_level": "logical",
+        "track_commit_timestamp": "on",
+        "wal_log_hints": "on",
+        "max_connections": 250,
+        "max_prepared_transactions": 200,
+        "max_locks_per_transaction": 100,
+    },
+}
+
+
+@pytest.mark.parametrize("case", ODD_SETTINGS)
+def test_settings_of_the_imported_cluster(case: str, stack: Stack) -> None:
+    with plain_postgres(**ODD_SETTINGS[case]) as cluster:
+        cluster.sql("CREATE TABLE t AS SELECT 1 AS x")
+        cluster.stop()
+        timeline = stack.import_cluster(cluster.data)
+    compute = stack.start(timeline)
+    for name, value in ODD_SETTINGS[case].items():
+        if case == "logical":
+            assert compute.sql(f"SHOW {name}") == [(str(value),)]
+    compute.sql("INSERT INTO t VALUES (2)")
+    stamps = (
+        compute.sql("SELECT pg_xact_commit_timestamp(xmin) FROM t") if case == "logical" else []
+    )
+    compute.kill()
+    compute = stack.start(timeline)
+    assert compute.sql("SELECT x FROM t ORDER BY 1") == [(1,), (2,)]
+    if stamps:
+        assert stamps[1][0] is not None
+        assert compute.sql(query) == stamps
+    assert compute.stop().clean
+    # A second start changes no setting any more, so it logs no record of a change.
+    start_lsn = stack.start(timeline).running.start_lsn
+    wal = stack.wait(read_wal(stack, timeline, start_lsn))
+    parameter_changes = [r for r in read_records(wal, start_lsn) if (r.rmgr, r.info) == (0, 0x60)]
+    assert parameter_changes == []
+
+
+async def read_wal(stack: Stack, timeline: TimelineId, start: int) -> bytes:
+    parts = [chunk.data async for chunk in stack.wal.read_wal(DEFAULT_TENANT, timeline, start)]
+    return b"".join(parts)
