@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,13 +35,31 @@ class Cluster:
     directory: Path
     control: ControlFile
     databases: list[int]
-    """Oids of the databases in the default tablespace; shared relations come on top."""
+    """Oids of the databases in the default tablespace; shared relations come on top. A
+    directory without PG_VERSION is what a broken CREATE DATABASE left, and is none."""
     relations: dict[Fork, RelationFiles]
     """Ascending by (spc, db, rel, fork); without what a start makes anew."""
 
     @property
     def total_blocks(self) -> int:
         return sum(relation.nblocks for relation in self.relations.values())
+
+
+@contextmanager
+def named_read_errors() -> Iterator[None]:
+    """A failed system call as an error that says what to do."""
+    try:
+        yield
+    except PermissionError as error:
+        raise FailedPrecondition(
+            "PERMISSION_DENIED",
+            f"{error.filename} cannot be read.",
+            "Run the import as root or as the owner of the directory.",
+        ) from error
+    except OSError as error:
+        raise DataLoss(
+            "READ_FAILED", f"{error.filename or 'A file'} cannot be read: {error.strerror}."
+        ) from error
 
 
 def read_control(directory: Path) -> ControlFile:
@@ -60,12 +79,6 @@ def read_control(directory: Path) -> ControlFile:
             "NOT_A_CLUSTER",
             f"{directory} is not a Postgres data directory: {error.filename} is missing.",
             "Name the directory that holds PG_VERSION, for example /var/lib/postgresql/15/main.",
-        ) from error
-    except PermissionError as error:
-        raise FailedPrecondition(
-            "PERMISSION_DENIED",
-            f"{error.filename} cannot be read.",
-            "Run the import as root or as the owner of the directory.",
         ) from error
     if version != str(layout.MAJOR_VERSION):
         raise FailedPrecondition(
@@ -120,7 +133,7 @@ def open_cluster(directory: Path) -> Cluster:
     databases = sorted(
         int(entry.name)
         for entry in (directory / "base").iterdir()
-        if entry.name.isdecimal() and entry.is_dir()
+        if entry.name.isdecimal() and (entry / "PG_VERSION").exists()
     )
     relations: dict[Fork, RelationFiles] = {}
     for oid in databases:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pagestore._native import crc32c
 from pagestore.compute.checkpoint import end_of_checkpoint
-from pagestore.compute.cluster import Cluster, RelationFiles, open_cluster
+from pagestore.compute.cluster import Cluster, RelationFiles, named_read_errors, open_cluster
 from pagestore.compute.remote_map import Fork
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
@@ -45,8 +45,16 @@ def read_pgdata(
         PagestoreError: as :func:`pagestore.compute.cluster.open_cluster` does, at once.
         DataLoss: while reading: a page, relation map, or prepared transaction is damaged.
     """
-    cluster = open_cluster(directory)
-    return _chunks(cluster, tenant, timeline, progress or (lambda done, total: None))
+    with named_read_errors():
+        cluster = open_cluster(directory)
+    return _named_chunks(cluster, tenant, timeline, progress or (lambda done, total: None))
+
+
+def _named_chunks(
+    cluster: Cluster, tenant: TenantId, timeline: TimelineId, progress: Progress
+) -> Iterator[pb.ImportChunk]:
+    with named_read_errors():
+        yield from _chunks(cluster, tenant, timeline, progress)
 
 
 def _chunks(

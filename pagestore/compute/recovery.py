@@ -21,6 +21,7 @@ from pathlib import Path
 from pagestore.compute.cluster import (
     check_not_running,
     is_cleanly_stopped,
+    named_read_errors,
     read_control,
     refuse_tablespaces,
 )
@@ -65,8 +66,9 @@ async def stopped_cluster(
         ResourceExhausted: no room for the copy in `scratch`.
     """
     directory = directory.absolute()
-    control = read_control(directory)
-    check_not_running(directory)
+    with named_read_errors():
+        control = read_control(directory)
+        check_not_running(directory)
     if is_cleanly_stopped(directory, control):
         yield directory
         return

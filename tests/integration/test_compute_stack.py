@@ -305,9 +305,8 @@ def test_settings_of_the_imported_cluster(case: str, stack: Stack) -> None:
         if case == "logical":
             assert compute.sql(f"SHOW {name}") == [(str(value),)]
     compute.sql("INSERT INTO t VALUES (2)")
-    stamps = (
-        compute.sql("SELECT pg_xact_commit_timestamp(xmin) FROM t") if case == "logical" else []
-    )
+    query = "SELECT pg_xact_commit_timestamp(xmin) FROM t"
+    stamps = compute.sql(query) if case == "logical" else []
     compute.kill()
     compute = stack.start(timeline)
     assert compute.sql("SELECT x FROM t ORDER BY 1") == [(1,), (2,)]

@@ -161,6 +161,11 @@ DAMAGE: dict[str, tuple[Callable[[PlainPostgres], object], str, str]] = {
         "RELMAP_CORRUPT",
         "base/5",
     ),
+    "a missing relation map": (
+        lambda c: (c.data / "base/5/pg_filenode.map").unlink(),
+        "READ_FAILED",
+        "base/5/pg_filenode.map",
+    ),
     "a damaged prepared transaction": (
         lambda c: flip(next((c.data / "pg_twophase").iterdir()), 40),
         "TWO_PHASE_CORRUPT",
