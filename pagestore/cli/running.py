@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -115,6 +114,8 @@ def supervise() -> None:
 
 
 def _supervise(installation: Installation) -> None:
+    import asyncio
+
     from pagestore.cli.supervisor import Supervisor
 
     lock = installation.take_lock()

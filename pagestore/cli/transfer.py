@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +88,8 @@ def _import(
     postgres_database: str,
     progress: Progress,
 ) -> pb.Database:
+    import asyncio
+
     from pagestore.client.page import AsyncPageClient
     from pagestore.compute.pgdata import read_pgdata
     from pagestore.compute.recovery import stopped_cluster
@@ -132,6 +133,8 @@ def export(
     Example: pagestore export app /tmp/app --at before-migration
     """
     with session(data, as_json) as run:
+        import asyncio
+
         from pagestore.client.page import AsyncPageClient
         from pagestore.compute.export import export_pgdata
         from pagestore.compute.process import account
