@@ -161,7 +161,7 @@ def wait_until_serving(
                 f"See the logs in {installation.data / 'log'}.",
             )
         if missing:
-            time.sleep(0.03)
+            time.sleep(0.1)
 
 
 def _part_failed(installation: Installation, part: str, why: str) -> PagestoreError:

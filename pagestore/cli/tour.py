@@ -24,9 +24,12 @@ import typer
 
 from pagestore.cli.installation import Installation, default_data_dir
 from pagestore.cli.session import human_bytes
+from pagestore.client.control import ControlClient
 from pagestore.client.sync import PageClient
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+
+Rows = list[tuple[Any, ...]]
 
 ACCOUNTS_PER_SCALE = 100_000
 BRANCHES = 10
@@ -45,13 +48,20 @@ def expect(found: object, wanted: object, what: str) -> None:
         raise TourFailed(f"{what}: found {found!r}, not {wanted!r}.")
 
 
+def execute(url: str, statement: str) -> tuple[Rows, str]:
+    """The rows of SQL, and what Postgres calls what it did."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode())
+        rows = cursor.fetchall() if cursor.description else []
+        return rows, cursor.statusmessage or ""
+
+
 @dataclass
 class Tour:
     scale: int
     data: Path
     name: str = "tour"
     timings: list[tuple[str, float]] = field(default_factory=list)
-    _depth: int = 0
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -80,16 +90,23 @@ class Tour:
             say(f"    {answer['name']} at LSN {answer['lsn']}, {answer['elapsed_ms']:.0f} ms")
         return answer
 
-    def sql(self, url: str, statement: str) -> list[tuple[Any, ...]]:
+    def sql(self, url: str, statement: str) -> Rows:
         """Runs SQL, and prints it with its result."""
         say(f"  =# {statement}")
-        with psycopg.connect(url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            rows = cursor.fetchall() if cursor.description else []
-            said = [" | ".join(map(str, row)) for row in rows] or [cursor.statusmessage or ""]
-        for line in said[:5]:
+        rows, status = execute(url, statement)
+        for line in [" | ".join(map(str, row)) for row in rows[:5]] or [status]:
             say(f"    {line}")
         return rows
+
+    def sql_in_each(self, urls: dict[str, str], statement: str) -> dict[str, Rows]:
+        """Runs SQL in several databases, ``{name}`` standing for each one's name."""
+        say(f"  =# {statement}    -- in each")
+        results = {name: execute(url, statement.format(name=name)) for name, url in urls.items()}
+        said = [
+            f"{name}: {rows[0][0] if rows else status}" for name, (rows, status) in results.items()
+        ]
+        say("    " + ", ".join(said))
+        return {name: rows for name, (rows, _) in results.items()}
 
     # The steps
 
@@ -173,11 +190,10 @@ class Tour:
                 answer = self.pagestore("branch", self.name, name, "--at", "before-migration")
                 urls[name] = answer["url"]
         with self.step("Write different rows in each"):
-            for name, url in urls.items():
-                self.sql(url, f"CREATE TABLE mark AS SELECT '{name}' AS branch")
+            self.sql_in_each(urls, "CREATE TABLE mark AS SELECT '{name}' AS branch")
         with self.step("None sees another's rows"):
-            for name, url in urls.items():
-                expect(self.sql(url, "SELECT branch FROM mark"), [(name,)], f"Rows in {name}")
+            for name, rows in self.sql_in_each(urls, "SELECT branch FROM mark").items():
+                expect(rows, [(name,)], f"Rows in {name}")
             expect(self.sql(urls[names[0]], SUM)[0], whole, f"The accounts in {names[0]}")
         with self.step("Stop them: a stopped database costs no process"):
             self.pagestore("stop", *names)
@@ -185,6 +201,7 @@ class Tour:
 
     def past(self, url: str, whole: tuple[Any, ...]) -> None:
         moment, lsn = self.before
+        say("")
         rows = self.sql(url, "SELECT to_regclass('mark')")
         expect(rows[0][0], None, "The branches' table in the parent")
         for title, point, name in (
@@ -197,17 +214,19 @@ class Tour:
             self.pagestore("stop", name)
 
     def costs(self, names: list[str]) -> None:
-        with self.step("What each branch costs in the store"):
-            installation = Installation(self.data)
-            with PageClient(installation.address("pageserver")) as pages:
-                for name in (self.name, *names, f"{self.name}-lsn", f"{self.name}-time"):
-                    shown = self.pagestore("show", name)
-                    timeline = TimelineId.parse(shown["timeline_id"])
-                    info = pages.flush(DEFAULT_TENANT, timeline)
-                    say(
-                        f"    {name}: {human_bytes(info.physical_bytes)} of pages, "
-                        f"{human_bytes(shown['wal_bytes'])} of WAL"
-                    )
+        installation = Installation(self.data)
+        with (
+            self.step("What each branch costs: pages in the store, and WAL"),
+            ControlClient(installation.address("control")) as control,
+            PageClient(installation.address("pageserver")) as pages,
+        ):
+            for name in (self.name, *names, f"{self.name}-lsn", f"{self.name}-time"):
+                database = control.get(name)
+                info = pages.flush(DEFAULT_TENANT, TimelineId(database.timeline_id))
+                say(
+                    f"    {name:10} {human_bytes(info.physical_bytes):>10} of pages, "
+                    f"{human_bytes(database.wal_bytes):>10} of WAL"
+                )
 
     def farewell(self, url: str) -> None:
         say("\nDone. What each step took:")

@@ -239,15 +239,23 @@ class Computes:
         slot.state = ComputeState.STARTING
         try:
             async with self._starts:
-                compute = await self._launcher.start(
-                    self._with_free_port(record), self._load(record)
-                )
+                compute = await self._launch(self._with_free_port(record))
         except BaseException as error:
             slot.state = ComputeState.FAILED
             slot.error = str(error) or type(error).__name__
             raise
         self._running(slot, record, compute)
         return compute
+
+    async def _launch(self, record: DatabaseRecord) -> Compute:
+        try:
+            return await self._launcher.start(record, self._load(record))
+        except Unavailable:
+            moved = self._with_free_port(record)
+            if moved.port == record.port:
+                raise
+            # Somebody took the port between the look and the start.
+            return await self._launcher.start(moved, self._load(moved))
 
     def _running(self, slot: _Slot, record: DatabaseRecord, compute: Compute) -> None:
         slot.compute = compute

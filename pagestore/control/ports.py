@@ -1,7 +1,12 @@
-"""One loopback port a database, kept for its life, so that its URL does not change."""
+"""One loopback port a database, kept for its life, so that its URL does not change.
+
+Each process begins its search somewhere else, so that several installations on one machine
+seldom want the same port at the same moment.
+"""
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Iterable
 
@@ -17,7 +22,7 @@ class Ports:
         self._taken = set(taken)
         self._first = first
         self._last = last
-        self._next = first
+        self._next = secrets.choice(range(first, last + 1))
 
     def choose(self) -> int:
         """A port that no database has and nobody listens on.

@@ -24,8 +24,7 @@ def test_each_gets_its_own_and_a_listening_stranger_is_avoided() -> None:
         stranger.bind(("127.0.0.1", first + 1))
         stranger.listen()
         ports = Ports([first + 2], first, first + 3)
-        assert ports.choose() == first
-        assert ports.choose() == first + 3
+        assert {ports.choose(), ports.choose()} == {first, first + 3}
         with pytest.raises(ResourceExhausted) as caught:
             ports.choose()
         assert caught.value.reason == "NO_PORT_LEFT"
