@@ -40,6 +40,8 @@ from pagestore.v1 import wal_pb2
 
 LINGER_MS = 2000
 WORKERS = 2
+POSITIONS_AT_ONCE = 64
+"""Considered before other work of the event loop has its turn."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 _log = structlog.get_logger(__name__)
 
@@ -90,6 +92,7 @@ class Follower:
         self._linger_ms = linger_ms
         self._threads = ThreadPoolExecutor(WORKERS, "ingest")
         self._commits: dict[TimelineKey, int] = {}
+        self._settled: dict[TimelineKey, int] = {}  # the commit LSN known to be ingested
         self._tasks: dict[TimelineKey, asyncio.Task[None]] = {}
         self._failures: dict[TimelineKey, PagestoreError] = {}
 
@@ -114,6 +117,7 @@ class Follower:
     async def disappeared(self, key: TimelineKey) -> None:
         """A timeline is about to go: stops taking it in."""
         self._failures.pop(key, None)
+        self._settled.pop(key, None)
         self._flusher.forget(key)
         task = self._tasks.pop(key, None)
         if task is not None:
@@ -132,7 +136,7 @@ class Follower:
             try:
                 async for update in source.watch_commits(self._consumer):
                     pauses.reset()
-                    self._told(update)
+                    await self._told(update)
             except PagestoreError as error:
                 _log.info("WAL service lost", error=str(error))
             turn += 1
@@ -146,21 +150,27 @@ class Follower:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
 
-    def _told(self, update: wal_pb2.CommitUpdate) -> None:
-        for position in update.positions:
+    async def _told(self, update: wal_pb2.CommitUpdate) -> None:
+        for number, position in enumerate(update.positions):
             key = TenantId(position.tenant_id), TimelineId(position.timeline_id)
             self._commits[key] = position.commit_lsn
             self._consider(key)
+            if number % POSITIONS_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _consider(self, key: TimelineKey) -> None:
-        if key in self._tasks or key in self._failures:
+        """Starts following a timeline that has news; does not load one that has none."""
+        committed = self._commits.get(key, 0)
+        if key in self._tasks or key in self._failures or self._settled.get(key) == committed:
             return
         try:
             ingested = self._repository.get(*key).last_record_lsn
         except NotFound:
             return
-        if self._commits.get(key, 0) > ingested:
+        if committed > ingested:
             self._tasks[key] = asyncio.create_task(self._follow(key))
+        else:
+            self._settled[key] = committed
 
     # One timeline
 
