@@ -6,15 +6,15 @@ which binary and library, as which user, and a directory which that user can rea
 is the stock server binary on a *tiny* data directory that holds just enough for it to load a
 library (native/postgres/redo/helper.c); it never writes there but for its lock file.
 
-The runtime directory is named after this process, so that one which a killed page server
-left behind is known as such, and removed by the next.
+A runtime directory is locked (flock) as long as its page server lives, so that one which a
+killed page server left behind is known as such, and removed by the next.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -106,7 +106,7 @@ class RedoHelpers:
         user = _user(run_as)
         parent = parent or _runtime_parent(user)
         _remove_abandoned(parent)
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+        self.directory, self._lock = _make_locked(parent)
         try:
             self.directory.chmod(0o711)
             copy = self.directory / LIBRARY
@@ -121,13 +121,19 @@ class RedoHelpers:
                 deadline_ms=max(1, round(deadline * 1000)),
             )
         except BaseException:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._remove()
             raise
 
     def close(self) -> None:
         """Ends the helpers and removes the runtime directory. Repeatable."""
         self.pool.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        if self._lock is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -163,13 +169,41 @@ def _runtime_parent(user: pwd.struct_passwd | None) -> Path:
     return Path("/var/tmp")  # noqa: S108 - mkdtemp makes the name in it
 
 
-def _remove_abandoned(parent: Path) -> None:
-    for path in parent.glob(f"{_PREFIX}*"):
-        match = re.match(rf"{_PREFIX}(\d+)-", path.name)
-        if match is None or Path("/proc", match[1]).exists():
+def _lock(directory: Path) -> int | None:
+    """A descriptor that holds the directory's lock; None when somebody else does."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _make_locked(parent: Path) -> tuple[Path, int | None]:
+    """A new directory, and its lock. Another process may take a new one for abandoned before
+    it is locked, and remove it: then the next."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        descriptor = _lock(directory)
+        if descriptor is None:
             continue
-        if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
+        if directory.exists():
+            return directory, descriptor
+        os.close(descriptor)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for directory in parent.glob(f"{_PREFIX}*"):
+        descriptor = _lock(directory)
+        if descriptor is None:
+            continue
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:

@@ -15,6 +15,13 @@
 /* A helper holds back so many answers at most, to write them together. */
 #define PS_REDO_ANSWERS_AT_ONCE 4u
 
+/* The flags of a request. */
+enum ps_redo_flag {
+    /* The source logs hint bits (wal_log_hints or data checksums): HEAP2_VISIBLE moves the
+     * heap page's LSN. From the settings value of the timeline. */
+    PS_REDO_LOG_HINTS = 1
+};
+
 /* A request: this header, the base page if any, then the items. */
 typedef struct ps_redo_wire_request {
     uint32_t magic;
@@ -26,7 +33,7 @@ typedef struct ps_redo_wire_request {
     uint32_t rel;
     uint32_t block;
     uint8_t fork;
-    uint8_t flags;    /* ps_redo_flag of redo.h */
+    uint8_t flags;    /* ps_redo_flag */
     uint8_t has_base; /* 8192 bytes follow; else the base is a page of zeros */
     uint8_t zero[5];
 } ps_redo_wire_request;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "key.h"
+#include "redo/protocol.h"
 #include "status.h"
 #include "value.h"
 
@@ -23,13 +24,6 @@ typedef struct ps_redo_item {
     uint32_t length;
     const uint8_t *data;
 } ps_redo_item;
-
-/* ps_redo_request.flags */
-enum ps_redo_flag {
-    /* The source logs hint bits (wal_log_hints or data checksums): HEAP2_VISIBLE moves the
-     * heap page's LSN. From the settings value of the timeline. */
-    PS_REDO_LOG_HINTS = 1
-};
 
 typedef struct ps_redo_request {
     ps_key key;

@@ -19,9 +19,6 @@
 #include "utils/memutils.h"
 #include "value.h"
 
-/* redo.h's flag; that header is the pool's, not ours. */
-#define LOG_HINTS 1
-
 static XLogReaderState *reader;
 static MemoryContext record_context;
 static DecodedXLogRecord *decoded;
@@ -188,7 +185,7 @@ redo_replay(const ps_redo_wire_request *request, char *page)
         elog(ERROR, "there is no fork %u, block %u", request->fork, request->block);
 
     MemoryContext caller = MemoryContextSwitchTo(record_context);
-    wal_log_hints = (request->flags & LOG_HINTS) != 0;
+    wal_log_hints = (request->flags & PS_REDO_LOG_HINTS) != 0;
     redo_storage_begin(&target, base);
     bool unknown = true;
     bool is_new = false;
