@@ -135,10 +135,18 @@ async def start_compute(
         )
     start = _Start(spec, owner, vote, clock)
     try:
-        await start.lay(pages, wal)
+        async with asyncio.timeout(spec.start_timeout):
+            await start.lay(pages, wal)
         return await start.serve(wal)
     except BaseException as error:
         await asyncio.shield(start.undo(wal))
+        if isinstance(error, TimeoutError):
+            raise DeadlineExceeded(
+                "COMPUTE_START_TIMEOUT",
+                f"No base backup came from the page server {spec.page_server} within "
+                f"{spec.start_timeout:.0f} s.",
+                "Is it running? `pagestore status` shows it.",
+            ) from error
         if isinstance(error, OSError):
             raise _disk_error(spec.directory, error) from error
         raise

@@ -25,6 +25,7 @@ from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
 from pagestore.errors import (
     Aborted,
+    DeadlineExceeded,
     FailedPrecondition,
     PagestoreError,
     ResourceExhausted,
@@ -336,6 +337,24 @@ def test_a_full_disk_is_named(
         asyncio.run(main())
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_an_absent_page_server_is_named(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            async with AsyncPageClient("127.0.0.1:1") as nobody:
+                w.pages, pages = nobody, w.pages
+                with pytest.raises(DeadlineExceeded) as caught:
+                    await w.start(start_timeout=1.0)
+            assert caught.value.reason == "COMPUTE_START_TIMEOUT"
+            assert "page server" in caught.value.message
+            assert not w.spec.directory.exists()
+            w.pages = pages
+            assert (await (await w.start()).stop(w.wal)).clean
+
+    asyncio.run(main())
 
 
 def test_a_stale_term_is_an_error_of_ours(
