@@ -41,7 +41,8 @@ def record(rmgr: int, info: int, main: bytes, *, block: int = 7, will_init: bool
     """A record with one block reference and main data."""
     flags = 0x40 if will_init else 0
     reference = struct.pack("<BBHIIII", 0, flags, 0, *RELATION, block)
-    return record_bytes(rmgr, info, 3, 0, reference + bytes((255, len(main))) + main)
+    length = bytes((255, len(main))) if len(main) < 256 else struct.pack("<BI", 254, len(main))
+    return record_bytes(rmgr, info, 3, 0, reference + length + main)
 
 
 def sequence(lsn: int, content: bytes) -> Item:
@@ -312,6 +313,13 @@ def test_long_chains_and_large_records(helpers: RedoHelpers) -> None:
     chain = [sequence(8 * i, i.to_bytes(4, "little") * 30) for i in range(1, 20000)]
     page = helpers.pool.apply(KEY, bytes(8192), chain)
     assert (19999).to_bytes(4, "little") * 30 in page
+    # 320 MB for one page, as of a row that was updated millions of times.
+    raw = record(RM_SEQ, 0, struct.pack("<III", *RELATION) + b"z" * 8000, will_init=True)
+    many = [(8 * i, RECORD, 1, raw) for i in range(1, 40_000)]
+    last = (8 * 40_000, PATCH, 0, struct.pack("<HHBB", 8191, 1, 0xFF, 77))
+    page = helpers.pool.apply(KEY, None, [*many, last])
+    assert struct.unpack_from("<II", page) == (0, 8 * 39_999)
+    assert page[8191] == 77
     ops = struct.pack("<HHBB", 500, 8, 0x0F, 0xFF) * 100_000
     page = helpers.pool.apply(KEY, b"\xf0" * 8192, [(1, PATCH, 0, ops)] * 8)
     assert page == b"\xf0" * 500 + b"\xff" * 8 + b"\xf0" * 7684

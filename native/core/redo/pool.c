@@ -23,6 +23,8 @@
 #define MAX_HELPERS 64u
 /* A helper more for each so many requests, when one is free. */
 #define REQUESTS_PER_LANE 16u
+/* A longer chain is sent in parts, the page of one being the base of the next. */
+#define PART_BYTES (8u << 20)
 /* Encoded at once: enough to keep a helper busy, little enough to begin soon. */
 #define TAKE_AT_ONCE 8u
 
@@ -206,15 +208,53 @@ fault_of(const ps_redo_request *request)
 {
     if (ps_key_kind(&request->key) != PS_KIND_REL_BLOCK)
         return "it is not a block of a relation";
-    for (size_t i = 0; i < request->count; i++)
-        if (request->items[i].kind != PS_VALUE_RECORD && request->items[i].kind != PS_VALUE_PATCH)
+    for (size_t i = 0; i < request->count; i++) {
+        const ps_redo_item *item = &request->items[i];
+        if (item->kind != PS_VALUE_RECORD && item->kind != PS_VALUE_PATCH)
             return "an item is neither a record nor a patch";
-    if (ps_redo_wire_length(request) > PS_REDO_MAX_REQUEST)
-        return "its records take more than 256 MiB";
+        if (item->length > PS_REDO_MAX_REQUEST - 2 * PS_PAGE_SIZE)
+            return "a record takes more than 256 MiB";
+    }
     return NULL;
 }
 
-/* Settles what needs no helper: faulty requests and empty chains. */
+static int
+apply_in_parts(ps_redo_pool *pool, const ps_redo_request *request, ps_error *err)
+{
+    ps_redo_request part = *request;
+    size_t done = 0;
+    int rc = PS_OK;
+    while (rc == PS_OK && done < request->count) {
+        uint64_t bytes = 0;
+        part.items = request->items + done;
+        for (part.count = 0; done < request->count; done++, part.count++) {
+            bytes += sizeof(ps_redo_wire_item) + request->items[done].length;
+            if (part.count > 0 && bytes > PART_BYTES)
+                break;
+        }
+        rc = ps_redo_apply(pool, &part, 1, err);
+        part.base = request->out;
+    }
+    return rc;
+}
+
+static int
+is_long(const ps_redo_request *request)
+{
+    return request->count > 1 && ps_redo_wire_length(request) > 2 * PART_BYTES;
+}
+
+static void
+do_in_parts(batch *b, ps_redo_request *request)
+{
+    ps_error err = {.text = ""};
+    request->status = apply_in_parts(b->pool, request, &err);
+    b->unfinished--;
+    if (request->status != PS_OK && b->first.code == PS_OK)
+        b->first = err;
+}
+
+/* Settles what is not for the lanes: faulty requests, empty chains and very long ones. */
 static void
 prepare(batch *b)
 {
@@ -230,6 +270,8 @@ prepare(batch *b)
             else
                 memset(request->out, 0, PS_PAGE_SIZE);
             finish(b, request, PS_OK, NULL);
+        } else if (is_long(request)) {
+            do_in_parts(b, request);
         }
     }
 }
