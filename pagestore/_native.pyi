@@ -192,7 +192,7 @@ def set_store_limits(
     """Process-wide limits of cached blocks, layer indexes and open layer files."""
 
 def store_stats() -> dict[str, int]:
-    """Counts: block_hits, block_misses, block_bytes, open_layers, index_bytes."""
+    """Counts: block_hits, block_misses, block_bytes, open_files, loaded_layers, index_bytes."""
 
 # --- redo.c
 

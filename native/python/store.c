@@ -150,9 +150,10 @@ store_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     ps_cache_stats cache = ps_cache_read_stats();
     ps_layers_stats layers = ps_layers_read_stats();
-    return Py_BuildValue("{s:K,s:K,s:K,s:I,s:K}", "block_hits", (unsigned long long)cache.hits,
+    return Py_BuildValue("{s:K,s:K,s:K,s:I,s:I,s:K}", "block_hits", (unsigned long long)cache.hits,
                          "block_misses", (unsigned long long)cache.misses, "block_bytes",
-                         (unsigned long long)cache.bytes, "open_layers", layers.open_files,
+                         (unsigned long long)cache.bytes, "open_files", layers.open_files,
+                         "loaded_layers", layers.loaded,
                          "index_bytes", (unsigned long long)layers.index_bytes);
 }
 

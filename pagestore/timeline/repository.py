@@ -128,6 +128,7 @@ class Repository:
                         "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
                     )
                 self._recent[key] = found
+                self._recent.move_to_end(key)
                 while len(self._recent) > self._max_idle:
                     self._recent.popitem(last=False)
         return found

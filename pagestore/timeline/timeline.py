@@ -70,7 +70,8 @@ class Timeline:
         self._writing = threading.Lock()
         self._gone = record.deleted
         if ancestor is not None:
-            ancestor._children.add(self)
+            with store.structure:
+                ancestor._children.add(self)
 
     def __repr__(self) -> str:
         return f"<Timeline {self.timeline_id} at {format_lsn(self.last_record_lsn)}>"

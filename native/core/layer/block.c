@@ -109,7 +109,11 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
     scratch *own = scratch_for(stored);
     if (own == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "%s: out of memory for a block", layer->path);
-    int rc = ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err);
+    int rc = ps_layer_pin_file(layer, err);
+    if (rc < 0)
+        return rc;
+    rc = ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err);
+    ps_layer_unpin_file(layer);
     if (rc < 0)
         return rc;
     uint32_t crc = ps_crc32c(ps_layer_block_seed(layer->seed, entry->offset), own->stored,

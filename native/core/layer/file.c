@@ -12,13 +12,6 @@
 #include "layer/reading.h"
 #include "value.h"
 
-static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER; /* the list and all pins */
-static ps_layer *newest_open;
-static ps_layer *oldest_open;
-static unsigned open_count;
-static size_t open_index_bytes;
-static unsigned max_open = PS_LAYERS_DEFAULT_OPEN;
-static size_t max_index_bytes = PS_LAYERS_DEFAULT_INDEX_BYTES;
 static uint64_t next_uid = 1;
 
 int
@@ -58,92 +51,15 @@ ps_layer_known(const ps_layer *layer)
     return &layer->known;
 }
 
-/* With open_lock held. */
-static void
-unlist(ps_layer *layer)
-{
-    if (layer->newer != NULL)
-        layer->newer->older = layer->older;
-    else
-        newest_open = layer->older;
-    if (layer->older != NULL)
-        layer->older->newer = layer->newer;
-    else
-        oldest_open = layer->newer;
-    layer->newer = layer->older = NULL;
-}
-
-static void
-list_newest(ps_layer *layer)
-{
-    layer->newer = NULL;
-    layer->older = newest_open;
-    if (newest_open != NULL)
-        newest_open->newer = layer;
-    else
-        oldest_open = layer;
-    newest_open = layer;
-}
-
-static void
-close_one(ps_layer *layer)
-{
-    unlist(layer);
-    open_count--;
-    open_index_bytes -= layer->memory;
-    close(layer->fd);
-    free(layer->index);
-    free(layer->filter);
-    layer->index = NULL;
-    layer->filter = NULL;
-    layer->fd = -1;
-    layer->loaded = 0;
-}
-
-static void
-close_surplus(void)
-{
-    for (ps_layer *at = oldest_open; at != NULL;) {
-        ps_layer *newer = at->newer;
-        if (open_count <= max_open && open_index_bytes <= max_index_bytes)
-            return;
-        if (at->pins == 0)
-            close_one(at);
-        at = newer;
-    }
-}
-
 void
 ps_layer_free(ps_layer *layer)
 {
     if (layer == NULL)
         return;
-    pthread_mutex_lock(&open_lock);
-    if (layer->loaded)
-        close_one(layer);
-    pthread_mutex_unlock(&open_lock);
+    ps_layer_forget(layer);
     pthread_mutex_destroy(&layer->loading);
     free(layer->path);
     free(layer);
-}
-
-void
-ps_layers_limit(unsigned open_files, size_t index_bytes)
-{
-    pthread_mutex_lock(&open_lock);
-    max_open = open_files;
-    max_index_bytes = index_bytes;
-    close_surplus();
-    pthread_mutex_unlock(&open_lock);
-}
-
-ps_layers_stats
-ps_layers_read_stats(void)
-{
-    pthread_mutex_lock(&open_lock);
-    ps_layers_stats stats = {.open_files = open_count, .index_bytes = open_index_bytes};
-    pthread_mutex_unlock(&open_lock);
-    return stats;
 }
 
 int
@@ -239,14 +155,7 @@ read_filter(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *er
 static int
 read_ends(ps_layer *layer, int fd, ps_layer_footer *footer, ps_error *err)
 {
-    struct stat file;
-    if (fstat(fd, &file) < 0)
-        return ps_fail(err, PS_ERR_IO, "%s: cannot stat: %s", layer->path, strerror(errno));
-    uint64_t size = (uint64_t)file.st_size;
-    if (size != layer->known.bytes || size < PS_LAYER_HEADER_BYTES + PS_LAYER_FOOTER_BYTES)
-        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the file ends here, not at %llu",
-                       layer->path, (unsigned long long)size,
-                       (unsigned long long)layer->known.bytes);
+    uint64_t size = layer->known.bytes;
     uint8_t header[PS_LAYER_HEADER_BYTES];
     uint8_t end[PS_LAYER_FOOTER_BYTES];
     ps_layer_summary found;
@@ -269,13 +178,35 @@ read_ends(ps_layer *layer, int fd, ps_layer_footer *footer, ps_error *err)
     return rc;
 }
 
-static int
-load(ps_layer *layer, ps_error *err)
+/* Opens the file and checks that it is as long as it was written. */
+int
+ps_layer_open_file(ps_layer *layer, int *opened, ps_error *err)
 {
     int fd = open(layer->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return ps_fail(err, errno == ENOENT ? PS_ERR_CORRUPT : PS_ERR_IO,
                        "%s: offset 0: cannot open: %s", layer->path, strerror(errno));
+    struct stat file;
+    if (fstat(fd, &file) < 0) {
+        int rc = ps_fail(err, PS_ERR_IO, "%s: cannot stat: %s", layer->path, strerror(errno));
+        close(fd);
+        return rc;
+    }
+    uint64_t size = (uint64_t)file.st_size;
+    if (size != layer->known.bytes || size < PS_LAYER_HEADER_BYTES + PS_LAYER_FOOTER_BYTES) {
+        close(fd);
+        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the file ends here, not at %llu",
+                       layer->path, (unsigned long long)size,
+                       (unsigned long long)layer->known.bytes);
+    }
+    *opened = fd;
+    return PS_OK;
+}
+
+/* Reads and checks everything but the blocks into memory. */
+int
+ps_layer_load(ps_layer *layer, int fd, ps_error *err)
+{
     ps_layer_footer footer;
     int rc = read_ends(layer, fd, &footer, err);
     if (rc == PS_OK)
@@ -283,65 +214,12 @@ load(ps_layer *layer, ps_error *err)
     if (rc == PS_OK)
         rc = read_filter(layer, fd, &footer, err);
     if (rc < 0) {
-        close(fd);
         free(layer->index);
         layer->index = NULL;
         return rc;
     }
-    layer->fd = fd;
     layer->blocks = footer.index_count;
     layer->filter_bytes = footer.filter_bytes;
     layer->memory = footer.index_count * sizeof *layer->index + footer.filter_bytes;
     return PS_OK;
-}
-
-static int
-pin_loaded(ps_layer *layer)
-{
-    pthread_mutex_lock(&open_lock);
-    int there = layer->loaded;
-    if (there) {
-        layer->pins++;
-        if (newest_open != layer) {
-            unlist(layer);
-            list_newest(layer);
-        }
-    }
-    pthread_mutex_unlock(&open_lock);
-    return there;
-}
-
-int
-ps_layer_pin(ps_layer *layer, ps_error *err)
-{
-    if (pin_loaded(layer))
-        return PS_OK;
-    pthread_mutex_lock(&layer->loading);
-    if (pin_loaded(layer)) {
-        pthread_mutex_unlock(&layer->loading);
-        return PS_OK;
-    }
-    int rc = load(layer, err);
-    if (rc == PS_OK) {
-        pthread_mutex_lock(&open_lock);
-        layer->loaded = 1;
-        layer->pins = 1;
-        list_newest(layer);
-        open_count++;
-        open_index_bytes += layer->memory;
-        close_surplus();
-        pthread_mutex_unlock(&open_lock);
-    }
-    pthread_mutex_unlock(&layer->loading);
-    return rc;
-}
-
-void
-ps_layer_unpin(ps_layer *layer)
-{
-    pthread_mutex_lock(&open_lock);
-    layer->pins--;
-    if (layer->pins == 0 && (open_count > max_open || open_index_bytes > max_index_bytes))
-        close_surplus();
-    pthread_mutex_unlock(&open_lock);
 }

@@ -2,11 +2,13 @@
  * An immutable layer file, read.
  *
  * Making a ps_layer touches no file: what the catalog knows of it (key and LSN range) is
- * enough to pass it over. The first read opens it: header, footer, index and filter are
- * checked and kept in memory while the layer is in use; a process-wide list closes the least
- * recently used so that open files and index bytes stay within limits. Every block's checksum
- * is verified before the block is parsed. Whatever does not hold is PS_ERR_CORRUPT, naming
- * the file and the offset.
+ * enough to pass it over. The first read that is in range checks header and footer and takes
+ * index and filter into memory; most layers without the key are then passed over by their
+ * filter. Only to read a block is the file itself held open. Indexes and open files have
+ * limits over all layers of the process, and the least recently used go first.
+ *
+ * Every block's checksum is verified before the block is parsed. Whatever does not hold is
+ * PS_ERR_CORRUPT, naming the file and the offset.
  */
 #ifndef PS_LAYER_FILE_H
 #define PS_LAYER_FILE_H
@@ -29,6 +31,7 @@ const ps_layer_summary *ps_layer_known(const ps_layer *layer);
 void ps_layers_limit(unsigned open_files, size_t index_bytes);
 typedef struct ps_layers_stats {
     unsigned open_files;
+    unsigned loaded;
     size_t index_bytes;
 } ps_layers_stats;
 ps_layers_stats ps_layers_read_stats(void);

@@ -1,10 +1,20 @@
-/* Inside of the layer reader: what file.c (open and close) and block.c (read) share. */
+/* Inside of the layer reader: what file.c (checks), keep.c (limits), block.c (reads) share. */
 #ifndef PS_LAYER_READING_H
 #define PS_LAYER_READING_H
 
 #include <pthread.h>
 
 #include "layer/file.h"
+
+/* A layer is kept in two lists by last use: while its index is loaded, while its file is open. */
+enum ps_keep { PS_KEEP_INDEX, PS_KEEP_FILE, PS_KEEPS };
+
+typedef struct ps_layer_links {
+    ps_layer *newer;
+    ps_layer *older;
+    unsigned pins;
+    int there;
+} ps_layer_links;
 
 struct ps_layer {
     char *path;
@@ -15,13 +25,12 @@ struct ps_layer {
     uint32_t seed;
     uint64_t uid; /* its name in the block cache */
     pthread_mutex_t loading;
+    ps_layer_links kept[PS_KEEPS]; /* guarded by the lists' lock */
 
-    /* Guarded by the list's lock; the rest of this part is stable while pins > 0. */
-    ps_layer *newer;
-    ps_layer *older;
-    unsigned pins;
-    int loaded;
+    /* Stable while the file is pinned. */
     int fd;
+
+    /* Stable while the index is pinned. */
     ps_layer_index_entry *index;
     uint32_t blocks;
     uint8_t *filter;
@@ -29,9 +38,17 @@ struct ps_layer {
     size_t memory;
 };
 
-/* Opens the layer if need be, and keeps it open until unpinned. */
+/* Loads the index if need be, and keeps it until unpinned. */
 int ps_layer_pin(ps_layer *layer, ps_error *err);
 void ps_layer_unpin(ps_layer *layer);
+/* The same for the open file, layer->fd. */
+int ps_layer_pin_file(ps_layer *layer, ps_error *err);
+void ps_layer_unpin_file(ps_layer *layer);
+/* Drops both; nobody holds a pin. */
+void ps_layer_forget(ps_layer *layer);
+
+int ps_layer_open_file(ps_layer *layer, int *opened, ps_error *err);
+int ps_layer_load(ps_layer *layer, int fd, ps_error *err);
 int ps_layer_read_at(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset,
                      ps_error *err);
 

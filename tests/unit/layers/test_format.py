@@ -98,13 +98,15 @@ def test_open_files_and_indexes_stay_within_their_limits(tmp_path: Path) -> None
         layers.insert(0, _native.Layer(path, TENANT, TIMELINE, number, summary))
     snapshot = _native.Snapshot([(layer, ALL_LSNS) for layer in layers])
     try:
-        _native.set_store_limits(open_files=5, block_cache_bytes=4096)
+        _native.set_store_limits(open_files=5, block_cache_bytes=4096, index_bytes=1000)
         for _ in range(2):
             for number in range(1, 41):
                 assert snapshot.get(keyspace.rel_size(1, 2, number, 0).pack(), ALL_LSNS) == b"size"
-        assert _native.store_stats()["open_layers"] <= 5
-        assert _native.store_stats()["block_bytes"] <= 4096
+            stats = _native.store_stats()
+            assert stats["open_files"] <= 5
+            assert stats["block_bytes"] <= 4096
+            assert stats["index_bytes"] <= 1000
         assert len(snapshot.scan(bytes(18), b"\xff" * 18, ALL_LSNS)) == 40  # all at once
-        assert _native.store_stats()["open_layers"] <= 5
+        assert _native.store_stats()["index_bytes"] <= 1000
     finally:
         _native.set_store_limits()
