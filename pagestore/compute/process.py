@@ -47,8 +47,20 @@ def account(run_as: str | None) -> Owner | None:
         raise FailedPrecondition(
             "UNKNOWN_USER", f"There is no user {run_as!r} to run Postgres as."
         ) from error
+    if entry.pw_uid == 0:
+        raise FailedPrecondition(
+            "RUNS_AS_ROOT",
+            f"Postgres refuses to run as {run_as!r}.",
+            "Name an unprivileged user to run it as, for example postgres.",
+        )
     if entry.pw_uid == os.geteuid():
         return None
+    if os.geteuid() != 0:
+        raise FailedPrecondition(
+            "CANNOT_CHANGE_USER",
+            f"Only root can run Postgres as {run_as!r}.",
+            "Run pagestore as root, or as that user.",
+        )
     return Owner(entry.pw_uid, entry.pw_gid)
 
 
