@@ -158,11 +158,12 @@ def psql(
     """
     with session(data, False) as run:
         database = run.control.wake(name)
+        program = run.installation.config.computes.postgres_bindir / "psql"
         try:
-            os.execvp("psql", ["psql", database.url, *(arguments or [])])  # noqa: S606
+            os.execv(program, ["psql", database.url, *(arguments or [])])  # noqa: S606
         except FileNotFoundError as error:
             raise FailedPrecondition(
-                "PSQL_MISSING", "There is no psql.", "apt-get install postgresql-client-15"
+                "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"
             ) from error
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Annotated, Any
 
@@ -47,10 +48,20 @@ def up(
             return
         prepare(installation)
         if foreground:
+            # The supervisor has this thread; what `up` would say comes from another.
+            threading.Thread(target=_announce, args=(run,), daemon=True).start()
             _supervise(installation)
             return
         wait_until_serving(installation, spawn_supervisor(installation))
         _answer_up(run, already=False)
+
+
+def _announce(run: Session) -> None:
+    try:
+        wait_until_serving(run.installation)
+        _answer_up(run, already=False)
+    except PagestoreError as error:
+        run.fail(error)
 
 
 def _answer_up(run: Session, *, already: bool) -> None:

@@ -39,7 +39,7 @@ class ControlClient:
         self.address = address
         self.tenant = tenant
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
         stubs: Any = control_pb2_grpc
         self._stub = stubs.ControlServiceStub(self._channel)
 

@@ -30,6 +30,8 @@ _T = TypeVar("_T")
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # The services are on this machine or this network, whatever http_proxy says.
+    ("grpc.enable_http_proxy", 0),
     # A server that comes back is found within a second, not after minutes of backoff.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),

@@ -351,17 +351,25 @@ async def serve(settings: ControlSettings) -> None:
     configure_logging()
     make_compute_dir(settings.compute_dir)
     with ControlState(settings.data_dir) as state:
-        pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
-        wal = WalClient(settings.wal_services[0], timeout=FIRST_CONTACT_SECONDS)
+        pages = AsyncPageClient(settings.page_server)
+        wal = WalClient(settings.wal_services[0])
         async with pages, wal:
+            await _ensure_template(settings, state)
             await _serve(settings, state, pages, wal)
+
+
+async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
+    """Patiently: the other parts may start after this one."""
+    postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
+    pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
+    wal = WalClient(settings.wal_services[0], timeout=FIRST_CONTACT_SECONDS)
+    async with pages, wal:
+        await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
 
 
 async def _serve(
     settings: ControlSettings, state: ControlState, pages: AsyncPageClient, wal: WalClient
 ) -> None:
-    postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
-    await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
     ports = Ports(_used_ports(state.view().databases()))
     launcher = LocalLauncher(
         pages=pages,
