@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -228,6 +231,63 @@ def test_late_answers_of_a_cancelled_statement_are_dropped(
             pages.gate.set()
             connection.execute("SET statement_timeout = 0")
             assert connection.execute("SELECT count(*) FROM other").fetchall() == [(10,)]
+        assert connection.execute(COUNT).fetchall() == [(40000,)]
+
+
+class Stranger:
+    """Answers every connection with the same bytes, whatever it is asked."""
+
+    def __init__(self, port: int, answer: bytes) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.recv(100)
+                connection.sendall(self._answer)
+                connection.settimeout(1)
+                while connection.recv(65536):
+                    pass
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+STRANGE_ANSWERS = {
+    "nothing": b"",
+    "http/1.1": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "noise": random.Random(7).randbytes(5000),
+    "noise after settings": EMPTY_SETTINGS + random.Random(8).randbytes(5000),
+    "data before headers": EMPTY_SETTINGS + b"\0\0\5\0\0\0\0\0\1" + bytes(5),
+    "a huge frame": EMPTY_SETTINGS + b"\xff\xff\xff\0\0\0\0\0\1",
+}
+
+
+@pytest.mark.parametrize("answer", STRANGE_ANSWERS)
+def test_a_stranger_at_the_address_is_survived(
+    compute: HydratingPostgres, pages: PageSource, answer: str
+) -> None:
+    with compute.connect() as connection:
+        pages.stop()
+        stranger = Stranger(pages.port, STRANGE_ANSWERS[answer])
+        try:
+            connection.execute("SET pagestore.timeout = '200ms'")
+            with pytest.raises(psycopg.errors.IoError, match=f"page server {pages.address} "):
+                connection.execute(COUNT)
+        finally:
+            stranger.close()
+        pages.start()
+        connection.execute("SET pagestore.timeout = '60s'")
         assert connection.execute(COUNT).fetchall() == [(40000,)]
 
 

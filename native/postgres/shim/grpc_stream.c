@@ -375,6 +375,9 @@ grpc_stream_pump(GrpcStream *stream)
         return !stream->ended;
     if (!send_all(stream) || !receive_all(stream) || !send_all(stream))
         return false;
+    if (!nghttp2_session_want_read(stream->session) &&
+        !nghttp2_session_want_write(stream->session))
+        return fail(stream, "does not speak HTTP/2, or ended the session");
     return !stream->ended;
 }
 
