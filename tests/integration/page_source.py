@@ -24,7 +24,7 @@ from typing import Any
 
 import grpc
 
-from pagestore._native import crc32c
+from pagestore.compute import remote_map
 from pagestore.v1 import page_pb2
 from tests.plain_postgres import PlainPostgres, free_port, reachable_dir
 
@@ -66,22 +66,6 @@ def relation_files(data: Path) -> list[SegmentFile]:
     return found
 
 
-def build_map(lengths: dict[Fork, int]) -> bytes:
-    """A remote map in which every block is remote; docs/formats/remote-map.md."""
-    index = b""
-    bits = bytearray()
-    for fork, nblocks in sorted(lengths.items()):
-        index += struct.pack("<IIIIIIQ", *fork, nblocks, 0, len(bits) * 8)
-        bits += b"\xff" * (nblocks // 8)
-        if nblocks % 8:
-            bits.append((1 << nblocks % 8) - 1)
-    offset = -(-(64 + len(index)) // 4096) * 4096
-    numbers = (b"PSMAP001", 1, len(lengths), offset, len(bits), offset + len(bits))
-    crc = crc32c(struct.pack("<8sIIQQQI20x", *numbers, 0) + index)
-    head = struct.pack("<8sIIQQQI20x", *numbers, crc) + index
-    return head.ljust(offset, b"\0") + bytes(bits)
-
-
 def lay_hydrating_copy(source: Path, target: Path) -> None:
     """Copies a stopped cluster with its relation files sparse and all their blocks remote."""
     segments = {file.path: file for file in relation_files(source)}
@@ -97,9 +81,7 @@ def lay_hydrating_copy(source: Path, target: Path) -> None:
             sparse.truncate(file.nblocks * PAGE)
 
     shutil.copytree(source, target, copy_function=copy)
-    (target / "pagestore.map").write_bytes(
-        build_map({fork: nblocks for fork, nblocks in lengths.items() if nblocks})
-    )
+    (target / remote_map.FILE_NAME).write_bytes(remote_map.build(lengths, {}))
     adopt(target, source)
 
 
@@ -259,7 +241,7 @@ class HydratingPostgres(PlainPostgres):
 
     def remote_blocks(self) -> int:
         """How many blocks the map still has as remote."""
-        content = (self.data / "pagestore.map").read_bytes()
+        content = (self.data / remote_map.FILE_NAME).read_bytes()
         offset, length = struct.unpack_from("<QQ", content, 16)
         return sum(byte.bit_count() for byte in content[offset : offset + length])
 
