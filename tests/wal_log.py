@@ -14,7 +14,7 @@ from pagestore.pgformat import wal
 from tests.plain_postgres import BINDIR, PlainPostgres, unprivileged
 
 
-@dataclass
+@dataclass(repr=False)
 class WalLog:
     """The kept segments of a stopped cluster, as one run of bytes from a segment's start."""
 

@@ -22,6 +22,7 @@ DELETE FROM t WHERE a % 9 = 0;
 CREATE SEQUENCE s;
 SELECT count(nextval('s')) FROM generate_series(1, 100);
 CREATE TABLE big (id int, filler text);
+CREATE INDEX big_id ON big (id);
 INSERT INTO big SELECT i, repeat('x', 700) FROM generate_series(1, 6000) i;
 CREATE TABLE toasted AS SELECT i, string_agg(md5((i * j)::text), '') AS x
     FROM generate_series(1, 20) i, generate_series(1, 700) j GROUP BY i;
@@ -60,11 +61,7 @@ COPY big TO '/dev/null';
 
 def run(cluster: PlainPostgres) -> None:
     """Wants max_prepared_transactions > 0; leaves one prepared transaction open."""
-    for statement in filter(str.strip, TABLES.split(";\n")):
-        cluster.sql(statement)
-    cluster.sql("CREATE INDEX big_id ON big (id)")
-    for statement in filter(str.strip, SPACE.split(";\n")):
-        cluster.sql(statement)
+    run_tables(cluster)
     _transactions(cluster)
     _multixacts(cluster)
     _databases(cluster)
@@ -72,6 +69,13 @@ def run(cluster: PlainPostgres) -> None:
     cluster.sql("SELECT pg_switch_wal()")
     cluster.sql("CHECKPOINT")
     cluster.sql("SELECT txid_current() FROM generate_series(1, 3)")
+
+
+def run_tables(cluster: PlainPostgres) -> None:
+    """The part about relations: every access method, growth, vacuum, truncation."""
+    with cluster.connect() as connection:
+        for statement in filter(str.strip, (TABLES + SPACE).split(";\n")):
+            connection.execute(statement)
 
 
 def _transactions(cluster: PlainPostgres) -> None:

@@ -44,7 +44,7 @@ MANAGERS = [
 Entry = tuple[bytes, int, int, int, bytes]
 
 
-@dataclass
+@dataclass(repr=False)
 class Outcome:
     """All that came out of a log."""
 
