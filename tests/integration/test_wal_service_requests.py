@@ -271,7 +271,7 @@ def test_everything_answered_survives(own: SafekeeperProcess, how: signal.Signal
 
 def test_idle_timelines_hold_no_thread_and_no_descriptor(own: SafekeeperProcess) -> None:
     async def make_many(client: WalClient) -> list[TimelineId]:
-        timelines = [TimelineId.generate() for _ in range(300)]
+        timelines = [TimelineId.generate() for _ in range(100)]
         data, _, _ = record_at(START, PREV)
         limit = asyncio.Semaphore(20)
 
@@ -297,7 +297,7 @@ def test_idle_timelines_hold_no_thread_and_no_descriptor(own: SafekeeperProcess)
                 break
         return known
 
-    assert own.call(count) == 300
+    assert own.call(count) == 100
     assert own.descriptors() < 60
     assert busy[0] < 60
     assert own.threads() <= busy[1] < 60
