@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from pagestore.cli import config
 from pagestore.cli.installation import Installation
 from pagestore.client.control import ControlClient
 
@@ -79,12 +80,21 @@ class Whole:
 
 
 @contextmanager
-def whole_pagestore() -> Iterator[Whole]:
-    """Up at the start, down and removed at the end."""
+def whole_pagestore(settings: Mapping[str, str] | None = None) -> Iterator[Whole]:
+    """Up at the start, down and removed at the end.
+
+    Args:
+        settings: for each compute's postgresql.conf.
+    """
     data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir="/tmp"))
     data.chmod(0o711)
     whole = Whole(data)
     try:
+        if settings:
+            config.write_first(whole.installation.config_file)
+            with whole.installation.config_file.open("a") as file:
+                file.write("[computes.settings]\n")
+                file.writelines(f'{name} = "{value}"\n' for name, value in settings.items())
         whole.up()
         yield whole
     finally:
