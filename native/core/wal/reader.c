@@ -14,6 +14,9 @@ smaller(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* A reader lives as long as its timeline is read: it does not keep what a huge record took. */
+#define KEPT_CAPACITY (1u << 20)
+
 static uint32_t
 page_room(uint64_t lsn)
 {
@@ -51,6 +54,15 @@ ps_wal_reader_rewind(ps_wal_reader *reader, uint64_t end_lsn, uint64_t prev_lsn)
     reader->total = 0;
     reader->padding = 0;
     reader->page_length = 0;
+    reader->held_length = 0;
+}
+
+static void
+drop_held(ps_wal_reader *reader)
+{
+    free(reader->held);
+    reader->held = NULL;
+    reader->held_capacity = 0;
     reader->held_length = 0;
 }
 
@@ -282,6 +294,8 @@ next(ps_wal_reader *reader, const uint8_t **cursor, const uint8_t *limit, ps_wal
             rc = take_whole(reader, cursor, limit, record, err);
             if (rc != PS_WAL_MORE)
                 return rc;
+            if (reader->held_capacity > KEPT_CAPACITY)
+                drop_held(reader);
             reader->under_way = 1;
             reader->start_lsn = reader->lsn;
             reader->total = 0;
