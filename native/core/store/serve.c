@@ -234,16 +234,16 @@ refuse_failure(ps_pages_status *status, int rc, const char *text)
     case PS_ERR_NOT_FOUND:
         return refuse(status, CODE_DATA_LOSS, "PAGE_MISSING", text);
     case PS_ERR_REDO:
-        return refuse(status, CODE_INTERNAL, "REDO_FAILED", text);
     case PS_ERR_UNSUPPORTED:
-        return refuse(status, CODE_INTERNAL, "REDO_UNSUPPORTED", text);
+        return refuse(status, CODE_INTERNAL, "REDO_FAILED", text);
     case PS_ERR_NOMEM:
         return refuse(status, CODE_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", text);
     case PS_ERR_IO:
         return refuse(status, CODE_UNAVAILABLE, "IO_ERROR", text);
     case PS_ERR_CLOSED:
+        return refuse(status, CODE_UNAVAILABLE, "CLOSED", text);
     case PS_ERR_TIMEOUT:
-        return refuse(status, CODE_UNAVAILABLE, "REDO_UNAVAILABLE", text);
+        return refuse(status, CODE_UNAVAILABLE, "TIMEOUT", text);
     default:
         return refuse(status, CODE_INTERNAL, "INTERNAL", text);
     }
