@@ -89,6 +89,11 @@ def _transactions(cluster: PlainPostgres) -> None:
             "IF i % 7 = 0 THEN RAISE 'x'; END IF; EXCEPTION WHEN OTHERS THEN NULL; END; "
             "END LOOP; END $$"
         )
+        # More than a page of pg_xact holds, in one commit record.
+        connection.execute(
+            "DO $$ BEGIN FOR i IN 1..34000 LOOP BEGIN INSERT INTO sub VALUES (i); "
+            "EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $$"
+        )
         for gid, ending in (("kept", None), ("done", "COMMIT"), ("undone", "ROLLBACK")):
             connection.execute("BEGIN")
             connection.execute(f"CREATE TABLE prepared_{gid} (x int)")

@@ -338,6 +338,13 @@ ps_route_multixact(ps_ingest *in)
     }
 }
 
+/* The transaction itself, then its subtransactions. */
+static uint32_t
+xid_at(uint32_t xid, const uint8_t *subxids, uint32_t i)
+{
+    return i == 0 ? xid : ps_get_le32(subxids + (size_t)(i - 1) * 4);
+}
+
 int
 ps_set_commit_ts(ps_ingest *in, uint32_t xid, const uint8_t *subxids, uint32_t subxid_count,
                  int64_t time, uint16_t origin)
@@ -346,19 +353,22 @@ ps_set_commit_ts(ps_ingest *in, uint32_t xid, const uint8_t *subxids, uint32_t s
     memcpy(entry, &time, 8);
     memcpy(entry + 8, &origin, 2);
     uint32_t newest = xid;
-    for (uint32_t i = 0; i <= subxid_count; i++) {
-        uint32_t id = i == 0 ? xid : ps_get_le32(subxids + (size_t)(i - 1) * 4);
-        uint32_t page = id / COMMIT_TS_XACTS_PER_PAGE;
+    for (uint32_t i = 0; i <= subxid_count;) {
+        uint32_t page = xid_at(xid, subxids, i) / COMMIT_TS_XACTS_PER_PAGE;
         int rc = ps_reach_slru_page(in, PS_SLRU_COMMIT_TS, page);
-        if (rc == PS_OK)
+        for (; rc == PS_OK && i <= subxid_count; i++) {
+            uint32_t id = xid_at(xid, subxids, i);
+            if (id / COMMIT_TS_XACTS_PER_PAGE != page)
+                break;
             rc = ps_patch_bytes(in, id % COMMIT_TS_XACTS_PER_PAGE * COMMIT_TS_ENTRY, entry,
                                 sizeof entry);
+            newest = id;
+        }
         ps_key key = page_key(PS_SLRU_COMMIT_TS, page);
         if (rc == PS_OK)
             rc = ps_patch_put(in, &key);
         if (rc != PS_OK)
             return rc;
-        newest = id;
     }
     if (ps_xid_precedes(in->counters.newest_commit_ts_xid, newest)) {
         in->counters.newest_commit_ts_xid = newest;
