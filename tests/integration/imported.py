@@ -5,8 +5,12 @@ The cluster's own data files, after a clean stop, are what every block must equa
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from pagestore.keyspace import PAGE_SIZE
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.page_process import PageProcess
 from tests.integration.wal_files import FileWalService
-from tests.plain_postgres import PlainPostgres, plain_postgres
+from tests.plain_postgres import PlainPostgres, reachable_dir
 
 BLOCKS_PER_REQUEST = 256
 WORKLOAD_SETTINGS: dict[str, object] = {
@@ -67,6 +71,29 @@ def import_cluster(client: PageClient, data: Path) -> tuple[TimelineId, pb.Timel
     return timeline, info
 
 
+@functools.cache
+def _pristine(options: tuple[str, ...]) -> Path:
+    """A data directory fresh from initdb, made once; removed when the tests end."""
+    cluster = PlainPostgres(reachable_dir("ps-initdb-"))
+    atexit.register(shutil.rmtree, cluster.root, ignore_errors=True)
+    cluster.initdb(*options)
+    return cluster.data
+
+
+@contextmanager
+def _cluster(options: tuple[str, ...], settings: dict[str, object]) -> Iterator[PlainPostgres]:
+    """As plain_postgres, but on a copy of a directory that was made before."""
+    cluster = PlainPostgres(reachable_dir())
+    try:
+        subprocess.run(["cp", "-a", str(_pristine(options)), str(cluster.data)], check=True)
+        cluster.configure(**settings)
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop(signal.SIGQUIT)
+        shutil.rmtree(cluster.root, ignore_errors=True)
+
+
 @contextmanager
 def imported(
     directory: Path,
@@ -78,7 +105,7 @@ def imported(
     """A cluster that was imported after `setup`, running unless `start` is false; its WAL is
     not yet published."""
     with (
-        plain_postgres(*initdb_options, **{**WORKLOAD_SETTINGS, **settings}) as cluster,
+        _cluster(initdb_options, {**WORKLOAD_SETTINGS, **settings}) as cluster,
         FileWalService() as wal,
         PageProcess(directory / "pages", [wal.address]) as pages,
     ):
@@ -127,12 +154,6 @@ def remote_blocks(
     blocks = iter(range(count))
     while some := list(itertools.islice(blocks, BLOCKS_PER_REQUEST)):
         yield from client.get_pages(DEFAULT_TENANT, timeline, lsn, rel, some)
-
-
-def copy_of(data: Path, target: Path) -> Path:
-    """A copy of a stopped cluster's directory, to compare with later."""
-    shutil.copytree(data, target)
-    return target
 
 
 def place(rel: Rel, block: int, lsn: int) -> str:
