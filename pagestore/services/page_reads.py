@@ -148,7 +148,7 @@ def _fork(fork: int) -> int:
 
 def _bad_count(blocks: int) -> InvalidInput:
     if blocks == 0:
-        return InvalidInput("MALFORMED_REQUEST", "The request names no block.")
+        return InvalidInput("NO_BLOCKS", "The request names no block.")
     return InvalidInput(
         "TOO_MANY_BLOCKS",
         f"One request asks for at most {MAX_BLOCKS} blocks, not {blocks}.",

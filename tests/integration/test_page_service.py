@@ -194,7 +194,7 @@ def test_a_stream_outlives_requests_that_make_no_sense(store: Imported) -> None:
         (b"", "MALFORMED_REQUEST"),
         (b"\xff" * 50, "MALFORMED_REQUEST"),
         (good.SerializeToString()[:-3] + b"\x80", "MALFORMED_REQUEST"),
-        (good_request(store, blocks=[]).SerializeToString(), "MALFORMED_REQUEST"),
+        (good_request(store, blocks=[]).SerializeToString(), "NO_BLOCKS"),
         (good_request(store, blocks=[0] * 1025).SerializeToString(), "TOO_MANY_BLOCKS"),
         (good_request(store, blocks=[0] * 100_000).SerializeToString(), "TOO_MANY_BLOCKS"),
     ]
