@@ -41,6 +41,8 @@ def free_port() -> int:
 def reachable_dir(prefix: str = "ps-test-") -> Path:
     """A new directory that the unprivileged user owns and can reach."""
     path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    # ext4 then puts the clusters in it apart: see compute.launcher.spread_children.
+    subprocess.run(["chattr", "+T", path], stderr=subprocess.DEVNULL, check=False)
     if os.geteuid() == 0:
         entry = pwd.getpwnam("postgres")
         os.chown(path, entry.pw_uid, entry.pw_gid)

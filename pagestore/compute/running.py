@@ -255,23 +255,37 @@ def adopt(directory: Path) -> RunningCompute | None:
 
 
 async def clear(directory: Path) -> None:
-    """Ends whatever runs in a compute's directory, and removes it."""
+    """Ends whatever runs in a compute's directory, and removes it.
+
+    Also a server whose starter died before it could write compute.json."""
     record = ComputeRecord.load(directory)
-    sockets = directory / "run"
-    if record is not None:
-        sockets = Path(record.socket_directory)
-        if is_running(record, directory):
-            with contextlib.suppress(ProcessLookupError):
-                await ServerProcess(record.pid).kill()
+    sockets = Path(record.socket_directory) if record is not None else directory / "run"
+    pid = _server_of(directory, record)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            await ServerProcess(pid).kill()
     await asyncio.to_thread(remove_directory, directory, sockets)
+
+
+def _server_of(directory: Path, record: ComputeRecord | None) -> int | None:
+    if record is not None and is_running(record, directory):
+        return record.pid
+    try:
+        pid = int((directory / "data/postmaster.pid").read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return None
+    return pid if _works_in(pid, directory) else None
 
 
 def is_running(record: ComputeRecord, directory: Path) -> bool:
     """Whether the process of the record is alive, and is this directory's server."""
-    if start_ticks(record.pid) != record.start_ticks:
-        return False
+    return start_ticks(record.pid) == record.start_ticks and _works_in(record.pid, directory)
+
+
+def _works_in(pid: int, directory: Path) -> bool:
+    """Whether a process's working directory is the data directory: a postmaster's is."""
     try:
-        return Path(f"/proc/{record.pid}/cwd").samefile(directory / "data")
+        return Path(f"/proc/{pid}/cwd").samefile(directory / "data")
     except OSError:
         return False
 

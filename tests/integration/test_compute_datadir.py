@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import shutil
@@ -17,6 +18,7 @@ from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.ids import format_lsn
 from pagestore.pgformat.control_file import ControlFile, DbState
 from pagestore.pgformat.wal import record_start
+from pagestore.v1 import page_pb2 as pb
 from tests.integration.local_backup import backup_chunks
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 
@@ -42,6 +44,11 @@ def source() -> Iterator[PlainPostgres]:
         yield cluster
 
 
+@functools.cache
+def chunks_of(data: Path) -> list[pb.BaseBackupChunk]:
+    return list(backup_chunks(data))
+
+
 def server_owner() -> Owner | None:
     if os.geteuid() != 0:
         return None
@@ -55,7 +62,7 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
     root = reachable_dir()
     laid = PlainPostgres(root)
     with DataDirectory(laid.data, server_owner()) as directory:
-        for chunk in backup_chunks(source.data):
+        for chunk in chunks_of(source.data):
             directory.feed(chunk)
         assert directory.complete
         directory.lay_unlogged(

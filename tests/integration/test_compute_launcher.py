@@ -22,7 +22,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute import cluster as vanilla
 from pagestore.compute.launcher import ComputeSpec, start_compute
-from pagestore.compute.running import RunningCompute, adopt, clear
+from pagestore.compute.running import RECORD_FILE, RunningCompute, adopt, clear
 from pagestore.errors import (
     Aborted,
     DeadlineExceeded,
@@ -268,6 +268,21 @@ def test_a_killed_compute_is_noticed_and_cleared(
             assert await asyncio.wait_for(gone, 10) == -signal.SIGKILL
             assert adopt(w.spec.directory) is None
             await clear(w.spec.directory)
+            assert not w.spec.directory.exists()
+
+    asyncio.run(main())
+
+
+def test_a_server_without_its_record_is_cleared_too(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            compute = await w.start()
+            (w.spec.directory / RECORD_FILE).unlink()
+            assert adopt(w.spec.directory) is None
+            await clear(w.spec.directory)
+            assert not compute.alive or await compute.wait_exit() is not None
             assert not w.spec.directory.exists()
 
     asyncio.run(main())
