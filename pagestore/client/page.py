@@ -318,8 +318,9 @@ class AsyncPageClient:
         ended = False
         try:
             async for chunk in self._pages.GetBaseBackup(request, wait_for_ready=True):
-                ended = chunk.HasField("end")
-                yield chunk
+                for part in chunk.bundle.chunks if chunk.HasField("bundle") else (chunk,):
+                    ended = part.HasField("end")
+                    yield part
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
         if not ended:

@@ -28,7 +28,7 @@ from pagestore.v1 import page_pb2 as pb
 
 MAX_BLOCKS = 1024
 LONGEST_LEASE_SECONDS = 24 * 3600
-BACKUP_STEP_BYTES = 1 << 20
+BACKUP_STEP_BYTES = 512 << 10
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009  (grpc-stubs does not know it)
 _log = structlog.get_logger(__name__)
 
@@ -114,8 +114,7 @@ class PageReads:
             return some
 
         while some := await asyncio.to_thread(step):
-            for chunk in some:
-                yield chunk
+            yield pb.BaseBackupChunk(bundle=pb.BackupBundle(chunks=some))
 
     async def lease_lsn(self, request: pb.LeaseLsnRequest, context: Any) -> Any:
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)

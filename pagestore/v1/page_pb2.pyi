@@ -153,18 +153,26 @@ class GetBaseBackupRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ..., hot_pages: _Optional[bool] = ...) -> None: ...
 
 class BaseBackupChunk(_message.Message):
-    __slots__ = ("header", "file", "relations", "pages", "end")
+    __slots__ = ("header", "file", "relations", "pages", "end", "bundle")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     RELATIONS_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
     header: BackupHeader
     file: BackupFile
     relations: BackupRelations
     pages: BackupPages
     end: BackupEnd
-    def __init__(self, header: _Optional[_Union[BackupHeader, _Mapping]] = ..., file: _Optional[_Union[BackupFile, _Mapping]] = ..., relations: _Optional[_Union[BackupRelations, _Mapping]] = ..., pages: _Optional[_Union[BackupPages, _Mapping]] = ..., end: _Optional[_Union[BackupEnd, _Mapping]] = ...) -> None: ...
+    bundle: BackupBundle
+    def __init__(self, header: _Optional[_Union[BackupHeader, _Mapping]] = ..., file: _Optional[_Union[BackupFile, _Mapping]] = ..., relations: _Optional[_Union[BackupRelations, _Mapping]] = ..., pages: _Optional[_Union[BackupPages, _Mapping]] = ..., end: _Optional[_Union[BackupEnd, _Mapping]] = ..., bundle: _Optional[_Union[BackupBundle, _Mapping]] = ...) -> None: ...
+
+class BackupBundle(_message.Message):
+    __slots__ = ("chunks",)
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    chunks: _containers.RepeatedCompositeFieldContainer[BaseBackupChunk]
+    def __init__(self, chunks: _Optional[_Iterable[_Union[BaseBackupChunk, _Mapping]]] = ...) -> None: ...
 
 class BackupHeader(_message.Message):
     __slots__ = ("lsn", "counters", "settings")
