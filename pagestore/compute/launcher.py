@@ -120,7 +120,7 @@ async def start_compute(
     owner = account(spec.run_as)
     if not (spec.bindir / "postgres").exists():
         raise FailedPrecondition(
-            "POSTGRES_NOT_FOUND",
+            "POSTGRES_MISSING",
             f"There is no Postgres in {spec.bindir}.",
             "Install the package postgresql-15, or set the directory of its programs.",
         )

@@ -45,7 +45,7 @@ def account(run_as: str | None) -> Owner | None:
         entry = pwd.getpwnam(run_as)
     except KeyError as error:
         raise FailedPrecondition(
-            "UNKNOWN_USER", f"There is no user {run_as!r} to run Postgres as."
+            "USER_MISSING", f"There is no user {run_as!r} to run Postgres as."
         ) from error
     if entry.pw_uid == 0:
         raise FailedPrecondition(
@@ -87,7 +87,7 @@ def spawn(argv: Sequence[str], *, log: Path, owner: Owner | None) -> subprocess.
             )
         except OSError as error:
             raise FailedPrecondition(
-                "POSTGRES_NOT_FOUND",
+                "POSTGRES_MISSING",
                 f"{argv[0]} cannot be started: {error.strerror}.",
                 "Install the package postgresql-15, or set the directory of its programs.",
             ) from error

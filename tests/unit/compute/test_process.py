@@ -14,7 +14,7 @@ from pagestore.errors import FailedPrecondition
     [
         (0, None, "RUNS_AS_ROOT"),
         (0, "root", "RUNS_AS_ROOT"),
-        (0, "no-such-user", "UNKNOWN_USER"),
+        (0, "no-such-user", "USER_MISSING"),
         (65534, "daemon", "CANNOT_CHANGE_USER"),
     ],
 )

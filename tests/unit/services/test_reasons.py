@@ -1,4 +1,4 @@
-"""docs/formats/reasons.md names every reason that the page server can give, with its code."""
+"""docs/formats/reasons.md names every reason that these parts can give, with its code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from pagestore import errors
 
 ROOT = Path(__file__).parents[3]
-PARTS = ("client", "ingest", "layers", "reader", "timeline")
+PARTS = ("client", "compute", "ingest", "layers", "pgformat", "reader", "timeline")
 MODULES = ("control_values.py", "ids.py", "services/server.py", "services/page*.py")
 CLASSES = "|".join(name for name, cls in vars(errors).items() if isinstance(cls, type))
 RAISED = re.compile(rf'\b({CLASSES})\(\s*"([A-Z][A-Z0-9_]+)"')
