@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot
-from pagestore.errors import NotFound, Unavailable
+from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name
 from pagestore.layers.native import store_errors
@@ -144,16 +144,29 @@ class Timeline:
         count once a later call has moved the position over them.
 
         Raises:
-            InvalidInput: the batch is not in order. NotFound: the timeline was deleted.
+            InvalidInput: INVALID_VALUES: the batch is not in order; HISTORY_IS_FIXED: it, or the
+                position, lies below what can be read already. NotFound: TIMELINE_NOT_FOUND.
         """
         with self._writing:
             self._check_alive()
+            self._check_ahead(batch, last_record_lsn)
             if len(batch) > 0:
                 layer = self._open_layer()
                 with store_errors():
                     layer.put(batch)
             self._position = Position(Lsn(last_record_lsn), Lsn(prev_record_lsn))
         self._store.account(self)
+
+    def _check_ahead(self, batch: Batch, last_record_lsn: int) -> None:
+        """What was read once at an LSN is what is read there for ever."""
+        last = self.last_record_lsn
+        first_value = batch[0][1] if len(batch) > 0 else last + 1
+        if last_record_lsn < last or first_value <= last:
+            raise InvalidInput(
+                "HISTORY_IS_FIXED",
+                f"Timeline {self.timeline_id} stands at {format_lsn(last)}; values at "
+                f"{format_lsn(first_value)} up to {format_lsn(last_record_lsn)} come too late.",
+            )
 
     def _open_layer(self) -> OpenLayer:
         if self._open is None:

@@ -145,6 +145,15 @@ def test_a_record_that_takes_several_batches_is_not_cut_by_a_flush(repository: R
     assert (timeline.disk_consistent_lsn, timeline.prev_record_lsn) == (1050, 1000)
 
 
+def test_what_can_be_read_does_not_change(repository: Repository) -> None:
+    timeline = root(repository)
+    put(timeline, [image(KEY, 1010, b"ten")], 1020)
+    for entries, last in ([image(KEY, 1020, b"late")], 1030), ([], 1019):
+        with pytest.raises(InvalidInput, match="too late"):
+            put(timeline, entries, last)
+    assert (read(timeline), timeline.last_record_lsn) == (b"ten", 1020)
+
+
 def test_an_import_is_all_or_nothing(repository: Repository, tmp_path: Path) -> None:
     other = TimelineId.generate()
     builder = repository.create_root(DEFAULT_TENANT, other, 500, 400)
