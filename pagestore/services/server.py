@@ -126,6 +126,12 @@ async def abort(context: Any, error: BaseException) -> NoReturn:
     failure = pagestore_error(error)
     if failure.code == "INTERNAL":
         _log.error("call failed", reason=failure.reason, exc_info=error)
+    # grpc keeps an aborted call in a cycle until the next garbage collection: without this it
+    # would keep what the failed frames held, such as a deleted timeline and its files.
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__context__
     await context.abort(
         getattr(grpc.StatusCode, failure.code), failure.message, to_trailers(failure)
     )
