@@ -158,21 +158,26 @@ def running_stack(**settings: Any) -> Iterator[Stack]:
     services = root / "services"
     services.mkdir()
     safekeeper = SafekeeperProcess(services / "sk")
-    safekeeper.start()
     settings = {"run_as": RUN_AS, **settings}
-    page_server = PageProcess(services / "pages", [safekeeper.listen], **settings)
-    page_server.start()
+    page_server: PageProcess | None = None
+    stack: Stack | None = None
 
-    async def clients() -> tuple[AsyncPageClient, WalClient]:
-        return AsyncPageClient(page_server.address), WalClient(safekeeper.listen)
+    async def clients(pages: str, wal: str) -> tuple[AsyncPageClient, WalClient]:
+        return AsyncPageClient(pages), WalClient(wal)
 
-    pages, wal = asyncio.run_coroutine_threadsafe(clients(), loop).result()
-    stack = Stack(root, safekeeper, page_server, loop, pages, wal, shim)
     try:
+        safekeeper.start()
+        page_server = PageProcess(services / "pages", [safekeeper.listen], **settings)
+        page_server.start()
+        making = clients(page_server.address, safekeeper.listen)
+        pages, wal = asyncio.run_coroutine_threadsafe(making, loop).result()
+        stack = Stack(root, safekeeper, page_server, loop, pages, wal, shim)
         yield stack
     finally:
-        stack.close()
-        page_server.kill()
+        if stack is not None:
+            stack.close()
+        if page_server is not None:
+            page_server.kill()
         safekeeper.stop()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
