@@ -17,9 +17,9 @@ from typing import Any
 
 import psycopg
 
-from pagestore.cli import config
 from pagestore.cli.installation import Installation
 from pagestore.client.control import ControlClient
+from pagestore.control.ports import Ports
 
 
 class Whole:
@@ -90,15 +90,22 @@ def whole_pagestore(settings: Mapping[str, str] | None = None) -> Iterator[Whole
     data.chmod(0o711)
     whole = Whole(data)
     try:
-        if settings:
-            config.write_first(whole.installation.config_file)
-            with whole.installation.config_file.open("a") as file:
-                file.write("[computes.settings]\n")
-                file.writelines(f'{name} = "{value}"\n' for name, value in settings.items())
+        _configure(whole.installation.config_file, settings or {})
         whole.up()
         yield whole
     finally:
         whole.end()
+
+
+def _configure(path: Path, settings: Mapping[str, str]) -> None:
+    """As the first `up` would, but with ports that no other test's `up` looks for."""
+    ports = Ports([])
+    lines = [
+        f'[{part}]\nlisten = "127.0.0.1:{ports.choose()}"'
+        for part in ("control", "pageserver", "safekeeper")
+    ]
+    lines += ["[computes.settings]", *(f'{name} = "{value}"' for name, value in settings.items())]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def sql(url: str, statement: str) -> list[tuple[Any, ...]]:

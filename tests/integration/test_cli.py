@@ -14,7 +14,8 @@ from tests.integration.installation import Whole, sql, whole_pagestore
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with whole_pagestore() as running:
+    with whole_pagestore() as running, running.control() as control:
+        control.create("refused")
         yield running
 
 
@@ -93,18 +94,17 @@ def test_ls_show_and_status(whole: Whole) -> None:
         (["create", "x" * 70], 2, "INVALID_NAME"),
         (["url", "nobody"], 3, "DATABASE_NOT_FOUND"),
         (["branch", "nobody", "other"], 3, "DATABASE_NOT_FOUND"),
-        (["branch", "app", "other", "--at", "FF/0"], 3, "LSN_BEYOND_HEAD"),
-        (["branch", "app", "other", "--at", "0/1"], 3, "POINT_TOO_OLD"),
-        (["branch", "app", "other", "--at", "3650d ago"], 3, "POINT_TOO_OLD"),
-        (["branch", "app", "other", "--at", "no-such"], 3, "CHECKPOINT_NOT_FOUND"),
-        (["undo", "app"], 4, "NOTHING_TO_UNDO"),
+        (["branch", "refused", "other", "--at", "FF/0"], 3, "LSN_BEYOND_HEAD"),
+        (["branch", "refused", "other", "--at", "0/1"], 3, "POINT_TOO_OLD"),
+        (["branch", "refused", "other", "--at", "3650d ago"], 3, "POINT_TOO_OLD"),
+        (["branch", "refused", "other", "--at", "no-such"], 3, "CHECKPOINT_NOT_FOUND"),
+        (["undo", "refused"], 4, "NOTHING_TO_UNDO"),
         (["rm", "nobody"], 3, "DATABASE_NOT_FOUND"),
     ],
 )
 def test_errors_have_codes_and_reasons(
     whole: Whole, arguments: list[str], code: int, reason: str
 ) -> None:
-    whole.run("create", "app", "--if-not-exists")
     done = whole.run(*arguments, "--json", check=False)
     assert (done.returncode, json.loads(done.stderr)["error"]["reason"]) == (code, reason)
     assert json.loads(done.stderr)["error"]["hint"]
@@ -117,8 +117,9 @@ def test_unusual_names_work_to_the_end(whole: Whole, name: str) -> None:
     url = whole.json("create", name)["url"]
     inner = "pagestore" if name == "postgres" else name
     assert sql(url, "SELECT current_database()") == [(inner,)]
-    assert whole.json("show", name)["name"] == name
-    whole.run("rm", name)
+    with whole.control() as control:
+        assert control.get(name).url == url
+        assert control.delete(name)
 
 
 def test_import_and_export(whole: Whole, tmp_path: Path) -> None:
