@@ -101,6 +101,10 @@ class Installation:
         except OSError as error:
             raise not_running(self.data) from error
 
+    def forget_address(self, part: str) -> None:
+        """Until the part has written it anew, nobody takes another's service for it."""
+        (self.part_dir(part) / "address").unlink(missing_ok=True)
+
     def running_supervisor(self) -> int | None:
         """The process id of the supervisor that holds the lock, if one does."""
         try:

@@ -14,7 +14,12 @@ import typer
 
 from pagestore.cli.installation import PARTS, Installation, PartProcess, lib_dir
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
-from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    PagestoreError,
+    Unavailable,
+)
 
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
@@ -179,7 +184,8 @@ def _part_failed(installation: Installation, part: str, why: str) -> PagestoreEr
     return PagestoreError(
         "PART_FAILED",
         f"The {part} does not start ({why}). Its log ends:\n{installation.log_tail(part)}",
-        f"See {installation.log_file(part)}; then `pagestore down` and `up` again.",
+        f"See {installation.log_file(part)}; addresses are set in {installation.config_file}. "
+        "Then `pagestore down`, and `up` again.",
     )
 
 
@@ -191,11 +197,15 @@ def _process(installation: Installation, part: str) -> PartProcess | None:
 
 
 def _serves(installation: Installation, part: str) -> bool:
+    """Whether our own part answers, not another's at an address that ours could not get."""
     from pagestore.cli.health import is_serving
 
     if _process(installation, part) is None:
         return False
-    return is_serving(str(getattr(installation.config, part).listen))
+    try:
+        return is_serving(installation.address(part))
+    except Unavailable:
+        return False
 
 
 def down(data: Data = None, as_json: Json = False) -> None:

@@ -74,15 +74,19 @@ class Session:
         from pagestore.cli.installation import not_running
         from pagestore.client.control import ControlClient
 
-        if self.installation.running_supervisor() is None and not self._reachable():
+        client = ControlClient(self.installation.address("control"))
+        if self.installation.running_supervisor() is None and not self._is_ours(client):
+            client.close()
             raise not_running(self.installation.data)
-        return ControlClient(self.installation.address("control"))
+        return client
 
-    def _reachable(self) -> bool:
-        """Whether a control plane answers that no supervisor here started."""
-        from pagestore.cli.health import is_serving
-
-        return is_serving(self.installation.address("control"), timeout=1.0)
+    def _is_ours(self, client: ControlClient) -> bool:
+        """Whether a control plane that no supervisor keeps is that of this data directory."""
+        try:
+            directory = Path(client.system_status().data_dir)
+            return directory.samefile(self.installation.part_dir("control"))
+        except (PagestoreError, OSError):
+            return False
 
     @property
     def elapsed_ms(self) -> float:

@@ -79,6 +79,7 @@ class Supervisor:
         self._stopping = True
         for part in reversed(PARTS):
             await self._end(part)
+            self._installation.forget_address(part)
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
@@ -99,6 +100,7 @@ class Supervisor:
             await asyncio.sleep(min(FIRST_PAUSE * 2 ** (restarts - 1), LAST_PAUSE))
 
     async def _spawn(self, part: str) -> asyncio.subprocess.Process:
+        self._installation.forget_address(part)
         path = self._installation.log_file(part)
         with path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(

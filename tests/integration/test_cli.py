@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_import_and_export(whole: Whole, tmp_path: Path) -> None:
     answer = whole.json("import", "copy", "--from-pgdata", str(target))
     assert sql(answer["url"], "SELECT count(*), sum(g) FROM t") == [(5000, 12_502_500)]
     assert answer["postgres_database"] == "source"
+
+
+def test_another_installation_on_the_same_ports_is_refused_and_harms_nobody(
+    whole: Whole, tmp_path: Path
+) -> None:
+    other = Whole(tmp_path)
+    shutil.copy(whole.installation.config_file, other.installation.config_file)
+    done = other.run("up", "--json", check=False)
+    assert json.loads(done.stderr)["error"]["reason"] == "PART_FAILED"
+    assert "Cannot listen on" in done.stderr
+    assert other.run("ls", check=False).returncode == 5
+    other.down()
+    with whole.control() as control:
+        assert sql(control.wake("refused").url, "SELECT 1") == [(1,)]
 
 
 def test_a_second_up_says_so_and_down_forgets_nothing(whole: Whole) -> None:
