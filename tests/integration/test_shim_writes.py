@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from tests.integration.page_source import (
+    SEGMENT_PAGES,
     HydratingPostgres,
     PageSource,
+    adopt,
     fork_of,
     hydrating,
     plain_copy,
@@ -286,3 +288,29 @@ def test_a_stop_without_changes_logs_no_free_space_map(
         [(since,)] = compute.sql("SELECT pg_current_wal_insert_lsn()")
         compute.stop()
         assert fsm_images(compute, since) == set()
+
+
+def test_blocks_beyond_the_first_segment() -> None:
+    """A table of a bit more than 1 GiB, nearly all of it pages of zeros."""
+    with plain_postgres("--wal-segsize=1", autovacuum="off") as source:
+        source.sql("CREATE TABLE big AS SELECT g AS id FROM generate_series(1, 5) g")
+        [(path,)] = source.sql("SELECT pg_relation_filepath('big')")
+        source.stop()
+        first = source.data / path
+        page = first.read_bytes()[:8192]
+        os.truncate(first, SEGMENT_PAGES * 8192)
+        second = first.with_name(first.name + ".1")
+        second.write_bytes(bytes(3 * 8192) + page)
+        adopt(second, first)
+        with serving(source) as pages, hydrating(source, pages, autovacuum="off") as compute:
+            assert compute.sql("SELECT pg_relation_size('big') / 8192") == [(SEGMENT_PAGES + 4,)]
+            row = f"ctid = '({SEGMENT_PAGES + 3},2)'"
+            assert compute.sql(f"SELECT id FROM big WHERE {row}") == [(2,)]
+            compute.sql(f"UPDATE big SET id = 20 WHERE {row}")
+            assert compute.sql("SELECT id FROM big WHERE ctid = '(0,3)'") == [(3,)]
+            compute.sql("CHECKPOINT")
+            compute.stop(signal.SIGQUIT)
+            compute.start()
+            last = f"ctid >= '({SEGMENT_PAGES},0)'"
+            rows = compute.sql(f"SELECT id FROM big WHERE {last} ORDER BY id")
+            assert rows == [(1,), (3,), (4,), (5,), (20,)]
