@@ -170,6 +170,38 @@ def test_branches_do_not_see_what_comes_after(tmp_path: Path) -> None:
         assert grown > len(listed(client, child, middle)[0])
 
 
+def test_after_a_kill_a_branch_waits_for_its_ancestors(tmp_path: Path) -> None:
+    """A branch is one durable transaction, while what it reads of its parent may still be in
+    the parent's memory: after a kill the parent must be ingested again first."""
+    with imported(tmp_path) as store:
+        sql = store.cluster.sql
+        sql("CREATE TABLE t (i int); INSERT INTO t SELECT generate_series(1, 20000)")
+        [[number]] = sql("SELECT pg_relation_filenode('t')")
+        rel = Rel(1663, 5, number)
+        middle = lsn_now(store.cluster)
+        publish(store, middle)
+        child, grandchild = TimelineId.generate(), TimelineId.generate()
+        with store.pages.client() as client:
+            client.create_timeline(TENANT, child, store.timeline, middle, wait_ms=30_000)
+            client.create_timeline(TENANT, grandchild, child, middle)
+            blocks = client.get_rel_size(TENANT, grandchild, middle, rel)
+            assert blocks
+            before = client.get_pages(TENANT, grandchild, middle, rel, range(blocks))
+            assert info(client, store.timeline).disk_consistent_lsn < middle
+        sql("INSERT INTO t SELECT generate_series(1, 20000)")
+        end = lsn_now(store.cluster)
+        store.pages.kill()
+        publish(store, end, child)
+        store.pages.start()
+        with store.pages.client() as client:
+            assert client.get_pages(TENANT, grandchild, middle, rel, range(blocks)) == before
+            grown = client.get_rel_size(TENANT, child, end, rel)
+            assert grown
+            assert grown > blocks
+            assert len(client.get_pages(TENANT, child, end, rel, range(blocks, grown))) > 0
+            assert not info(client, child).ingest_error
+
+
 def test_times_map_to_commits(tmp_path: Path) -> None:
     with imported(tmp_path) as store, store.pages.client() as client:
         sql = store.cluster.sql
