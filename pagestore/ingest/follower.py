@@ -23,9 +23,9 @@ import structlog
 
 from pagestore._native import RedoPool
 from pagestore.errors import (
-    Aborted,
     DataLoss,
     NotFound,
+    OutOfRange,
     PagestoreError,
     ResourceExhausted,
     Unavailable,
@@ -53,6 +53,27 @@ class WalSource(Protocol):
     def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
     ) -> AsyncIterator[wal_pb2.WalChunk]: ...
+
+
+class CannotTakeIn(Exception):
+    """WAL came, and ingest refused it: not a matter of the stream."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+def _is_damage(error: Exception) -> bool:
+    """Read once more before it is believed: bytes may have been replaced under a new term."""
+    return isinstance(error.cause if isinstance(error, CannotTakeIn) else error, DataLoss)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether trying again can help: whatever goes wrong with a stream, but that the timeline
+    or its old WAL is gone, and WAL that reads as damaged."""
+    if isinstance(error, OutOfRange):
+        return error.reason != "LSN_TOO_OLD"
+    return isinstance(error, PagestoreError) and not isinstance(error, NotFound | DataLoss)
 
 
 class Pauses:
@@ -181,7 +202,8 @@ class Follower:
         except NotFound as error:
             _log.info("timeline not followed", timeline=str(key[1]), error=str(error))
         except Exception as error:
-            failure = stopped(timeline, error)
+            cause = error.cause if isinstance(error, CannotTakeIn) else error
+            failure = stopped(timeline, cause)
             _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
             self._failures[key] = failure
             self._waiters.fail(key, failure)
@@ -204,14 +226,17 @@ class Follower:
                 async with aclosing(joined(stream)) as pieces:
                     async for lsn, data in pieces:
                         await self._take(key, ingest, lsn, data)
-            except (Unavailable, ResourceExhausted, Aborted) as error:
-                _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
-                turn += 1
-            except DataLoss:
-                if damaged_at == timeline.last_record_lsn:
+                reached = ingest.next_lsn
+            except Exception as error:
+                again = timeline.last_record_lsn == damaged_at
+                if not _passes(error) and (again or not _is_damage(error)):
                     raise
-                damaged_at = timeline.last_record_lsn
-            if self._commits.get(key, 0) <= ingest.next_lsn:
+                if _is_damage(error):
+                    damaged_at = timeline.last_record_lsn
+                _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
+                reached = timeline.last_record_lsn
+                turn += 1
+            if self._commits.get(key, 0) <= reached:
                 return
             if timeline.last_record_lsn > before:
                 pauses.reset()
@@ -225,6 +250,10 @@ class Follower:
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
+        except (Unavailable, ResourceExhausted):
+            raise
+        except Exception as error:
+            raise CannotTakeIn(error) from error
         finally:
             self._flusher.touch(key)
             self._waiters.advance(key, ingest.timeline.last_record_lsn)
