@@ -300,7 +300,8 @@ class ControlPlane:
         async with self._locks[tenant, database]:
             record = self.state.view().known_database(tenant, database)
             point = await self.history.resolve(record, at)
-            return await self._move(record, point, Verb.RESTORE, f"{at}")
+            done = await self._moved_already(record, point)
+            return done or await self._move(record, point, Verb.RESTORE, f"{at}")
 
     async def _undo(self, tenant: TenantId, database: str) -> Restored:
         async with self._locks[tenant, database]:
@@ -318,6 +319,22 @@ class ControlPlane:
             point = await self.history.at_lsn(kept.timeline, kept.lsn)
             words = f"where it was before the {marks.last_move.verb} ({kept.name})"
             return await self._move(record, point, Verb.UNDO, words)
+
+    async def _moved_already(self, record: DatabaseRecord, point: Position) -> Restored | None:
+        """What the last restore or undo did, if it went to `point` and nothing was committed
+        since: a restore that is sent again is one restore, and one undo takes it back."""
+        marks = Marks.of(self.state.view().events(record.tenant, record.name))
+        here = self.state.view().known_timeline(record.timeline)
+        at_point = (here.parent, here.branch_lsn) == (point.timeline.timeline, point.lsn)
+        if marks.last_move is None or marks.latest is not marks.last_move or not at_point:
+            return None
+        if await self.history.last_commit(record.timeline) > point.lsn:
+            return None
+        name = marks.last_move.checkpoint
+        kept = self.state.view().checkpoint(record.tenant, record.name, name)
+        assert kept is not None, "a move and its automatic checkpoint are one transaction"
+        summary = f"{record.name} is at LSN {format_lsn(point.lsn)} already."
+        return Restored(await self._started(record), kept, summary)
 
     async def _move(
         self, record: DatabaseRecord, point: Position, verb: Verb, words: str
