@@ -1,12 +1,14 @@
 """PageClient: the page server's calls for programs without an event loop.
 
-Every call runs on an event loop of the client's own, in a daemon thread, so that the retries
-and streams of :class:`AsyncPageClient` serve both.
+Every call runs on one event loop in a daemon thread, which all clients of the process share, so
+that the retries and streams of :class:`AsyncPageClient` serve both. That loop is never closed:
+grpc.aio goes on delivering events to a loop that it has once seen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -22,16 +24,28 @@ from pagestore.v1 import page_pb2 as pb
 _T = TypeVar("_T")
 
 
+_starting = threading.Lock()
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    with _starting:
+        return _start_loop()
+
+
+@functools.cache
+def _start_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="pagestore-client", daemon=True).start()
+    return loop
+
+
 class PageClient:
     """Calls one page server at `address` ("host:port"). Threads may share it."""
 
     def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.address = address
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"pagestore-client-{address}", daemon=True
-        )
-        self._thread.start()
+        self._loop = _shared_loop()
+        self._closed = False
 
         async def connect() -> AsyncPageClient:
             return AsyncPageClient(address, timeout=timeout)
@@ -53,12 +67,10 @@ class PageClient:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection and the thread."""
-        if self._thread.is_alive():
+        """Ends the connection. Repeatable."""
+        if not self._closed:
+            self._closed = True
             self._run(self._client.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
 
     @overload
     def get_pages(
