@@ -16,7 +16,7 @@ from pagestore.cli.session import (
     human_bytes,
     point_message,
     session,
-    timestamp,
+    short_time,
 )
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import format_lsn
@@ -93,7 +93,7 @@ def ls(data: Data = None, as_json: Json = False) -> None:
                 database.parent or "-",
                 format_lsn(database.lsn),
                 human_bytes(database.physical_bytes),
-                timestamp(database.created_unix_micros),
+                short_time(database.created_unix_micros),
             )
             for database in databases
         ]

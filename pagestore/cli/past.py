@@ -17,6 +17,7 @@ from pagestore.cli.session import (
     database_fields,
     point_message,
     session,
+    short_time,
     timestamp,
 )
 from pagestore.errors import InvalidInput
@@ -155,9 +156,9 @@ def _entry_fields(entry: pb.LogEntry) -> dict[str, Any]:
 def _entry_row(entry: pb.LogEntry) -> tuple[str, str, str, str, str]:
     if entry.WhichOneof("entry") == "checkpoint":
         made = entry.checkpoint
-        when = timestamp(made.created_unix_micros)
+        when = short_time(made.created_unix_micros)
         what = f"checkpoint {made.name}"
         return when, what, format_lsn(made.lsn), made.git_commit[:12] or "-", made.note or "-"
     event = entry.event
-    when = timestamp(event.unix_micros)
+    when = short_time(event.unix_micros)
     return when, event.verb, format_lsn(event.lsn), "-", event.detail or "-"

@@ -91,7 +91,10 @@ def prepare(installation: Installation) -> None:
 
     lib_dir()
     try:
-        installation.data.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if not installation.data.exists():
+            installation.data.mkdir(parents=True)
+            # Computes' directories lie below: Postgres's user must be able to pass through.
+            installation.data.chmod(0o711)
         (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
         for part in PARTS:
             installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)

@@ -192,6 +192,11 @@ def timestamp(unix_micros: int) -> str:
     return moment.isoformat(timespec="milliseconds")
 
 
+def short_time(unix_micros: int) -> str:
+    """Local time to the second, for people."""
+    return datetime.fromtimestamp(unix_micros // 1_000_000).isoformat(" ")
+
+
 def point_message(text: str | None) -> pb.Point | None:
     """What a user wrote for ``--at``, as the control plane takes it."""
     from pagestore.control import points

@@ -97,7 +97,7 @@ class LocalLauncher:
         self._run_as = run_as
         self._settings = settings
         self._library = _install(shim_library, directory / "lib")
-        (directory / "logs").mkdir(mode=0o711, exist_ok=True)
+        _make_passable(directory / "logs")
 
     async def start(self, record: DatabaseRecord, kept: Kept) -> Compute:
         name = f"{str(record.timeline)[:10]}-{secrets.token_hex(3)}"
@@ -142,18 +142,25 @@ def make_compute_dir(directory: Path) -> None:
     Raises:
         FailedPrecondition: COMPUTE_DIR_NOT_OURS.
     """
-    directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     if directory.stat().st_uid != os.geteuid():
         raise FailedPrecondition(
             "COMPUTE_DIR_NOT_OURS",
             f"{directory} belongs to another user.",
             "Set `directory` of [computes] in pagestore.toml to one of your own.",
         )
+    _make_passable(directory)
+
+
+def _make_passable(directory: Path) -> None:
+    """Postgres's user may pass through, whatever our umask."""
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o711)
 
 
 def _install(library: Path, folder: Path) -> Path:
     """A copy that Postgres's user can read, named by its content: running servers keep theirs."""
-    folder.mkdir(mode=0o755, exist_ok=True)
+    _make_passable(folder)
     try:
         digest = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
     except FileNotFoundError as error:
