@@ -82,6 +82,11 @@ class PlainPostgres:
                 conf.write(f"{name} = '{value}'\n")
 
     def start(self) -> None:
+        """Launches the server and waits until it accepts connections."""
+        self.launch()
+        self._wait_ready(time.monotonic() + 60)
+
+    def launch(self) -> None:
         log = (self.root / "postgres.log").open("ab")
         self._process = subprocess.Popen(
             [
@@ -96,7 +101,12 @@ class PlainPostgres:
             **unprivileged(),
         )
         log.close()
-        self._wait_ready(time.monotonic() + 60)
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log_text(self) -> str:
+        return (self.root / "postgres.log").read_text()
 
     def _wait_ready(self, deadline: float) -> None:
         while True:
@@ -104,9 +114,8 @@ class PlainPostgres:
                 self.connect().close()
                 return
             except psycopg.OperationalError as error:
-                assert self._process is not None
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.root / "postgres.log").read_text()) from error
+                if not self.alive() or time.monotonic() > deadline:
+                    raise RuntimeError(self.log_text()) from error
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:

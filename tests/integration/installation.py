@@ -27,13 +27,15 @@ class Whole:
 
     def __init__(self, data: Path) -> None:
         self.data = data
+        self.environment = {**os.environ, "PAGESTORE_DATA": str(data)}
         self.installation = Installation(data)
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The command line, as a user types it."""
         done = subprocess.run(
             [sys.executable, "-m", "pagestore.cli.main", *arguments],
-            env={**os.environ, "PAGESTORE_DATA": str(self.data)},
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=200,
@@ -45,6 +47,22 @@ class Whole:
     def json(self, *arguments: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.run(*arguments, "--json").stdout)
         return answer
+
+    def error(self, *arguments: str) -> dict[str, Any]:
+        """What a verb that fails says of it, under --json."""
+        done = self.run(arguments[0], "--json", *arguments[1:], check=False)
+        assert done.returncode != 0, arguments
+        assert "Traceback" not in done.stderr
+        error: dict[str, Any] = json.loads(done.stdout or done.stderr)["error"]
+        return error
+
+    def connect(self, name: str, dbname: str | None = None) -> psycopg.Connection[Any]:
+        overrides = {"dbname": dbname} if dbname else {}
+        return psycopg.connect(self.json("url", name)["url"], autocommit=True, **overrides)
+
+    def sql(self, name: str, statement: str) -> list[tuple[Any, ...]]:
+        """Runs SQL on a database by its name."""
+        return sql(self.json("url", name)["url"], statement)
 
     def up(self) -> None:
         self.run("up")

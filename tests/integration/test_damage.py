@@ -1,0 +1,169 @@
+"""Damaged files are named and refused, never served; a full disk and absent parts do no harm."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.integration.installation import Whole, whole_pagestore
+
+ROWS = "SELECT i, md5(i::text) FROM generate_series(1, 20000) i"
+
+
+def _pid(whole: Whole, part: str) -> int:
+    parts = {row["part"]: row for row in whole.json("status")["parts"]}
+    return int(parts[part]["pid"])
+
+
+@pytest.fixture
+def whole() -> Iterator[Whole]:
+    with whole_pagestore() as running:
+        running.json("create", "app")
+        yield running
+
+
+def test_a_flipped_bit_in_a_layer_is_named_and_others_are_untouched(whole: Whole) -> None:
+    whole.json("create", "other")
+    whole.sql("app", f"CREATE TABLE t AS {ROWS}")
+    whole.json("stop", "app")
+    whole.json("down")
+    timeline = timeline_of(whole, "app")
+    layers = [p for p in whole.data.rglob(f"*{timeline}*/*") if p.is_file() and "wal" not in str(p)]
+    layers = [p for p in layers if "safekeeper" not in str(p) and p.stat().st_size > 4096]
+    assert layers, "the stop flushed nothing"
+    for layer in layers:
+        body = bytearray(layer.read_bytes())
+        for at in range(1000, len(body) - 1000, 2000):
+            body[at] ^= 0x10
+        layer.write_bytes(bytes(body))
+    whole.json("up")
+    done = whole.run("start", "app", "--json", check=False)
+    if done.returncode == 0:
+        with pytest.raises(psycopg.Error, match=r"LAYER_CORRUPT"):
+            whole.sql("app", "SELECT count(*), min(md5) FROM t")
+    else:
+        assert "CORRUPT" in done.stdout + done.stderr
+    whole.json("start", "other")
+    assert whole.sql("other", "SELECT 1") == [(1,)]
+
+
+def timeline_of(whole: Whole, name: str) -> str:
+    whole.json("up")
+    timeline = str(whole.json("show", name)["timeline_id"])
+    whole.json("down")
+    return timeline
+
+
+def test_queries_wait_for_the_page_server_and_can_be_cancelled(whole: Whole) -> None:
+    whole.sql("app", f"CREATE TABLE t AS {ROWS}")
+    whole.json("stop", "app")
+    whole.json("start", "app")
+    pageserver = _pid(whole, "pageserver")
+    os.kill(pageserver, signal.SIGSTOP)
+    try:
+        with whole.connect("app") as connection:
+            connection.execute("SET statement_timeout = '500ms'")
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute("SELECT count(*), max(md5) FROM t")
+    finally:
+        os.kill(pageserver, signal.SIGCONT)
+    assert whole.sql("app", "SELECT count(*) FROM t") == [(20000,)]
+
+
+def test_queries_survive_a_restart_of_the_page_server(whole: Whole) -> None:
+    whole.sql("app", f"CREATE TABLE t AS {ROWS}")
+    whole.json("stop", "app")
+    whole.json("start", "app")
+    with whole.connect("app") as connection:
+        os.kill(_pid(whole, "pageserver"), signal.SIGKILL)
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (20000,)
+
+
+def test_commits_wait_for_the_safekeeper(whole: Whole) -> None:
+    whole.sql("app", "CREATE TABLE t (i int)")
+    safekeeper = _pid(whole, "safekeeper")
+    os.kill(safekeeper, signal.SIGSTOP)
+    returned = threading.Event()
+
+    def commit() -> None:
+        waiting.execute("INSERT INTO t VALUES (1)")
+        returned.set()
+
+    with whole.connect("app") as waiting:
+        thread = threading.Thread(target=commit)
+        thread.start()
+        time.sleep(1.0)
+        waited = not returned.is_set()
+        os.kill(safekeeper, signal.SIGCONT)
+        thread.join(timeout=30)
+    assert waited
+    assert returned.is_set()
+    assert whole.sql("app", "SELECT i FROM t") == [(1,)]
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """A file system of 200 MB; needs root, as mounting does."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    path = Path(f"/tmp/ps-small-{os.getpid()}")
+    path.mkdir(mode=0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)
+        path.rmdir()
+
+
+def test_a_full_disk_stops_writes_without_a_false_acknowledgement(small_disk: Path) -> None:
+    whole = Whole(small_disk / "data")
+    whole.json("up")
+    try:
+        whole.json("create", "app")
+        whole.sql("app", "CREATE TABLE t (i int, pad text)")
+        ballast = small_disk / "ballast"
+        acknowledged = _write_until_it_stops(whole, ballast)
+        ballast.unlink()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with whole.connect("app") as connection:
+                    connection.execute("SET statement_timeout = '5s'")
+                    connection.execute("INSERT INTO t VALUES (-1, '')")
+                break
+            except psycopg.Error:
+                assert time.monotonic() < deadline, "writes did not resume"
+                time.sleep(0.5)
+        present = {row[0] for row in whole.sql("app", "SELECT i FROM t")}
+        assert acknowledged <= present
+    finally:
+        whole.run("down")
+
+
+def _write_until_it_stops(whole: Whole, ballast: Path) -> set[int]:
+    free = os.statvfs(ballast.parent).f_bavail * os.statvfs(ballast.parent).f_frsize
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(free - (24 << 20), 1 << 20))
+    acknowledged: set[int] = set()
+    try:
+        with whole.connect("app") as connection:
+            connection.execute("SET statement_timeout = '5s'")
+            for number in range(200):
+                connection.execute(
+                    "INSERT INTO t SELECT %s, repeat(md5(random()::text), 30)"
+                    " FROM generate_series(1, 1000)",
+                    (number,),
+                )
+                acknowledged.add(number)
+    except psycopg.Error:
+        return acknowledged
+    pytest.fail("a full disk stopped nothing")
