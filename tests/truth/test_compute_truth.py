@@ -30,7 +30,6 @@ from tests.truth.replay import end_of_shutdown_checkpoint, replay
 SETTINGS = {
     "shared_buffers": "16MB",
     "max_prepared_transactions": "20",
-    "wal_consistency_checking": "all",
 }
 
 
