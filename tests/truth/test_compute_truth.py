@@ -8,7 +8,6 @@ gives at these LSNs equals the replayed files.
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,9 +56,8 @@ def worked(request: pytest.FixtureRequest) -> Iterator[Worked]:
     cluster = PlainPostgres(reachable_dir())
     cluster.initdb(*(["--data-checksums"] if request.param == "checksums" else []))
     base_end = end_of_shutdown_checkpoint(cluster)
-    settings = {"PAGESTORE_COMPUTES__SETTINGS": json.dumps(SETTINGS)}
     try:
-        with whole_pagestore(**settings) as whole:
+        with whole_pagestore(SETTINGS) as whole:
             made = whole.json("import", "truth", "--from-pgdata", str(cluster.data))
             timeline = TimelineId.parse(made["timeline_id"])
             lsns, kinds = _work(whole)
