@@ -141,7 +141,7 @@ def url(name: Name, data: Data = None, as_json: Json = False) -> None:
     Example: psql "$(pagestore url app)"
     """
     with session(data, as_json) as run:
-        database = run.control.get(name)
+        database = run.control.get(name, brief=True)
         run.answer({"name": database.name, "url": database.url}, database.url)
 
 

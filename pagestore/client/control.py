@@ -90,10 +90,10 @@ class ControlClient:
             pb.Database,
         )
 
-    def get(self, name: str) -> pb.Database:
-        return self._call(
-            "GetDatabase", pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name), pb.Database
-        )
+    def get(self, name: str, *, brief: bool = False) -> pb.Database:
+        """`brief`: without LSN and bytes, and so without the parts that know them."""
+        request = pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name, brief=brief)
+        return self._call("GetDatabase", request, pb.Database)
 
     def databases(self) -> list[pb.Database]:
         request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw)

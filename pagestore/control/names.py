@@ -13,7 +13,7 @@ MAX_NAME_BYTES = 63
 
 RULE = (
     "A name has 1 to 63 bytes of UTF-8; no slash, control or invisible characters; "
-    "no space at either end; and does not begin with a dash."
+    "no space at either end; does not begin with a dash; and is not only dots."
 )
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -59,4 +59,6 @@ def _fault(name: str) -> str | None:
         return "it has a slash"
     if name != name.strip() or re.search(r"\s", name[0] + name[-1]):
         return "it begins or ends with a space"
+    if not name.strip("."):
+        return "it is only dots"
     return "it begins with a dash" if name.startswith("-") else None

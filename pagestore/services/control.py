@@ -89,7 +89,8 @@ class ControlService:
         return await self._database(record, created=created)
 
     async def get_database(self, request: pb.GetDatabaseRequest, _: Any) -> pb.Database:
-        return await self._database(self._known(request, request.name))
+        record = self._known(request, request.name)
+        return self._described(record) if request.brief else await self._database(record)
 
     async def list_databases(
         self, request: pb.ListDatabasesRequest, _: Any

@@ -95,12 +95,14 @@ class BranchDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., leave_stopped: _Optional[bool] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name")
+    __slots__ = ("tenant_id", "name", "brief")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+    brief: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesRequest(_message.Message):
     __slots__ = ("tenant_id",)

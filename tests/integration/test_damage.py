@@ -18,11 +18,6 @@ from tests.integration.installation import Whole, whole_pagestore
 ROWS = "SELECT i, md5(i::text) FROM generate_series(1, 20000) i"
 
 
-def _pid(whole: Whole, part: str) -> int:
-    parts = {row["part"]: row for row in whole.json("status")["parts"]}
-    return int(parts[part]["pid"])
-
-
 @pytest.fixture
 def whole() -> Iterator[Whole]:
     with whole_pagestore() as running:
@@ -66,7 +61,7 @@ def test_queries_wait_for_the_page_server_and_can_be_cancelled(whole: Whole) -> 
     whole.sql("app", f"CREATE TABLE t AS {ROWS}")
     whole.json("stop", "app")
     whole.json("start", "app")
-    pageserver = _pid(whole, "pageserver")
+    pageserver = whole.installation.parts()["pageserver"].pid
     os.kill(pageserver, signal.SIGSTOP)
     try:
         with whole.connect("app") as connection:
@@ -83,13 +78,13 @@ def test_queries_survive_a_restart_of_the_page_server(whole: Whole) -> None:
     whole.json("stop", "app")
     whole.json("start", "app")
     with whole.connect("app") as connection:
-        os.kill(_pid(whole, "pageserver"), signal.SIGKILL)
+        os.kill(whole.installation.parts()["pageserver"].pid, signal.SIGKILL)
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (20000,)
 
 
 def test_commits_wait_for_the_safekeeper(whole: Whole) -> None:
     whole.sql("app", "CREATE TABLE t (i int)")
-    safekeeper = _pid(whole, "safekeeper")
+    safekeeper = whole.installation.parts()["safekeeper"].pid
     os.kill(safekeeper, signal.SIGSTOP)
     returned = threading.Event()
 

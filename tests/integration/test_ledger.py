@@ -54,9 +54,8 @@ class Ledger(threading.Thread):
 
 def _pid_of(whole: Whole, victim: str) -> int:
     if victim == "compute":
-        return int(whole.json("show", "app")["compute_pid"])
-    parts = {part["part"]: part for part in whole.json("status")["parts"]}
-    return int(parts[victim]["pid"])
+        return int(whole.control().get("app", brief=True).compute_pid)
+    return whole.installation.parts()[victim].pid
 
 
 def _wait_for_progress(ledgers: list[Ledger]) -> None:
