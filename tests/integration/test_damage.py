@@ -62,14 +62,14 @@ def test_queries_wait_for_the_page_server_and_can_be_cancelled(whole: Whole) -> 
     whole.json("stop", "app")
     whole.json("start", "app")
     pageserver = whole.installation.parts()["pageserver"].pid
-    os.kill(pageserver, signal.SIGSTOP)
-    try:
-        with whole.connect("app") as connection:
-            connection.execute("SET statement_timeout = '500ms'")
+    with whole.connect("app") as connection:
+        connection.execute("SET statement_timeout = '500ms'")
+        os.kill(pageserver, signal.SIGSTOP)
+        try:
             with pytest.raises(psycopg.errors.QueryCanceled):
                 connection.execute("SELECT count(*), max(md5) FROM t")
-    finally:
-        os.kill(pageserver, signal.SIGCONT)
+        finally:
+            os.kill(pageserver, signal.SIGCONT)
     assert whole.sql("app", "SELECT count(*) FROM t") == [(20000,)]
 
 

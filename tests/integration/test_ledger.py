@@ -16,7 +16,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.integration.installation import Whole, whole_pagestore
+from pagestore.errors import Unavailable
+from pagestore.v1.control_pb2 import Database
+from tests.integration.installation import Whole, patiently, whole_pagestore
 
 VICTIMS = ["pageserver", "safekeeper", "control", "compute"]
 CLIENTS = 3
@@ -52,9 +54,17 @@ class Ledger(threading.Thread):
                 raise
 
 
+def _shown(whole: Whole) -> Database:
+    """Raises AssertionError while the control plane, killed before, is coming back."""
+    try:
+        return whole.control().get("app", brief=True)
+    except Unavailable as away:
+        raise AssertionError from away
+
+
 def _pid_of(whole: Whole, victim: str) -> int:
     if victim == "compute":
-        return int(whole.control().get("app", brief=True).compute_pid)
+        return int(patiently(lambda: _shown(whole)).compute_pid)
     return whole.installation.parts()[victim].pid
 
 
