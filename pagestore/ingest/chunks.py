@@ -14,7 +14,7 @@ from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
 from pagestore.v1 import wal_pb2
 
-QUEUED_CHUNKS = 8
+QUEUED_CHUNKS = 4
 """Bounds what waits: a chunk has at most 1 MiB."""
 
 Piece = tuple[int, bytes]

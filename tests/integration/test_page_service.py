@@ -101,6 +101,14 @@ def test_an_array_has_the_same_bytes(store: Imported, client: PageClient) -> Non
     assert [row.tobytes() for row in array] == client.get_pages(*args)
 
 
+def test_the_documented_example_runs(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs/client.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    with imported(tmp_path, start=False) as alone:
+        assert code.count("127.0.0.1:7431") == 1
+        exec(code.replace("127.0.0.1:7431", alone.pages.address), {})
+
+
 Case = tuple[str, type[PagestoreError], dict[str, Any]]
 UNKNOWN = TimelineId(b"\xee" * 16)
 BAD_READS: list[Case] = [
