@@ -29,6 +29,11 @@ from pagestore.ids import TimelineId, format_lsn
 INGEST_DEADLINE = 60.0
 """Seconds that a look-up by time waits for the page server to have read the WAL."""
 
+COMMIT_DEADLINE = 1.0
+NEAR_BYTES = 1 << 24
+"""An LSN that Postgres has just named may be this little ahead of the WAL service, and not for
+longer than COMMIT_DEADLINE seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -72,14 +77,24 @@ class History:
         if lsn < owner.usable_lsn or lsn < owner.branch_lsn:
             oldest = format_lsn(owner.usable_lsn or owner.branch_lsn)
             raise _too_old(f"LSN {format_lsn(lsn)}", f"which is since {oldest}")
-        status = await self._wal.get_status(owner.tenant, owner.timeline)
-        if lsn > status.commit_lsn:
+        commit_lsn = await self._commit_lsn(owner, lsn)
+        if lsn > commit_lsn:
             raise OutOfRange(
                 "LSN_BEYOND_HEAD",
-                f"LSN {format_lsn(lsn)} lies beyond the head, {format_lsn(status.commit_lsn)}.",
+                f"LSN {format_lsn(lsn)} lies beyond the head, {format_lsn(commit_lsn)}.",
                 "Leave --at out to take the head.",
             )
         return await self._aligned(owner, lsn)
+
+    async def _commit_lsn(self, owner: TimelineRecord, wanted: int) -> int:
+        """The commit LSN; waits a moment for one that is about to reach `wanted`."""
+        deadline = time.monotonic() + COMMIT_DEADLINE
+        while True:
+            status = await self._wal.get_status(owner.tenant, owner.timeline)
+            near = 0 < wanted - status.commit_lsn <= NEAR_BYTES
+            if not near or time.monotonic() > deadline:
+                return status.commit_lsn
+            await asyncio.sleep(0.02)
 
     async def last_commit(self, timeline: TimelineId) -> int:
         """The LSN of the last commit that changed something, up to the head of now."""
