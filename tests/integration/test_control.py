@@ -165,6 +165,7 @@ def test_two_creates_of_one_name_make_one(whole: Whole) -> None:
 def test_bad_requests_are_refused_and_nothing_else_suffers(
     whole: Whole, control: ControlClient
 ) -> None:
+    control.create("family", if_not_exists=True)
     with pytest.raises(InvalidInput) as caught:
         control._call(
             "GetDatabase", pb.GetDatabaseRequest(tenant_id=b"short", name="x"), pb.Database
