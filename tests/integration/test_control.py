@@ -219,49 +219,6 @@ def test_a_stranger_on_the_port_costs_the_port_alone(control: ControlClient) -> 
     assert str(port) in newest.detail
 
 
-def test_commits_outlive_the_death_of_each_part(whole: Whole, control: ControlClient) -> None:
-    """A ledger: whatever a commit was acknowledged for is there afterwards."""
-    url = control.create("ledger").url
-    sql(url, "CREATE TABLE ledger (a int PRIMARY KEY)")
-    acknowledged: list[int] = []
-    done = threading.Event()
-
-    def commit() -> None:
-        number = 0
-        while not done.is_set():
-            number += 1
-            try:
-                sql(url, f"INSERT INTO ledger VALUES ({number})")
-                acknowledged.append(number)
-            except Exception:
-                time.sleep(0.02)
-
-    writer = threading.Thread(target=commit)
-    writer.start()
-    try:
-        for victim in ("pageserver", "compute", "safekeeper", "control", "compute"):
-            reached = len(acknowledged) + 20
-            patiently(lambda wanted=reached: _at_least(acknowledged, wanted))
-            if victim == "compute":
-                os.kill(patiently(lambda: _compute_pid(whole, "ledger")), signal.SIGKILL)
-            else:
-                whole.kill(victim)
-        reached = len(acknowledged) + 20
-        patiently(lambda: _at_least(acknowledged, reached))
-    finally:
-        done.set()
-        writer.join()
-    found = {row[0] for row in sql(url, "SELECT a FROM ledger")}
-    assert set(acknowledged) <= found
-    with whole.control() as again:
-        branch = again.branch("ledger", "ledger-copy")
-        assert set(acknowledged) <= {row[0] for row in sql(branch.url, "SELECT a FROM ledger")}
-
-
-def _at_least(acknowledged: list[int], wanted: int) -> None:
-    assert len(acknowledged) >= wanted
-
-
 def _compute_pid(whole: Whole, name: str) -> int:
     try:
         with whole.control() as control:
