@@ -36,7 +36,8 @@ $(VENV)/.native: $(VENV)/.python $(NATIVE_SOURCES)
 
 build/.shim: $(SHIM_SOURCES)
 	@mkdir -p build
-	$(MAKE) --no-print-directory -C native/postgres
+	@echo "Building the Postgres modules"
+	@$(MAKE) -s -C native/postgres > build/shim.log 2>&1 || { cat build/shim.log; exit 1; }
 	@touch $@
 
 # Generated code is committed; `check` fails when it is not what protoc makes of proto/.

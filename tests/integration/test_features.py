@@ -5,6 +5,8 @@ Plain Postgres runs the same statements; what it answers is right.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.integration.features import FEATURES, Feature, answers, run
-from tests.integration.installation import Whole, whole_pagestore
+from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.plain_postgres import PlainPostgres, plain_postgres
 
 Answers = list[list[tuple[Any, ...]]]
@@ -78,6 +80,20 @@ def test_on_a_branch_taken_midway(world: World, feature: Feature) -> None:
 def test_after_the_directory_is_gone(reborn: World, feature: Feature) -> None:
     assert reborn.answers("app", feature) == reborn.end[feature.name]
     assert reborn.answers("midway", feature) == reborn.midway[feature.name]
+
+
+@pytest.fixture(scope="module")
+def struck(reborn: World) -> World:
+    """The database after its compute was killed: the control plane starts a new one."""
+    whole = reborn.whole
+    os.kill(whole.control().get("app", brief=True).compute_pid, signal.SIGKILL)
+    patiently(lambda: whole.connect("app").close())
+    return reborn
+
+
+@BY_NAME
+def test_after_the_compute_was_killed(struck: World, feature: Feature) -> None:
+    assert struck.answers("app", feature) == struck.end[feature.name]
 
 
 def test_the_branch_can_go_its_own_way(reborn: World) -> None:
