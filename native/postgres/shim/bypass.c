@@ -3,8 +3,8 @@
  *
  * CREATE DATABASE ... STRATEGY file_copy copies the source's files: its blocks are brought
  * first. Tablespaces are refused: a compute's directory is disposable, a tablespace is not in
- * it (docs/decisions/2026-11-23-tablespaces.md). A base backup reads the files too; the walsender has no
- * hook, but it fails on a file that it may not read, so one is laid whose name says why.
+ * it (docs/decisions/2026-11-23-tablespaces.md). A base backup reads the files too; the walsender
+ * has no hook, but it fails on a file that it may not read, so one is laid whose name says why.
  * Not covered: a superuser's pg_read_binary_file(), and pg_checksums on the stopped directory.
  */
 #include "postgres.h"
