@@ -18,11 +18,18 @@ from tests.integration.installation import Whole, whole_pagestore
 ROWS = "SELECT i, md5(i::text) FROM generate_series(1, 20000) i"
 
 
-@pytest.fixture
-def whole() -> Iterator[Whole]:
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Whole]:
     with whole_pagestore() as running:
-        running.json("create", "app")
         yield running
+
+
+@pytest.fixture
+def whole(installation: Whole) -> Iterator[Whole]:
+    """With a database of its own for each test."""
+    installation.json("create", "app")
+    yield installation
+    installation.json("rm", "app", "other", "--if-exists")
 
 
 def test_a_flipped_bit_in_a_layer_is_named_and_others_are_untouched(whole: Whole) -> None:
@@ -82,26 +89,67 @@ def test_queries_survive_a_restart_of_the_page_server(whole: Whole) -> None:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (20000,)
 
 
-def test_commits_wait_for_the_safekeeper(whole: Whole) -> None:
+COMMITS = {
+    "insert": ("", "INSERT INTO t VALUES (1)"),
+    "prepare": ("BEGIN; INSERT INTO t VALUES (1)", "PREPARE TRANSACTION 'p'"),
+    "commit-prepared": (
+        "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p'",
+        "COMMIT PREPARED 'p'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "commit"), COMMITS.values(), ids=COMMITS.keys())
+def test_no_commit_is_acknowledged_while_the_safekeeper_is_away(
+    whole: Whole, before: str, commit: str
+) -> None:
+    """Not even by a cancel, which in stock Postgres ends the wait with a warning."""
     whole.sql("app", "CREATE TABLE t (i int)")
     safekeeper = whole.installation.parts()["safekeeper"].pid
-    os.kill(safekeeper, signal.SIGSTOP)
     returned = threading.Event()
 
-    def commit() -> None:
-        waiting.execute("INSERT INTO t VALUES (1)")
+    def run_it() -> None:
+        waiting.execute(commit)
         returned.set()
 
-    with whole.connect("app") as waiting:
-        thread = threading.Thread(target=commit)
+    with whole.connect("app") as waiting, whole.connect("app") as other:
+        if before:
+            waiting.execute(before)
+        os.kill(safekeeper, signal.SIGSTOP)
+        thread = threading.Thread(target=run_it)
         thread.start()
+        time.sleep(0.5)
+        other.execute("SELECT pg_cancel_backend(%s)", [waiting.info.backend_pid])
         time.sleep(1.0)
         waited = not returned.is_set()
         os.kill(safekeeper, signal.SIGCONT)
         thread.join(timeout=30)
     assert waited
     assert returned.is_set()
-    assert whole.sql("app", "SELECT i FROM t") == [(1,)]
+    prepared = [("p",)] if "PREPARE TRANSACTION" in commit else []
+    assert whole.sql("app", "SELECT gid FROM pg_prepared_xacts") == prepared
+    assert whole.sql("app", "SELECT i FROM t") == ([] if prepared else [(1,)])
+
+
+def test_a_session_that_ends_while_it_waits_gets_no_acknowledgement(whole: Whole) -> None:
+    whole.sql("app", "CREATE TABLE t (i int)")
+    safekeeper = whole.installation.parts()["safekeeper"].pid
+    with whole.connect("app") as waiting, whole.connect("app") as other:
+        os.kill(safekeeper, signal.SIGSTOP)
+        ender = threading.Timer(
+            1.0,
+            other.execute,
+            ["SELECT pg_terminate_backend(%s)", [waiting.info.backend_pid]],
+        )
+        ender.start()
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                waiting.execute("INSERT INTO t VALUES (1)")
+        finally:
+            ender.join()
+            os.kill(safekeeper, signal.SIGCONT)
+    whole.sql("app", "INSERT INTO t VALUES (2)")
+    assert (2,) in whole.sql("app", "SELECT i FROM t")
 
 
 @pytest.fixture

@@ -66,6 +66,13 @@ prepare_create_database(CreatedbStmt *statement)
         hydrate_database(db);
 }
 
+static bool
+ends_prepared(TransactionStmt *statement)
+{
+    return statement->kind == TRANS_STMT_COMMIT_PREPARED ||
+           statement->kind == TRANS_STMT_ROLLBACK_PREPARED;
+}
+
 static void
 shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
              ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *environment,
@@ -82,6 +89,8 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
         refuse_tablespaces("ALTER DATABASE SET TABLESPACE");
     (next_utility ? next_utility : standard_ProcessUtility)(
         statement, query, read_only_tree, context, params, environment, receiver, completion);
+    if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))
+        commit_wait_for_own_records();
 }
 
 static void

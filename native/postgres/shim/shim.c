@@ -191,6 +191,7 @@ _PG_init(void)
     remote_map_open(map_path);
     hydrate_install();
     bypass_install();
+    commit_wait_install();
     fsm_log_register_worker();
     next_shmem_request = shmem_request_hook;
     shmem_request_hook = request_shmem;

@@ -25,6 +25,10 @@ extern ShimSettings shim_settings;
 /* bypass.c: refuses, or prepares for, what reads files past the storage manager. */
 extern void bypass_install(void);
 
+/* commit_wait.c: answers a commit only when the WAL service has it. */
+extern void commit_wait_install(void);
+extern void commit_wait_for_own_records(void);
+
 /* fsm_log.c: logs the free space maps that changed, when the server stops. */
 extern Size fsm_log_shmem_size(void);
 extern void fsm_log_shmem_init(void);
