@@ -79,14 +79,19 @@ async def stopped_cluster(
         if owner is not None:
             os.chown(root, *owner)
         copy = root / "data"
-        await _copy(directory, copy, owner)
+        await copy_cluster(directory, copy, owner)
         await _recover(copy, control, root / "postgres.log", bindir, owner)
         yield copy
     finally:
         await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
 
 
-async def _copy(source: Path, target: Path, owner: Owner | None) -> None:
+async def copy_cluster(source: Path, target: Path, owner: Owner | None) -> None:
+    """Copies a data directory without its settings, for the owner to run.
+
+    Raises:
+        ResourceExhausted: NO_SPACE_FOR_RECOVERY.
+    """
     needed = await asyncio.to_thread(_bytes_below, source)
     free = shutil.disk_usage(target.parent).free
     if needed > free:

@@ -11,7 +11,7 @@ import itertools
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +100,19 @@ def imported(
     *initdb_options: str,
     setup: str = "",
     start: bool = True,
+    page_server: Mapping[str, object] | None = None,
     **settings: object,
 ) -> Iterator[Imported]:
     """A cluster that was imported after `setup`, running unless `start` is false; its WAL is
-    not yet published."""
+    not yet published.
+
+    Args:
+        page_server: PageSettings that are not the default.
+    """
     with (
         _cluster(initdb_options, {**WORKLOAD_SETTINGS, **settings}) as cluster,
         FileWalService() as wal,
-        PageProcess(directory / "pages", [wal.address]) as pages,
+        PageProcess(directory / "pages", [wal.address], **(page_server or {})) as pages,
     ):
         if setup:
             cluster.sql(setup)

@@ -1,98 +1,109 @@
 """Page truth over the whole stack: a compute's own WAL, replayed by plain Postgres.
 
-A plain cluster is imported; SQL of all kinds runs on its compute; plain Postgres replays the
-original files and the WAL service's bytes, cold, to two LSNs; and every block that GetPages
-gives at these LSNs equals the replayed files.
+A plain cluster is imported; SQL of all kinds runs on its compute, and other SQL on a branch of
+it that was taken mid-way; plain Postgres replays the original files and the WAL service's bytes,
+cold; and everything that the page server says at these LSNs equals the replayed files.
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from pagestore.client import PageClient
+from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
+from pagestore.compute.comparison import Comparison, compare_cluster
+from pagestore.compute.replay import end_of_wal, replayed_cluster
 from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
-from pagestore.pgformat.bufmask import PageKind
 from tests.integration.features import FEATURES, run
 from tests.integration.installation import Whole, whole_pagestore
 from tests.plain_postgres import PlainPostgres, reachable_dir
-from tests.truth.compare import compare, page_kinds
-from tests.truth.replay import end_of_shutdown_checkpoint, replay
 
 SETTINGS = {
     "shared_buffers": "16MB",
     "max_prepared_transactions": "20",
 }
+ON_BRANCH = [
+    "UPDATE ix_btree SET n = n + 1 WHERE id % 3 = 0",
+    "VACUUM ix_btree",
+    "TRUNCATE copied",
+    "CREATE TABLE only_here AS SELECT generate_series(1, 3000) n",
+]
+PLACES = {"before": "truth", "after": "truth", "branched": "other"}
+"""Checkpoint to database."""
 
 
 @dataclass
 class Worked:
     whole: Whole
     base: Path
-    base_end: int
-    timeline: TimelineId
-    lsns: dict[str, int]
-    kinds: dict[tuple[int, int], PageKind]
-    wal: list[tuple[int, bytes]]
+    timelines: dict[str, TimelineId] = field(default_factory=dict)
+    lsns: dict[str, int] = field(default_factory=dict)
+
+    async def compare(self, point: str) -> Comparison:
+        lsn, timeline = self.lsns[point], self.timelines[PLACES[point]]
+        address = self.whole.installation.address("pageserver")
+        replayed = replayed_cluster(
+            self.base, self._wal(point), lsn, run_as="postgres", scratch=Path("/tmp")
+        )
+        async with replayed as data, AsyncPageClient(address) as pages:
+            return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, data)
+
+    async def _wal(self, point: str) -> AsyncIterator[tuple[int, bytes]]:
+        """Of the database, and before that of what it was branched from."""
+        start = end_of_wal(self.base)
+        address = self.whole.installation.address("safekeeper")
+        async with WalClient(address) as client:
+            for name, begin in (("truth", start), ("other", self.lsns["before"])):
+                if name == "truth" or PLACES[point] == "other":
+                    timeline = self.timelines[name]
+                    async for chunk in client.read_wal(DEFAULT_TENANT, timeline, begin):
+                        yield chunk.lsn, chunk.data
+
+    def work(self) -> None:
+        whole = self.whole
+        url = whole.json("url", "truth")["url"]
+
+        def connect() -> psycopg.Connection[tuple[object, ...]]:
+            return psycopg.connect(url, autocommit=True)
+
+        for half in ("before", "after"):
+            for feature in FEATURES:
+                run(getattr(feature, half), connect)
+            self.lsns[half] = parse_lsn(whole.json("checkpoint", "truth", half)["lsn"])
+        made = whole.json("branch", "truth", "other", "--at", "before")
+        self.timelines["other"] = TimelineId.parse(made["timeline_id"])
+        with psycopg.connect(made["url"], autocommit=True) as connection:
+            for statement in ON_BRANCH:
+                connection.execute(statement)
+        self.lsns["branched"] = parse_lsn(whole.json("checkpoint", "other", "branched")["lsn"])
+        whole.json("stop", "truth")
+        whole.json("stop", "other")
 
 
-async def _read_wal(address: str, timeline: TimelineId, start: int) -> list[tuple[int, bytes]]:
-    async with WalClient(address) as client:
-        return [
-            (chunk.lsn, chunk.data)
-            async for chunk in client.read_wal(DEFAULT_TENANT, timeline, start)
-        ]
-
-
-@pytest.fixture(scope="module", params=["plain", "checksums"])
+@pytest.fixture(scope="module", params=[pytest.param("plain", marks=pytest.mark.slow), "checksums"])
 def worked(request: pytest.FixtureRequest) -> Iterator[Worked]:
     cluster = PlainPostgres(reachable_dir())
     cluster.initdb(*(["--data-checksums"] if request.param == "checksums" else []))
-    base_end = end_of_shutdown_checkpoint(cluster)
     try:
         with whole_pagestore(SETTINGS) as whole:
             made = whole.json("import", "truth", "--from-pgdata", str(cluster.data))
-            timeline = TimelineId.parse(made["timeline_id"])
-            lsns, kinds = _work(whole)
-            address = whole.installation.address("safekeeper")
-            wal = asyncio.run(_read_wal(address, timeline, base_end))
-            yield Worked(whole, cluster.data, base_end, timeline, lsns, kinds, wal)
+            result = Worked(whole, cluster.data)
+            result.timelines["truth"] = TimelineId.parse(made["timeline_id"])
+            result.work()
+            yield result
     finally:
         shutil.rmtree(cluster.root)
 
 
-def _work(whole: Whole) -> tuple[dict[str, int], dict[tuple[int, int], PageKind]]:
-    lsns, kinds = {}, {}
-    url = whole.json("url", "truth")["url"]
-
-    def connect() -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(url, autocommit=True)
-
-    for half in ("before", "after"):
-        for feature in FEATURES:
-            run(getattr(feature, half), connect)
-        lsns[half] = parse_lsn(whole.json("checkpoint", "truth", half)["lsn"])
-        with connect() as connection:
-            kinds |= page_kinds(connection)
-    whole.json("stop", "truth")
-    return lsns, kinds
-
-
-@pytest.mark.parametrize("half", ["before", "after"])
-def test_every_block_is_what_plain_postgres_makes_of_the_wal(worked: Worked, half: str) -> None:
-    lsn = worked.lsns[half]
-    replayed = replay(worked.base, worked.base_end, worked.wal, lsn)
-    try:
-        with PageClient(worked.whole.installation.address("pageserver")) as client:
-            result = compare(client, worked.timeline, lsn, replayed.data, worked.kinds)
-    finally:
-        shutil.rmtree(replayed.root)
+@pytest.mark.parametrize("point", PLACES)
+def test_every_block_is_what_plain_postgres_makes_of_the_wal(worked: Worked, point: str) -> None:
+    result = asyncio.run(worked.compare(point))
     assert not result.differences, "\n".join(result.differences[:40])
     assert result.blocks > 5000
