@@ -34,6 +34,8 @@ class PageProcess:
             **more,
         }
         self.data_dir = data_dir
+        self.program = ["-c", _MAIN]
+        """For the interpreter; the settings follow as one argument."""
         self.address = ""
         self.log = data_dir.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +63,7 @@ class PageProcess:
             self.settings["listen"] = self.address
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, json.dumps(self.settings)], stderr=log
+                [sys.executable, *self.program, json.dumps(self.settings)], stderr=log
             )
         deadline = time.monotonic() + 60
         while not (self.data_dir / "address").exists():
