@@ -5,12 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SCALE ?= 20
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-NATIVE_SOURCES := $(shell find native/core native/python -name '*.[ch]') CMakeLists.txt
+NATIVE_SOURCES := $(shell find native/core native/python native/bench -name '*.[ch]') \
+                  native/postgres/shim/grpc_stream.c native/postgres/shim/grpc_stream.h CMakeLists.txt
 SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
                 $(wildcard native/postgres/Makefile native/postgres/*/Makefile) proto/pagestore/v1/page.proto
 
-.PHONY: quickstart test check check-native pytest setup deps proto clean
+.PHONY: quickstart test check check-native pytest setup deps proto bench clean
 
 quickstart: setup
 	@$(BIN)/python -m pagestore.cli.tour --scale $(SCALE)
@@ -60,6 +62,10 @@ check-native:
 
 pytest: $(VENV)/.native build/.shim
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+# Figures mean something only on a machine that does nothing else.
+bench: setup
+	$(BIN)/pagestore bench --results bench-results $(BENCH_ARGS)
 
 clean:
 	rm -rf build $(VENV)

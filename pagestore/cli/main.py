@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from pagestore.cli import databases, parts, past, running, transfer
+from pagestore.cli import bench, databases, parts, past, running, transfer
 
 app = typer.Typer(
     name="pagestore",
@@ -42,6 +42,7 @@ for panel, verbs in VERBS:
         app.command(rich_help_panel=panel)(verb)
 app.command("import", rich_help_panel="Moving data")(transfer.import_)
 app.command(rich_help_panel="Moving data")(transfer.export)
+app.command(rich_help_panel="Measuring")(bench.bench)
 app.command(hidden=True)(running.supervise)
 
 

@@ -1,0 +1,161 @@
+"""Runs parts: gives them what they share, times them in turns, collects their rows."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pagestore.bench.plain import PlainCluster, give, pgbench, plain_cluster
+from pagestore.bench.report import Better, Report, Row, Target
+from pagestore.bench.stack import Stack, running_stack
+from pagestore.errors import InvalidInput
+
+OURS = "pagestore"
+PLAIN = "plain Postgres"
+BULK: dict[str, object] = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_keep_size": "8GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "1h",
+    "autovacuum": "off",
+    "max_wal_senders": 10,
+}
+"""Of a plain cluster that only makes data or WAL, and is not itself measured."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much and how often; all of it is in the report.
+
+    Args:
+        rounds: repetitions that count, of every case.
+        warmup: repetitions before them, thrown away.
+        seconds: of a case that is measured by the clock.
+        scale: of pgbench, and of other data in proportion.
+        branches: how many the part `branches` makes in a shape.
+    """
+
+    rounds: int = 3
+    warmup: int = 1
+    seconds: float = 3.0
+    scale: int = 10
+    branches: int = 64
+
+    def check(self) -> None:
+        if min(self.rounds, self.scale, self.branches) < 1 or self.warmup < 0:
+            raise InvalidInput("INVALID_SETTING", "Rounds, scale and branches are 1 or more.")
+        if not 0 < self.seconds <= 3600:
+            raise InvalidInput("INVALID_SETTING", "Seconds are more than 0 and at most 3600.")
+
+
+QUICK = Settings(rounds=1, warmup=0, seconds=0.2, scale=1, branches=3)
+"""To see that everything runs. The figures mean nothing."""
+
+
+@dataclass
+class Bench:
+    """What a part is given."""
+
+    settings: Settings
+    work: Path
+    report: Report
+    _exits: ExitStack = field(default_factory=ExitStack)
+    _stack: Stack | None = None
+    _made: int = 0
+
+    @property
+    def stack(self) -> Stack:
+        """One running pagestore for all parts, started by the first that asks."""
+        if self._stack is None:
+            self._stack = self._exits.enter_context(running_stack(self.work / "whole"))
+        return self._stack
+
+    def place(self, name: str) -> Path:
+        """A path that nothing is at."""
+        self._made += 1
+        return self.work / f"{name}-{self._made}"
+
+    @contextmanager
+    def plain(self, **settings: object) -> Iterator[PlainCluster]:
+        with plain_cluster(self.place("plain"), **settings) as cluster:
+            yield cluster
+
+    @contextmanager
+    def loaded(self, scale: int, **settings: object) -> Iterator[PlainCluster]:
+        """A running plain cluster with pgbench's tables."""
+        with self.plain(**settings) as cluster:
+            pgbench(cluster.conninfo, "-i", "-q", "-s", scale)
+            cluster.sql("CHECKPOINT")
+            yield cluster
+
+    def take_turns(self, systems: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+        """One value a round from each, in turns, so that what disturbs one disturbs all."""
+        taken: dict[str, list[float]] = {name: [] for name in systems}
+        for number in range(self.settings.warmup + self.settings.rounds):
+            for name, measure in systems.items():
+                value = measure()
+                if number >= self.settings.warmup:
+                    taken[name].append(value)
+        return taken
+
+    def row(
+        self,
+        part: str,
+        case: str,
+        system: str,
+        unit: str,
+        values: Sequence[float],
+        *,
+        better: Better = "less",
+        target: Target | None = None,
+        relative_to: str = "",
+    ) -> None:
+        self.report.rows.append(
+            Row(part, case, system, unit, list(values), better, target, relative_to)
+        )
+
+    def close(self) -> None:
+        self._exits.close()
+
+
+Part = Callable[[Bench], None]
+
+
+def run(
+    parts: Mapping[str, Part],
+    settings: Settings,
+    work: Path | None = None,
+    on_part: Callable[[str, Report, list[Row]], None] = lambda name, report, rows: None,
+) -> Report:
+    """Runs the parts one after the other. One that fails is in the report, and ends no other.
+
+    Args:
+        work: where scratch files go; big enough for some copies of the data.
+        on_part: called after each, with its rows.
+    """
+    settings.check()
+    folder = Path(tempfile.mkdtemp(prefix="ps-bench-", dir=work or "/tmp"))
+    folder.chmod(0o711)
+    report = Report({**asdict(settings), "parts": list(parts)})
+    bench = Bench(settings, folder, report)
+    try:
+        for name, part in parts.items():
+            before = len(report.rows)
+            try:
+                part(bench)
+            except Exception as error:
+                report.failures[name] = f"{error}\n{traceback.format_exc()}"
+            on_part(name, report, report.rows[before:])
+    finally:
+        bench.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    return report
+
+
+__all__ = ["BULK", "OURS", "PLAIN", "QUICK", "Bench", "Part", "Settings", "give", "run"]

@@ -1,0 +1,116 @@
+"""A branch at the API, from a small and a large parent, beside copies that one makes today.
+
+Ours is ``BranchDatabase`` over gRPC without a start (a branch costs no process until somebody
+connects), and then with one, to its first row. Beside it, on a plain cluster of the same large
+data: ``CREATE DATABASE … TEMPLATE`` by both strategies, and a copy of the stopped data directory
+(``cp --reflink=auto``: shared blocks where the file system can, else bytes).
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+
+from pagestore.bench.harness import OURS, PLAIN, Bench
+from pagestore.bench.plain import PlainCluster, seconds_of, sql
+from pagestore.bench.report import Target
+
+BRANCHES_PER_ROUND = 20
+P99 = 0.99
+
+
+def run(bench: Bench) -> None:
+    control = bench.stack.control
+    with bench.loaded(bench.settings.scale) as cluster:
+        [[size]] = cluster.sql("SELECT pg_database_size('postgres')")
+        cluster.stop()
+        bench.stack.command("import", "branch-large", "--from-pgdata", str(cluster.data))
+        control.create("branch-small")
+        sizes = {"branch-large": f"{int(size) / 1e6:.0f} MB", "branch-small": "empty"}
+        for parent, words in sizes.items():
+            _api(bench, parent, f"parent {words}")
+        for parent in sizes:
+            control.delete(parent)
+        _alternatives(bench, cluster, f"parent {sizes['branch-large']}")
+
+
+def _api(bench: Bench, parent: str, words: str) -> None:
+    control = bench.stack.control
+    count = BRANCHES_PER_ROUND * (bench.settings.warmup + bench.settings.rounds)
+    times = []
+    for number in range(count):
+        began = time.perf_counter()
+        control.branch(parent, f"{parent}-{number}", leave_stopped=True)
+        times.append((time.perf_counter() - began) * 1e3)
+    counted = times[BRANCHES_PER_ROUND * bench.settings.warmup :]
+    sizes = [float(control.get(f"{parent}-{number}").physical_bytes) for number in range(count)]
+    for number in range(count):
+        control.delete(f"{parent}-{number}")
+    worst = sorted(counted)[min(len(counted) - 1, int(P99 * len(counted)))]
+    name = f"at the API, {words}"
+    median = [statistics.median(counted)]
+    bench.row("branch", f"{name}, p50", OURS, "ms", median, target=Target(10))
+    bench.row("branch", f"{name}, p99", OURS, "ms", [worst], target=Target(50))
+    bench.row("branch", f"{name}, size", OURS, "bytes", sizes, target=Target(1024))
+    starts = bench.take_turns({OURS: lambda: _to_first_row(bench, parent)})
+    bench.row("branch", f"to the first row, {words}", OURS, "ms", starts[OURS])
+
+
+def _to_first_row(bench: Bench, parent: str) -> float:
+    control = bench.stack.control
+    began = time.perf_counter()
+    url = control.branch(parent, f"{parent}-started").url
+    sql(url, "SELECT count(*) FROM pg_class")
+    took = (time.perf_counter() - began) * 1e3
+    control.delete(f"{parent}-started")
+    return took
+
+
+def _alternatives(bench: Bench, cluster: PlainCluster, words: str) -> None:
+    case = f"to the first row, {words}"
+    copies = bench.take_turns({PLAIN: lambda: _file_copy(bench, cluster)})
+    bench.row("branch", case, "cp --reflink=auto, and start", "ms", copies[PLAIN])
+    cluster.start()
+    systems: dict[str, Callable[[], float]] = {
+        f"CREATE DATABASE, {strategy}": partial(_template, cluster, strategy)
+        for strategy in ("wal_log", "file_copy")
+    }
+    for system, values in bench.take_turns(systems).items():
+        bench.row("branch", case, system, "ms", values)
+
+
+def _template(cluster: PlainCluster, strategy: str) -> float:
+    def copy() -> None:
+        place = f"{cluster.conninfo} dbname=template1"
+        sql(place, f"CREATE DATABASE copy TEMPLATE postgres STRATEGY {strategy}")
+        cluster.sql("SELECT count(*) FROM pg_class", "copy")
+
+    took = seconds_of(copy) * 1e3
+    sql(f"{cluster.conninfo} dbname=template1", "DROP DATABASE copy")
+    return took
+
+
+def _file_copy(bench: Bench, cluster: PlainCluster) -> float:
+    other = PlainCluster(bench.place("copy"))
+    other.root.mkdir()
+    shutil.chown(other.root, *_owner(cluster))
+
+    def copy() -> None:
+        command = ["cp", "-a", "--reflink=auto", str(cluster.data), str(other.data)]
+        subprocess.run(command, check=True)
+        other.start()
+        other.sql("SELECT count(*) FROM pg_class")
+
+    took = seconds_of(copy) * 1e3
+    other.stop()
+    shutil.rmtree(other.root)
+    return took
+
+
+def _owner(cluster: PlainCluster) -> tuple[int, int]:
+    status = cluster.root.stat()
+    return status.st_uid, status.st_gid

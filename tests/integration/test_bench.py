@@ -1,0 +1,41 @@
+"""The benchmark harness runs on the real parts. What it measures is nothing to test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagestore.bench import harness
+from pagestore.bench.harness import Bench, Settings
+from pagestore.bench.parts import getpage, redo
+
+TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=1)
+
+
+def test_getpage_and_redo_measure_the_real_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpage, "SHAPES", ((1, 1), (4, 32)))
+    monkeypatch.setattr(getpage, "CHAINS", (10,))
+    monkeypatch.setattr(redo, "LENGTHS", (10,))
+    report = harness.run({"getpage": getpage.run, "redo": redo.run}, TINY)
+    assert report.failures == {}
+    assert {row.part for row in report.rows} == {"getpage", "redo"}
+    for row in report.rows:
+        assert len(row.values) == TINY.rounds
+        if "CPU" not in row.unit:
+            assert row.median > 0, row
+
+
+def test_the_load_generator_says_what_the_page_server_refused(tmp_path: Path) -> None:
+    def no_such_relation(bench: Bench) -> None:
+        with bench.plain() as cluster:
+            cluster.stop()
+            followed = bench.stack.import_cluster(cluster)
+        missing = getpage.Rel(1663, 5, 99_999)
+        table = getpage.Table(bench.stack, followed, missing, 8)
+        getpage.load(table, followed.start_lsn, 1, 1, "once", 0, 0)
+
+    report = harness.run({"missing": no_such_relation}, TINY)
+    assert "refused" in report.failures["missing"]
+    assert report.rows == []
+    assert report.settings["parts"] == ["missing"]
