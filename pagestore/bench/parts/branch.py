@@ -4,6 +4,8 @@ Ours is ``BranchDatabase`` over gRPC without a start (a branch costs no process 
 connects), and then with one, to its first row. Beside it, on a plain cluster of the same large
 data: ``CREATE DATABASE … TEMPLATE`` by both strategies, and a copy of the stopped data directory
 (``cp --reflink=auto``: shared blocks where the file system can, else bytes).
+
+Last, the other verbs of a database's life over the same API: how long one waits for each.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ def run(bench: Bench) -> None:
         sizes = {"branch-large": f"{int(size) / 1e6:.0f} MB", "branch-small": "empty"}
         for parent, words in sizes.items():
             _api(bench, parent, f"parent {words}")
+        _verbs(bench)
         for parent in sizes:
             control.delete(parent)
         _alternatives(bench, cluster, f"parent {sizes['branch-large']}")
@@ -58,6 +61,28 @@ def _api(bench: Bench, parent: str, words: str) -> None:
     bench.row("branch", f"{name}, size", OURS, "bytes", sizes, target=Target(1024))
     starts = bench.take_turns({OURS: lambda: _to_first_row(bench, parent)})
     bench.row("branch", f"to the first row, {words}", OURS, "ms", starts[OURS])
+
+
+def _verbs(bench: Bench) -> None:
+    """One life of a small database a round; "start" is included where a verb waits for it."""
+    control = bench.stack.control
+    taken: dict[str, list[float]] = {}
+    for number in range(bench.settings.warmup + bench.settings.rounds):
+        name = f"verbs-{number}"
+        steps: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("create, with start", partial(control.create, name)),
+            ("checkpoint", partial(control.checkpoint, name, "good")),
+            ("undo, with stop and start", partial(control.undo, name)),
+            ("stop", partial(control.stop, name)),
+            ("start", partial(control.wake, name)),
+            ("rm", partial(control.delete, name)),
+        )
+        for verb, action in steps:
+            if verb.startswith("undo"):
+                sql(control.get(name).url, "CREATE TABLE lost AS SELECT 1")
+            taken.setdefault(verb, []).append(seconds_of(action) * 1e3)
+    for verb, values in taken.items():
+        bench.row("branch", f"verb {verb}", OURS, "ms", values[bench.settings.warmup :])
 
 
 def _to_first_row(bench: Bench, parent: str) -> float:
