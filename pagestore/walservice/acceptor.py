@@ -11,6 +11,18 @@ given. The *flush LSN* is the end of the last whole record that is durable here;
 LSN* is what a majority has flushed in the current term, and with one safekeeper the two are
 the same. The *term history* says where in the log each term's writing began.
 
+Several safekeepers. Each has a copy of the log, and a *majority* of them decides. Copies may
+diverge: a compute writes to some, dies, and the next one continues from others. `Elect` tells a
+safekeeper the term history of the log that the winner of the term continues; comparing it with
+its own, the safekeeper knows up to where both are the same, and cuts its own there. Lengths
+prove nothing: two logs of one length may differ. The entry of the new term in the history is
+itself part of the log, even before the term's first byte: a log that has reached it counts as
+of that term. What is missing below it comes from a peer whose log is of that term too.
+
+A safekeeper that lost its disk has forgotten promises, and what it made durable: it may neither
+vote nor confirm as if it had not. It comes back as a new *incarnation*, made known to all others
+before it counts again; votes that the old one gave are then void (docs/consensus.md).
+
 The invariants, each with a test:
 
 1. The promised term never falls, and is durable before anybody is told of it.
@@ -20,23 +32,26 @@ The invariants, each with a test:
    served, and whoever continues the log writes over it.
 4. The term history has rising terms at rising positions (two terms may begin at one position
    only if the first wrote nothing, and then only the later is kept).
-5. The flush LSN never falls.
+5. The flush LSN falls only by an election of a higher term, to where the two logs part.
+6. The commit LSN is what a majority had flushed in one and the same term, and at or behind the
+   term's start; it never passes the flush LSN, and a log is never cut below it.
 
 What it is not. It knows no clock, socket or file: `step` is a function of a state and a message.
 Whoever drives it (pagestore.walservice.timeline) carries the actions out *in order*, and takes
-the new state only when all have succeeded. Elections across several safekeepers, and the
-truncation of a log that lost one, belong here when there are several.
+the new state only when all have succeeded. How a term is won is pagestore.walservice.election.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
-from pagestore.errors import Aborted, FailedPrecondition, PagestoreError
+from pagestore.errors import Aborted, DataLoss, FailedPrecondition, PagestoreError
 from pagestore.ids import format_lsn
 
 MAX_TERM = 2**63
 """Bound on terms, so that one more always exists."""
+MAX_LSN = 2**64
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -63,10 +78,21 @@ class Attachment:
     conninfo: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Member:
+    """A safekeeper, by its number; a new incarnation each time its disk was lost."""
+
+    number: int
+    incarnation: int = 1
+
+
+ALONE = Member(0)
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """All a safekeeper knows of one timeline. `position` alone is not only changed by `step`
-    but also found again from the log after a crash."""
+    but also found again from the log after a crash; `heard` need not survive one."""
 
     start: Position
     system_id: int
@@ -74,20 +100,49 @@ class State:
     history: tuple[TermSwitch, ...]
     attachment: Attachment | None
     position: Position
+    member: Member = ALONE
+    peers: tuple[Member, ...] = ()
+    known_commit_lsn: int = 0
+    heard: tuple[Heard, ...] = field(default=(), compare=False)
+
+    @property
+    def alone(self) -> bool:
+        """One safekeeper is its own majority, and its log the only one."""
+        return not self.peers
+
+    @property
+    def majority(self) -> int:
+        return majority(len(self.peers) + 1)
 
     @property
     def commit_lsn(self) -> int:
-        """One safekeeper is its own majority."""
-        return self.position.flush_lsn
+        return self.position.flush_lsn if self.alone else self.known_commit_lsn
+
+    @property
+    def writing_term(self) -> int:
+        """The term that may move the log on; 0 before the first."""
+        return self.history[-1].term if self.history else 0
 
     @property
     def last_log_term(self) -> int:
-        """The term that wrote the last record; 0 while the log is empty."""
-        return self.history[-1].term if self.history else 0
+        """The term that the log has reached; 0 while there is none."""
+        return last_log_term(self.history, self.position.flush_lsn)
 
 
-def initial(start: Position, system_id: int) -> State:
-    return State(start, system_id, 0, (), None, start)
+def majority(members: int) -> int:
+    return members // 2 + 1
+
+
+def last_log_term(history: tuple[TermSwitch, ...], flush_lsn: int) -> int:
+    return max((item.term for item in history if item.start_lsn <= flush_lsn), default=0)
+
+
+def initial(
+    start: Position, system_id: int, member: Member = ALONE, peers: tuple[Member, ...] = ()
+) -> State:
+    return State(
+        start, system_id, 0, (), None, start, member, peers, start.flush_lsn if peers else 0
+    )
 
 
 # Messages
@@ -102,11 +157,36 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Append `length` bytes of whole records at `lsn`."""
+    """Append `length` bytes of whole records at `lsn`, as the winner of `term` wrote them or a
+    peer has them. Who is alone needs no `Elect` before."""
 
     term: int
     lsn: int
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elect:
+    """The winner of `term` continues the log of this history, whose last entry is its own.
+
+    `voters` are those whose promises won it; `members` are all, as they shall be known from now
+    on. For a safekeeper that is alone there is nothing to tell: see `Append`.
+    """
+
+    term: int
+    history: tuple[TermSwitch, ...]
+    voters: tuple[Member, ...]
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Heard:
+    """A peer that was elected in `term` had its log durable up to `flush_lsn`."""
+
+    member: Member
+    term: int
+    flush_lsn: int
+    commit_lsn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +226,14 @@ class Persist:
 
 
 @dataclass(frozen=True, slots=True)
+class CutLog:
+    """Durably forget the log behind `position`. A crash leaves the whole log or the shorter
+    one, under the history that is stored."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class WriteLog:
     """Append the message's bytes, durably, then report with Flushed."""
 
@@ -160,8 +248,8 @@ class StartStream:
     """Pull from the attached compute, from the flush LSN on, and report with Flushed."""
 
 
-Message = Vote | Append | Attach | Detach | Flushed
-Action = StopStream | Persist | WriteLog | CompareLog | StartStream
+Message = Vote | Elect | Append | Attach | Detach | Flushed | Heard
+Action = StopStream | Persist | CutLog | WriteLog | CompareLog | StartStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +266,8 @@ def step(state: State, message: Message) -> Step:
     match message:
         case Vote():
             return _vote(state, message)
+        case Elect():
+            return _elect(state, message)
         case Append():
             return _append(state, message)
         case Attach():
@@ -186,6 +276,8 @@ def step(state: State, message: Message) -> Step:
             return _detach(state, message)
         case Flushed():
             return _flushed(state, message)
+        case Heard():
+            return Step(_hear(state, message))
 
 
 def _vote(state: State, message: Vote) -> Step:
@@ -199,8 +291,106 @@ def _vote(state: State, message: Vote) -> Step:
     return Step(promised, (StopStream(), Persist(clean=True)))
 
 
+def _elect(state: State, message: Elect) -> Step:
+    refusal = _wrong_term(state, message.term) or _void_votes(state, message.voters)
+    if refusal is not None:
+        return Step(state, refusal=refusal)
+    incarnations = {item.number: item.incarnation for item in message.members}
+    elected = replace(
+        state,
+        history=message.history,
+        member=_newest(state.member, incarnations),
+        peers=tuple(_newest(peer, incarnations) for peer in state.peers),
+    )
+    if elected == state:
+        return Step(state)
+    if state.attachment is not None:
+        return Step(state, refusal=_attached(state))
+    end = common_end(state.history, state.position.flush_lsn, message.history)
+    if end == state.position.flush_lsn:
+        return Step(_counted(elected), (Persist(clean=True),))
+    if end < state.commit_lsn:
+        return Step(state, refusal=_diverged(state, end))
+    cut = replace(
+        elected, position=Position(end, 0) if end > state.start.flush_lsn else state.start
+    )
+    return Step(_counted(cut), (CutLog(cut.position), Persist(clean=True)))
+
+
+def admit(number: int, elect: Elect, start: Position, system_id: int) -> Step:
+    """The first step of a safekeeper that knows nothing of the timeline, and joins the others
+    in an election that they have carried out without it."""
+    member = next(item for item in elect.members if item.number == number)
+    peers = tuple(item for item in elect.members if item.number != number)
+    return _elect(replace(initial(start, system_id, member, peers), term=elect.term), elect)
+
+
+def common_end(own: tuple[TermSwitch, ...], flush_lsn: int, elected: tuple[TermSwitch, ...]) -> int:
+    """Up to where a log that ends at `flush_lsn` is the same as the elected one.
+
+    One compute writes in a term, so what two logs have of the same term from the same position
+    on is the same as far as both go.
+    """
+    for mine, theirs in zip(_stretches(own, flush_lsn), _stretches(elected, MAX_LSN), strict=False):
+        if mine[:2] != theirs[:2]:
+            return mine[1]
+        if mine[2] != theirs[2]:
+            return min(mine[2], theirs[2])
+    return flush_lsn
+
+
+def _stretches(history: tuple[TermSwitch, ...], flush_lsn: int) -> Iterator[tuple[int, int, int]]:
+    """(term, start, end) of what each term wrote."""
+    ends = (*(item.start_lsn for item in history[1:]), flush_lsn)
+    for item, end in zip(history, ends, strict=False):
+        if item.start_lsn < flush_lsn:
+            yield item.term, item.start_lsn, min(end, flush_lsn)
+
+
+def _newest(member: Member, incarnations: dict[int, int]) -> Member:
+    return max(member, Member(member.number, incarnations.get(member.number, 0)))
+
+
+def _hear(state: State, message: Heard) -> State:
+    """Nobody is told of flushes by the compute, which is a stock one: the members tell."""
+    if message.member not in state.peers:
+        return state
+    others = tuple(item for item in state.heard if item.member.number != message.member.number)
+    before = tuple(item for item in state.heard if item.member == message.member)
+    return _counted(replace(state, heard=(*others, max((message, *before)))))
+
+
+def _counted(state: State) -> State:
+    """With the commit LSN that follows from what is flushed here and has been heard."""
+    if state.alone:
+        return state
+    committed = max(state.known_commit_lsn, min(commit_by(state), state.position.flush_lsn))
+    return replace(state, known_commit_lsn=committed)
+
+
+def commit_by(state: State) -> int:
+    """What a majority has flushed in the term of this log, or a peer knows to be committed.
+
+    A log that has not come to where the term begins does not count: a majority may have the
+    same old WAL, and still another log, of a term between, may win over it.
+    """
+    if not state.history:
+        return 0
+    term, begins = state.history[-1].term, state.history[-1].start_lsn
+    same = [item for item in state.heard if item.term == term]
+    ends = (state.position.flush_lsn, *(item.flush_lsn for item in same))
+    flushed = sorted((end for end in ends if end >= begins), reverse=True)
+    counted = flushed[state.majority - 1] if len(flushed) >= state.majority else 0
+    return max(counted, *(item.commit_lsn for item in same), 0)
+
+
+def may_fill(state: State, term: int) -> bool:
+    """Whether what this log has is also of the log that a peer elected in `term` follows."""
+    return 0 < term == state.writing_term
+
+
 def _append(state: State, message: Append) -> Step:
-    refusal = _wrong_term(state, message.term)
+    refusal = _wrong_term(state, message.term) or _not_elected(state)
     if refusal is not None:
         return Step(state, refusal=refusal)
     end = state.position.flush_lsn
@@ -214,7 +404,7 @@ def _append(state: State, message: Append) -> Step:
 
 
 def _attach(state: State, message: Attach) -> Step:
-    refusal = _wrong_term(state, message.term)
+    refusal = _wrong_term(state, message.term) or _not_elected(state)
     if refusal is not None:
         return Step(state, refusal=refusal)
     attachment = Attachment(message.term, message.conninfo)
@@ -223,7 +413,7 @@ def _attach(state: State, message: Attach) -> Step:
     if state.attachment is not None:
         return Step(state, refusal=_attached(state))
     end = state.position.flush_lsn
-    if message.start_lsn != end:
+    if message.start_lsn > end or (state.alone and message.start_lsn != end):
         return Step(state, refusal=_mismatch("Attach", message.start_lsn, end))
     attached = replace(_in_history(state), attachment=attachment)
     return Step(attached, (Persist(clean=False), StartStream()))
@@ -241,21 +431,21 @@ def _detach(state: State, message: Detach) -> Step:
 
 def _flushed(state: State, message: Flushed) -> Step:
     """Only moves the position: who may write was decided when the writing began."""
-    if message.term != state.last_log_term or message.position < state.position:
+    if message.term != state.writing_term or message.position < state.position:
         return Step(
             state,
             refusal=Aborted(
                 "STALE_TERM",
                 f"WAL of term {message.term} up to {format_lsn(message.position.flush_lsn)} came "
-                f"for a log of term {state.last_log_term}.",
+                f"for a log of term {state.writing_term}.",
             ),
         )
-    return Step(replace(state, position=message.position))
+    return Step(_counted(replace(state, position=message.position)))
 
 
 def _in_history(state: State) -> State:
     """The state in which the promised term writes from the flush LSN on."""
-    if state.last_log_term == state.term:
+    if state.writing_term == state.term:
         return state
     end = state.position.flush_lsn
     before = tuple(switch for switch in state.history if switch.start_lsn < end)
@@ -276,6 +466,38 @@ def _wrong_term(state: State, term: int) -> PagestoreError | None:
             "Ask for the vote first.",
         )
     return None
+
+
+def _not_elected(state: State) -> PagestoreError | None:
+    if state.alone or state.writing_term == state.term:
+        return None
+    return FailedPrecondition(
+        "NOT_ELECTED",
+        f"Term {state.term} has been promised, but not whose log it continues.",
+        "Send the elected term history first.",
+    )
+
+
+def _void_votes(state: State, voters: tuple[Member, ...]) -> PagestoreError | None:
+    """Refuses an election by the vote of one who has lost its disk since."""
+    known = {item.number: item.incarnation for item in (state.member, *state.peers)}
+    void = [item for item in voters if item.incarnation < known.get(item.number, MAX_TERM)]
+    if not void:
+        return None
+    return Aborted(
+        "STALE_VOTE",
+        f"Safekeeper {void[0].number} has lost its disk after it voted, or is no member.",
+        "Hold another election.",
+    )
+
+
+def _diverged(state: State, end: int) -> PagestoreError:
+    return DataLoss(
+        "LOG_DIVERGED",
+        f"The elected log parts from this one at {format_lsn(end)}, before what is committed, "
+        f"{format_lsn(state.commit_lsn)}.",
+        "A majority of the safekeepers has lost what it promised to keep; nothing was cut here.",
+    )
 
 
 def _attached(state: State) -> PagestoreError:

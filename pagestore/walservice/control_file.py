@@ -6,20 +6,25 @@ the old one or the new one. The layout is in docs/formats/safekeeper.md.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 from pathlib import Path
 
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss
-from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
+from pagestore.walservice.acceptor import Attachment, Member, Position, State, TermSwitch
 
 NAME = "control"
 MAGIC = b"PSSKCTL\0"
-VERSION = 1
+ALONE_VERSION = 1
+PEERS_VERSION = 2
+"""Of a timeline that has peers: the same, and what is known of them behind it."""
 
 _HEAD = struct.Struct("<8sIIQQQQQQQII")
 _SWITCH = struct.Struct("<QQ")
+_PEERS = struct.Struct("<QIIQ")
+_PEER = struct.Struct("<IQ")
 _CRC = struct.Struct("<I")
 _CLEAN = 1
 _ATTACHED = 2
@@ -31,7 +36,7 @@ def encode(state: State, *, clean: bool) -> bytes:
     flags = (_CLEAN if clean else 0) | (_ATTACHED if state.attachment else 0)
     head = _HEAD.pack(
         MAGIC,
-        VERSION,
+        ALONE_VERSION if state.alone else PEERS_VERSION,
         flags,
         state.system_id,
         state.start.flush_lsn,
@@ -44,8 +49,29 @@ def encode(state: State, *, clean: bool) -> bytes:
         len(conninfo),
     )
     switches = b"".join(_SWITCH.pack(item.term, item.start_lsn) for item in state.history)
-    body = head + switches + conninfo
+    body = head + switches + conninfo + (b"" if state.alone else _encode_peers(state))
     return body + _CRC.pack(crc32c(body))
+
+
+def _encode_peers(state: State) -> bytes:
+    own, peers = state.member, state.peers
+    head = _PEERS.pack(own.incarnation, own.number, len(peers), state.known_commit_lsn)
+    return head + b"".join(_PEER.pack(peer.number, peer.incarnation) for peer in peers)
+
+
+def _with_peers(state: State, raw: bytes) -> State | None:
+    """None when the length does not fit."""
+    if len(raw) < _PEERS.size:
+        return None
+    incarnation, number, count, commit_lsn = _PEERS.unpack_from(raw)
+    if len(raw) != _PEERS.size + count * _PEER.size:
+        return None
+    return dataclasses.replace(
+        state,
+        member=Member(number, incarnation),
+        peers=tuple(Member(*item) for item in _PEER.iter_unpack(raw[_PEERS.size :])),
+        known_commit_lsn=commit_lsn,
+    )
 
 
 def decode(raw: bytes, where: str) -> tuple[State, bool]:
@@ -73,10 +99,11 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
         switches,
         conninfo_length,
     ) = _HEAD.unpack_from(body)
-    if version != VERSION:
-        raise _damaged(where, f"its version is {version}, this program knows {VERSION}")
+    if version not in (ALONE_VERSION, PEERS_VERSION):
+        raise _damaged(where, f"its version is {version}, this program knows up to {PEERS_VERSION}")
     conninfo_at = _HEAD.size + switches * _SWITCH.size
-    if len(body) != conninfo_at + conninfo_length:
+    peers_at = conninfo_at + conninfo_length
+    if len(body) < peers_at or (version == ALONE_VERSION and len(body) != peers_at):
         raise _damaged(where, "its length does not fit its contents")
     history = tuple(
         TermSwitch(*_SWITCH.unpack_from(body, _HEAD.size + i * _SWITCH.size))
@@ -84,7 +111,7 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
     )
     attachment = None
     if flags & _ATTACHED:
-        attachment = Attachment(attached_term, body[conninfo_at:].decode())
+        attachment = Attachment(attached_term, body[conninfo_at:peers_at].decode())
     state = State(
         Position(start_lsn, start_prev),
         system_id,
@@ -93,6 +120,11 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
         attachment,
         Position(flush_lsn, flush_prev),
     )
+    if version == PEERS_VERSION:
+        whole = _with_peers(state, body[peers_at:])
+        if whole is None:
+            raise _damaged(where, "its length does not fit its contents")
+        state = whole
     return state, bool(flags & _CLEAN)
 
 

@@ -39,6 +39,7 @@ from pagestore.walservice.acceptor import (
     Append,
     Attach,
     CompareLog,
+    CutLog,
     Detach,
     Flushed,
     Message,
@@ -227,7 +228,13 @@ class WalTimeline:
                     position = await self._stream.stop()
                     self._stream = None
                     self._learn(position)
-                return replace(state, position=self.state.position)
+                return replace(
+                    state,
+                    position=self.state.position,
+                    known_commit_lsn=self.state.known_commit_lsn,
+                )
+            case CutLog():
+                await self._cut(action.position)
             case WriteLog():
                 assert isinstance(message, Append)
                 position = await asyncio.to_thread(_write, self.directory, state, message.lsn, data)
@@ -245,11 +252,21 @@ class WalTimeline:
             return
         if not clean and not stored_clean and replace(state, position=stored.position) == stored:
             return
+        await self._store(state, clean=clean)
+
+    async def _store(self, state: State, *, clean: bool) -> None:
         try:
             await asyncio.to_thread(control_file.replace, self.directory, state, clean=clean)
         except OSError as error:
             raise _control_error(self.directory, error) from error
         self._stored = (state, clean)
+
+    async def _cut(self, position: Position) -> None:
+        """The log's end is to be searched from there on before anything is cut, so that a crash
+        finds the old end or the new one."""
+        stored, _ = self._stored
+        await self._store(replace(stored, position=position), clean=False)
+        await asyncio.to_thread(_cut, self.directory, stored.start, position)
 
     async def _compare(self, message: Append, data: bytes) -> None:
         end = message.lsn + message.length
@@ -301,7 +318,7 @@ class WalTimeline:
             return state
 
     def _learn(self, position: Position) -> None:
-        outcome = step(self.state, Flushed(self.state.last_log_term, position))
+        outcome = step(self.state, Flushed(self.state.writing_term, position))
         if outcome.refusal is None:
             self._become(outcome.state)
 
@@ -376,6 +393,16 @@ def _load(directory: Path) -> tuple[State, State, bool]:
     if end_lsn > stored.start.flush_lsn:
         segments.read_range(directory, end_lsn - 1, end_lsn)
     return stored, stored, True
+
+
+def _cut(directory: Path, start: Position, position: Position) -> None:
+    """Opening a log for writing makes zeros of all that is behind its end."""
+    try:
+        WalWriter(
+            str(directory), start.flush_lsn, position.flush_lsn, position.prev_record_lsn
+        ).close()
+    except NativeError as error:
+        raise _write_error(error, DataLoss, "SEGMENT_DAMAGED") from error
 
 
 def _write(directory: Path, state: State, lsn: int, data: bytes) -> Position:

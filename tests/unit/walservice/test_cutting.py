@@ -1,0 +1,102 @@
+"""A log that lost an election is cut on a real disk, whenever the process dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pagestore.errors import Unavailable
+from pagestore.walservice import control_file, segments, timeline
+from pagestore.walservice.acceptor import (
+    Append,
+    Elect,
+    Heard,
+    Member,
+    TermSwitch,
+    Vote,
+    initial,
+)
+from pagestore.walservice.timeline import WalTimeline
+from tests.unit.walservice.test_segments import SEGMENT, Log
+
+MEMBERS = (Member(1), Member(2), Member(3))
+
+
+def nobody(_: int) -> None:
+    pass
+
+
+async def losing(directory: Path, log: Log) -> WalTimeline:
+    """Of term 1, and has promised 3."""
+    control_file.replace(directory, initial(log.start, 1, MEMBERS[0], MEMBERS[1:]), clean=True)
+    opened = await WalTimeline.open(directory, "sk1", nobody)
+    begins = log.start.flush_lsn
+    await opened.handle(Vote(1))
+    await opened.handle(Elect(1, (TermSwitch(1, begins),), MEMBERS, MEMBERS))
+    await opened.handle(Append(1, begins, len(log.data)), log.data)
+    assert opened.state.position == log.end
+    assert opened.state.commit_lsn == begins
+    await opened.handle(Vote(3))
+    return opened
+
+
+def elected(log: Log, cut: int) -> Elect:
+    """Term 2 wrote something else behind `cut`."""
+    history = (TermSwitch(1, log.start.flush_lsn), TermSwitch(2, cut), TermSwitch(3, cut + 4096))
+    return Elect(3, history, MEMBERS[1:], MEMBERS)
+
+
+def test_a_lost_log_is_cut_and_stays_so(tmp_path: Path) -> None:
+    log = Log(2 * SEGMENT - 8192, 100, 100, 20000, 10)
+    cut = log.ends[2].flush_lsn
+
+    async def main() -> None:
+        losing_one = await losing(tmp_path, log)
+        await losing_one.handle(elected(log, cut))
+        assert losing_one.state.position.flush_lsn == cut
+        again = await WalTimeline.open(tmp_path, "sk1", nobody)
+        assert again.state == losing_one.state
+        await again.handle(Heard(Member(2), 3, cut + 8192, cut + 4096))
+        assert again.state.commit_lsn == cut
+        assert await again.read(log.start.flush_lsn, 1 << 20) == log.bytes_to(cut)
+
+    asyncio.run(main())
+    assert segments.find_end(tmp_path, log.start).flush_lsn == cut
+
+
+@pytest.mark.parametrize("steps", range(3))
+def test_a_crash_leaves_the_old_end_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    log = Log(2 * SEGMENT - 8192, 100, 100, 20000, 10)
+    cut = log.ends[2].flush_lsn
+    done = 0
+
+    def counting(real: object) -> object:
+        def call(*args: object, **named: object) -> None:
+            nonlocal done
+            if done == steps:
+                raise OSError(5, "the process died here")
+            done += 1
+            real(*args, **named)  # type: ignore[operator]
+
+        return call
+
+    async def main() -> None:
+        losing_one = await losing(tmp_path, log)
+        with monkeypatch.context() as patch:
+            patch.setattr(control_file, "replace", counting(control_file.replace))
+            patch.setattr(timeline, "_cut", counting(timeline._cut))
+            with pytest.raises((OSError, Unavailable)):
+                await losing_one.handle(elected(log, cut))
+        again = await WalTimeline.open(tmp_path, "sk1", nobody)
+        assert again.state.term == 3
+        assert again.state.writing_term == 1, "the history was not stored"
+        assert again.state.position.flush_lsn == (log.end.flush_lsn if steps < 2 else cut)
+        await again.handle(elected(log, cut))
+        assert again.state.position.flush_lsn == cut
+        assert again.state.writing_term == 3
+
+    asyncio.run(main())
