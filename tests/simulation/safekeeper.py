@@ -1,0 +1,346 @@
+"""A safekeeper on a simulated disk: drives the real acceptor as a service would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from pagestore.walservice import acceptor, election
+from pagestore.walservice.acceptor import (
+    Append,
+    Attach,
+    Attachment,
+    CompareLog,
+    CutLog,
+    Flushed,
+    Heard,
+    Persist,
+    Position,
+    StartStream,
+    State,
+    Step,
+    StopStream,
+    Vote,
+    WriteLog,
+    step,
+)
+from pagestore.walservice.election import Admit, AskVote, Ballot, Fill, SendElect
+from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.world import Crash, Record, World
+
+
+class Fetch(NamedTuple):
+    """Asks a peer for the log of `term` from `lsn` on; `reply_to` waits for the outcome."""
+
+    term: int
+    lsn: int
+    reply_to: str
+
+
+class Records(NamedTuple):
+    """An append, by the compute or by a peer."""
+
+    term: int
+    lsn: int
+    records: tuple[Record, ...]
+    reply_to: str
+
+
+class AttachTo(NamedTuple):
+    term: int
+    start_lsn: int
+
+
+class Pull(NamedTuple):
+    """What a connection to the compute's walsender asks for."""
+
+    number: int
+    term: int
+    lsn: int
+
+
+class Pushed(NamedTuple):
+    term: int
+    lsn: int
+    records: tuple[Record, ...]
+
+
+class Confirmed(NamedTuple):
+    number: int
+    term: int
+    flush_lsn: int
+
+
+class ReadWal(NamedTuple):
+    lsn: int
+
+
+class WalRead(NamedTuple):
+    lsn: int
+    records: tuple[Record, ...]
+
+
+@dataclass
+class Disk:
+    """What survives a crash."""
+
+    stored: State | None = None
+    clean: bool = True
+    log: list[Record] = field(default_factory=list)
+
+
+class SimSafekeeper:
+    """`stream` is the thread of the real one: it writes and confirms by itself until stopped."""
+
+    pull_every = 2.0
+    gossip_every = 4.0
+
+    def __init__(self, world: World, ledger: Ledger, number: int, first: State) -> None:
+        self.world, self.ledger, self.number = world, ledger, number
+        self.name = f"sk{number}"
+        self.alive = True
+        self.disk = Disk(first)
+        self.state: State | None = None
+        self.stream: Attachment | None = None
+        self.written: list[Record] = []
+        self.epoch = 0
+        world.nodes[self.name] = self
+        self.boot()
+
+    # Life
+
+    def boot(self) -> None:
+        self.alive = True
+        self.epoch += 1
+        stored = self.disk.stored
+        if stored is not None:
+            end = self._position(stored.start)
+            if self.disk.clean and stored.position.flush_lsn != end.flush_lsn:
+                raise Violation(f"{self.name} trusts {stored.position}, its log ends at {end}")
+            self.state = replace(stored, position=end, heard=())
+            self.stream = stored.attachment
+        self._repeat(self.pull_every, self._pull)
+        self._repeat(self.gossip_every, self._gossip)
+
+    def crash(self) -> None:
+        self.alive = False
+        self.epoch += 1
+        self.state = None
+        self.stream = None
+        self.written = []
+
+    def wipe(self) -> None:
+        self.crash()
+        self.disk = Disk()
+
+    def _repeat(self, every: float, action: object) -> None:
+        epoch = self.epoch
+
+        def again() -> None:
+            if self.epoch == epoch:
+                action()  # type: ignore[operator]
+                self.world.after(every * self.world.random.uniform(0.5, 1.5), again)
+
+        self.world.after(every * self.world.random.random(), again)
+
+    def _position(self, start: Position) -> Position:
+        if not self.disk.log:
+            return start
+        return Position(self.disk.log[-1].end, self.disk.log[-1].start)
+
+    def _from(self, lsn: int, to: int) -> list[Record]:
+        return [item for item in self.disk.log if lsn <= item.start and item.end <= to]
+
+    # The driver of the acceptor
+
+    def drive(self, message: acceptor.Message, records: tuple[Record, ...] = ()) -> Step:
+        assert self.state is not None
+        outcome = step(self.state, message)
+        if outcome.refusal is None:
+            self.become(self.carry_out(outcome, records))
+        return outcome
+
+    def carry_out(self, outcome: Step, records: tuple[Record, ...]) -> State:
+        state = outcome.state
+        for action in outcome.actions:
+            self.world.may_crash()
+            state = self._act(action, state, records)
+        return state
+
+    def _act(self, action: acceptor.Action, state: State, records: tuple[Record, ...]) -> State:
+        match action:
+            case Persist():
+                self.disk.stored, self.disk.clean = state, action.clean
+            case StopStream():
+                if self.world.chance(0.5):
+                    self.sync()
+                self.stream, self.written = None, []
+                assert self.state is not None
+                return replace(
+                    state,
+                    position=self.state.position,
+                    known_commit_lsn=self.state.known_commit_lsn,
+                )
+            case CutLog():
+                self._cut(action.position)
+            case WriteLog():
+                self.disk.log.extend(records)
+                return step(state, Flushed(state.term, self._position(state.start))).state
+            case CompareLog():
+                if tuple(self._from(records[0].start, records[-1].end)) != records:
+                    raise Violation(f"{self.name} has other WAL in the same term than {records}")
+            case StartStream():
+                self.stream = state.attachment
+                self._pull()
+        return state
+
+    def _cut(self, position: Position) -> None:
+        assert self.disk.stored is not None
+        self.disk.stored = replace(self.disk.stored, position=position)
+        self.disk.clean = False
+        self.world.may_crash()
+        self.ledger.cut([r for r in self.disk.log if r.end > position.flush_lsn], self.name)
+        self.disk.log = [r for r in self.disk.log if r.end <= position.flush_lsn]
+
+    def become(self, state: State) -> None:
+        before, self.state = self.state, state
+        if state.commit_lsn > state.position.flush_lsn:
+            raise Violation(f"{self.name} has committed more than it has")
+        known = before.commit_lsn if before else state.start.flush_lsn
+        self.ledger.commit(
+            self._from(known, state.commit_lsn), max(1, state.writing_term), self.name
+        )
+        if state.writing_term and state.last_log_term == state.writing_term:
+            begins = state.history[-1].start_lsn
+            log = frozenset(self._from(0, begins))
+            self.ledger.reached(state.writing_term, log, self.name)
+
+    # The stream
+
+    def _pull(self) -> None:
+        if self.state is not None and self.stream is not None:
+            end = (
+                self.written[-1].end if self.written else self._position(self.state.start).flush_lsn
+            )
+            pull = Pull(self.number, self.stream.term, end)
+            self.world.send(self.name, self.stream.conninfo, pull)
+
+    def _pushed(self, message: Pushed) -> None:
+        assert self.state is not None
+        end = self.written[-1].end if self.written else self._position(self.state.start).flush_lsn
+        if self.stream is None or self.stream.term != message.term or message.lsn != end:
+            return
+        self.written.extend(message.records)
+        epoch = self.epoch
+        self.world.after(
+            self.world.random.uniform(0.1, 2.0), lambda: self.epoch == epoch and self.sync()
+        )
+
+    def sync(self) -> None:
+        """Makes durable, confirms, and only then tells the acceptor, as the receiver does."""
+        if self.stream is None or not self.written or self.state is None:
+            return
+        self.disk.log.extend(self.written)
+        self.written = []
+        position = self._position(self.state.start)
+        confirmed = Confirmed(self.number, self.stream.term, position.flush_lsn)
+        self.world.send(self.name, self.stream.conninfo, confirmed)
+        outcome = step(self.state, Flushed(self.stream.term, position))
+        if outcome.refusal is None:
+            self.become(outcome.state)
+
+    # Requests
+
+    def receive(self, sender: str, message: object) -> None:
+        try:
+            if self.state is None and not isinstance(message, Admit):
+                if isinstance(message, AskVote):
+                    self.world.send(self.name, sender, election.Blank(self.number))
+                return
+            self._serve(sender, message)
+        except Crash:
+            self.crash()
+
+    def _serve(self, sender: str, message: object) -> None:
+        match message:
+            case AskVote():
+                self._vote(sender, message.term)
+            case SendElect():
+                self._answer(sender, self.drive(message.elect))
+            case Admit():
+                self._admit(sender, message)
+            case Fill() | Fetch() | Records():
+                self._take_or_give(sender, message)
+            case AttachTo():
+                self.drive(Attach(message.term, sender, message.start_lsn))
+            case Pushed():
+                self._pushed(message)
+            case Heard():
+                self.drive(message)
+            case ReadWal():
+                assert self.state is not None
+                records = tuple(self._from(message.lsn, self.state.commit_lsn)[:5])
+                self.world.send(self.name, sender, WalRead(message.lsn, records))
+
+    def _take_or_give(self, sender: str, message: Fill | Fetch | Records) -> None:
+        match message:
+            case Fill():
+                self._fill(sender, message)
+            case Fetch():
+                self._fetch(sender, message)
+            case Records():
+                length = message.records[-1].end - message.lsn
+                done = self.drive(Append(message.term, message.lsn, length), message.records)
+                self._answer(message.reply_to, done)
+
+    def _vote(self, sender: str, term: int) -> None:
+        assert self.state is not None
+        before = self.state.term
+        after = self.drive(Vote(term)) and self.state
+        answer: election.Message = election.Declined(self.number, after.term)
+        if after.term > before:
+            answer = Ballot.of(after)
+        self.world.send(self.name, sender, answer)
+
+    def _admit(self, sender: str, message: Admit) -> None:
+        if self.state is not None:
+            self.drive(Vote(message.elect.term))
+            self._answer(sender, self.drive(message.elect))
+            return
+        joined = acceptor.admit(self.number, message.elect, message.start, message.system_id)
+        self.become(self.carry_out(joined, ()))
+        self._answer(sender, joined)
+
+    def _answer(self, receiver: str, outcome: Step) -> None:
+        assert self.state is not None
+        if outcome.refusal is None:
+            reached = election.Reached(
+                self.number, self.state.writing_term, self.state.position.flush_lsn
+            )
+            self.world.send(self.name, receiver, reached)
+        elif outcome.refusal.reason == "STALE_TERM":
+            declined = election.Declined(self.number, self.state.term)
+            self.world.send(self.name, receiver, declined)
+
+    def _fill(self, sender: str, message: Fill) -> None:
+        assert self.state is not None
+        end = self.state.position.flush_lsn
+        fetch = Fetch(message.term, end, sender)
+        self.world.send(self.name, f"sk{message.donor}", fetch)
+
+    def _fetch(self, sender: str, message: Fetch) -> None:
+        assert self.state is not None
+        if not acceptor.may_fill(self.state, message.term):
+            return
+        end = self.state.position.flush_lsn
+        records = tuple(self._from(message.lsn, end)[: self.world.random.randint(1, 20)])
+        if records and records[0].start == message.lsn:
+            self.world.send(self.name, sender, Records(*message[:2], records, message.reply_to))
+
+    def _gossip(self) -> None:
+        state = self.state
+        if state is None:
+            return
+        heard = Heard(state.member, state.writing_term, state.position.flush_lsn, state.commit_lsn)
+        for peer in state.peers:
+            self.world.send(self.name, f"sk{peer.number}", heard)
