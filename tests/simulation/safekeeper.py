@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import NamedTuple
 
 from pagestore.walservice import acceptor, election
@@ -27,6 +29,8 @@ from pagestore.walservice.acceptor import (
 from pagestore.walservice.election import Admit, AskVote, Ballot, Fill, SendElect
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.world import Crash, Record, World
+
+_start, _end = attrgetter("start"), attrgetter("end")
 
 
 class Fetch(NamedTuple):
@@ -104,6 +108,7 @@ class SimSafekeeper:
         self.stream: Attachment | None = None
         self.written: list[Record] = []
         self.epoch = 0
+        self.reached_term = 0
         world.nodes[self.name] = self
         self.boot()
 
@@ -132,6 +137,7 @@ class SimSafekeeper:
     def wipe(self) -> None:
         self.crash()
         self.disk = Disk()
+        self.reached_term = 0
 
     def _repeat(self, every: float, action: object) -> None:
         epoch = self.epoch
@@ -149,7 +155,8 @@ class SimSafekeeper:
         return Position(self.disk.log[-1].end, self.disk.log[-1].start)
 
     def _from(self, lsn: int, to: int) -> list[Record]:
-        return [item for item in self.disk.log if lsn <= item.start and item.end <= to]
+        log = self.disk.log
+        return log[bisect_left(log, lsn, key=_start) : bisect_right(log, to, key=_end)]
 
     # The driver of the acceptor
 
@@ -207,12 +214,12 @@ class SimSafekeeper:
         if state.commit_lsn > state.position.flush_lsn:
             raise Violation(f"{self.name} has committed more than it has")
         known = before.commit_lsn if before else state.start.flush_lsn
-        self.ledger.commit(
-            self._from(known, state.commit_lsn), max(1, state.writing_term), self.name
-        )
-        if state.writing_term and state.last_log_term == state.writing_term:
-            begins = state.history[-1].start_lsn
-            log = frozenset(self._from(0, begins))
+        if state.commit_lsn > known:
+            committed = self._from(known, state.commit_lsn)
+            self.ledger.commit(committed, state.writing_term, self.name)
+        if self.reached_term < state.writing_term == state.last_log_term:
+            self.reached_term = state.writing_term
+            log = frozenset(self._from(0, state.history[-1].start_lsn))
             self.ledger.reached(state.writing_term, log, self.name)
 
     # The stream

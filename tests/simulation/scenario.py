@@ -136,7 +136,7 @@ class Scenario:
         self._start_compute()
 
     def _heal(self) -> None:
-        self.world.faults = Faults()
+        self.world.faults = Faults(longest_delay=0.5)
         self.world.cut.clear()
         self._bring_back(1.0)
         for compute in self.computes:
