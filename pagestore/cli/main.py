@@ -7,6 +7,7 @@ from collections.abc import Callable
 import typer
 
 from pagestore.cli import bench, databases, parts, past, running, transfer
+from pagestore.cli.verify import verify
 
 app = typer.Typer(
     name="pagestore",
@@ -43,6 +44,7 @@ for panel, verbs in VERBS:
 app.command("import", rich_help_panel="Moving data")(transfer.import_)
 app.command(rich_help_panel="Moving data")(transfer.export)
 app.command(rich_help_panel="Measuring")(bench.bench)
+app.command(rich_help_panel="The past")(verify)
 app.command(hidden=True)(running.supervise)
 
 

@@ -411,6 +411,17 @@ class AsyncPageClient:
         request = pb.FlushTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         return await self._call(self._timelines.FlushTimeline, request, pb.TimelineInfo)
 
+    async def verify_layers(
+        self, tenant: TenantId, timeline: TimelineId
+    ) -> AsyncIterator[pb.VerifiedLayer]:
+        """Has every layer file of a timeline and its ancestors read and checked, one by one."""
+        request = pb.VerifyLayersRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
+        try:
+            async for layer in self._timelines.VerifyLayers(request, wait_for_ready=True):
+                yield layer
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+
     # Waiting
 
     async def _call(self, method: Any, request: Any, answer: type[_T]) -> _T:

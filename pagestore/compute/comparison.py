@@ -21,7 +21,7 @@ import numpy as np
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.compute.cluster import Cluster, RelationFiles, open_cluster
 from pagestore.compute.remote_map import Fork
-from pagestore.errors import DataLoss, PagestoreError
+from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, paths, slru
 from pagestore.pgformat.pagekind import differing
@@ -66,6 +66,7 @@ class Comparison:
 class Answered:
     """A base backup but for its pages."""
 
+    system_id: int = 0
     counters: pb.ControlCounters = field(default_factory=pb.ControlCounters)
     files: dict[str, bytes] = field(default_factory=dict)
     relations: dict[Fork, int] = field(default_factory=dict)
@@ -80,6 +81,7 @@ async def answered(
     async for chunk in chunks:
         match chunk.WhichOneof("chunk"):
             case "header":
+                result.system_id = chunk.header.settings.system_id
                 result.counters.CopyFrom(chunk.header.counters)
             case "file":
                 result.files[chunk.file.path] = chunk.file.data
@@ -102,11 +104,18 @@ async def compare_cluster(
     """Compares a timeline at `lsn` with a cleanly stopped cluster that stands at `lsn`.
 
     Raises:
-        FailedPrecondition: the cluster cannot be read as it lies.
+        FailedPrecondition: INCOMPATIBLE_CLUSTER, or the cluster cannot be read as it lies.
         PagestoreError: what the page server answered, but for damage: that is a difference.
     """
     cluster = await asyncio.to_thread(open_cluster, directory)
     ours = await answered(pages, tenant, timeline, lsn)
+    if ours.system_id != cluster.control.system_id:
+        raise FailedPrecondition(
+            "INCOMPATIBLE_CLUSTER",
+            f"{directory} is cluster {cluster.control.system_id}; timeline {timeline} came of "
+            f"cluster {ours.system_id}.",
+            "Name the data directory that was imported.",
+        )
     result = Comparison()
     _compare_files(result, ours, cluster)
     _compare_counters(result, ours.counters, cluster)
@@ -140,6 +149,11 @@ def place(fork: Fork, block: int | None = None) -> str:
     return path if block is None else f"{path} block {block}"
 
 
+def is_damage(error: PagestoreError) -> bool:
+    """Whether an answer says that a page cannot be had, now or later."""
+    return error.code in ("DATA_LOSS", "INTERNAL", "OUT_OF_RANGE")
+
+
 async def _compare_blocks(
     result: Comparison,
     pages: AsyncPageClient,
@@ -155,8 +169,8 @@ async def _compare_blocks(
         theirs = await asyncio.to_thread(read_blocks, files, blocks)
         try:
             images = await pages.get_pages(tenant, timeline, lsn, Rel(*fork), blocks)
-        except (DataLoss, PagestoreError) as error:
-            if error.code not in ("DATA_LOSS", "INTERNAL", "OUT_OF_RANGE"):
+        except PagestoreError as error:
+            if not is_damage(error):
                 raise
             result.differ(f"{place(fork, first)}: {error.message}")
             continue

@@ -108,6 +108,7 @@ class Archive:
             self.write(end - inside, source.read(inside))
 
     def write(self, lsn: int, data: bytes) -> None:
+        """Pieces may overlap; the later one stays."""
         while data:
             path = self.directory / segment_name(1, lsn)
             if not path.exists():

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pagestore.pgformat.layout import PAGE_SIZE
 
 CHECKSUM_OFFSET = 8
+_VALID_FLAGS = 0x0007
 _PRIME = np.uint32(16777619)
 _SHIFT = np.uint32(17)
 _LANES = 32
@@ -99,3 +100,26 @@ def with_checksums(pages: Sequence[bytes], blocks: Sequence[int]) -> list[bytes]
     field = array[:, CHECKSUM_OFFSET : CHECKSUM_OFFSET + 2]
     field[fresh] = values[fresh].astype("<u2").view(np.uint8).reshape(-1, 2)
     return [row.tobytes() for row in array]
+
+
+def page_lsns(pages: Pages) -> npt.NDArray[np.uint64]:
+    """The LSN in each page's header: two 32-bit halves, the high one first."""
+    halves = np.ascontiguousarray(pages[:, :8]).view("<u4").astype(np.uint64)
+    return halves[:, 0] << np.uint64(32) | halves[:, 1]
+
+
+def impossible_headers(pages: Pages) -> list[int]:
+    """Which pages the server would refuse: neither all zeros, nor with a header that holds
+    together. Source: ``PageIsVerifiedExtended`` in ``storage/page/bufpage.c``."""
+    fields = np.ascontiguousarray(pages[:, 10:18]).view("<u2").astype(np.int64)
+    flags, lower, upper, special = fields.T
+    sane = (
+        ((flags & ~_VALID_FLAGS) == 0)
+        & (lower <= upper)
+        & (upper <= special)
+        & (special <= PAGE_SIZE)
+        & (special % 8 == 0)
+    )
+    new = new_pages(pages)
+    sane[new] = ~pages[new].any(axis=1)
+    return [int(row) for row in np.flatnonzero(~sane)]

@@ -9,11 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pagestore import keyspace
+from pagestore._native import Layer, NativeError
+from pagestore.client.errors import code_number
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
 from pagestore.keyspace import Key, Kind
 from pagestore.services.page_access import PageAccess
+from pagestore.services.server import pagestore_error
 from pagestore.timeline import Timeline, TimelineSummary
 from pagestore.v1 import page_pb2 as pb
 
@@ -85,6 +88,13 @@ class PageTimelines:
         await self._access.flusher.flush(timeline)
         return self._info(timeline)
 
+    async def verify_layers(
+        self, request: pb.VerifyLayersRequest, context: Any
+    ) -> AsyncIterator[pb.VerifiedLayer]:
+        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
+        for layer in await asyncio.to_thread(timeline.files):
+            yield await asyncio.to_thread(_verified, layer)
+
     async def get_lsn_by_time(self, request: pb.GetLsnByTimeRequest, context: Any) -> Any:
         if request.unix_micros < 0:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
@@ -113,6 +123,18 @@ class PageTimelines:
             created_unix_micros=timeline.created,
             ingest_error=failure.message if failure else "",
         )
+
+
+def _verified(layer: Layer) -> pb.VerifiedLayer:
+    answer = pb.VerifiedLayer(path=layer.path, bytes=layer.summary.bytes)
+    try:
+        layer.verify()
+    except NativeError as error:
+        failure = pagestore_error(error)
+        answer.status.code = code_number(failure.code)
+        answer.status.reason = failure.reason
+        answer.status.message = failure.message
+    return answer
 
 
 async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:

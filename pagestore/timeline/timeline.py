@@ -294,6 +294,11 @@ class Timeline:
                 return timeline, needed
         return None
 
+    def files(self) -> list[Layer]:
+        """Every layer file that reads may need, those of ancestors included; newest first."""
+        with self._store.structure:
+            return [source for source, _ in self._sources() if isinstance(source, Layer)]
+
     def _sources(self) -> list[tuple[OpenLayer | Layer, int]]:
         sources: list[tuple[OpenLayer | Layer, int]] = []
         timeline: Timeline | None = self

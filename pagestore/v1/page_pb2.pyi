@@ -344,6 +344,24 @@ class FlushTimelineRequest(_message.Message):
     timeline_id: bytes
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ...) -> None: ...
 
+class VerifyLayersRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ...) -> None: ...
+
+class VerifiedLayer(_message.Message):
+    __slots__ = ("path", "bytes", "status")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    bytes: int
+    status: Status
+    def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+
 class TimelineInfo(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

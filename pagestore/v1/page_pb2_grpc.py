@@ -368,6 +368,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.FlushTimelineRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.TimelineInfo.FromString,
                 _registered_method=True)
+        self.VerifyLayers = channel.unary_stream(
+                '/pagestore.v1.TimelineService/VerifyLayers',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.FromString,
+                _registered_method=True)
 
 
 class TimelineServiceServicer:
@@ -421,6 +426,14 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyLayers(self, request, context):
+        """Reads every byte of every layer file that reads of the timeline may need, those of its
+        ancestors included: one answer a file. A damaged one is told, and does not end the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TimelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -458,6 +471,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.FlushTimeline,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.FlushTimelineRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.TimelineInfo.SerializeToString,
+            ),
+            'VerifyLayers': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyLayers,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -650,6 +668,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/FlushTimeline',
             pagestore_dot_v1_dot_page__pb2.FlushTimelineRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.TimelineInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLayers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/VerifyLayers',
+            pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.VerifiedLayer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.comparison import Comparison, compare_cluster
 from pagestore.compute.replay import end_of_wal, replayed_cluster
+from pagestore.compute.verify import service_wal
 from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
 from tests.integration.features import FEATURES, run
 from tests.integration.installation import Whole, whole_pagestore
@@ -49,22 +50,15 @@ class Worked:
     async def compare(self, point: str) -> Comparison:
         lsn, timeline = self.lsns[point], self.timelines[PLACES[point]]
         address = self.whole.installation.address("pageserver")
-        replayed = replayed_cluster(
-            self.base, self._wal(point), lsn, run_as="postgres", scratch=Path("/tmp")
-        )
-        async with replayed as data, AsyncPageClient(address) as pages:
-            return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, data)
-
-    async def _wal(self, point: str) -> AsyncIterator[tuple[int, bytes]]:
-        """Of the database, and before that of what it was branched from."""
-        start = end_of_wal(self.base)
-        address = self.whole.installation.address("safekeeper")
-        async with WalClient(address) as client:
-            for name, begin in (("truth", start), ("other", self.lsns["before"])):
-                if name == "truth" or PLACES[point] == "other":
-                    timeline = self.timelines[name]
-                    async for chunk in client.read_wal(DEFAULT_TENANT, timeline, begin):
-                        yield chunk.lsn, chunk.data
+        safekeeper = self.whole.installation.address("safekeeper")
+        async with AsyncPageClient(address) as pages, WalClient(safekeeper) as service:
+            start = end_of_wal(self.base)
+            wal = service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)
+            replayed = replayed_cluster(
+                self.base, wal, lsn, run_as="postgres", scratch=Path("/tmp")
+            )
+            async with replayed as data:
+                return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, data)
 
     def work(self) -> None:
         whole = self.whole

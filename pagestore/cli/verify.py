@@ -1,0 +1,147 @@
+"""``pagestore verify``: reads all of a database and says whether it is right."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pagestore.cli.databases import At
+from pagestore.cli.session import Data, Json, Name, human_bytes, point_message, session
+from pagestore.cli.transfer import Progress, progress_bar
+from pagestore.errors import DataLoss, InvalidInput
+from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
+
+if TYPE_CHECKING:
+    from pagestore.cli.session import Session
+    from pagestore.compute.comparison import Comparison
+    from pagestore.compute.verify import Verified
+
+SHOWN = 20
+"""Problems that people see; --json has up to 1,000."""
+
+
+def verify(
+    name: Name,
+    at: At = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="PGDATA",
+            help="The stopped cluster that the database was imported from: Postgres replays "
+            "its WAL on a copy, and every block is compared.",
+        ),
+    ] = None,
+    wal: Annotated[
+        Path | None,
+        typer.Option("--wal", metavar="DIR", help="WAL segments. Default: the WAL service's."),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Read every layer and every block of a database, and check what can be checked.
+
+    Example: pagestore verify app
+    """
+    with session(data, as_json) as run:
+        from pagestore.v1 import control_pb2 as pb
+
+        if wal is not None and against is None:
+            raise InvalidInput("INVALID_ARGUMENT", "--wal says whose WAL: name it by --against.")
+        found = run.control.resolve(name, point_message(at) or pb.Point())
+        timeline = TimelineId(found.timeline_id)
+        with progress_bar(f"verifying {name}", not as_json) as progress:
+            verified = asyncio.run(_verify(run, timeline, found.lsn, progress))
+        fields: dict[str, Any] = {
+            "name": name,
+            "timeline_id": str(timeline),
+            "lsn": format_lsn(found.lsn),
+            "relations": verified.relations,
+            "blocks": verified.blocks,
+            "layers": verified.layers,
+            "layer_bytes": verified.layer_bytes,
+        }
+        problems = list(verified.problems)
+        said = _said(verified)
+        if against is not None:
+            with progress_bar(f"comparing {name}", not as_json) as progress:
+                compared = asyncio.run(_compare(run, timeline, found.lsn, against, wal, progress))
+            fields["compared_blocks"] = compared.blocks
+            fields["compared_files"] = compared.files
+            problems += compared.differences
+            said += (
+                f"\ncompared with plain Postgres: {compared.blocks} blocks of "
+                f"{compared.relations} relations, {compared.files} small files, counters"
+            )
+        fields["problems"] = problems
+        _answer(run, fields, said, problems)
+
+
+def _said(verified: Verified) -> str:
+    return (
+        f"layers: {verified.layers} files, {human_bytes(verified.layer_bytes)}, every checksum\n"
+        f"pages: {verified.blocks} blocks of {verified.relations} relations, headers and LSNs"
+    )
+
+
+def _answer(run: Session, fields: dict[str, Any], said: str, problems: list[str]) -> None:
+    shown = [f"problem: {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        shown.append(f"... and {len(problems) - SHOWN} more")
+    where = f"{fields['name']} at {fields['lsn']}"
+    if not problems:
+        run.answer(fields, said, f"verified {where}: no problem found")
+        return
+    run.answer(fields, "\n".join([said, *shown]))
+    if run.as_json:
+        raise typer.Exit(7)
+    raise DataLoss("VERIFY_FAILED", f"{where} is not as it should be: {len(problems)} problems.")
+
+
+async def _verify(run: Session, timeline: TimelineId, lsn: int, progress: Progress) -> Verified:
+    from pagestore.client.page import AsyncPageClient
+    from pagestore.compute.verify import verify_timeline
+
+    async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
+        return await verify_timeline(pages, DEFAULT_TENANT, timeline, lsn, progress)
+
+
+async def _compare(
+    run: Session,
+    timeline: TimelineId,
+    lsn: int,
+    pgdata: Path,
+    archive: Path | None,
+    progress: Progress,
+) -> Comparison:
+    from pagestore.client.page import AsyncPageClient
+    from pagestore.client.wal import WalClient
+    from pagestore.compute.comparison import compare_cluster
+    from pagestore.compute.replay import end_of_wal, replayed_cluster
+    from pagestore.compute.verify import archived_wal, service_wal
+
+    installation = run.installation
+    start = end_of_wal(pgdata)
+    page_server = run.control.system_status().page_server_address
+    async with (
+        AsyncPageClient(page_server) as pages,
+        WalClient(installation.address("safekeeper")) as service,
+    ):
+        wal = (
+            service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)
+            if archive is None
+            else archived_wal(archive, start, lsn)
+        )
+        replayed = replayed_cluster(
+            pgdata,
+            wal,
+            lsn,
+            run_as=installation.run_as,
+            bindir=installation.config.computes.postgres_bindir,
+            scratch=installation.compute_dir,
+        )
+        async with replayed as cluster:
+            return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, cluster, progress)

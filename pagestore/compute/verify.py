@@ -1,0 +1,142 @@
+"""Verification: everything of a timeline is read, and what cannot be right is told.
+
+Without an oracle it can only be said that the store is whole and answers with pages: each layer
+file's checksums hold; each relation has a value for every block below its length; each page's
+header is one that Postgres accepts, and its LSN lies in the past. That its content is also the
+right one, :mod:`pagestore.compute.comparison` asks of plain Postgres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pagestore.client.page import AsyncPageClient, Rel
+from pagestore.client.wal import WalClient
+from pagestore.compute.comparison import (
+    BLOCKS_PER_REQUEST,
+    MOST_DIFFERENCES,
+    Progress,
+    answered,
+    is_damage,
+    place,
+)
+from pagestore.compute.remote_map import Fork
+from pagestore.errors import DataLoss, PagestoreError
+from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.pgformat import layout
+from pagestore.pgformat.page import as_pages, impossible_headers, page_lsns
+from pagestore.pgformat.wal import segment_name
+
+SEGMENT = 16 << 20
+
+
+@dataclass
+class Verified:
+    """What was read, and what is wrong."""
+
+    relations: int = 0
+    blocks: int = 0
+    files: int = 0
+    layers: int = 0
+    layer_bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def tell(self, problem: str) -> None:
+        if len(self.problems) < MOST_DIFFERENCES:
+            self.problems.append(problem)
+
+
+async def verify_timeline(
+    pages: AsyncPageClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    lsn: int,
+    progress: Progress | None = None,
+) -> Verified:
+    """Checks every layer file of a timeline, and reads every block at `lsn`."""
+    result = Verified()
+    async for layer in pages.verify_layers(tenant, timeline):
+        result.layers += 1
+        result.layer_bytes += layer.bytes
+        if layer.HasField("status"):
+            result.tell(f"{layer.path}: {layer.status.message}")
+    try:
+        known = await answered(pages, tenant, timeline, lsn)
+    except DataLoss as error:
+        result.tell(f"the list of relations at {format_lsn(lsn)}: {error.message}")
+        return result
+    result.files = len(known.files)
+    total = sum(known.relations.values()) * layout.PAGE_SIZE
+    for fork, count in known.relations.items():
+        result.relations += 1
+        for first in range(0, count, BLOCKS_PER_REQUEST):
+            blocks = range(first, min(first + BLOCKS_PER_REQUEST, count))
+            await _read(result, pages, tenant, timeline, lsn, fork, blocks)
+            if progress is not None:
+                progress(result.blocks * layout.PAGE_SIZE, total)
+    return result
+
+
+async def _read(
+    result: Verified,
+    pages: AsyncPageClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    lsn: int,
+    fork: Fork,
+    blocks: range,
+) -> None:
+    try:
+        images = await pages.get_pages(tenant, timeline, lsn, Rel(*fork), blocks)
+    except PagestoreError as error:
+        if not is_damage(error):
+            raise
+        result.tell(f"{place(fork, blocks.start)} and on: {error.message}")
+        return
+    result.blocks += len(blocks)
+    array = as_pages(b"".join(images))
+    for row in impossible_headers(array):
+        result.tell(f"{place(fork, blocks[row])}: no page of Postgres begins like this")
+    # A page that was built without WAL has a small number there; none has one of the future.
+    for block, page_lsn in zip(blocks, page_lsns(array).tolist(), strict=True):
+        if page_lsn > lsn:
+            what = f"its LSN {format_lsn(page_lsn)} lies in the future"
+            result.tell(f"{place(fork, block)}: {what}")
+
+
+async def service_wal(
+    pages: AsyncPageClient,
+    wal: WalClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    start: int,
+    end: int,
+) -> AsyncIterator[tuple[int, bytes]]:
+    """A timeline's WAL from `start` to `end`, out of the WAL service: each part from the
+    ancestor that wrote it."""
+    parts: list[tuple[TimelineId, int, int]] = []
+    here: TimelineId | None = timeline
+    while here is not None and end > start:
+        info = await pages.get_timeline(tenant, here)
+        parent = TimelineId(info.parent_timeline_id) if info.parent_timeline_id else None
+        begin = start if parent is None else max(start, info.branch_lsn)
+        if begin < end:
+            parts.append((here, begin, end))
+            end = begin
+        here = parent
+    for owner, begin, stop in reversed(parts):
+        async for chunk in wal.read_wal(tenant, owner, begin):
+            yield chunk.lsn, chunk.data[: max(0, stop - chunk.lsn)]
+            if chunk.lsn + len(chunk.data) >= stop:
+                break
+
+
+async def archived_wal(directory: Path, start: int, end: int) -> AsyncIterator[tuple[int, bytes]]:
+    """WAL from segment files of Postgres's names; it ends where one is missing."""
+    for begin in range(start - start % SEGMENT, end, SEGMENT):
+        path = directory / segment_name(1, begin)
+        if not path.exists():
+            return
+        yield begin, path.read_bytes()
