@@ -165,6 +165,8 @@ class SimSafekeeper:
         outcome = step(self.state, message)
         if outcome.refusal is None:
             self.become(self.carry_out(outcome, records))
+        elif outcome.refusal.reason == "LOG_DIVERGED":
+            raise Violation(f"{self.name}: {outcome.refusal}")
         return outcome
 
     def carry_out(self, outcome: Step, records: tuple[Record, ...]) -> State:
