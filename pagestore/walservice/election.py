@@ -130,10 +130,10 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Have it append from a peer, from its flush LSN on. By Reached."""
+    """Have it append from one of these peers, from its flush LSN on. By Reached."""
 
     number: int
-    donor: int
+    donors: tuple[int, ...]
     term: int
 
 
@@ -277,9 +277,9 @@ class Election:
             asked = number in self._ballots or number in self._blanks | self._unreliable
             return None if asked else AskVote(number, self.term)
         if number in self._reached:
-            donors = [item for item in self._at_start() if item != number]
             behind = self._reached[number] < choice.start.flush_lsn
-            return Fill(number, donors[0], self.term) if behind and donors else None
+            donors = tuple(self._at_start())
+            return Fill(number, donors, self.term) if behind and donors else None
         if number in choice.blanks:
             if not self._may_admit(choice):
                 return None

@@ -335,7 +335,7 @@ class SimSafekeeper:
         assert self.state is not None
         end = self.state.position.flush_lsn
         fetch = Fetch(message.term, end, sender)
-        self.world.send(self.name, f"sk{message.donor}", fetch)
+        self.world.send(self.name, f"sk{self.world.random.choice(message.donors)}", fetch)
 
     def _fetch(self, sender: str, message: Fetch) -> None:
         assert self.state is not None

@@ -26,7 +26,9 @@ class Outcome:
 
 
 class Scenario:
-    def __init__(self, seed: int) -> None:
+    """A `harsh` one has more of everything, so that rare bugs show sooner."""
+
+    def __init__(self, seed: int, *, harsh: bool = False) -> None:
         self.world = World(seed)
         random = self.world.random
         self.world.faults = Faults(
@@ -37,6 +39,9 @@ class Scenario:
         )
         self.members = random.choice([3, 3, 3, 5])
         self.trouble_every = random.choice([6.0, 12.0, 30.0])
+        if harsh:
+            self.world.faults = Faults(loss=0.02, duplicate=0.05, crash=0.05, longest_delay=2.0)
+            self.members, self.trouble_every = 3, 5.0
         self.ledger = Ledger()
         everyone = tuple(Member(number) for number in range(1, self.members + 1))
         self.safekeepers = [
@@ -155,5 +160,5 @@ class Scenario:
         )
 
 
-def run(seed: int) -> Outcome:
-    return Scenario(seed).run()
+def run(seed: int, *, harsh: bool = False) -> Outcome:
+    return Scenario(seed, harsh=harsh).run()

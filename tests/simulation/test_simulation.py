@@ -27,7 +27,7 @@ from tests.simulation.ledger import Stuck, Violation
 from tests.simulation.safekeeper import Disk, SimSafekeeper
 from tests.simulation.scenario import START, run
 
-SEEDS_TO_CATCH = 100
+SEEDS_TO_CATCH = 300
 
 
 def seeds_of(option: str) -> range:
@@ -39,7 +39,7 @@ def test_every_seed_keeps_what_was_acknowledged(request: pytest.FixtureRequest) 
     outcomes = []
     for seed in seeds_of(request.config.getoption("--seeds")):
         try:
-            outcomes.append(run(seed))
+            outcomes.append(run(seed, harsh=seed % 2 == 1))
         except AssertionError as error:
             raise AssertionError(f"--seeds {seed}:{seed + 1} replays it: {error}") from error
     if len(outcomes) < 50:
@@ -114,4 +114,4 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def _run_all(seeds: int) -> None:
     for seed in range(seeds):
         with contextlib.suppress(Stuck):
-            run(seed)
+            run(seed, harsh=True)

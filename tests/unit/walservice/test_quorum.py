@@ -211,7 +211,7 @@ def test_a_majority_is_enough_when_the_time_is_over() -> None:
     ]
     assert election.step(Reached(1, 5, 0x2000)) == []
     assert election.start is None
-    assert election.step(Reached(3, 5, 0x1800)) == [Fill(3, 1, 5)]
+    assert election.step(Reached(3, 5, 0x1800)) == [Fill(3, (1,), 5)]
     election.step(Reached(3, 5, 0x2000))
     assert election.start == Position(0x2000, 0x1FF8)
 
@@ -252,9 +252,9 @@ def test_a_blank_one_waits_until_all_others_know() -> None:
     assert due[0].elect.members == (Member(1), Member(2, 2), Member(3))
     assert due[0].elect.voters == (Member(1), Member(3))
     election.step(Reached(1, 5, 0x2000))
-    assert election.step(Reached(3, 5, 0x1800)) == [Fill(3, 1, 5)], "no majority at the start"
+    assert election.step(Reached(3, 5, 0x1800)) == [Fill(3, (1,), 5)], "no majority at the start"
     assert election.step(Reached(3, 5, 0x2000)) == [Admit(2, due[0].elect, START, 7)]
-    assert election.step(Reached(2, 5, 0x1000)) == [Fill(2, 1, 5)]
+    assert election.step(Reached(2, 5, 0x1000)) == [Fill(2, (1, 3), 5)]
 
 
 @pytest.mark.parametrize("first", [ballot(2, 0x2000, (1, 0x1000)), Declined(2, 5)])
