@@ -50,6 +50,8 @@ async def joined(stream: AsyncIterator[wal_pb2.WalChunk]) -> AsyncGenerator[Piec
         await task
     finally:
         task.cancel()
+        while not queue.empty():  # room for the pump's last word, or it would wait for ever
+            queue.get_nowait()
         await asyncio.gather(task, return_exceptions=True)
 
 

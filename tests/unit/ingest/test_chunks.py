@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
@@ -82,5 +83,15 @@ def test_a_reader_that_leaves_ends_the_stream() -> None:
         await pieces.aclose()
         await source.aclose()  # type: ignore[attr-defined]
         assert closed.is_set()
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_gives_up_is_not_kept_by_what_still_waits() -> None:
+    async def main() -> None:
+        many = [chunk(i, b"x") for i in range(10 * QUEUED_CHUNKS)]
+        async with asyncio.timeout(10), aclosing(joined(stream(*many))) as pieces:
+            await anext(pieces)
+            await asyncio.sleep(0.01)  # the queue fills up
 
     asyncio.run(main())
