@@ -30,6 +30,8 @@ class PageserverConfig(_Section):
     listen: str
     open_layer_bytes: int | None = None
     redo_helpers: int | None = None
+    check_wal_images: bool = False
+    """Compare pages with the images of wal_consistency_checking as they are taken in."""
 
 
 class SafekeeperConfig(_Section):

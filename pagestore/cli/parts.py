@@ -49,6 +49,9 @@ def pageserver(
     open_layer_bytes: Annotated[int | None, typer.Option(min=1 << 20)] = None,
     redo_helpers: Annotated[int | None, typer.Option(min=1)] = None,
     redo_library: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
+    check_wal_images: Annotated[
+        bool, typer.Option(help="Compare pages with the images of wal_consistency_checking.")
+    ] = False,
 ) -> None:
     """Run a page server, until SIGTERM.
 
@@ -69,6 +72,7 @@ def pageserver(
                 open_layer_bytes=open_layer_bytes,
                 redo_helpers=redo_helpers,
                 redo_library=redo_library,
+                check_wal_images=check_wal_images,
             )
         )
         run(page.serve(settings))

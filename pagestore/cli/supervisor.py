@@ -46,6 +46,8 @@ def part_command(installation: Installation, part: str) -> list[str]:
                 command += ["--open-layer-bytes", str(config.pageserver.open_layer_bytes)]
             if config.pageserver.redo_helpers is not None:
                 command += ["--redo-helpers", str(config.pageserver.redo_helpers)]
+            if config.pageserver.check_wal_images:
+                command += ["--check-wal-images"]
         case "safekeeper":
             command += ["--id", str(config.safekeeper.id)]
         case "control":

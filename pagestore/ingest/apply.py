@@ -11,19 +11,30 @@ from pagestore._native import Batch, NativeError, RedoPool, WalIngestor
 from pagestore.errors import DataLoss, FailedPrecondition, PagestoreError
 from pagestore.ids import format_lsn
 from pagestore.ingest.clone import Directories, clone_batches
+from pagestore.ingest.consistency import check_images
 from pagestore.timeline import Timeline
 
 _PS_ERR_CORRUPT, _PS_ERR_UNSUPPORTED = -3, -6
 
 
 class TimelineIngest:
-    """Feeds WAL to a timeline, from its last record on."""
+    """Feeds WAL to a timeline, from its last record on.
 
-    def __init__(self, timeline: Timeline, redo: RedoPool | None) -> None:
+    Args:
+        check_images: whether pages are compared with the images that come only for that, under
+            wal_consistency_checking; see pagestore.ingest.consistency.
+    """
+
+    def __init__(
+        self, timeline: Timeline, redo: RedoPool | None, *, check_images: bool = False
+    ) -> None:
         self.timeline = timeline
         self._redo = redo
-        self._ingestor = WalIngestor(timeline.last_record_lsn, timeline.prev_record_lsn)
+        self._ingestor = WalIngestor(
+            timeline.last_record_lsn, timeline.prev_record_lsn, consistency=check_images
+        )
         self._batch = Batch()
+        self._images = Batch() if check_images else None
 
     @property
     def next_lsn(self) -> int:
@@ -35,7 +46,7 @@ class TimelineIngest:
 
         Raises:
             DataLoss: WAL_CORRUPT, WAL_GAP, or the store's own.
-            FailedPrecondition: WAL_UNSUPPORTED.
+            FailedPrecondition: WAL_UNSUPPORTED, CONSISTENCY_FAILED.
         """
         if lsn != self.next_lsn:
             raise DataLoss(
@@ -44,7 +55,9 @@ class TimelineIngest:
         end = lsn + len(data)
         while True:
             try:
-                step = self._ingestor.feed(data, self.timeline.snapshot(), self._batch)
+                step = self._ingestor.feed(
+                    data, self.timeline.snapshot(), self._batch, self._images
+                )
             except NativeError as error:
                 self._publish()
                 raise _ingest_error(error) from error
@@ -57,8 +70,7 @@ class TimelineIngest:
     def _publish(self) -> None:
         last = self._ingestor.last_record_lsn
         if len(self._batch) or last > self.timeline.last_record_lsn:
-            self.timeline.append(self._batch, last, self._ingestor.prev_record_lsn)
-            self._batch.clear()
+            self._append(last, self._ingestor.prev_record_lsn)
 
     def _clone(self, barrier: tuple[str, int, list[Directories]]) -> None:
         _, end_lsn, clones = barrier
@@ -71,13 +83,23 @@ class TimelineIngest:
             if start_lsn > timeline.last_record_lsn
             else (timeline.last_record_lsn, timeline.prev_record_lsn)
         )
-        timeline.append(self._batch, *before)
-        self._batch.clear()
+        self._append(*before)
         for directories in clones:
             snapshot = timeline.snapshot()
             for batch in clone_batches(snapshot, start_lsn, end_lsn, directories, self._redo):
                 timeline.append(batch, *before)
         timeline.append(self._batch, end_lsn, start_lsn)
+
+    def _append(self, last_record_lsn: int, prev_record_lsn: int) -> None:
+        """Stores the batch; moves the position only when its pages are as their images."""
+        timeline = self.timeline
+        if self._images is not None and len(self._images) and self._redo is not None:
+            timeline.append(self._batch, timeline.last_record_lsn, timeline.prev_record_lsn)
+            check_images(timeline.snapshot(), self._batch, self._images, self._redo)
+            self._images.clear()
+            self._batch.clear()
+        timeline.append(self._batch, last_record_lsn, prev_record_lsn)
+        self._batch.clear()
 
 
 def _ingest_error(error: NativeError) -> PagestoreError:

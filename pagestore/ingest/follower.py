@@ -103,6 +103,7 @@ class Follower:
         *,
         consumer: str = "page",
         linger_ms: int = LINGER_MS,
+        check_images: bool = False,
     ) -> None:
         self._repository = repository
         self._sources = sources
@@ -111,6 +112,7 @@ class Follower:
         self._redo = redo
         self._consumer = consumer
         self._linger_ms = linger_ms
+        self._check_images = check_images
         self._threads = ThreadPoolExecutor(WORKERS, "ingest")
         self._commits: dict[TimelineKey, int] = {}
         self._settled: dict[TimelineKey, int] = {}  # the commit LSN known to be ingested
@@ -218,7 +220,7 @@ class Follower:
         while True:
             # Anew for each stream: a new term may have cut the log inside the last record,
             # and the bytes of it that came before must not be joined to what replaced them.
-            ingest = TimelineIngest(timeline, self._redo())
+            ingest = TimelineIngest(timeline, self._redo(), check_images=self._check_images)
             before = ingest.next_lsn
             source = self._sources[turn % len(self._sources)]
             stream = source.read_wal(*key, before, linger_ms=self._linger_ms)

@@ -10,6 +10,8 @@ hint bits and unused space either.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,30 +58,48 @@ def differing(
     Args:
         lsns: whether page LSNs must be equal too.
     """
-    mine, other = (_pages(side) for side in (ours, theirs))
-    found = []
-    for row in np.flatnonzero((mine != other).any(axis=1)):
-        pair = [side[row : row + 1] for side in (mine, other)]
+    forks = [fork] * len(blocks)
+    rows = differing_rows(ours, theirs, forks, blocks, lsns=lsns)
+    return [(int(blocks[row]), what) for row, what in rows]
+
+
+def differing_rows(
+    ours: bytes,
+    theirs: bytes,
+    forks: Sequence[int],
+    blocks: npt.NDArray[np.int64],
+    *,
+    lsns: bool = True,
+) -> list[tuple[int, str]]:
+    """As :func:`differing`, of pages each with its own fork and block; by place in the arrays."""
+    mine, other = _pages(ours), _pages(theirs)
+    # Of each side by its own mark: where these are not the same, the marks differ.
+    groups: dict[tuple[PageKind, PageKind], list[int]] = {}
+    for row in np.flatnonzero((mine != other).any(axis=1)).tolist():
         block = int(blocks[row])
-        # Of each side by its own mark: where these are not the same, the marks differ.
-        kinds = [kind_of(side.tobytes(), fork, block) for side in pair]
-        masked = [
-            mask_pages(side, kind, blocks[row : row + 1])[0]
-            for side, kind in zip(pair, kinds, strict=True)
-        ]
-        offsets = np.flatnonzero(masked[0] != masked[1])
-        if len(offsets):
+        kinds = [kind_of(side[row].tobytes(), forks[row], block) for side in (mine, other)]
+        groups.setdefault((kinds[0], kinds[1]), []).append(row)
+    found = []
+    for (kind, other_kind), rows in groups.items():
+        one = mask_pages(mine[rows], kind, blocks[rows])
+        two = mask_pages(other[rows], other_kind, blocks[rows])
+        unequal = one != two
+        for index in np.flatnonzero(unequal.any(axis=1)).tolist():
+            offsets = np.flatnonzero(unequal[index])
             listed = ", ".join(map(str, offsets[:6].tolist()))
-            found.append((block, f"{kinds[1]} page, {len(offsets)} bytes from {listed}"))
-        elif lsns and (pair[0][0, :_LSN_BYTES] != pair[1][0, :_LSN_BYTES]).any():
-            found.append((block, f"{kinds[1]} page, LSN {_lsn(pair[0])} for {_lsn(pair[1])}"))
-    return found
+            found.append((rows[index], f"{other_kind} page, {len(offsets)} bytes from {listed}"))
+        moved = (mine[rows, :_LSN_BYTES] != other[rows, :_LSN_BYTES]).any(axis=1)
+        for index in np.flatnonzero(moved & ~unequal.any(axis=1)).tolist() if lsns else ():
+            row = rows[index]
+            what = f"{other_kind} page, LSN {_lsn(mine[row])} for {_lsn(other[row])}"
+            found.append((row, what))
+    return sorted(found)
 
 
 def _pages(side: bytes) -> Pages:
     return np.frombuffer(side, np.uint8).reshape(-1, PAGE_SIZE)
 
 
-def _lsn(page: Pages) -> str:
-    high, low = page[0, :_LSN_BYTES].copy().view("<u4")
+def _lsn(page: npt.NDArray[np.uint8]) -> str:
+    high, low = page[:_LSN_BYTES].copy().view("<u4")
     return f"{high:X}/{low:X}"

@@ -43,6 +43,8 @@ class PageSettings(BaseModel):
     """Bound of what is in memory and not yet in files, over all timelines."""
     idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
     linger_ms: int = Field(default=LINGER_MS, ge=1)
+    check_wal_images: bool = False
+    """Whether ingest compares its pages with the images of wal_consistency_checking."""
     run_as: str | None = None
     """The user that redo helpers run as when this process is root."""
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
@@ -86,6 +88,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             redo,
             consumer=f"page-{settings.listen}",
             linger_ms=settings.linger_ms,
+            check_images=settings.check_wal_images,
         )
         stack.push_async_callback(follower.close)
         access = PageAccess(repository, waiters, flusher, follower, redo)

@@ -7,9 +7,10 @@ end, plain Postgres's cold replay is compared with the timeline, and with branch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,15 @@ from pagestore._native import wal_align
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.comparison import Comparison, compare_cluster
 from pagestore.compute.replay import replayed_cluster
+from pagestore.errors import DeadlineExceeded
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from tests.integration.imported import Imported, imported
 from tests.plain_postgres import reachable_dir
 from tests.truth.workloads import Workload
 from tests.wal_log import WalLog
+
+PATIENCE = 30
+"""Waits of the page server's default: images in every record are many bytes to compare."""
 
 
 @dataclass
@@ -58,6 +63,10 @@ class History:
     def wait(self) -> None:
         """Until the page server has taken in everything."""
         with self.store.pages.client() as client:
+            for _ in range(PATIENCE):
+                with contextlib.suppress(DeadlineExceeded):
+                    self.store.wait(client, self.end)
+                    return
             self.store.wait(client, self.end)
 
     def kill_page_server(self) -> None:
@@ -90,7 +99,7 @@ def history(
     directory: Path,
     workload: Workload,
     *initdb_options: str,
-    page_server: dict[str, object] | None = None,
+    page_server: Mapping[str, object] | None = None,
     **settings: object,
 ) -> Iterator[History]:
     """The workload on a plain cluster, whose WAL a page server follows."""

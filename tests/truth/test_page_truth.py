@@ -46,7 +46,8 @@ def _name(case: Case) -> str:
 
 def _check(directory: Path, case: Case, lsns: int, branches: int) -> None:
     name, options, settings = case
-    with history(directory, BY_NAME[name], *options, **settings) as made:
+    checks = {"check_wal_images": "wal_consistency_checking" in settings}
+    with history(directory, BY_NAME[name], *options, page_server=checks, **settings) as made:
         for lsn in made.draw(lsns, SEED):
             if lsn == made.end:
                 made.kill_page_server()

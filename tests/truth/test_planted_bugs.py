@@ -12,6 +12,7 @@ import pytest
 
 from pagestore.client import PageClient
 from pagestore.compute.pgdata import read_pgdata
+from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT
 from tests.integration.page_process import PageProcess
 from tests.truth.history import History, differences, history
@@ -64,3 +65,22 @@ def test_a_planted_bug_is_found(made: History, bug: str, tmp_path: Path) -> None
     assert any(what in difference for difference in found) if what else not found, found[:20]
     if bug == "branch_off_by_one":
         assert all(difference.startswith("branch") for difference in found)
+
+
+def test_images_in_the_wal_find_a_wrong_byte(tmp_path: Path) -> None:
+    """The page server stops the timeline itself; what was good stays readable."""
+    settings = {"wal_consistency_checking": "all"}
+    with history(tmp_path, WORKLOAD, page_server={"check_wal_images": True}, **settings) as made:
+        assert not differences(made, made.end)
+        server = PageProcess(tmp_path / "wrong", [made.store.wal.address], check_wal_images=True)
+        server.program = ["-m", "tests.truth.planted", "wrong_byte"]
+        with server, PageClient(server.address) as client:
+            client.import_timeline(read_pgdata(made.base, DEFAULT_TENANT, made.timeline))
+            with pytest.raises(FailedPrecondition) as stopped:
+                made.store.wait(client, made.end)
+            info = client.get_timeline(DEFAULT_TENANT, made.timeline)
+            made.store.wait(client, info.last_record_lsn)
+    assert stopped.value.reason == "INGEST_STOPPED"
+    assert "fork 0 block" in str(stopped.value)
+    assert made.start <= info.last_record_lsn < made.end
+    assert "is not what the WAL record" in info.ingest_error

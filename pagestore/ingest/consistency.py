@@ -1,0 +1,127 @@
+"""Every page image in the WAL, against our own page at the same LSN.
+
+Under ``wal_consistency_checking`` Postgres adds to each record the pages as they should come out
+of its redo. A page server that is told to check them makes each page itself, from what it has
+just taken in, and compares after the masking that Postgres's own comparison does. A difference
+means that a page would be served wrong: the timeline stops before the record, by name.
+
+Many records of one piece of WAL change the same page. Of each page, the first and the last image
+of a piece are compared with what a reader would get, by the reader's own way. Those between are
+compared with what redo makes of the image before and the values since: so each record is judged,
+and no chain is replayed again for every record on it.
+
+It is a mode for tests, and for finding out: it costs a read and a redo a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pagestore._native import Batch, NativeError, RedoPool, Snapshot
+from pagestore.errors import FailedPrecondition
+from pagestore.ids import format_lsn
+from pagestore.keyspace import WILL_INIT, Key, ValueKind
+from pagestore.pgformat.pagekind import differing_rows
+
+_HINT = "The page server's redo or ingest has a fault; keep the WAL from before this LSN."
+
+Value = tuple[int, int, int, bytes]
+"""(LSN, kind, flags, payload)."""
+Request = tuple[bytes, bytes | None, list[Value]]
+
+
+class _Check(NamedTuple):
+    lsn: int
+    raw_key: bytes
+    image: bytes
+    page: bytes
+
+
+def check_images(snapshot: Snapshot, batch: Batch, images: Batch, redo: RedoPool) -> None:
+    """Compares `images` with the pages that `batch` makes; `snapshot` has the batch already.
+
+    Raises:
+        FailedPrecondition: CONSISTENCY_FAILED; names the first page that is not equal.
+    """
+    wanted: dict[bytes, list[tuple[int, bytes]]] = {}
+    for index in range(len(images)):
+        raw, lsn, _, _, image = images[index]
+        wanted.setdefault(raw, []).append((lsn, image))
+    values: dict[bytes, list[Value]] = {}
+    for index in range(len(batch)):
+        raw, lsn, kind, flags, payload = batch[index]
+        if raw in wanted:
+            values.setdefault(raw, []).append((lsn, kind, flags, payload))
+    checks = [*_as_read(snapshot, wanted, redo), *_step_by_step(wanted, values, redo)]
+    checks.sort()
+    keys = [Key.unpack(check.raw_key) for check in checks]
+    found = differing_rows(
+        b"".join(check.page for check in checks),
+        b"".join(check.image for check in checks),
+        [key.fork for key in keys],
+        np.array([key.block for key in keys]),
+        lsns=False,  # the image was taken before Postgres gave the page its LSN
+    )
+    if found:
+        row, what = found[0]
+        raise _failed(checks[row].raw_key, checks[row].lsn, what)
+
+
+def _as_read(
+    snapshot: Snapshot, wanted: dict[bytes, list[tuple[int, bytes]]], redo: RedoPool
+) -> Iterator[_Check]:
+    for raw, images in wanted.items():
+        for lsn, image in dict([images[0], images[-1]]).items():
+            try:
+                page = snapshot.read_pages(raw, lsn, redo)
+            except NativeError as error:
+                raise _failed(raw, lsn, str(error.args[1])) from error
+            yield _Check(lsn, raw, image, page)
+
+
+def _step_by_step(
+    wanted: dict[bytes, list[tuple[int, bytes]]], values: dict[bytes, list[Value]], redo: RedoPool
+) -> Iterator[_Check]:
+    requests: list[Request] = []
+    asked: list[tuple[int, bytes]] = []
+    for raw, images in wanted.items():
+        following = iter(values.get(raw, []))
+        value = next(following, None)
+        base: bytes | None = None
+        for number, (lsn, image) in enumerate(images):
+            items: list[Value] = []
+            while value is not None and value[0] <= lsn:
+                base, items = _with(base, items, value)
+                value = next(following, None)
+            if number > 0 and items:
+                requests.append((raw, base, items))
+                asked.append((lsn, image))
+            base = image
+    pages, fault = redo.apply_many(requests) if requests else ([], None)
+    for (raw, _, _), (lsn, image), page in zip(requests, asked, pages, strict=True):
+        if page is None:
+            raise _failed(raw, lsn, fault[1] if fault else "redo made no page")
+        yield _Check(lsn, raw, image, page)
+
+
+def _with(base: bytes | None, items: list[Value], value: Value) -> tuple[bytes | None, list[Value]]:
+    """A page's base and what is to be applied to it, with one value more."""
+    _, kind, flags, payload = value
+    if kind == ValueKind.IMAGE:
+        return payload, []
+    if kind == ValueKind.ZERO:
+        return None, []
+    return (None, [value]) if flags & WILL_INIT else (base, [*items, value])
+
+
+def _failed(raw_key: bytes, lsn: int, what: str) -> FailedPrecondition:
+    key = Key.unpack(raw_key)
+    place = f"{key.spc}/{key.db}/{key.rel} fork {key.fork} block {key.block}"
+    return FailedPrecondition(
+        "CONSISTENCY_FAILED",
+        f"{place} is not what the WAL record that ends at {format_lsn(lsn)} says: {what}.",
+        _HINT,
+    )
