@@ -1,0 +1,162 @@
+"""Postgres's own regression suite, on plain Postgres and on a compute, result file by result file.
+
+    .venv/bin/python tools/regress.py [--work DIR] [--source DIR] [--buffers default,16MB]
+
+The suite's sources come through Debian's source package (of the installed version where the
+mirror has it) into the work directory; nothing of them is kept here. Both sides run the same
+schedule with the distribution's pg_regress. What plain Postgres itself fails, for being another
+minor version or for want of a locale, is no difference: only the files of both sides count.
+Ends with 1 when any differs that EXPECTED does not explain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import psycopg
+
+from tests.integration.installation import whole_pagestore
+from tests.plain_postgres import plain_postgres, unprivileged
+
+LIBRARIES = Path("/usr/lib/postgresql/15/lib")
+PG_REGRESS = LIBRARIES / "pgxs/src/test/regress/pg_regress"
+BINDIR = "/usr/lib/postgresql/15/bin"
+DEBIAN = "http://deb.debian.org/debian"
+SUITES = (
+    (DEBIAN, "bookworm"),
+    (DEBIAN, "bookworm-updates"),
+    (f"{DEBIAN}-security", "bookworm-security"),
+)
+EXPECTED = {"tablespace": "tablespaces of a user's own are refused (docs/decisions)"}
+SETTINGS = {"max_prepared_transactions": "2", "timezone": "America/Los_Angeles"}
+
+
+def fetch(work: Path) -> Path:
+    """The unpacked source package, fetched without touching the machine's own apt."""
+    place = work / "source"
+    place.mkdir(parents=True, exist_ok=True)
+    lists = place / "apt/lists/partial"
+    lists.mkdir(parents=True, exist_ok=True)
+    key = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (place / "sources.list").write_text(
+        "".join(f"deb-src [signed-by={key}] {uri} {suite} main\n" for uri, suite in SUITES)
+    )
+    apt = ["apt-get", "-qq"]
+    apt += ["-o", f"Dir::Etc::SourceList={place}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
+    apt += ["-o", f"Dir::State::Lists={place}/apt/lists", "-o", f"Dir::Cache={place}/apt"]
+    apt += ["-o", "APT::Sandbox::User=root"]
+    subprocess.run([*apt, "update"], check=True)
+    query = ["dpkg-query", "-W", "-f", "${Version}", "postgresql-15"]
+    version = subprocess.run(query, check=True, capture_output=True, text=True).stdout
+    for package in (f"postgresql-15={version}", "postgresql-15"):
+        if subprocess.run([*apt, "source", package], cwd=place).returncode == 0:
+            break
+    return next(path for path in place.glob("postgresql-15-*") if path.is_dir())
+
+
+def prepare(source: Path, work: Path) -> Path:
+    """A copy of the suite with its library, for the unprivileged user to write in."""
+    suite = work / "suite"
+    shutil.rmtree(suite, ignore_errors=True)
+    shutil.copytree(source / "src/test/regress", suite)
+    (suite / "lib").mkdir()
+    include = subprocess.run(
+        ["pg_config", "--includedir-server"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    compile_library = ["cc", "-O2", "-fPIC", "-shared", "-w", "-I", include, "-o"]
+    subprocess.run([*compile_library, suite / "lib/regress.so", suite / "regress.c"], check=True)
+    for name in ("refint.so", "autoinc.so"):
+        shutil.copy(LIBRARIES / name, suite / "lib" / name)
+    if os.geteuid() == 0:
+        entry = pwd.getpwnam("postgres")
+        for path in [work, suite, *suite.rglob("*")]:
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+    return suite
+
+
+@contextmanager
+def plain(settings: Mapping[str, str]) -> Iterator[str]:
+    with plain_postgres("--no-locale", "-E", "UTF8", fsync="off", **settings) as cluster:
+        yield f"postgresql://postgres@127.0.0.1:{cluster.port}/postgres"
+
+
+@contextmanager
+def compute(settings: Mapping[str, str]) -> Iterator[str]:
+    """A compute of a cluster like the plain one."""
+    with plain_postgres("--no-locale", "-E", "UTF8") as cluster:
+        cluster.stop()
+        with whole_pagestore(settings) as whole:
+            yield whole.json("import", "regress", "--from-pgdata", str(cluster.data))["url"]
+
+
+def run_suite(suite: Path, url: str, output: Path, tests: list[str]) -> dict[str, str]:
+    """The result files, by test; paths of one run alone are taken out."""
+    output.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(output, "postgres", "postgres")
+    info = psycopg.conninfo.conninfo_to_dict(url)
+    command: list[object] = [
+        PG_REGRESS,
+        *(f"--inputdir={suite}", f"--outputdir={output}", f"--dlpath={suite}/lib"),
+        *(f"--bindir={BINDIR}", f"--host={info['host']}", f"--port={info['port']}"),
+        *("--user=postgres", "--max-concurrent-tests=20"),
+        *(tests or [f"--schedule={suite}/parallel_schedule"]),
+    ]
+    environment = {**os.environ, "PGPASSWORD": str(info.get("password") or "")}
+    with (output / "log").open("w") as log:
+        subprocess.run(
+            list(map(str, command)), cwd=output, env=environment, stdout=log, stderr=log,
+            **unprivileged(),
+        )  # fmt: skip
+    results = {}
+    for path in (output / "results").glob("*.out"):
+        text = path.read_text(errors="replace").replace(str(output), "OUTPUT")
+        results[path.stem] = re.sub(r"\b(localhost|127\.0\.0\.1)\b", "HOST", text)
+    return results
+
+
+def compare(name: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> bool:
+    differ = sorted(t for t in {*theirs, *ours} if theirs.get(t) != ours.get(t))
+    print(f"{name}: {len(theirs)} result files, {len(theirs) - len(differ)} equal")
+    for test in differ:
+        print(f"  {test}: {EXPECTED.get(test, 'DIFFERS')}")
+    return bool(theirs) and all(test in EXPECTED for test in differ)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp/pagestore-regress"))
+    parser.add_argument("--source", type=Path, help="an unpacked source tree of Postgres 15")
+    parser.add_argument("--buffers", default="default,16MB")
+    parser.add_argument("tests", nargs="*", help="instead of the parallel schedule")
+    given = parser.parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    suite = prepare(given.source or fetch(given.work), given.work)
+    right = True
+    for buffers in given.buffers.split(","):
+        settings = dict(SETTINGS)
+        if buffers != "default":
+            settings["shared_buffers"] = buffers
+        results = []
+        for side, server in (("plain", plain), ("compute", compute)):
+            output = given.work / f"{side}-{buffers}"
+            shutil.rmtree(output, ignore_errors=True)
+            with server(settings) as url:
+                results.append(run_suite(suite, url, output, given.tests))
+        right = compare(f"shared_buffers {buffers}", results[0], results[1]) and right
+    sys.exit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()
