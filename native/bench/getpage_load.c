@@ -239,6 +239,17 @@ take(client *c, bool counted)
     return true;
 }
 
+/* Sends, receives, and asks again. The pump that sends a request may already bring its answer,
+ * after which the socket has nothing more to say. */
+static void
+go_on(client *c, bool counted)
+{
+    do {
+        if (!grpc_stream_pump(&c->stream))
+            die("connection", c->stream.fault);
+    } while (take(c, counted) && ask(c));
+}
+
 /* One round: waits until some client can go on, and lets each go on. Clients still at work. */
 static uint32_t
 round_of(client *clients, bool counted)
@@ -264,11 +275,7 @@ round_of(client *clients, bool counted)
         client *c = busy[i];
         if (fds[i].revents == 0)
             continue;
-        /* The pump that sends a request may already bring its answer. */
-        do {
-            if (!grpc_stream_pump(&c->stream))
-                die("connection", c->stream.fault);
-        } while (take(c, counted) && ask(c));
+        go_on(c, counted);
     }
     return (uint32_t)n;
 }
@@ -294,8 +301,8 @@ run(void)
     for (uint32_t i = 0; i < opt.clients; i++) {
         if (!grpc_stream_open(&clients[i].stream, opt.host, opt.port, PATH))
             die("connect", clients[i].stream.fault);
-        if (ask(&clients[i]) && !grpc_stream_pump(&clients[i].stream))
-            die("connect", clients[i].stream.fault);
+        if (ask(&clients[i]))
+            go_on(&clients[i], opt.warmup <= 0);
     }
     begin = now_ns();
     measured = begin + (int64_t)(opt.warmup * 1e9);

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -144,18 +147,32 @@ def run(
     folder.chmod(0o711)
     report = Report({**asdict(settings), "parts": list(parts)})
     bench = Bench(settings, folder, report)
-    try:
-        for name, part in parts.items():
-            before = len(report.rows)
-            try:
-                part(bench)
-            except Exception as error:
-                report.failures[name] = f"{error}\n{traceback.format_exc()}"
-            on_part(name, report, report.rows[before:])
-    finally:
-        bench.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with _ending_in_order():
+        try:
+            for name, part in parts.items():
+                before = len(report.rows)
+                try:
+                    part(bench)
+                except Exception as error:
+                    report.failures[name] = f"{error}\n{traceback.format_exc()}"
+                on_part(name, report, report.rows[before:])
+        finally:
+            bench.close()
+            shutil.rmtree(folder, ignore_errors=True)
     return report
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """SIGTERM, too, stops what a run started."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 __all__ = ["BULK", "OURS", "PLAIN", "QUICK", "Bench", "Part", "Settings", "give", "run"]

@@ -53,10 +53,10 @@ def bench(
         settings = harness.Settings(rounds, warmup, seconds, scale, branches)
 
         def show(name: str, found: Report, rows: list[Row]) -> None:
+            if rows and not as_json:
+                report.print_table(found, rows)
             if name in found.failures:
                 run.remark(f"{name} failed: {found.failures[name]}")
-            elif not as_json:
-                report.print_table(found, rows)
 
         found = harness.run(chosen, harness.QUICK if quick else settings, work, show)
         path = found.write(results)
