@@ -36,6 +36,12 @@ ON_BRANCH = [
     "TRUNCATE copied",
     "CREATE TABLE only_here AS SELECT generate_series(1, 3000) n",
 ]
+AMCHECK = """
+    SELECT count(bt_index_check(c.oid, true))
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_am a ON a.oid = c.relam
+    WHERE a.amname = 'btree' AND c.relpersistence = 'p' AND i.indisready AND i.indisvalid
+"""
 PLACES = {"before": "truth", "after": "truth", "branched": "other"}
 """Checkpoint to database."""
 
@@ -71,14 +77,25 @@ class Worked:
             for feature in FEATURES:
                 run(getattr(feature, half), connect)
             self.lsns[half] = parse_lsn(whole.json("checkpoint", "truth", half)["lsn"])
+        check_indexes(url)
         made = whole.json("branch", "truth", "other", "--at", "before")
         self.timelines["other"] = TimelineId.parse(made["timeline_id"])
         with psycopg.connect(made["url"], autocommit=True) as connection:
             for statement in ON_BRANCH:
                 connection.execute(statement)
+        check_indexes(made["url"])
         self.lsns["branched"] = parse_lsn(whole.json("checkpoint", "other", "branched")["lsn"])
         whole.json("stop", "truth")
         whole.json("stop", "other")
+
+
+def check_indexes(url: str) -> None:
+    """Each B-tree has an entry for every row of its table, in order."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS amcheck")
+        row = connection.execute(AMCHECK).fetchone()
+        assert row is not None
+        assert row[0] > 100
 
 
 @pytest.fixture(scope="module", params=[pytest.param("plain", marks=pytest.mark.slow), "checksums"])
