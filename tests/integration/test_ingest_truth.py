@@ -70,7 +70,7 @@ class Ingested:
     chains: dict[bytes, Request] = field(default_factory=dict)
     checks: list[tuple[Request, bytes]] = field(default_factory=list)
     kinds: Counter[ValueKind] = field(default_factory=Counter)
-    met: int = 0
+    met: Counter[int] = field(default_factory=Counter)
 
     def load_sizes(self) -> None:
         for path in (self.cluster.root / "before").glob("*/**/*"):
@@ -114,8 +114,9 @@ class Ingested:
             entry = batch[i] if i < len(batch) else None
             while check is not None and (entry is None or entry[1] > check[1]):
                 raw, base, items = self.chains[check[0]]
-                self.met += 1
-                if self.met % 7 == 0 and (len(items) < 12 or len(items) % 40 == 0):
+                manager = items[-1][3][17]
+                self.met[manager] += 1
+                if self.met[manager] % 7 == 1 and (len(items) < 12 or len(items) % 40 == 0):
                     self.checks.append(((raw, base, items[:]), check[4]))
                 check = next(expected, None)
             if entry is not None:
