@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pagestore.bench.plain import PlainCluster, give, pgbench, plain_cluster
@@ -41,23 +41,43 @@ class Settings:
         warmup: repetitions before them, thrown away.
         seconds: of a case that is measured by the clock.
         scale: of pgbench, and of other data in proportion.
-        branches: how many the part `branches` makes in a shape.
+        parent_scale: pgbench scale of the large parent in `branch`.
+        scan_scale: pgbench scale of the table that `compute` scans cold.
+        in_a_row: branches of one parent that `branch` makes, one after the other.
+        branches: how many the part `branches` makes in a shape; a series of runs.
     """
 
     rounds: int = 3
     warmup: int = 1
     seconds: float = 3.0
     scale: int = 10
-    branches: int = 64
+    parent_scale: int = 10
+    scan_scale: int = 10
+    in_a_row: int = 200
+    branches: tuple[int, ...] = (1, 64)
 
     def check(self) -> None:
-        if min(self.rounds, self.scale, self.branches) < 1 or self.warmup < 0:
+        counts = (self.rounds, self.scale, self.parent_scale, self.scan_scale, *self.branches)
+        if min(counts) < 1 or self.warmup < 0 or not self.branches:
             raise InvalidInput("INVALID_SETTING", "Rounds, scale and branches are 1 or more.")
+        if self.in_a_row < 2:
+            raise InvalidInput("INVALID_SETTING", "Branches in a row are 2 or more.")
         if not 0 < self.seconds <= 3600:
             raise InvalidInput("INVALID_SETTING", "Seconds are more than 0 and at most 3600.")
 
+    def full(self) -> Settings:
+        """The sizes that the targets speak of: a parent of 5 GB, a scan of 1 GB, the 2,000th
+        branch, shapes of up to 1,024. Takes some 20 GB of disk, and half an hour more."""
+        return replace(
+            self,
+            parent_scale=340,
+            scan_scale=80,
+            in_a_row=2000,
+            branches=(1, 4, 16, 64, 256, 1024),
+        )
 
-QUICK = Settings(rounds=1, warmup=0, seconds=0.2, scale=1, branches=3)
+
+QUICK = Settings(*(1, 0, 0.2, 1), parent_scale=1, scan_scale=1, in_a_row=4, branches=(1, 3))
 """To see that everything runs. The figures mean nothing."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,12 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Repetitions before them.")] = 1,
     seconds: Annotated[float, typer.Option(help="Of a case measured by the clock.")] = 3.0,
     scale: Annotated[int, typer.Option(min=1, help="Of pgbench, and other data with it.")] = 10,
-    branches: Annotated[int, typer.Option(min=1, help="In a shape of the part branches.")] = 64,
+    branches: Annotated[
+        list[int] | None, typer.Option(min=1, help="In a shape of the part branches; repeatable.")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Sizes of the targets: 5 GB, 2,000 branches.")
+    ] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only see that all of it runs.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Pictures, too (matplotlib).")] = False,
     work: Annotated[
@@ -50,7 +56,9 @@ def bench(
                 "NO_SUCH_PART", f"There is no part {wrong[0]!r}.", f"Parts: {', '.join(PARTS)}."
             )
         chosen = {name: PARTS[name] for name in PARTS if not parts or name in parts}
-        settings = harness.Settings(rounds, warmup, seconds, scale, branches)
+        settings = harness.QUICK if quick else harness.Settings(rounds, warmup, seconds, scale)
+        settings = settings.full() if full else settings
+        settings = replace(settings, branches=tuple(branches)) if branches else settings
 
         def show(name: str, found: Report, rows: list[Row]) -> None:
             if rows and not as_json:
@@ -58,7 +66,7 @@ def bench(
             if name in found.failures:
                 run.remark(f"{name} failed: {found.failures[name]}")
 
-        found = harness.run(chosen, harness.QUICK if quick else settings, work, show)
+        found = harness.run(chosen, settings, work, show)
         path = found.write(results)
         pictures = _pictures(path) if plot else []
         if not as_json:

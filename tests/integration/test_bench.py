@@ -10,7 +10,7 @@ from pagestore.bench import harness
 from pagestore.bench.harness import Bench, Settings
 from pagestore.bench.parts import getpage, redo
 
-TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=1)
+TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=(1,))
 
 
 def test_getpage_and_redo_measure_the_real_parts(monkeypatch: pytest.MonkeyPatch) -> None:

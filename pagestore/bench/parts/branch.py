@@ -21,46 +21,75 @@ from pagestore.bench.harness import OURS, PLAIN, Bench
 from pagestore.bench.plain import PlainCluster, seconds_of, sql
 from pagestore.bench.report import Target
 
-BRANCHES_PER_ROUND = 20
+SMALL = "parent of 10 MB"
+SMALL_ROWS = 80_000
+"""Of 64 bytes and a header each, beside the 7 MB of an empty database."""
 P99 = 0.99
 
 
 def run(bench: Bench) -> None:
     control = bench.stack.control
-    with bench.loaded(bench.settings.scale) as cluster:
+    with bench.loaded(bench.settings.parent_scale) as cluster:
         [[size]] = cluster.sql("SELECT pg_database_size('postgres')")
         cluster.stop()
         bench.stack.command("import", "branch-large", "--from-pgdata", str(cluster.data))
-        control.create("branch-small")
-        sizes = {"branch-large": f"{int(size) / 1e6:.0f} MB", "branch-small": "empty"}
-        for parent, words in sizes.items():
-            _api(bench, parent, f"parent {words}")
+        _make_small(bench, "branch-small")
+        parents = {"branch-large": f"parent of {size_words(int(size))}", "branch-small": SMALL}
+        _api(bench, parents)
+        _starts(bench, parents)
         _verbs(bench)
-        for parent in sizes:
+        for parent in parents:
             control.delete(parent)
-        _alternatives(bench, cluster, f"parent {sizes['branch-large']}")
+        _alternatives(bench, cluster, parents["branch-large"])
 
 
-def _api(bench: Bench, parent: str, words: str) -> None:
+def size_words(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _make_small(bench: Bench, name: str) -> None:
+    url = bench.stack.control.create(name).url
+    sql(url, f"CREATE TABLE t AS SELECT md5(i::text) FROM generate_series(1, {SMALL_ROWS}) i")
+    bench.stack.control.stop(name)
+
+
+def _api(bench: Bench, parents: dict[str, str]) -> None:
+    """In turns, so that what disturbs one parent's branches disturbs the other's."""
     control = bench.stack.control
-    count = BRANCHES_PER_ROUND * (bench.settings.warmup + bench.settings.rounds)
-    times = []
+    count = bench.settings.in_a_row
+    times: dict[str, list[float]] = {parent: [] for parent in parents}
     for number in range(count):
-        began = time.perf_counter()
-        control.branch(parent, f"{parent}-{number}", leave_stopped=True)
-        times.append((time.perf_counter() - began) * 1e3)
-    counted = times[BRANCHES_PER_ROUND * bench.settings.warmup :]
-    sizes = [float(control.get(f"{parent}-{number}").physical_bytes) for number in range(count)]
-    for number in range(count):
-        control.delete(f"{parent}-{number}")
-    worst = sorted(counted)[min(len(counted) - 1, int(P99 * len(counted)))]
-    name = f"at the API, {words}"
-    median = [statistics.median(counted)]
-    bench.row("branch", f"{name}, p50", OURS, "ms", median, target=Target(10))
-    bench.row("branch", f"{name}, p99", OURS, "ms", [worst], target=Target(50))
-    bench.row("branch", f"{name}, size", OURS, "bytes", sizes, target=Target(1024))
-    starts = bench.take_turns({OURS: lambda: _to_first_row(bench, parent)})
-    bench.row("branch", f"to the first row, {words}", OURS, "ms", starts[OURS])
+        for parent in parents:
+            began = time.perf_counter()
+            control.branch(parent, f"{parent}-{number}", leave_stopped=True)
+            times[parent].append((time.perf_counter() - began) * 1e3)
+    for parent, words in parents.items():
+        _api_rows(bench, f"at the API, {words}", times[parent])
+        sample = range(0, count, max(1, count // 20))
+        sizes = [float(control.get(f"{parent}-{item}").physical_bytes) for item in sample]
+        bench.row(
+            *("branch", f"at the API, {words}: size", OURS, "bytes", sizes), target=Target(1024)
+        )
+    for parent in parents:
+        for number in range(count):
+            control.delete(f"{parent}-{number}")
+
+
+def _api_rows(bench: Bench, case: str, times: list[float]) -> None:
+    count = len(times)
+    tenth = max(1, count // 10)
+    worst = sorted(times)[min(count - 1, int(P99 * count))]
+    row = bench.row
+    row("branch", f"{case}, p50", OURS, "ms", [statistics.median(times)], target=Target(10))
+    row("branch", f"{case}, p99", OURS, "ms", [worst], target=Target(50))
+    row("branch", f"{case}: the first {tenth}", OURS, "ms", times[:tenth])
+    row("branch", f"{case}: the last {tenth} of {count:,}", OURS, "ms", times[-tenth:])
+
+
+def _starts(bench: Bench, parents: dict[str, str]) -> None:
+    taken = bench.take_turns({parent: partial(_to_first_row, bench, parent) for parent in parents})
+    for parent, words in parents.items():
+        bench.row("branch", f"to the first row, {words}", OURS, "ms", taken[parent])
 
 
 def _verbs(bench: Bench) -> None:

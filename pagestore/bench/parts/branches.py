@@ -26,13 +26,14 @@ READ = "SELECT count(f) FROM t"
 
 
 def run(bench: Bench) -> None:
-    for shape, parent in SHAPES.items():
-        _shape(bench, shape, parent, bench.settings.branches)
+    for count in bench.settings.branches:
+        for shape, parent in SHAPES.items():
+            _shape(bench, shape, parent, count)
 
 
 def _shape(bench: Bench, shape: str, parent: Callable[[int], int], count: int) -> None:
     control = bench.stack.control
-    names = [f"{shape}-{number}" for number in range(count + 1)]
+    names = [f"{shape}-{count}-{number}" for number in range(count + 1)]
     url = control.create(names[0]).url
     sql(
         url,

@@ -28,7 +28,7 @@ Order = Literal["uniform", "skewed", "once"]
 PAGES_PER_SCALE = 2000
 CHAIN_PAGES_PER_SCALE = 200
 CHAINS = (0, 1, 10, 100)
-SHAPES = ((1, 1), (1, 8), (1, 32), (4, 32), (16, 1), (16, 8), (16, 32))
+SHAPES = tuple((clients, blocks) for clients in (1, 4, 16) for blocks in (1, 8, 32))
 """(clients, blocks a request)"""
 
 
