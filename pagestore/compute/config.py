@@ -1,7 +1,9 @@
 """What a compute's server is told: postgresql.conf, pg_hba.conf, the command line.
 
-Two ranks. What keeps a commit safe or the directory usable is on the command line, where
-neither ALTER SYSTEM nor a user's file can change it. Everything else is in postgresql.conf.
+Three ranks. What keeps the directory usable is on the command line, where neither ALTER SYSTEM
+nor a user's file can change it. Whose confirmation a commit waits for is in a file of its own,
+since it changes with the safekeepers while the server runs: postgresql.conf includes it last,
+and the shim refuses it to ALTER SYSTEM. Everything else is in postgresql.conf.
 
 A setting that Postgres keeps in its control file is taken over from the timeline, raised
 where a compute needs more; so a restart logs no PARAMETER_CHANGE record.
@@ -9,7 +11,7 @@ where a compute needs more; so a restart logs no PARAMETER_CHANGE record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,12 @@ DEFAULTS = {
     # Local WAL is not durable anyway: new segments are sparse instead of written with zeros.
     "wal_init_zero": "off",
 }
+
+_SYNCHRONOUS = "synchronous_standby_names"
+SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
+"""Beside postgresql.conf; replaced as a whole, then read again at a SIGHUP."""
+MAX_SLOT_BYTES = "1GB"
+"""Of several safekeepers each has peers that fill it: a compute need not keep its WAL for ever."""
 
 HBA = """\
 # The socket's directory is open to the server's own user alone.
@@ -81,7 +89,26 @@ def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
 
 def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) -> str:
     """The file's text; later wins: defaults, the timeline's settings, `overrides`."""
-    return quoted_settings({**DEFAULTS, **control_settings(settings), **overrides})
+    values = {**DEFAULTS, **control_settings(settings), **overrides}
+    return quoted_settings(values) + f"include '{SYNCHRONOUS_FILE}'\n"
+
+
+def quorum_rule(needed: int, numbers: Iterable[int]) -> str:
+    """Commits wait for `needed` of these safekeepers; for none where there are none."""
+    names = ", ".join(f"sk{number}" for number in numbers)
+    return f"ANY {needed} ({names})" if names else ""
+
+
+def synchronous_conf(rule: str) -> str:
+    """The text of SYNCHRONOUS_FILE."""
+    return quoted_settings({_SYNCHRONOUS: rule})
+
+
+def kept_auto_conf(text: bytes) -> bytes:
+    """postgresql.auto.conf, which Postgres reads after all else, without what is not its own to
+    say. Postgres writes it a line a setting."""
+    lines = text.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.lower().startswith(_SYNCHRONOUS.encode()))
 
 
 def quoted_settings(values: Mapping[str, str]) -> str:
@@ -89,10 +116,8 @@ def quoted_settings(values: Mapping[str, str]) -> str:
     return "".join(f"{name} = {_quoted(name, value)}\n" for name, value in values.items())
 
 
-def command_line(place: ServerPlace, safekeeper_ids: tuple[int, ...]) -> dict[str, str]:
+def command_line(place: ServerPlace) -> dict[str, str]:
     """Settings that nothing inside the server may change."""
-    quorum = len(safekeeper_ids) // 2 + 1
-    names = ", ".join(f"sk{number}" for number in safekeeper_ids)
     values = {
         "listen_addresses": "127.0.0.1",
         "port": str(place.port),
@@ -101,7 +126,6 @@ def command_line(place: ServerPlace, safekeeper_ids: tuple[int, ...]) -> dict[st
         "full_page_writes": "off",
         "restart_after_crash": "off",
         "archive_mode": "off",
-        "synchronous_standby_names": f"ANY {quorum} ({names})" if safekeeper_ids else "",
     }
     if place.shim_library is not None:
         values |= {

@@ -36,7 +36,17 @@ from pagestore.client.wal import WalClient
 from pagestore.compute import catalog
 from pagestore.compute.catalog import Entry
 from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
-from pagestore.compute.config import HBA, ServerPlace, command_line, postgresql_conf
+from pagestore.compute.config import (
+    HBA,
+    MAX_SLOT_BYTES,
+    SYNCHRONOUS_FILE,
+    ServerPlace,
+    command_line,
+    kept_auto_conf,
+    postgresql_conf,
+    quorum_rule,
+    synchronous_conf,
+)
 from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.compute.process import (
     POLL_SECONDS,
@@ -75,8 +85,7 @@ class ComputeSpec:
 
     Args:
         directory: made by the start and removed by the stop; a new name each time.
-        wal_service: addresses of the safekeepers.
-        safekeeper_ids: their numbers, in the same order.
+        safekeeper_ids: numbers of the safekeepers, a majority of which makes commits durable.
         run_as: the user that the server runs as; None for our own.
         shim_library: readable by that user; None only where every block is local.
         settings: for postgresql.conf, over the defaults.
@@ -90,7 +99,6 @@ class ComputeSpec:
     directory: Path
     port: int
     page_server: str
-    wal_service: tuple[str, ...] = ()
     safekeeper_ids: tuple[int, ...] = (1,)
     run_as: str | None = None
     bindir: Path = Path("/usr/lib/postgresql/15/bin")
@@ -104,6 +112,11 @@ class ComputeSpec:
     @property
     def log_path(self) -> Path:
         return self.log or self.directory.with_name(self.directory.name + ".log")
+
+    @property
+    def needed(self) -> int:
+        """How many safekeepers make a commit durable."""
+        return len(self.safekeeper_ids) // 2 + 1 if self.safekeeper_ids else 0
 
 
 async def start_compute(
@@ -298,13 +311,17 @@ class _Start:
         lay_segments(directory, checkpoint)
         lay_control_file(directory, checkpoint)
         directory.lay_remote_map()
-        directory.write("postgresql.conf", postgresql_conf(directory.settings, spec.settings))
+        quorum = {"max_slot_wal_keep_size": MAX_SLOT_BYTES} if len(spec.safekeeper_ids) > 1 else {}
+        settings = {**quorum, **spec.settings}
+        directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
+        rule = quorum_rule(spec.needed, spec.safekeeper_ids)
+        directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
         directory.write("pg_hba.conf", HBA)
         directory.write("pg_ident.conf", b"")
         if spec.pgstat is not None:
             directory.write("pg_stat/pgstat.stat", spec.pgstat)
         if spec.auto_conf is not None:
-            directory.write("postgresql.auto.conf", spec.auto_conf)
+            directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
 
     async def serve(self, wal: WalClient) -> RunningCompute:
         """Steps 4 and 5."""
@@ -319,7 +336,7 @@ class _Start:
             spec.shim_library,
         )
         argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
-        for name, value in command_line(place, spec.safekeeper_ids).items():
+        for name, value in command_line(place).items():
             argv += ["-c", f"{name}={value}"]
         child = spawn(argv, log=spec.log_path, owner=self.owner)
         self.server = ServerProcess(child.pid, child)
@@ -354,7 +371,6 @@ class _Start:
         assert self.server is not None
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.spec.start_timeout
-        needed = len(self.spec.safekeeper_ids) // 2 + 1 if self.spec.safekeeper_ids else 0
         query = (
             "SELECT count(*) FROM pg_stat_replication "
             "WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
@@ -363,7 +379,7 @@ class _Start:
             async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as session:
                 while True:
                     row = await (await session.execute(query)).fetchone()
-                    if row is not None and row[0] >= needed:
+                    if row is not None and row[0] >= self.spec.needed:
                         return
                     if loop.time() > deadline:
                         raise DeadlineExceeded(

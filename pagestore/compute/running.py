@@ -17,9 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from pagestore.client.wal import WalClient
 from pagestore.compute.checkpoint import end_of_checkpoint
-from pagestore.compute.process import ServerProcess, log_tail, start_ticks
+from pagestore.compute.config import SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.compute.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
 from pagestore.errors import (
     Aborted,
     DeadlineExceeded,
@@ -33,6 +36,7 @@ from pagestore.pgformat.control_file import ControlFile, DbState
 RECORD_FILE = "compute.json"
 _VERSION = 1
 _DETACH_WAIT_MS = 1_000
+RULE_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,37 @@ class RunningCompute:
     async def wait_exit(self) -> int | None:
         """Until the server is gone; its exit code, None when it was adopted."""
         return await self._server.wait()
+
+    async def set_rule(self, rule: str) -> None:
+        """Whom commits wait for from now on; returns when new sessions are told so.
+
+        Raises:
+            DeadlineExceeded: RULE_NOT_TAKEN.
+        """
+        target = self.data / SYNCHRONOUS_FILE
+        temporary = target.with_suffix(".tmp")
+        temporary.write_text(synchronous_conf(rule))
+        shutil.copymode(target, temporary)
+        owner = target.stat()
+        os.chown(temporary, owner.st_uid, owner.st_gid)
+        temporary.replace(target)
+        self._server.send(signal.SIGHUP)
+        deadline = asyncio.get_running_loop().time() + RULE_SECONDS
+        while await self.rule() != rule:
+            if asyncio.get_running_loop().time() > deadline:
+                raise DeadlineExceeded(
+                    "RULE_NOT_TAKEN",
+                    f"The compute {self.pid} has not taken {rule!r} as its quorum within "
+                    f"{RULE_SECONDS:.0f} s.",
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def rule(self) -> str:
+        """Whom commits wait for, as a new session is told."""
+        connecting = psycopg.AsyncConnection.connect(self.conninfo(), autocommit=True)
+        async with await connecting as session:
+            row = await (await session.execute("SHOW synchronous_standby_names")).fetchone()
+        return str(row[0]) if row else ""
 
     def release(self) -> None:
         """Lets it live on, unwatched."""

@@ -107,7 +107,6 @@ class LocalLauncher:
             directory=self._directory / name,
             port=record.port,
             page_server=self._pages.address,
-            wal_service=(self._wal.address,),
             run_as=self._run_as,
             bindir=self._bindir,
             shim_library=self._library,

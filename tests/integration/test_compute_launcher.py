@@ -37,6 +37,7 @@ from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
 
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
 
 
@@ -164,9 +165,8 @@ def test_settings_that_keep_commits_safe_cannot_be_changed(
 ) -> None:
     async def main() -> None:
         async with world(source, safekeeper, root) as w:
-            kept = b"deadlock_timeout = '7s'\n"
+            kept = b"deadlock_timeout = '7s'\nsynchronous_standby_names = ''\n"
             compute = await w.start(settings={"work_mem": "7MB"}, auto_conf=kept)
-            sql(compute, "ALTER SYSTEM SET synchronous_standby_names = ''")
             sql(compute, "ALTER SYSTEM SET restart_after_crash = on")
             sql(compute, "SELECT pg_reload_conf()")
             for name, value in {
@@ -182,6 +182,23 @@ def test_settings_that_keep_commits_safe_cannot_be_changed(
                 assert sql(compute, f"SHOW {name}") == [(value,)]
             stopped = await compute.stop(w.wal)
             assert b"deadlock_timeout" in (stopped.auto_conf or b"")
+
+    asyncio.run(main())
+
+
+def test_whom_commits_wait_for_changes_while_it_runs(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            compute = await w.start()
+            await compute.set_rule("ANY 2 (sk1, sk2)")
+            waiting = asyncio.create_task(asyncio.to_thread(sql, compute, "CREATE TABLE w ()"))
+            while sql(compute, WAITING) != [(1,)]:
+                await asyncio.sleep(0.02)
+            await compute.set_rule("ANY 1 (sk1, sk2)")
+            await waiting
+            assert (await compute.stop(w.wal)).clean
 
     asyncio.run(main())
 

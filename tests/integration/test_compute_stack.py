@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from pagestore.compute.export import export_pgdata
@@ -135,6 +136,20 @@ def test_commits_survive_a_killed_compute(stack: Stack, timeline: TimelineId) ->
     assert facts(compute) == before
     check_indexes(compute)
     compute.kill()
+
+
+def test_nobody_inside_changes_whom_commits_wait_for(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline)
+    for statement in (
+        "ALTER SYSTEM SET synchronous_standby_names = ''",
+        'ALTER SYSTEM SET "Synchronous_Standby_Names" = DEFAULT',
+        "ALTER SYSTEM RESET synchronous_standby_names",
+    ):
+        with pytest.raises(psycopg.errors.CantChangeRuntimeParam, match="safekeepers"):
+            compute.sql(statement)
+    compute.sql("ALTER SYSTEM RESET ALL")
+    assert compute.sql("SHOW synchronous_standby_names") == [("ANY 1 (sk1)",)]
+    compute.stop()
 
 
 def test_a_prepared_transaction_crosses_a_restart_and_a_branch(

@@ -1,5 +1,6 @@
 /*
- * What reads or makes relation files past the storage manager, and so would meet the holes.
+ * Statements that a compute cannot leave to Postgres: what reads or makes relation files past the
+ * storage manager, and so would meet the holes; and ALTER SYSTEM of whom commits wait for.
  *
  * CREATE DATABASE ... STRATEGY file_copy copies the source's files: its blocks are brought
  * first. Tablespaces are refused: a compute's directory is disposable, a tablespace is not in
@@ -31,6 +32,21 @@ refuse_tablespaces(const char *what)
              errdetail("The data directory of a pagestore compute is thrown away when it stops;"
                        " its storage is the page server."),
              errhint("Leave everything in the default tablespace.")));
+}
+
+/* Whoever changes it, the commits behind are durable nowhere. */
+static void
+refuse_other_quorum(AlterSystemStmt *statement)
+{
+    const char *name = statement->setstmt->name;
+
+    if (name != NULL && pg_strcasecmp(name, "synchronous_standby_names") == 0)
+        ereport(ERROR,
+                (errcode(ERRCODE_CANT_CHANGE_RUNTIME_PARAM),
+                 errmsg("synchronous_standby_names cannot be changed here"),
+                 errdetail("It names the safekeepers that make commits durable; pagestore sets"
+                           " it."),
+                 errhint("A session that can do without may SET synchronous_commit.")));
 }
 
 static DefElem *
@@ -82,6 +98,8 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 
     if (IsA(node, CreatedbStmt))
         prepare_create_database((CreatedbStmt *) node);
+    else if (IsA(node, AlterSystemStmt))
+        refuse_other_quorum((AlterSystemStmt *) node);
     else if (IsA(node, CreateTableSpaceStmt))
         refuse_tablespaces("CREATE TABLESPACE");
     else if (IsA(node, AlterDatabaseStmt) &&

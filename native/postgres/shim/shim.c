@@ -10,7 +10,7 @@
  *   grpc_stream.c  a gRPC call on a non-blocking socket; knows nothing of Postgres
  *   page_client.c  a process's requests and answers; waiting, cancelling, retrying
  *   hydrate.c      the hooks: read, write, prefetch, truncate, unlink, create
- *   bypass.c       statements that go past the storage manager
+ *   bypass.c       statements that go past the storage manager, or past the quorum
  *   fsm_log.c      the worker that logs free space maps at a clean stop
  *
  * Not here: WAL. It leaves through the stock walsender to the WAL service.

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.compute.config import ServerPlace, command_line, postgresql_conf, quoted_settings
+from pagestore.compute.config import (
+    SYNCHRONOUS_FILE,
+    ServerPlace,
+    command_line,
+    kept_auto_conf,
+    postgresql_conf,
+    quorum_rule,
+    quoted_settings,
+    synchronous_conf,
+)
 from pagestore.errors import InvalidInput
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.v1 import page_pb2 as pb
@@ -21,20 +30,31 @@ PLACE = ServerPlace(
 
 
 @pytest.mark.parametrize(
-    ("ids", "names"),
+    ("needed", "ids", "rule"),
     [
-        ((), ""),
-        ((1,), "ANY 1 (sk1)"),
-        ((1, 2, 3), "ANY 2 (sk1, sk2, sk3)"),
-        ((4, 7, 8, 9, 12), "ANY 3 (sk4, sk7, sk8, sk9, sk12)"),
+        (0, (), ""),
+        (1, (1,), "ANY 1 (sk1)"),
+        (2, (1, 2, 3), "ANY 2 (sk1, sk2, sk3)"),
+        (3, (4, 7, 8, 9, 12), "ANY 3 (sk4, sk7, sk8, sk9, sk12)"),
     ],
 )
-def test_commits_wait_for_a_majority(ids: tuple[int, ...], names: str) -> None:
-    assert command_line(PLACE, ids)["synchronous_standby_names"] == names
+def test_commits_wait_for_a_majority(needed: int, ids: tuple[int, ...], rule: str) -> None:
+    assert quorum_rule(needed, ids) == rule
+    assert synchronous_conf(rule) == f"synchronous_standby_names = '{rule}'\n"
+
+
+def test_whom_commits_wait_for_is_said_last() -> None:
+    text = postgresql_conf(pb.ControlSettings(), {"synchronous_standby_names": "nobody"})
+    assert text.splitlines()[-1] == f"include '{SYNCHRONOUS_FILE}'"
+
+
+def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
+    kept = b"# made by ALTER SYSTEM\nwork_mem = '1MB'\nSynchronous_Standby_Names = ''\n"
+    assert kept_auto_conf(kept) == b"# made by ALTER SYSTEM\nwork_mem = '1MB'\n"
 
 
 def test_the_shim_is_told_where_its_pages_are() -> None:
-    values = command_line(PLACE, (1,))
+    values = command_line(PLACE)
     assert values["pagestore.lsn"] == "1/28"
     assert values["pagestore.timeline_id"] == "0" * 30 + "07"
     assert values["pagestore.page_server"] == "127.0.0.1:7440"
@@ -42,7 +62,7 @@ def test_the_shim_is_told_where_its_pages_are() -> None:
 
 def conf(settings: pb.ControlSettings, **overrides: str) -> dict[str, str]:
     lines = postgresql_conf(settings, overrides).splitlines()
-    return dict(line.split(" = ") for line in lines)
+    return dict(line.split(" = ") for line in lines if " = " in line)
 
 
 def test_settings_of_the_timeline_are_raised_to_what_a_compute_needs() -> None:
