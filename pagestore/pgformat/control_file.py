@@ -18,12 +18,12 @@ from typing import Protocol, Self
 
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss, FailedPrecondition
-from pagestore.pgformat import layout
+from pagestore.pgformat import checkpoint_record, layout
+from pagestore.pgformat.checkpoint_record import CheckPoint, Counters
 
 FILE_SIZE = 8192
-_BODY = struct.Struct("<QIIi4xqQQII?7xQIIIIIII4xqIII4xQQI4xQQ?3xi?3xiiiii?3xId8I?3xI32s")
+_BODY = struct.Struct(f"<QIIi4xqQ{checkpoint_record.FORMAT}QQI4xQQ?3xi?3xiiiii?3xId8I?3xI32s")
 _CRC = struct.Struct("<I")
-_CHECKPOINT_FIELDS = 16
 
 
 class DbState(enum.IntEnum):
@@ -34,35 +34,6 @@ class DbState(enum.IntEnum):
     IN_CRASH_RECOVERY = 4
     IN_ARCHIVE_RECOVERY = 5
     IN_PRODUCTION = 6
-
-
-class Counters(Protocol):
-    """What a checkpoint record carries; ``pagestore.v1`` ControlCounters fits."""
-
-    @property
-    def next_full_xid(self) -> int: ...
-    @property
-    def next_oid(self) -> int: ...
-    @property
-    def next_multi(self) -> int: ...
-    @property
-    def next_multi_offset(self) -> int: ...
-    @property
-    def oldest_xid(self) -> int: ...
-    @property
-    def oldest_xid_db(self) -> int: ...
-    @property
-    def oldest_multi(self) -> int: ...
-    @property
-    def oldest_multi_db(self) -> int: ...
-    @property
-    def oldest_commit_ts_xid(self) -> int: ...
-    @property
-    def newest_commit_ts_xid(self) -> int: ...
-    @property
-    def full_page_writes(self) -> bool: ...
-    @property
-    def checkpoint_time(self) -> int: ...
 
 
 class Settings(Protocol):
@@ -94,28 +65,6 @@ class Settings(Protocol):
     def catalog_version(self) -> int: ...
     @property
     def mock_authentication_nonce(self) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class CheckPoint:
-    """``struct CheckPoint``, in its order. ``time`` is Unix seconds."""
-
-    redo: int
-    timeline: int
-    prev_timeline: int
-    full_page_writes: bool
-    next_full_xid: int
-    next_oid: int
-    next_multi: int
-    next_multi_offset: int
-    oldest_xid: int
-    oldest_xid_db: int
-    oldest_multi: int
-    oldest_multi_db: int
-    time: int
-    oldest_commit_ts_xid: int
-    newest_commit_ts_xid: int
-    oldest_active_xid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +133,8 @@ class ControlFile:
         if state not in DbState.__members__.values():
             raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has the unknown state {state}.")
         values[3] = DbState(state)
-        checkpoint = CheckPoint(*values[6 : 6 + _CHECKPOINT_FIELDS])
-        ordered = [*values[:6], checkpoint, *values[6 + _CHECKPOINT_FIELDS :]]
+        checkpoint = CheckPoint(*values[6 : 6 + checkpoint_record.FIELDS])
+        ordered = [*values[:6], checkpoint, *values[6 + checkpoint_record.FIELDS :]]
         return cls(**dict(zip((field.name for field in fields(cls)), ordered, strict=True)))
 
     def pack(self) -> bytes:
@@ -214,7 +163,7 @@ class ControlFile:
             state=DbState.SHUTDOWNED,
             time=time,
             checkpoint_lsn=checkpoint_lsn,
-            checkpoint=_shutdown_checkpoint(counters, checkpoint_lsn, time),
+            checkpoint=CheckPoint.at_shutdown(counters, redo=checkpoint_lsn, time=time),
             unlogged_lsn=layout.FIRST_UNLOGGED_LSN,
             min_recovery_point=0,
             min_recovery_point_timeline=0,
@@ -272,24 +221,3 @@ class ControlFile:
 
     def with_state(self, state: DbState) -> ControlFile:
         return replace(self, state=state)
-
-
-def _shutdown_checkpoint(counters: Counters, lsn: int, time: int) -> CheckPoint:
-    return CheckPoint(
-        redo=lsn,
-        timeline=1,
-        prev_timeline=1,
-        full_page_writes=counters.full_page_writes,
-        next_full_xid=counters.next_full_xid,
-        next_oid=counters.next_oid,
-        next_multi=counters.next_multi,
-        next_multi_offset=counters.next_multi_offset,
-        oldest_xid=counters.oldest_xid,
-        oldest_xid_db=counters.oldest_xid_db,
-        oldest_multi=counters.oldest_multi,
-        oldest_multi_db=counters.oldest_multi_db,
-        time=time,
-        oldest_commit_ts_xid=counters.oldest_commit_ts_xid,
-        newest_commit_ts_xid=counters.newest_commit_ts_xid,
-        oldest_active_xid=0,
-    )

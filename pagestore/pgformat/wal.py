@@ -18,10 +18,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from pagestore.errors import DataLoss, InvalidInput
 from pagestore.ids import format_lsn
+from pagestore.pgformat.checkpoint_record import CheckPoint, Counters
 from pagestore.pgformat.crc32c import crc32c
 
 PAGE_SIZE = 8192
@@ -44,35 +44,7 @@ XLOG_SWITCH = 0x40
 _PAGE_HEADER = struct.Struct("<HHIQI4x")
 _LONG_TAIL = struct.Struct("<QII")
 _RECORD_HEADER = struct.Struct("<IIQBBxxI")
-_CHECKPOINT = struct.Struct("<QII?7xQIIIIIII4xqIII4x")
 _SHORT_DATA = 255
-
-
-class Counters(Protocol):
-    """What a checkpoint record holds; ``pagestore.v1`` ControlCounters is one."""
-
-    @property
-    def next_full_xid(self) -> int: ...
-    @property
-    def next_oid(self) -> int: ...
-    @property
-    def next_multi(self) -> int: ...
-    @property
-    def next_multi_offset(self) -> int: ...
-    @property
-    def oldest_xid(self) -> int: ...
-    @property
-    def oldest_xid_db(self) -> int: ...
-    @property
-    def oldest_multi(self) -> int: ...
-    @property
-    def oldest_multi_db(self) -> int: ...
-    @property
-    def oldest_commit_ts_xid(self) -> int: ...
-    @property
-    def newest_commit_ts_xid(self) -> int: ...
-    @property
-    def full_page_writes(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +204,7 @@ def checkpoint_shutdown_bytes(
     end_lsn); the first byte is a page header when ``start_lsn`` begins a page.
     """
     redo = record_start(start_lsn, segment_size)
-    checkpoint = _CHECKPOINT.pack(
-        redo,
-        TIMELINE_ID,
-        TIMELINE_ID,
-        bool(counters.full_page_writes),
-        counters.next_full_xid,
-        counters.next_oid,
-        counters.next_multi,
-        counters.next_multi_offset,
-        counters.oldest_xid,
-        counters.oldest_xid_db,
-        counters.oldest_multi,
-        counters.oldest_multi_db,
-        timestamp,
-        counters.oldest_commit_ts_xid,
-        counters.newest_commit_ts_xid,
-        0,
-    )
+    checkpoint = CheckPoint.at_shutdown(counters, redo=redo, time=timestamp).pack()
     body = bytes((_SHORT_DATA, len(checkpoint))) + checkpoint
     record = record_bytes(RMGR_XLOG, XLOG_CHECKPOINT_SHUTDOWN, 0, prev_record_lsn, body)
     return lay_out(start_lsn, record, system_id=system_id, segment_size=segment_size)
