@@ -12,40 +12,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import grpc
 
 from pagestore.client.errors import error_from_code, from_rpc_error
-from pagestore.errors import DataLoss, DeadlineExceeded, PagestoreError, Unavailable
+from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
+from pagestore.errors import DataLoss, DeadlineExceeded, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
 from pagestore.v1 import page_pb2_grpc
 
-MAX_MESSAGE_BYTES = 64 << 20
 MAX_BLOCKS = 1024
 """Blocks of one request; get_pages splits what is longer."""
-DEFAULT_TIMEOUT = 30.0
 ANSWER_TIMEOUT = 75.0
 """Seconds for one answer: longer than the longest wait_ms that a server grants."""
 
-_T = TypeVar("_T")
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009  (grpc-stubs does not know it)
 _BROKEN_PIPE = "Internal error from Core"
 """What grpc.aio says of a write to a stream whose connection is gone."""
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # The services are on this machine or this network, whatever http_proxy says.
-    ("grpc.enable_http_proxy", 0),
-    # A server that comes back is found within a second, not after minutes of backoff.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
 
 
 class ReadLsn(NamedTuple):
@@ -152,34 +138,23 @@ class PageStream:
             raise Unavailable("STREAM_ENDED", f"The stream to {self._peer} is over.") from error
 
 
-class AsyncPageClient:
+class AsyncPageClient(RetryingClient):
     """Calls one page server at `address` ("host:port"). Use it from one event loop."""
 
+    answer_timeout = ANSWER_TIMEOUT
+
     def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self.address = address
-        self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        super().__init__(address, timeout=timeout)
         stubs: Any = page_pb2_grpc
         self._pages = stubs.PageServiceStub(self._channel)
         self._timelines = stubs.TimelineServiceStub(self._channel)
         self._idle_streams: list[PageStream] = []
         self._request_ids = itertools.count(1)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     async def close(self) -> None:
         while self._idle_streams:
             self._idle_streams.pop().cancel()
-        await self._channel.close(None)
+        await super().close()
 
     # Pages
 
@@ -421,34 +396,6 @@ class AsyncPageClient:
                 yield layer
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
-
-    # Waiting
-
-    async def _call(self, method: Any, request: Any, answer: type[_T]) -> _T:
-        async def once() -> _T:
-            try:
-                response = await method(request, timeout=ANSWER_TIMEOUT)
-            except grpc.RpcError as error:
-                raise from_rpc_error(error, self.address) from error
-            assert isinstance(response, answer)
-            return response
-
-        return await self._retried(once)
-
-    async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout
-        pause = 0.02
-        while True:
-            try:
-                return await call()
-            except Unavailable:
-                if loop.time() + pause > deadline:
-                    raise
-            except asyncio.InvalidStateError as error:
-                raise PagestoreError("CLOSED", "The client is closed.") from error
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(pause * 2, 1.0)
 
 
 async def _async_chunks(

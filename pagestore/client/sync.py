@@ -17,7 +17,8 @@ from typing import Any, Literal, Self, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from pagestore.client.page import DEFAULT_TIMEOUT, AsyncPageClient, ReadLsn, Rel
+from pagestore.client.page import AsyncPageClient, ReadLsn, Rel
+from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
 

@@ -8,38 +8,19 @@ whoever follows WAL for ever knows better where to resume.
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 
 from pagestore.client.errors import from_rpc_error
-from pagestore.errors import Unavailable
+from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
 
-MAX_MESSAGE_BYTES = 64 << 20
-DEFAULT_TIMEOUT = 30.0
-ANSWER_TIMEOUT = 60.0
 
-_T = TypeVar("_T")
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # The services are on this machine or this network, whatever http_proxy says.
-    ("grpc.enable_http_proxy", 0),
-    # A server that comes back is found within a second, not after minutes of backoff.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
-
-
-class WalClient:
+class WalClient(RetryingClient):
     """Calls the safekeeper at `address` ("host:port"). Use it from one event loop.
 
     Every call raises the PagestoreError that the safekeeper answered with; see
@@ -47,25 +28,9 @@ class WalClient:
     """
 
     def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self.address = address
-        self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        super().__init__(address, timeout=timeout)
         stubs: Any = wal_pb2_grpc
         self._stub = stubs.WalServiceStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        await self._channel.close(None)
 
     async def create_timeline(
         self,
@@ -89,21 +54,21 @@ class WalClient:
             prev_record_lsn=prev_record_lsn,
             system_id=system_id,
         )
-        return await self._call(self._stub.CreateTimeline, request)
+        return await self._call(self._stub.CreateTimeline, request, pb.WalTimelineStatus)
 
     async def delete_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """Removes a log; one that is already gone is no error."""
         request = pb.WalDeleteTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
-        await self._call(self._stub.DeleteTimeline, request)
+        await self._call(self._stub.DeleteTimeline, request, pb.WalDeleteTimelineResponse)
 
     async def get_status(self, tenant: TenantId, timeline: TimelineId) -> pb.WalTimelineStatus:
         request = pb.WalGetStatusRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
-        return await self._call(self._stub.GetStatus, request)
+        return await self._call(self._stub.GetStatus, request, pb.WalTimelineStatus)
 
     async def vote(self, tenant: TenantId, timeline: TimelineId, term: int = 0) -> pb.VoteResponse:
         """Asks for the promise of `term`; 0 for one more than the highest promised."""
         request = pb.VoteRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, term=term)
-        return await self._call(self._stub.Vote, request)
+        return await self._call(self._stub.Vote, request, pb.VoteResponse)
 
     async def append_wal(
         self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes
@@ -112,7 +77,7 @@ class WalClient:
         request = pb.AppendWalRequest(
             tenant_id=tenant.raw, timeline_id=timeline.raw, term=term, lsn=lsn, data=data
         )
-        return await self._call(self._stub.AppendWal, request)
+        return await self._call(self._stub.AppendWal, request, pb.AppendWalResponse)
 
     async def attach_compute(
         self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
@@ -125,7 +90,7 @@ class WalClient:
             conninfo=conninfo,
             start_lsn=start_lsn,
         )
-        await self._call(self._stub.AttachCompute, request)
+        await self._call(self._stub.AttachCompute, request, pb.AttachComputeResponse)
 
     async def detach_compute(
         self,
@@ -144,15 +109,18 @@ class WalClient:
             wait_flush_lsn=wait_flush_lsn,
             wait_ms=wait_ms,
         )
-        answer: pb.DetachComputeResponse = await self._call(
-            self._stub.DetachCompute, request, ANSWER_TIMEOUT + wait_ms / 1000
+        answer = await self._call(
+            self._stub.DetachCompute,
+            request,
+            pb.DetachComputeResponse,
+            answer_timeout=self.answer_timeout + wait_ms / 1000,
         )
         return answer.flush_lsn
 
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
         """The end of the last complete record at or below `lsn`, and that record's start."""
         request = pb.AlignLsnRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, lsn=lsn)
-        answer = await self._call(self._stub.AlignLsn, request)
+        answer = await self._call(self._stub.AlignLsn, request, pb.AlignLsnResponse)
         return answer.lsn, answer.prev_record_lsn
 
     async def read_wal(
@@ -182,22 +150,3 @@ class WalClient:
             raise from_rpc_error(error, self.address) from error
         finally:
             call.cancel()
-
-    async def _call(
-        self,
-        method: Callable[..., Awaitable[_T]],
-        request: Any,
-        answer_timeout: float = ANSWER_TIMEOUT,
-    ) -> _T:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout
-        pause = 0.02
-        while True:
-            try:
-                return await method(request, timeout=answer_timeout)
-            except grpc.RpcError as error:
-                failure = from_rpc_error(error, self.address)
-                if not isinstance(failure, Unavailable) or loop.time() + pause > deadline:
-                    raise failure from error
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(pause * 2, 1.0)
