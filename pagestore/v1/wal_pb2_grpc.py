@@ -86,6 +86,36 @@ class WalServiceStub:
                 request_serializer=pagestore_dot_v1_dot_wal__pb2.AlignLsnRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_wal__pb2.AlignLsnResponse.FromString,
                 _registered_method=True)
+        self.Elect = channel.unary_unary(
+                '/pagestore.v1.WalService/Elect',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.ElectRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.ElectResponse.FromString,
+                _registered_method=True)
+        self.Fill = channel.unary_unary(
+                '/pagestore.v1.WalService/Fill',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.FillRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.FillResponse.FromString,
+                _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/pagestore.v1.WalService/ReadLog',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.WalChunk.FromString,
+                _registered_method=True)
+        self.WatchPositions = channel.unary_stream(
+                '/pagestore.v1.WalService/WatchPositions',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.WatchPositionsRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.PositionUpdate.FromString,
+                _registered_method=True)
+        self.ReleaseWal = channel.unary_unary(
+                '/pagestore.v1.WalService/ReleaseWal',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.ReleaseWalRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.ReleaseWalResponse.FromString,
+                _registered_method=True)
+        self.ChangeMembers = channel.unary_unary(
+                '/pagestore.v1.WalService/ChangeMembers',
+                request_serializer=pagestore_dot_v1_dot_wal__pb2.ChangeMembersRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_wal__pb2.ChangeMembersResponse.FromString,
+                _registered_method=True)
 
 
 class WalServiceServicer:
@@ -164,6 +194,53 @@ class WalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Elect(self, request, context):
+        """Between several safekeepers (docs/consensus.md).
+
+        The log that the winner of a term continues: the safekeeper cuts its own where it parts
+        from that. On one that knows nothing of the timeline, with `admit`, it makes it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fill(self, request, context):
+        """Append what is missing up to an LSN from one of these peers, who are elected in the same
+        term. Answers when it is durable.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """The log of a term, committed or not, for a peer that is being filled. Ends at `end_lsn`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPositions(self, request, context):
+        """How far this safekeeper is, for a peer: first of every timeline that they share, then
+        every change, coalesced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseWal(self, request, context):
+        """A consumer will not ask for WAL below these positions again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeMembers(self, request, context):
+        """Another set of members, under the promised term and with a higher generation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -216,6 +293,36 @@ def add_WalServiceServicer_to_server(servicer, server):
                     servicer.AlignLsn,
                     request_deserializer=pagestore_dot_v1_dot_wal__pb2.AlignLsnRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_wal__pb2.AlignLsnResponse.SerializeToString,
+            ),
+            'Elect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Elect,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.ElectRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.ElectResponse.SerializeToString,
+            ),
+            'Fill': grpc.unary_unary_rpc_method_handler(
+                    servicer.Fill,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.FillRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.FillResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.ReadLogRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.WalChunk.SerializeToString,
+            ),
+            'WatchPositions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPositions,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.WatchPositionsRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.PositionUpdate.SerializeToString,
+            ),
+            'ReleaseWal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseWal,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.ReleaseWalRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.ReleaseWalResponse.SerializeToString,
+            ),
+            'ChangeMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeMembers,
+                    request_deserializer=pagestore_dot_v1_dot_wal__pb2.ChangeMembersRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_wal__pb2.ChangeMembersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -490,6 +597,168 @@ class WalService:
             '/pagestore.v1.WalService/AlignLsn',
             pagestore_dot_v1_dot_wal__pb2.AlignLsnRequest.SerializeToString,
             pagestore_dot_v1_dot_wal__pb2.AlignLsnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Elect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.WalService/Elect',
+            pagestore_dot_v1_dot_wal__pb2.ElectRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.ElectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.WalService/Fill',
+            pagestore_dot_v1_dot_wal__pb2.FillRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.FillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.WalService/ReadLog',
+            pagestore_dot_v1_dot_wal__pb2.ReadLogRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.WalChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPositions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.WalService/WatchPositions',
+            pagestore_dot_v1_dot_wal__pb2.WatchPositionsRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.PositionUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseWal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.WalService/ReleaseWal',
+            pagestore_dot_v1_dot_wal__pb2.ReleaseWalRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.ReleaseWalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.WalService/ChangeMembers',
+            pagestore_dot_v1_dot_wal__pb2.ChangeMembersRequest.SerializeToString,
+            pagestore_dot_v1_dot_wal__pb2.ChangeMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,
