@@ -71,7 +71,7 @@ class TermSwitch(_message.Message):
     def __init__(self, term: _Optional[int] = ..., start_lsn: _Optional[int] = ...) -> None: ...
 
 class WalTimelineStatus(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "start_lsn", "term", "flush_lsn", "commit_lsn", "term_history", "receiving", "last_error", "wal_bytes", "system_id", "prev_record_lsn", "configuration", "number", "oldest_lsn")
+    __slots__ = ("tenant_id", "timeline_id", "start_lsn", "term", "flush_lsn", "commit_lsn", "term_history", "receiving", "last_error", "wal_bytes", "system_id", "prev_record_lsn", "configuration", "number", "incarnation", "oldest_lsn")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     START_LSN_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +86,7 @@ class WalTimelineStatus(_message.Message):
     PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     OLDEST_LSN_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
@@ -101,8 +102,9 @@ class WalTimelineStatus(_message.Message):
     prev_record_lsn: int
     configuration: Configuration
     number: int
+    incarnation: int
     oldest_lsn: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., start_lsn: _Optional[int] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ..., term_history: _Optional[_Iterable[_Union[TermSwitch, _Mapping]]] = ..., receiving: _Optional[bool] = ..., last_error: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., system_id: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., number: _Optional[int] = ..., oldest_lsn: _Optional[int] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., start_lsn: _Optional[int] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ..., term_history: _Optional[_Iterable[_Union[TermSwitch, _Mapping]]] = ..., receiving: _Optional[bool] = ..., last_error: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., system_id: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., number: _Optional[int] = ..., incarnation: _Optional[int] = ..., oldest_lsn: _Optional[int] = ...) -> None: ...
 
 class VoteRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "term")
@@ -141,12 +143,11 @@ class VoteResponse(_message.Message):
     def __init__(self, granted: _Optional[bool] = ..., term: _Optional[int] = ..., end_lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., last_log_term: _Optional[int] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., term_history: _Optional[_Iterable[_Union[TermSwitch, _Mapping]]] = ..., start_lsn: _Optional[int] = ..., start_prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ...) -> None: ...
 
 class ElectRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "term", "term_history", "voters", "configuration", "admit", "start_lsn", "prev_record_lsn", "system_id")
+    __slots__ = ("tenant_id", "timeline_id", "term", "term_history", "configuration", "admit", "start_lsn", "prev_record_lsn", "system_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     TERM_HISTORY_FIELD_NUMBER: _ClassVar[int]
-    VOTERS_FIELD_NUMBER: _ClassVar[int]
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     ADMIT_FIELD_NUMBER: _ClassVar[int]
     START_LSN_FIELD_NUMBER: _ClassVar[int]
@@ -156,21 +157,24 @@ class ElectRequest(_message.Message):
     timeline_id: bytes
     term: int
     term_history: _containers.RepeatedCompositeFieldContainer[TermSwitch]
-    voters: _containers.RepeatedCompositeFieldContainer[Member]
     configuration: Configuration
     admit: bool
     start_lsn: int
     prev_record_lsn: int
     system_id: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., term_history: _Optional[_Iterable[_Union[TermSwitch, _Mapping]]] = ..., voters: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., admit: _Optional[bool] = ..., start_lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., term_history: _Optional[_Iterable[_Union[TermSwitch, _Mapping]]] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ..., admit: _Optional[bool] = ..., start_lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ...) -> None: ...
 
 class ElectResponse(_message.Message):
-    __slots__ = ("term", "flush_lsn")
+    __slots__ = ("term", "flush_lsn", "member", "generation")
     TERM_FIELD_NUMBER: _ClassVar[int]
     FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     term: int
     flush_lsn: int
-    def __init__(self, term: _Optional[int] = ..., flush_lsn: _Optional[int] = ...) -> None: ...
+    member: Member
+    generation: int
+    def __init__(self, term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class FillRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "term", "end_lsn", "donors")
@@ -187,10 +191,14 @@ class FillRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., end_lsn: _Optional[int] = ..., donors: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
 
 class FillResponse(_message.Message):
-    __slots__ = ("flush_lsn",)
+    __slots__ = ("flush_lsn", "member", "generation")
     FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     flush_lsn: int
-    def __init__(self, flush_lsn: _Optional[int] = ...) -> None: ...
+    member: Member
+    generation: int
+    def __init__(self, flush_lsn: _Optional[int] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class ReadLogRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "term", "start_lsn", "end_lsn")
@@ -213,20 +221,22 @@ class WatchPositionsRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class PeerPosition(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "member", "term", "flush_lsn", "commit_lsn")
+    __slots__ = ("tenant_id", "timeline_id", "member", "term", "flush_lsn", "commit_lsn", "generation")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
     COMMIT_LSN_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     member: Member
     term: int
     flush_lsn: int
     commit_lsn: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ...) -> None: ...
+    generation: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class PositionUpdate(_message.Message):
     __slots__ = ("positions",)
@@ -269,12 +279,14 @@ class ChangeMembersRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., configuration: _Optional[_Union[Configuration, _Mapping]] = ...) -> None: ...
 
 class ChangeMembersResponse(_message.Message):
-    __slots__ = ("generation", "flush_lsn")
+    __slots__ = ("generation", "flush_lsn", "member")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
     generation: int
     flush_lsn: int
-    def __init__(self, generation: _Optional[int] = ..., flush_lsn: _Optional[int] = ...) -> None: ...
+    member: Member
+    def __init__(self, generation: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., member: _Optional[_Union[Member, _Mapping]] = ...) -> None: ...
 
 class AppendWalRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "term", "lsn", "data")

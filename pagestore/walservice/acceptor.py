@@ -19,9 +19,12 @@ prove nothing: two logs of one length may differ. The entry of the new term in t
 itself part of the log, even before the term's first byte: a log that has reached it counts as
 of that term. What is missing below it comes from a peer whose log is of that term too.
 
-A safekeeper that lost its disk has forgotten promises, and what it made durable: it may neither
-vote nor confirm as if it had not. It comes back as a new *incarnation*, made known to all others
-before it counts again; votes that the old one gave are then void (docs/consensus.md).
+Who they are is the timeline's *configuration* (pagestore.walservice.members). It is told with
+`Elect`, and changed under an elected term with `ChangeMembers`; of two, that of the later elected
+term counts, and within one term that of the higher generation. A safekeeper that knows nothing
+of a timeline is admitted as a *learner*: it follows the log, and is counted by nobody until a
+configuration names it. One that lost its disk has forgotten promises, and what it made durable:
+it is admitted again as another member (docs/consensus.md).
 
 The invariants, each with a test:
 
@@ -33,8 +36,10 @@ The invariants, each with a test:
 4. The term history has rising terms at rising positions (two terms may begin at one position
    only if the first wrote nothing, and then only the later is kept).
 5. The flush LSN falls only by an election of a higher term, to where the two logs part.
-6. The commit LSN is what a majority had flushed in one and the same term, and at or behind the
-   term's start; it never passes the flush LSN, and a log is never cut below it.
+6. The commit LSN is what a majority, or of a joint configuration two, had flushed in one and
+   the same term, and at or behind the term's start; it never passes the flush LSN, and a log is
+   never cut below it.
+7. Who counts with a configuration takes no account of those who have gone on to a later one.
 
 What it is not. It knows no clock, socket or file: `step` is a function of a state and a message.
 Whoever drives it (pagestore.walservice.timeline) carries the actions out *in order*, and takes
@@ -48,6 +53,7 @@ from dataclasses import dataclass, field, replace
 
 from pagestore.errors import Aborted, DataLoss, FailedPrecondition, PagestoreError
 from pagestore.ids import format_lsn
+from pagestore.walservice.members import ALONE, UNCONFIGURED, Configuration, Member
 
 MAX_TERM = 2**63
 """Bound on terms, so that one more always exists."""
@@ -78,17 +84,6 @@ class Attachment:
     conninfo: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Member:
-    """A safekeeper, by its number; a new incarnation each time its disk was lost."""
-
-    number: int
-    incarnation: int = 1
-
-
-ALONE = Member(0)
-
-
 @dataclass(frozen=True, slots=True)
 class State:
     """All a safekeeper knows of one timeline. `position` alone is not only changed by `step`
@@ -101,18 +96,18 @@ class State:
     attachment: Attachment | None
     position: Position
     member: Member = ALONE
-    peers: tuple[Member, ...] = ()
+    configuration: Configuration = UNCONFIGURED
     known_commit_lsn: int = 0
     heard: tuple[Heard, ...] = field(default=(), compare=False)
 
     @property
     def alone(self) -> bool:
         """One safekeeper is its own majority, and its log the only one."""
-        return not self.peers
+        return self.configuration.everyone in ((), (self.member,))
 
     @property
-    def majority(self) -> int:
-        return majority(len(self.peers) + 1)
+    def peers(self) -> tuple[Member, ...]:
+        return tuple(item for item in self.configuration.everyone if item != self.member)
 
     @property
     def commit_lsn(self) -> int:
@@ -129,20 +124,18 @@ class State:
         return last_log_term(self.history, self.position.flush_lsn)
 
 
-def majority(members: int) -> int:
-    return members // 2 + 1
-
-
 def last_log_term(history: tuple[TermSwitch, ...], flush_lsn: int) -> int:
     return max((item.term for item in history if item.start_lsn <= flush_lsn), default=0)
 
 
 def initial(
-    start: Position, system_id: int, member: Member = ALONE, peers: tuple[Member, ...] = ()
+    start: Position,
+    system_id: int,
+    member: Member = ALONE,
+    configuration: Configuration = UNCONFIGURED,
 ) -> State:
-    return State(
-        start, system_id, 0, (), None, start, member, peers, start.flush_lsn if peers else 0
-    )
+    committed = start.flush_lsn if configuration.members else 0
+    return State(start, system_id, 0, (), None, start, member, configuration, committed)
 
 
 # Messages
@@ -169,22 +162,30 @@ class Append:
 class Elect:
     """The winner of `term` continues the log of this history, whose last entry is its own.
 
-    `voters` are those whose promises won it; `members` are all, as they shall be known from now
-    on. For a safekeeper that is alone there is nothing to tell: see `Append`.
+    For a safekeeper that is alone there is nothing to tell: see `Append`.
     """
 
     term: int
     history: tuple[TermSwitch, ...]
-    voters: tuple[Member, ...]
-    members: tuple[Member, ...]
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeMembers:
+    """The winner of `term` goes on with another configuration."""
+
+    term: int
+    configuration: Configuration
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Heard:
-    """A peer that was elected in `term` had its log durable up to `flush_lsn`."""
+    """A peer that was elected in `term`, and had come to the configuration of `generation`, had
+    its log durable up to `flush_lsn`. What a safekeeper says of itself is :func:`position_of`."""
 
     member: Member
     term: int
+    generation: int
     flush_lsn: int
     commit_lsn: int
 
@@ -248,7 +249,7 @@ class StartStream:
     """Pull from the attached compute, from the flush LSN on, and report with Flushed."""
 
 
-Message = Vote | Elect | Append | Attach | Detach | Flushed | Heard
+Message = Vote | Elect | ChangeMembers | Append | Attach | Detach | Flushed | Heard
 Action = StopStream | Persist | CutLog | WriteLog | CompareLog | StartStream
 
 
@@ -268,6 +269,8 @@ def step(state: State, message: Message) -> Step:
             return _vote(state, message)
         case Elect():
             return _elect(state, message)
+        case ChangeMembers():
+            return _change(state, message)
         case Append():
             return _append(state, message)
         case Attach():
@@ -292,37 +295,54 @@ def _vote(state: State, message: Vote) -> Step:
 
 
 def _elect(state: State, message: Elect) -> Step:
-    refusal = _wrong_term(state, message.term) or _void_votes(state, message.voters)
+    refusal = _wrong_term(state, message.term)
     if refusal is not None:
         return Step(state, refusal=refusal)
-    incarnations = {item.number: item.incarnation for item in message.members}
-    elected = replace(
-        state,
-        history=message.history,
-        member=_newest(state.member, incarnations),
-        peers=tuple(_newest(peer, incarnations) for peer in state.peers),
-    )
-    if elected == state:
-        return Step(state)
-    if state.attachment is not None:
-        return Step(state, refusal=_attached(state))
+    if state.writing_term == message.term:
+        return _configured(state, message.configuration)
+    elected = replace(state, history=message.history, known_commit_lsn=state.commit_lsn)
+    if message.configuration.generation:
+        elected = replace(elected, configuration=message.configuration)
     end = common_end(state.history, state.position.flush_lsn, message.history)
     if end == state.position.flush_lsn:
         return Step(_counted(elected), (Persist(clean=True),))
     if end < state.commit_lsn:
         return Step(state, refusal=_diverged(state, end))
-    cut = replace(
-        elected, position=Position(end, 0) if end > state.start.flush_lsn else state.start
-    )
-    return Step(_counted(cut), (CutLog(cut.position), Persist(clean=True)))
+    position = Position(end, 0) if end > state.start.flush_lsn else state.start
+    cut = _counted(replace(elected, position=position))
+    return Step(cut, (CutLog(position), Persist(clean=True)))
 
 
-def admit(number: int, elect: Elect, start: Position, system_id: int) -> Step:
-    """The first step of a safekeeper that knows nothing of the timeline, and joins the others
-    in an election that they have carried out without it."""
-    member = next(item for item in elect.members if item.number == number)
-    peers = tuple(item for item in elect.members if item.number != number)
-    return _elect(replace(initial(start, system_id, member, peers), term=elect.term), elect)
+def admit(member: Member, elect: Elect, start: Position, system_id: int) -> Step:
+    """The first step of a safekeeper that knows nothing of the timeline: it becomes a learner of
+    the elected log. Who is named by the configuration has been somebody, and cannot begin anew."""
+    learner = initial(start, system_id, member, elect.configuration)
+    if member in elect.configuration.everyone:
+        return Step(learner, refusal=_known_member(member))
+    return _elect(replace(learner, term=elect.term), elect)
+
+
+def _change(state: State, message: ChangeMembers) -> Step:
+    refusal = _wrong_term(state, message.term) or _not_elected(state)
+    if refusal is not None:
+        return Step(state, refusal=refusal)
+    if state.member == ALONE:
+        return _configured(_named(state, message.configuration), message.configuration)
+    return _configured(state, message.configuration)
+
+
+def _named(state: State, configuration: Configuration) -> State:
+    """Who was alone learns its number: it is the one who has been a member so far."""
+    return replace(state, member=configuration.members[0])
+
+
+def _configured(state: State, configuration: Configuration) -> Step:
+    """A message of the same term that is late has a lower generation."""
+    if configuration.generation <= state.configuration.generation:
+        return Step(state)
+    before = _in_history(state) if state.alone else state
+    changed = replace(before, configuration=configuration, known_commit_lsn=before.commit_lsn)
+    return Step(_counted(changed), (Persist(clean=state.attachment is None),))
 
 
 def common_end(own: tuple[TermSwitch, ...], flush_lsn: int, elected: tuple[TermSwitch, ...]) -> int:
@@ -347,15 +367,17 @@ def _stretches(history: tuple[TermSwitch, ...], flush_lsn: int) -> Iterator[tupl
             yield item.term, item.start_lsn, min(end, flush_lsn)
 
 
-def _newest(member: Member, incarnations: dict[int, int]) -> Member:
-    return max(member, Member(member.number, incarnations.get(member.number, 0)))
+def position_of(state: State) -> Heard:
+    """What the others are told, durable as it is, whenever it changes and now and then."""
+    end, generation = state.position.flush_lsn, state.configuration.generation
+    return Heard(state.member, state.writing_term, generation, end, state.commit_lsn)
 
 
 def _hear(state: State, message: Heard) -> State:
     """Nobody is told of flushes by the compute, which is a stock one: the members tell."""
-    if message.member not in state.peers:
+    if message.member == state.member or message.member not in state.configuration.everyone:
         return state
-    others = tuple(item for item in state.heard if item.member.number != message.member.number)
+    others = tuple(item for item in state.heard if item.member != message.member)
     before = tuple(item for item in state.heard if item.member == message.member)
     return _counted(replace(state, heard=(*others, max((message, *before)))))
 
@@ -364,7 +386,9 @@ def _counted(state: State) -> State:
     """With the commit LSN that follows from what is flushed here and has been heard."""
     if state.alone:
         return state
-    committed = max(state.known_commit_lsn, min(commit_by(state), state.position.flush_lsn))
+    committed = min(commit_by(state), state.position.flush_lsn)
+    if committed <= state.known_commit_lsn:
+        return state
     return replace(state, known_commit_lsn=committed)
 
 
@@ -372,16 +396,20 @@ def commit_by(state: State) -> int:
     """What a majority has flushed in the term of this log, or a peer knows to be committed.
 
     A log that has not come to where the term begins does not count: a majority may have the
-    same old WAL, and still another log, of a term between, may win over it.
+    same old WAL, and still another log, of a term between, may win over it. Nor does one whose
+    owner is of a later configuration: what it has flushed since may need others to agree.
     """
     if not state.history:
         return 0
     term, begins = state.history[-1].term, state.history[-1].start_lsn
-    same = [item for item in state.heard if item.term == term]
-    ends = (state.position.flush_lsn, *(item.flush_lsn for item in same))
-    flushed = sorted((end for end in ends if end >= begins), reverse=True)
-    counted = flushed[state.majority - 1] if len(flushed) >= state.majority else 0
-    return max(counted, *(item.commit_lsn for item in same), 0)
+    told, ends = 0, {state.member: state.position.flush_lsn}
+    for item in state.heard:
+        if item.term == term:
+            told = max(told, item.commit_lsn)
+            if item.generation <= state.configuration.generation:
+                ends[item.member] = item.flush_lsn
+    counted = state.configuration.reached(ends)
+    return max(told, counted if counted >= begins else 0)
 
 
 def may_fill(state: State, term: int) -> bool:
@@ -478,16 +506,12 @@ def _not_elected(state: State) -> PagestoreError | None:
     )
 
 
-def _void_votes(state: State, voters: tuple[Member, ...]) -> PagestoreError | None:
-    """Refuses an election by the vote of one who has lost its disk since."""
-    known = {item.number: item.incarnation for item in (state.member, *state.peers)}
-    void = [item for item in voters if item.incarnation < known.get(item.number, MAX_TERM)]
-    if not void:
-        return None
-    return Aborted(
-        "STALE_VOTE",
-        f"Safekeeper {void[0].number} has lost its disk after it voted, or is no member.",
-        "Hold another election.",
+def _known_member(member: Member) -> PagestoreError:
+    return FailedPrecondition(
+        "MEMBER_KNOWN",
+        f"Safekeeper {member.number} is a member of this timeline's configuration already, as "
+        f"incarnation {member.incarnation}; what it has promised is not known here any more.",
+        "Admit it as another incarnation, by a change of members.",
     )
 
 

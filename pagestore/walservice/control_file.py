@@ -13,18 +13,19 @@ from pathlib import Path
 
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss
-from pagestore.walservice.acceptor import Attachment, Member, Position, State, TermSwitch
+from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
+from pagestore.walservice.members import Configuration, Member
 
 NAME = "control"
 MAGIC = b"PSSKCTL\0"
 ALONE_VERSION = 1
-PEERS_VERSION = 2
-"""Of a timeline that has peers: the same, and what is known of them behind it."""
+MEMBERS_VERSION = 3
+"""Of a timeline that has a configuration: the same, and that configuration behind it."""
 
 _HEAD = struct.Struct("<8sIIQQQQQQQII")
 _SWITCH = struct.Struct("<QQ")
-_PEERS = struct.Struct("<QIIQ")
-_PEER = struct.Struct("<IQ")
+_CONFIGURATION = struct.Struct("<QIIIQQ")
+_MEMBER = struct.Struct("<IQ")
 _CRC = struct.Struct("<I")
 _CLEAN = 1
 _ATTACHED = 2
@@ -36,7 +37,7 @@ def encode(state: State, *, clean: bool) -> bytes:
     flags = (_CLEAN if clean else 0) | (_ATTACHED if state.attachment else 0)
     head = _HEAD.pack(
         MAGIC,
-        ALONE_VERSION if state.alone else PEERS_VERSION,
+        MEMBERS_VERSION if state.configuration.members else ALONE_VERSION,
         flags,
         state.system_id,
         state.start.flush_lsn,
@@ -49,27 +50,38 @@ def encode(state: State, *, clean: bool) -> bytes:
         len(conninfo),
     )
     switches = b"".join(_SWITCH.pack(item.term, item.start_lsn) for item in state.history)
-    body = head + switches + conninfo + (b"" if state.alone else _encode_peers(state))
+    body = head + switches + conninfo + _encode_configuration(state)
     return body + _CRC.pack(crc32c(body))
 
 
-def _encode_peers(state: State) -> bytes:
-    own, peers = state.member, state.peers
-    head = _PEERS.pack(own.incarnation, own.number, len(peers), state.known_commit_lsn)
-    return head + b"".join(_PEER.pack(peer.number, peer.incarnation) for peer in peers)
+def _encode_configuration(state: State) -> bytes:
+    own, configuration = state.member, state.configuration
+    if not configuration.members:
+        return b""
+    head = _CONFIGURATION.pack(
+        own.incarnation,
+        own.number,
+        len(configuration.members),
+        len(configuration.joining),
+        configuration.generation,
+        state.known_commit_lsn,
+    )
+    both = (*configuration.members, *configuration.joining)
+    return head + b"".join(_MEMBER.pack(item.number, item.incarnation) for item in both)
 
 
-def _with_peers(state: State, raw: bytes) -> State | None:
+def _with_configuration(state: State, raw: bytes) -> State | None:
     """None when the length does not fit."""
-    if len(raw) < _PEERS.size:
+    if len(raw) < _CONFIGURATION.size:
         return None
-    incarnation, number, count, commit_lsn = _PEERS.unpack_from(raw)
-    if len(raw) != _PEERS.size + count * _PEER.size:
+    incarnation, number, members, joining, generation, commit_lsn = _CONFIGURATION.unpack_from(raw)
+    if len(raw) != _CONFIGURATION.size + (members + joining) * _MEMBER.size:
         return None
+    both = tuple(Member(*item) for item in _MEMBER.iter_unpack(raw[_CONFIGURATION.size :]))
     return dataclasses.replace(
         state,
         member=Member(number, incarnation),
-        peers=tuple(Member(*item) for item in _PEER.iter_unpack(raw[_PEERS.size :])),
+        configuration=Configuration(generation, both[:members], both[members:]),
         known_commit_lsn=commit_lsn,
     )
 
@@ -99,11 +111,11 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
         switches,
         conninfo_length,
     ) = _HEAD.unpack_from(body)
-    if version not in (ALONE_VERSION, PEERS_VERSION):
-        raise _damaged(where, f"its version is {version}, this program knows up to {PEERS_VERSION}")
+    if version not in (ALONE_VERSION, MEMBERS_VERSION):
+        raise _damaged(where, f"its version is {version}, this program knows 1 and 3")
     conninfo_at = _HEAD.size + switches * _SWITCH.size
-    peers_at = conninfo_at + conninfo_length
-    if len(body) < peers_at or (version == ALONE_VERSION and len(body) != peers_at):
+    members_at = conninfo_at + conninfo_length
+    if len(body) < members_at or (version == ALONE_VERSION and len(body) != members_at):
         raise _damaged(where, "its length does not fit its contents")
     history = tuple(
         TermSwitch(*_SWITCH.unpack_from(body, _HEAD.size + i * _SWITCH.size))
@@ -111,7 +123,7 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
     )
     attachment = None
     if flags & _ATTACHED:
-        attachment = Attachment(attached_term, body[conninfo_at:peers_at].decode())
+        attachment = Attachment(attached_term, body[conninfo_at:members_at].decode())
     state = State(
         Position(start_lsn, start_prev),
         system_id,
@@ -120,8 +132,8 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
         attachment,
         Position(flush_lsn, flush_prev),
     )
-    if version == PEERS_VERSION:
-        whole = _with_peers(state, body[peers_at:])
+    if version == MEMBERS_VERSION:
+        whole = _with_configuration(state, body[members_at:])
         if whole is None:
             raise _damaged(where, "its length does not fit its contents")
         state = whole

@@ -6,23 +6,25 @@ and go meanwhile, answers are lost, and another election may run at the same tim
 
 The words. The *ballot* of a safekeeper is what it says with its promise: how far its log goes
 and which terms wrote it. The *donor* is the voter with the best log, by (last log term, flush
-LSN). The *start* is where the donor's log ends: the compute begins there. A *blank* safekeeper
-is one without any memory of the timeline.
+LSN). The *start* is where the donor's log ends: the compute begins there. The *ruling*
+configuration is that of the ballot that was elected last, and changed last; a joint one asks for
+two majorities. A *blank* safekeeper is one without any memory of the timeline.
 
-The course. Ask all for their vote. When all have answered, or a majority has and the time for
-the others is over, choose the donor; its history, with the new term at the start as the last
-entry, is the elected one. Tell it to all who promised, who cut their logs where they part from
-it; those behind the start are filled by a peer. When a majority has reached the start, the
-election is won, and all below the start is committed.
+The course. Ask those who are thought to be members for their vote, and whoever a ballot names.
+When all have answered, or a majority has and the time for the others is over, choose the donor;
+its history, with the new term at the start as the last entry, is the elected one. Tell it, with
+the ruling configuration, to all who promised, who cut their logs where they part from it; those
+behind the start are filled by a peer. When a majority has reached the start, the election is
+won, and all below the start is committed.
 
 The invariants:
 
 1. At most one election of a term is won, since a safekeeper promises a term once.
 2. A log is better by its term first: the longer log of a lower term is one that lost already.
-3. A blank safekeeper has no vote. It is admitted, as a new incarnation, when *all* the others
-   have been elected and told of it and a majority has reached the start: then no promise that it
-   forgot can be of use to anybody, and what it had made durable is on a majority without it. One
-   that becomes blank after its promise has to wait for another election.
+3. The ruling configuration is that of a majority, which every later majority meets: a change
+   of members that was carried out is never forgotten, and one that only began may be.
+4. A blank safekeeper has no vote, and is told nothing. It comes back by a change of members,
+   under the won term (pagestore.walservice.change).
 
 What it is not. No clock, socket or file: messages in, actions out. Whoever drives it asks
 `retry` again for what may have been lost, and gives up for a higher term when it takes too long.
@@ -32,17 +34,16 @@ It only gets a compute as far as its start; from there on the compute's own stre
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pagestore.walservice.acceptor import (
     Elect,
-    Member,
     Position,
     State,
     TermSwitch,
     last_log_term,
-    majority,
 )
+from pagestore.walservice.members import Configuration, Member
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Ballot:
     """What a safekeeper says with its promise of `term`."""
 
     member: Member
-    peers: tuple[Member, ...]
+    configuration: Configuration
     term: int
     history: tuple[TermSwitch, ...]
     start: Position
@@ -58,16 +59,21 @@ class Ballot:
     system_id: int
 
     @classmethod
-    def of(cls, state: State) -> Ballot:
+    def of(cls, state: State, number: int) -> Ballot:
         return cls(
-            state.member,
-            state.peers,
+            named(state, number),
+            state.configuration,
             state.term,
             state.history,
             state.start,
             state.position,
             state.system_id,
         )
+
+
+def named(state: State, number: int) -> Member:
+    """As whom the safekeeper of this number answers; who is alone has no name of its own."""
+    return state.member if state.configuration.members else Member(number)
 
 
 # Messages
@@ -90,11 +96,18 @@ class Blank:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Elected in `term`, its log is durable up to `flush_lsn`."""
+    """Elected in `term`, its log is durable up to `flush_lsn`; `generation` is that of its
+    configuration."""
 
-    number: int
+    member: Member
     term: int
+    generation: int
     flush_lsn: int
+
+    @classmethod
+    def of(cls, state: State, number: int) -> Reached:
+        generation = state.configuration.generation
+        return cls(named(state, number), state.writing_term, generation, state.position.flush_lsn)
 
 
 Message = Ballot | Declined | Blank | Reached
@@ -118,17 +131,6 @@ class SendElect:
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
-    """Make the timeline on a blank safekeeper, elected from its first moment. One that has been
-    admitted by an earlier election after all promises the term and is elected. By Reached."""
-
-    number: int
-    elect: Elect
-    start: Position
-    system_id: int
-
-
-@dataclass(frozen=True, slots=True)
 class Fill:
     """Have it append from one of these peers, from its flush LSN on. By Reached."""
 
@@ -137,7 +139,7 @@ class Fill:
     term: int
 
 
-Action = AskVote | SendElect | Admit | Fill
+Action = AskVote | SendElect | Fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,6 @@ class Choice:
 
     elect: Elect
     donor: Ballot
-    blanks: frozenset[int]
 
     @property
     def start(self) -> Position:
@@ -159,50 +160,48 @@ def rank(ballot: Ballot) -> tuple[int, int]:
     return last_log_term(ballot.history, flush_lsn), flush_lsn
 
 
-def choose(
-    term: int, numbers: Iterable[int], ballots: Iterable[Ballot], blanks: frozenset[int]
-) -> Choice | None:
+def ruling(ballots: Iterable[Ballot]) -> Configuration:
+    """What was elected last, and changed last in that term, whether or not a majority has it.
+    Of a safekeeper that was alone so far, a configuration of that one."""
+    last = max(ballots, key=_changed_last)
+    return last.configuration if last.configuration.members else Configuration(0, (last.member,))
+
+
+def _changed_last(ballot: Ballot) -> tuple[int, int]:
+    return ballot.history[-1].term if ballot.history else 0, ballot.configuration.generation
+
+
+def choose(term: int, ballots: Iterable[Ballot]) -> Choice | None:
     """None while there is no majority of ballots that count."""
-    newest = dict.fromkeys(numbers, 1)
-    for ballot in ballots:
-        for member in (ballot.member, *ballot.peers):
-            newest[member.number] = max(newest[member.number], member.incarnation)
-    voters = [item for item in ballots if item.member.incarnation == newest[item.member.number]]
-    if len(voters) < majority(len(newest)):
+    everybody = {item.member: item for item in ballots}
+    configuration = ruling(everybody.values()) if everybody else Configuration()
+    if not configuration.decided_by(everybody):
         return None
-    donor = max(voters, key=rank)
+    donor = max((everybody[item] for item in configuration.everyone if item in everybody), key=rank)
     end = donor.position.flush_lsn
     written = tuple(item for item in donor.history if item.start_lsn < end)
-    members = tuple(Member(item, newest[item] + (item in blanks)) for item in newest)
-    elect = Elect(
-        term,
-        (*written, TermSwitch(term, end)),
-        tuple(item.member for item in voters),
-        members,
-    )
-    return Choice(elect, donor, blanks)
+    return Choice(Elect(term, (*written, TermSwitch(term, end)), configuration), donor)
 
 
 class Election:
-    """One attempt to win `term` among the safekeepers of these numbers."""
+    """One attempt to win `term`; the safekeepers of these numbers are asked first."""
 
     def __init__(self, term: int, numbers: Iterable[int]) -> None:
         self.term = term
         self.numbers = tuple(sorted(numbers))
         self.choice: Choice | None = None
+        self.start: Position | None = None
+        """Where the compute begins; None until the election is won."""
         self.lost_to = 0
         self._ballots: dict[int, Ballot] = {}
         self._blanks: set[int] = set()
-        self._unreliable: set[int] = set()
         self._promised: set[int] = set()
-        self._reached: dict[int, int] = {}
+        self._reached: dict[Member, int] = {}
 
     @property
-    def start(self) -> Position | None:
-        """Where the compute begins; None until the election is won."""
-        if self.choice is None or len(self._at_start()) < majority(len(self.numbers)):
-            return None
-        return self.choice.start
+    def blanks(self) -> frozenset[int]:
+        """Those who have no memory of the timeline."""
+        return frozenset(self._blanks)
 
     def step(self, message: Message) -> list[Action]:
         """What to do next because of an answer."""
@@ -216,7 +215,9 @@ class Election:
                     self._promised.add(message.number)
                 return self._due((message.number,) if self.choice else ())
             case Blank():
-                return self._note_blank(message.number)
+                self._blanks.add(message.number)
+                self._ballots.pop(message.number, None)
+                return self._choose_if_all_answered()
             case Reached():
                 return self._note_reached(message)
 
@@ -224,46 +225,56 @@ class Election:
         """All that has not been answered. Those that have not voted by now are not waited for."""
         return self._choose() or self._due(self.numbers)
 
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Whoever is told from now on, in a term that goes on, is told of this configuration."""
+        assert self.choice is not None
+        elect = replace(self.choice.elect, configuration=configuration)
+        self.choice = replace(self.choice, elect=elect)
+        self._ask(configuration)
+
+    def _ask(self, configuration: Configuration) -> list[int]:
+        """Also these; returns who had not been asked."""
+        named = {item.number for item in configuration.everyone}
+        new = sorted(named - {*self.numbers})
+        self.numbers = tuple(sorted({*self.numbers, *named}))
+        return new
+
     def _count(self, ballot: Ballot) -> list[Action]:
         number = ballot.member.number
-        if ballot.term != self.term or number in self._blanks | self._unreliable:
+        if ballot.term != self.term or number in self._blanks:
             return []
         self._promised.add(number)
         if self.choice is not None:
             return self._due((number,))
         self._ballots[number] = ballot
-        return self._choose_if_all_answered()
+        new = self._ask(ruling(self._ballots.values()))
+        return self._due(new) or self._choose_if_all_answered()
 
     def _choose_if_all_answered(self) -> list[Action]:
-        """More answers make a better choice, and let the blank in."""
-        answered = len(self._ballots) + len(self._blanks | self._unreliable)
-        return self._choose() if answered == len(self.numbers) else []
+        """More answers make a better choice."""
+        answered = len(self._ballots.keys() | self._blanks)
+        return self._choose() if answered >= len(self.numbers) else []
 
     def _choose(self) -> list[Action]:
         if self.choice is None:
-            ballots, blanks = self._ballots.values(), frozenset(self._blanks)
-            self.choice = choose(self.term, self.numbers, ballots, blanks)
-            return self._due(self.numbers) if self.choice else []
-        return []
-
-    def _note_blank(self, number: int) -> list[Action]:
-        if self.choice is None and number not in self._blanks | self._unreliable:
-            forgot = self._ballots.pop(number, None) is not None or number in self._promised
-            (self._unreliable if forgot else self._blanks).add(number)
-            return self._choose_if_all_answered()
+            self.choice = choose(self.term, self._ballots.values())
+            if self.choice is not None:
+                self._ask(self.choice.elect.configuration)
+                return self._due(self.numbers)
         return []
 
     def _note_reached(self, message: Reached) -> list[Action]:
         if message.term != self.term or self.choice is None:
             return []
-        known = self._reached.get(message.number, 0)
-        self._reached[message.number] = max(known, message.flush_lsn)
-        return self._due((message.number, *self.choice.blanks - {message.number}))
+        known = self._reached.get(message.member, 0)
+        self._reached[message.member] = max(known, message.flush_lsn)
+        if self.choice.elect.configuration.decided_by(self._at_start(self.choice)):
+            self.start = self.choice.start
+        return self._due((message.member.number,))
 
-    def _at_start(self) -> list[int]:
-        assert self.choice is not None
-        start = self.choice.start.flush_lsn
-        return [number for number, flush_lsn in self._reached.items() if flush_lsn >= start]
+    def _at_start(self, choice: Choice) -> list[Member]:
+        start = choice.start.flush_lsn
+        return [member for member, flush_lsn in self._reached.items() if flush_lsn >= start]
 
     def _due(self, numbers: Iterable[int]) -> list[Action]:
         if self.lost_to:
@@ -273,23 +284,13 @@ class Election:
     def _next(self, number: int) -> Action | None:
         """What this safekeeper has to be asked now."""
         choice = self.choice
-        if choice is None:
-            asked = number in self._ballots or number in self._blanks | self._unreliable
-            return None if asked else AskVote(number, self.term)
-        if number in self._reached:
-            behind = self._reached[number] < choice.start.flush_lsn
-            donors = tuple(self._at_start())
-            return Fill(number, donors, self.term) if behind and donors else None
-        if number in choice.blanks:
-            if not self._may_admit(choice):
-                return None
-            return Admit(number, choice.elect, choice.donor.start, choice.donor.system_id)
-        if number in self._unreliable:
+        if number in self._blanks or (choice is None and number in self._ballots):
             return None
-        if number in self._promised:
+        reached = [lsn for item, lsn in self._reached.items() if item.number == number]
+        if choice is not None and reached:
+            donors = tuple(item.number for item in self._at_start(choice))
+            behind = max(reached) < choice.start.flush_lsn
+            return Fill(number, donors, self.term) if behind and donors else None
+        if choice is not None and number in self._promised:
             return SendElect(number, choice.elect)
         return AskVote(number, self.term)
-
-    def _may_admit(self, choice: Choice) -> bool:
-        others = set(self.numbers) - choice.blanks
-        return self.start is not None and others <= self._reached.keys()

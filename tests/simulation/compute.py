@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from pagestore.walservice.election import Election, Reached
+from collections.abc import Iterable
+from typing import Any
+
+from pagestore.walservice.election import Ballot, Blank, Declined, Election, Reached
+from pagestore.walservice.members import Configuration, Member
+from tests.simulation.keeper import Keeper, Plan
 from tests.simulation.ledger import Ledger
-from tests.simulation.safekeeper import AttachTo, Confirmed, Pull, Pushed, ReadWal, Records, WalRead
+from tests.simulation.safekeeper import (
+    AttachTo,
+    Confirmed,
+    Pull,
+    Pushed,
+    ReadWal,
+    Records,
+    Told,
+    WalRead,
+)
 from tests.simulation.world import Record, World
 
 
 class SimCompute:
-    """Lives until it is killed, or has lost to a higher term."""
+    """Lives until it is killed, or has lost to a higher term. `rule` is by whose confirmations
+    it tells its clients."""
 
     tick_every = 3.0
     write_every = 1.5
     patience = 8
 
-    def __init__(self, world: World, ledger: Ledger, name: str, term: int, members: int) -> None:
-        self.world, self.ledger, self.name = world, ledger, name
+    def __init__(self, world: World, ledger: Ledger, plan: Plan, name: str, term: int) -> None:
+        self.world, self.ledger, self.plan, self.name = world, ledger, plan, name
         self.alive = True
-        self.members = range(1, members + 1)
-        self.quorum = members // 2 + 1
-        self.election = Election(term, self.members)
         self.wal: list[Record] = []
-        self.reached: dict[int, int] = {}
-        self.confirmed: dict[int, int] = {}
+        self.rule = Configuration()
+        self.confirmed: dict[Member, int] = {}
         self.acknowledged = 0
         self.started = False
-        self._ticks = 0
+        self._pulls: dict[str, int] = {}
         world.nodes[name] = self
-        self._act(self.election.retry())
+        self._begin(term)
         world.after(self.tick_every, self._tick)
 
     @property
     def term(self) -> int:
         return self.election.term
 
-    def _act(self, actions: list[object]) -> None:
+    def act(self, actions: Iterable[Any]) -> None:
         for action in actions:
-            self.world.send(self.name, f"sk{action.number}", action)  # type: ignore[attr-defined]
+            self.world.send(self.name, f"sk{action.number}", action)
+
+    def _begin(self, term: int) -> None:
+        self.election = Election(term, self.plan.asked_first())
+        self.keeper = Keeper(self)
+        self.reached: dict[Member, int] = {}
+        self.wal, self._ticks = [], 0
+        self.act(self.election.retry())
 
     def _tick(self) -> None:
         if not self.alive:
@@ -45,79 +64,111 @@ class SimCompute:
         self._ticks += 1
         if self.election.lost_to or (not self.started and self._ticks > self.patience):
             self._try_again()
-        self._act([*self.election.retry()])
-        self._bring_to_the_compute()
-        self.world.after(self.tick_every * self.world.random.uniform(0.5, 1.5), self._tick)
+        if not self.alive:
+            return
+        self.act(self.election.retry())
+        for member in self.reached:
+            if member not in self.confirmed:
+                self._bring(member)
+        if self.started:
+            self.keeper.tick()
+        self.world.after(self.world.spread(self.tick_every), self._tick)
 
     def _try_again(self) -> None:
         """A compute that had started is over; a start is tried under a higher term."""
-        if self.started:
-            self.alive = False
-            return
-        term = max(self.term, self.election.lost_to) + 1
-        self.election = Election(term, self.members)
-        self.reached, self.wal, self._ticks = {}, [], 0
+        if self.started or (self.election.lost_to and self.world.chance(0.5)):
+            self.alive = self.plan.is_last(self.name) and not self.started
+        if self.alive:
+            self._begin(max(self.term, self.election.lost_to) + 1)
 
-    def receive(self, sender: str, message: object) -> None:
+    def receive(self, sender: str, message: Any) -> None:
         match message:
-            case Reached() if message.term == self.term:
-                known = self.reached.get(message.number, 0)
-                self.reached[message.number] = max(known, message.flush_lsn)
-                self._act([*self.election.step(message)])
-                self._bring_to_the_compute()
+            case Confirmed() if message.term == self.term:
+                self._note_confirmed(message)
             case Pull() if message.term == self.term and self.started:
                 self._push(sender, message.lsn)
-            case Confirmed() if message.term == self.term:
-                self._confirmed(message)
-            case Pull() | Confirmed() | Reached():
-                pass
-            case _:
-                self._act([*self.election.step(message)])  # type: ignore[arg-type]
+            case Reached() if message.term == self.term:
+                known = self.reached.get(message.member, 0)
+                self.reached[message.member] = max(known, message.flush_lsn)
+                self.act(self.election.step(message))
+                if self.election.start is not None:
+                    self._bring(message.member)
+                    self._start_when_possible()
+                self.keeper.receive(message)
+            case Ballot() | Declined():
+                self.act(self.election.step(message))
+            case Blank():
+                self.act(self.election.step(message))
+                self.keeper.receive(message)
+            case Told():
+                self.keeper.receive(message)
 
-    def _bring_to_the_compute(self) -> None:
-        """Behind the start: its checkpoint record, then its stream."""
-        start = self.election.start
-        if start is None:
+    def _bring(self, member: Member) -> None:
+        """Behind the start comes the compute's checkpoint record, then its stream."""
+        start, flush_lsn = self.election.start, self.reached[member]
+        if start is None or flush_lsn < start.flush_lsn:
             return
         if not self.wal:
             self._write(start.flush_lsn)
+        first, name = self.wal[0], f"sk{member.number}"
+        if flush_lsn == first.start:
+            records = Records(self.term, first.start, (first,), self.name)
+            self.world.send(self.name, name, records)
+        elif flush_lsn >= first.end:
+            self.world.send(self.name, name, AttachTo(self.term, first.end))
+
+    def _start_when_possible(self) -> None:
+        if self.started or not self.wal:
+            return
+        assert self.election.choice is not None
+        self.rule = self.election.choice.elect.configuration
         first = self.wal[0]
-        for number, flush_lsn in self.reached.items():
-            if flush_lsn == first.start:
-                records = Records(self.term, first.start, (first,), self.name)
-                self.world.send(self.name, f"sk{number}", records)
-            elif flush_lsn >= first.end:
-                self.world.send(self.name, f"sk{number}", AttachTo(self.term, first.end))
-        durable = [number for number, flush_lsn in self.reached.items() if flush_lsn >= first.end]
-        if not self.started and len(durable) >= self.quorum:
+        durable = [member for member, lsn in self.reached.items() if lsn >= first.end]
+        if self.rule.decided_by(durable):
             self.started = True
             self.ledger.acknowledge([first], self.term, self.name)
             self.acknowledged = first.end
+            self.keeper.known = self.rule
             self.world.after(self.write_every, self._work)
+
+    def set_rule(self, configuration: Configuration) -> int:
+        """Returns the end of all that can have been acknowledged by the rule before."""
+        self.rule = configuration
+        self._acknowledge()
+        return self.wal[-1].end
 
     def _write(self, lsn: int) -> None:
         random = self.world.random
-        self.wal.append(
-            Record(lsn, lsn + 8 * random.randint(1, 4), self.term, random.getrandbits(48))
-        )
+        end = lsn + 8 + 8 * int(4 * random.random())
+        self.wal.append(Record(lsn, end, self.term, random.getrandbits(48)))
 
     def _work(self) -> None:
         if self.alive:
             self._write(self.wal[-1].end)
-            self.world.after(self.write_every * self.world.random.uniform(0.2, 2), self._work)
+            pulls, self._pulls = self._pulls, {}
+            for sender, lsn in pulls.items():
+                self._push(sender, lsn)
+            self.world.after(self.world.spread(self.write_every), self._work)
 
     def _push(self, sender: str, lsn: int) -> None:
+        if self.wal[-1].end == lsn:
+            self._pulls[sender] = lsn
+            return
         records = tuple(item for item in self.wal if item.start >= lsn)[:8]
         if records and records[0].start == lsn:
             self.world.send(self.name, sender, Pushed(self.term, lsn, records))
 
-    def _confirmed(self, message: Confirmed) -> None:
-        known = self.confirmed.get(message.number, 0)
-        self.confirmed[message.number] = max(known, message.flush_lsn)
-        flushed = sorted(self.confirmed.values(), reverse=True)
-        if len(flushed) >= self.quorum and flushed[self.quorum - 1] > self.acknowledged:
-            before, self.acknowledged = self.acknowledged, flushed[self.quorum - 1]
-            done = [item for item in self.wal if before < item.end <= self.acknowledged]
+    def _note_confirmed(self, message: Confirmed) -> None:
+        known = self.confirmed.get(message.member, 0)
+        if message.flush_lsn > known:
+            self.confirmed[message.member] = message.flush_lsn
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        decided = self.rule.reached(self.confirmed)
+        if decided > self.acknowledged:
+            before, self.acknowledged = self.acknowledged, decided
+            done = [item for item in self.wal if before < item.end <= decided]
             self.ledger.acknowledge(done, self.term, self.name)
 
 
@@ -126,8 +177,8 @@ class SimReader:
 
     every = 3.0
 
-    def __init__(self, world: World, ledger: Ledger, start: int, members: int) -> None:
-        self.world, self.ledger, self.members = world, ledger, members
+    def __init__(self, world: World, ledger: Ledger, start: int) -> None:
+        self.world, self.ledger = world, ledger
         self.name = "reader"
         self.alive = True
         self.lsn = start
@@ -135,12 +186,12 @@ class SimReader:
         world.after(self.every, self._tick)
 
     def _tick(self) -> None:
-        number = self.world.random.randint(1, self.members)
-        self.world.send(self.name, f"sk{number}", ReadWal(self.lsn))
+        safekeepers = [name for name in self.world.nodes if name.startswith("sk")]
+        self.world.send(self.name, self.world.random.choice(safekeepers), ReadWal(self.lsn))
         self.world.after(self.every, self._tick)
 
-    def receive(self, sender: str, message: object) -> None:
+    def receive(self, sender: str, message: Any) -> None:
         assert isinstance(message, WalRead)
         if message.records and message.lsn == self.lsn == message.records[0].start:
-            self.ledger.read(list(message.records))
+            self.ledger.read(message.records)
             self.lsn = message.records[-1].end

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pagestore.walservice import acceptor, election
 from pagestore.walservice.acceptor import (
@@ -26,7 +27,9 @@ from pagestore.walservice.acceptor import (
     WriteLog,
     step,
 )
-from pagestore.walservice.election import Admit, AskVote, Ballot, Fill, SendElect
+from pagestore.walservice.change import Admit, Send
+from pagestore.walservice.election import AskVote, Ballot, Blank, Declined, Fill, Reached, SendElect
+from pagestore.walservice.members import Member
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.world import Crash, Record, World
 
@@ -58,7 +61,6 @@ class AttachTo(NamedTuple):
 class Pull(NamedTuple):
     """What a connection to the compute's walsender asks for."""
 
-    number: int
     term: int
     lsn: int
 
@@ -70,9 +72,25 @@ class Pushed(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    number: int
+    member: Member
     term: int
     flush_lsn: int
+
+
+class AskState(NamedTuple):
+    """Answered by a ballot, without any promise."""
+
+    number: int
+
+
+class Told(NamedTuple):
+    ballot: Ballot
+
+
+class Retire(NamedTuple):
+    """No member any more: delete the timeline, if it is still you."""
+
+    member: Member
 
 
 class ReadWal(NamedTuple):
@@ -96,10 +114,10 @@ class Disk:
 class SimSafekeeper:
     """`stream` is the thread of the real one: it writes and confirms by itself until stopped."""
 
-    pull_every = 2.0
+    pull_every = 6.0
     gossip_every = 4.0
 
-    def __init__(self, world: World, ledger: Ledger, number: int, first: State) -> None:
+    def __init__(self, world: World, ledger: Ledger, number: int, first: State | None) -> None:
         self.world, self.ledger, self.number = world, ledger, number
         self.name = f"sk{number}"
         self.alive = True
@@ -139,13 +157,13 @@ class SimSafekeeper:
         self.disk = Disk()
         self.reached_term = 0
 
-    def _repeat(self, every: float, action: object) -> None:
+    def _repeat(self, every: float, action: Callable[[], None]) -> None:
         epoch = self.epoch
 
         def again() -> None:
             if self.epoch == epoch:
-                action()  # type: ignore[operator]
-                self.world.after(every * self.world.random.uniform(0.5, 1.5), again)
+                action()
+                self.world.after(self.world.spread(every), again)
 
         self.world.after(every * self.world.random.random(), again)
 
@@ -226,24 +244,31 @@ class SimSafekeeper:
 
     # The stream
 
+    def _written_end(self) -> int:
+        assert self.state is not None
+        if self.written:
+            return self.written[-1].end
+        return self.disk.log[-1].end if self.disk.log else self.state.start.flush_lsn
+
     def _pull(self) -> None:
         if self.state is not None and self.stream is not None:
-            end = (
-                self.written[-1].end if self.written else self._position(self.state.start).flush_lsn
-            )
-            pull = Pull(self.number, self.stream.term, end)
+            pull = Pull(self.stream.term, self._written_end())
             self.world.send(self.name, self.stream.conninfo, pull)
 
     def _pushed(self, message: Pushed) -> None:
-        assert self.state is not None
-        end = self.written[-1].end if self.written else self._position(self.state.start).flush_lsn
-        if self.stream is None or self.stream.term != message.term or message.lsn != end:
+        if self.stream is None or self.stream.term != message.term:
+            return
+        if message.lsn != self._written_end():
             return
         self.written.extend(message.records)
         epoch = self.epoch
-        self.world.after(
-            self.world.random.uniform(0.1, 2.0), lambda: self.epoch == epoch and self.sync()
-        )
+
+        def sync_and_go_on() -> None:
+            if self.epoch == epoch:
+                self.sync()
+                self._pull()
+
+        self.world.after(0.1 + 2 * self.world.random.random(), sync_and_go_on)
 
     def sync(self) -> None:
         """Makes durable, confirms, and only then tells the acceptor, as the receiver does."""
@@ -252,51 +277,65 @@ class SimSafekeeper:
         self.disk.log.extend(self.written)
         self.written = []
         position = self._position(self.state.start)
-        confirmed = Confirmed(self.number, self.stream.term, position.flush_lsn)
+        confirmed = Confirmed(self._identity(), self.stream.term, position.flush_lsn)
         self.world.send(self.name, self.stream.conninfo, confirmed)
         outcome = step(self.state, Flushed(self.stream.term, position))
         if outcome.refusal is None:
             self.become(outcome.state)
 
+    def _identity(self) -> Member:
+        assert self.state is not None
+        return election.named(self.state, self.number)
+
     # Requests
 
-    def receive(self, sender: str, message: object) -> None:
+    def receive(self, sender: str, message: Any) -> None:
         try:
-            if self.state is None and not isinstance(message, Admit):
-                if isinstance(message, AskVote):
-                    self.world.send(self.name, sender, election.Blank(self.number))
-                return
-            self._serve(sender, message)
+            if self.state is not None:
+                self._serve(sender, message, self.state)
+            elif isinstance(message, Admit):
+                self._join(sender, message)
+            elif isinstance(message, AskVote | SendElect | Send | AskState):
+                self.world.send(self.name, sender, Blank(self.number))
         except Crash:
             self.crash()
 
-    def _serve(self, sender: str, message: object) -> None:
+    def _serve(self, sender: str, message: Any, state: State) -> None:
+        match message:
+            case Pushed():
+                self._pushed(message)
+            case Heard():
+                self.become(step(state, message).state)
+            case ReadWal():
+                records = tuple(self._from(message.lsn, state.commit_lsn)[:20])
+                self.world.send(self.name, sender, WalRead(message.lsn, records))
+            case Fill():
+                fetch = Fetch(message.term, state.position.flush_lsn, sender)
+                donor = self.world.random.choice(message.donors)
+                self.world.send(self.name, f"sk{donor}", fetch)
+            case Fetch():
+                self._fetch(sender, message, state)
+            case Retire() if message.member == state.member:
+                self.wipe()
+                self.boot()
+            case AskState():
+                self.world.send(self.name, sender, Told(Ballot.of(state, self.number)))
+            case _:
+                self._drive_by(sender, message)
+
+    def _drive_by(self, sender: str, message: Any) -> None:
         match message:
             case AskVote():
                 self._vote(sender, message.term)
             case SendElect():
                 self._answer(sender, self.drive(message.elect))
             case Admit():
-                self._admit(sender, message)
-            case Fill() | Fetch() | Records():
-                self._take_or_give(sender, message)
+                self.drive(Vote(message.elect.term))
+                self._answer(sender, self.drive(message.elect))
+            case Send():
+                self._answer(sender, self.drive(message.message))
             case AttachTo():
                 self.drive(Attach(message.term, sender, message.start_lsn))
-            case Pushed():
-                self._pushed(message)
-            case Heard():
-                self.drive(message)
-            case ReadWal():
-                assert self.state is not None
-                records = tuple(self._from(message.lsn, self.state.commit_lsn)[:5])
-                self.world.send(self.name, sender, WalRead(message.lsn, records))
-
-    def _take_or_give(self, sender: str, message: Fill | Fetch | Records) -> None:
-        match message:
-            case Fill():
-                self._fill(sender, message)
-            case Fetch():
-                self._fetch(sender, message)
             case Records():
                 length = message.records[-1].end - message.lsn
                 done = self.drive(Append(message.term, message.lsn, length), message.records)
@@ -305,51 +344,38 @@ class SimSafekeeper:
     def _vote(self, sender: str, term: int) -> None:
         assert self.state is not None
         before = self.state.term
-        after = self.drive(Vote(term)) and self.state
-        answer: election.Message = election.Declined(self.number, after.term)
-        if after.term > before:
-            answer = Ballot.of(after)
+        self.drive(Vote(term))
+        answer: election.Message = Declined(self.number, self.state.term)
+        if self.state.term > before:
+            answer = Ballot.of(self.state, self.number)
         self.world.send(self.name, sender, answer)
 
-    def _admit(self, sender: str, message: Admit) -> None:
-        if self.state is not None:
-            self.drive(Vote(message.elect.term))
-            self._answer(sender, self.drive(message.elect))
-            return
-        joined = acceptor.admit(self.number, message.elect, message.start, message.system_id)
+    def _join(self, sender: str, message: Admit) -> None:
+        me = Member(self.number, self.world.random.getrandbits(31))
+        joined = acceptor.admit(me, message.elect, message.start, message.system_id)
         self.become(self.carry_out(joined, ()))
         self._answer(sender, joined)
 
     def _answer(self, receiver: str, outcome: Step) -> None:
         assert self.state is not None
+        answer: election.Message = Declined(self.number, self.state.term)
         if outcome.refusal is None:
-            reached = election.Reached(
-                self.number, self.state.writing_term, self.state.position.flush_lsn
-            )
-            self.world.send(self.name, receiver, reached)
-        elif outcome.refusal.reason == "STALE_TERM":
-            declined = election.Declined(self.number, self.state.term)
-            self.world.send(self.name, receiver, declined)
-
-    def _fill(self, sender: str, message: Fill) -> None:
-        assert self.state is not None
-        end = self.state.position.flush_lsn
-        fetch = Fetch(message.term, end, sender)
-        self.world.send(self.name, f"sk{self.world.random.choice(message.donors)}", fetch)
-
-    def _fetch(self, sender: str, message: Fetch) -> None:
-        assert self.state is not None
-        if not acceptor.may_fill(self.state, message.term):
+            answer = Reached.of(self.state, self.number)
+        elif outcome.refusal.reason != "STALE_TERM":
             return
-        end = self.state.position.flush_lsn
-        records = tuple(self._from(message.lsn, end)[: self.world.random.randint(1, 20)])
+        self.world.send(self.name, receiver, answer)
+
+    def _fetch(self, sender: str, message: Fetch, state: State) -> None:
+        if not acceptor.may_fill(state, message.term):
+            return
+        some = self.world.random.randint(1, 20)
+        records = tuple(self._from(message.lsn, state.position.flush_lsn)[:some])
         if records and records[0].start == message.lsn:
             self.world.send(self.name, sender, Records(*message[:2], records, message.reply_to))
 
     def _gossip(self) -> None:
-        state = self.state
-        if state is None:
+        if self.state is None:
             return
-        heard = Heard(state.member, state.writing_term, state.position.flush_lsn, state.commit_lsn)
-        for peer in state.peers:
-            self.world.send(self.name, f"sk{peer.number}", heard)
+        position = acceptor.position_of(self.state)
+        for peer in self.state.peers:
+            self.world.send(self.name, f"sk{peer.number}", position)

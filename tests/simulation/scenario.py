@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pagestore.walservice.acceptor import Member, Position, initial
+from pagestore.walservice.acceptor import Position, State, initial
+from pagestore.walservice.members import UNCONFIGURED, Configuration, Member
 from tests.simulation.compute import SimCompute, SimReader
 from tests.simulation.ledger import Ledger, Stuck
 from tests.simulation.safekeeper import SimSafekeeper
 from tests.simulation.world import Faults, World
 
 START = Position(0x1000, 0xF80)
-FAULTY = 250.0
+FAULTY = 150.0
 QUIET = 600.0
+MOST_SAFEKEEPERS = 9
 
 
 @dataclass
@@ -23,10 +26,12 @@ class Outcome:
     served: int
     crashes: int
     wiped: int
+    changes: int
 
 
 class Scenario:
-    """A `harsh` one has more of everything, so that rare bugs show sooner."""
+    """A `harsh` one has more of everything, so that rare bugs show sooner. It is also the plan
+    of the control plane: see tests/simulation/keeper.py."""
 
     def __init__(self, seed: int, *, harsh: bool = False) -> None:
         self.world = World(seed)
@@ -37,25 +42,22 @@ class Scenario:
             crash=random.choice([0.0, 0.01, 0.05]),
             longest_delay=random.choice([0.5, 2.0, 6.0]),
         )
-        self.members = random.choice([3, 3, 3, 5])
+        members = random.choice([1, 3, 3, 3, 5])
         self.trouble_every = random.choice([6.0, 12.0, 30.0])
         if harsh:
             self.world.faults = Faults(loss=0.02, duplicate=0.05, crash=0.05, longest_delay=2.0)
-            self.members, self.trouble_every = 3, 5.0
+            members, self.trouble_every = 3, 5.0
         self.ledger = Ledger()
-        everyone = tuple(Member(number) for number in range(1, self.members + 1))
-        self.safekeepers = [
-            SimSafekeeper(
-                self.world,
-                self.ledger,
-                me.number,
-                initial(START, 7, me, tuple(item for item in everyone if item != me)),
-            )
-            for me in everyone
-        ]
+        self.wanted = frozenset(range(1, members + 1))
+        self.safekeepers: list[SimSafekeeper] = []
+        for state in first_states(members):
+            self._new_safekeeper(state)
         self.computes: list[SimCompute] = []
-        self.reader = SimReader(self.world, self.ledger, START.flush_lsn, self.members)
-        self.crashes = self.wiped = 0
+        self.reader = SimReader(self.world, self.ledger, START.flush_lsn)
+        self.crashes = self.wiped = self.changes = 0
+        self._known_members = self.wanted
+        self._settled = (0, 1)
+        self._generation = 2
 
     def run(self) -> Outcome:
         self._start_compute()
@@ -73,20 +75,49 @@ class Scenario:
             ledger.served,
             self.crashes,
             self.wiped,
+            self.changes,
         )
+
+    # The plan
+
+    def asked_first(self) -> frozenset[int]:
+        return self._known_members
+
+    def everybody(self) -> list[int]:
+        return [item.number for item in self.safekeepers]
+
+    def is_last(self, name: str) -> bool:
+        return self.computes[-1].name == name
+
+    def generations(self) -> int:
+        self._generation += 3
+        return self._generation - 3
+
+    def changed(self, term: int, configuration: Configuration) -> None:
+        self.changes += 1
+        self._settled = max(self._settled, (term, configuration.generation))
+        self._known_members = frozenset(item.number for item in configuration.members)
+
+    # Trouble
+
+    def _new_safekeeper(self, state: State | None) -> int:
+        number = len(self.safekeepers) + 1
+        self.safekeepers.append(SimSafekeeper(self.world, self.ledger, number, state))
+        return number
 
     def _start_compute(self) -> None:
         known = max((item.term for item in self.computes), default=0)
         term = max(1, known + self.world.random.choice([0, 1, 1, 2]))
         name = f"compute{len(self.computes) + 1}"
-        self.computes.append(SimCompute(self.world, self.ledger, name, term, self.members))
+        self.computes.append(SimCompute(self.world, self.ledger, self, name, term))
 
     def _trouble(self) -> None:
         if self.world.now >= FAULTY:
             return
         random = self.world.random
-        often = [self._crash, self._crash, self._cut, self._cut]
-        trouble = random.choice([*often, self._mend, self._kill, self._race, self._wipe])
+        often = [self._crash, self._crash, self._cut, self._cut, self._replace]
+        rare = [self._mend, self._kill, self._race, self._wipe, self._resize]
+        trouble = random.choice([*often, *rare])
         trouble()
         self._bring_back(0.7)
         self.world.after(random.expovariate(1 / self.trouble_every), self._trouble)
@@ -100,26 +131,60 @@ class Scenario:
                 self.crashes += 1
                 safekeeper.boot()
 
+    def _replace(self) -> None:
+        """A member, dead or alive, by another."""
+        if self._is_changing():
+            return
+        other = self._stranger()
+        leaves = self.world.random.choice(sorted(self.wanted))
+        if self.world.chance(0.5):
+            self.safekeepers[leaves - 1].crash()
+        self.wanted = self.wanted - {leaves} | {other}
+
+    def _resize(self) -> None:
+        """From one to three, or back."""
+        if self._is_changing():
+            return
+        if len(self.wanted) > 1:
+            self.wanted = frozenset(self.world.random.sample(sorted(self.wanted), 1))
+            return
+        while len(self.wanted) < 3:
+            self.wanted |= {self._stranger()}
+
+    def _is_changing(self) -> bool:
+        return self.wanted != self._known_members and self.world.chance(0.8)
+
+    def _stranger(self) -> int:
+        if len(self.safekeepers) < MOST_SAFEKEEPERS and self.world.chance(0.5):
+            return self._new_safekeeper(None)
+        there = [item.number for item in self.safekeepers if item.number not in self.wanted]
+        return self.world.random.choice(there) if there else self._new_safekeeper(None)
+
     def _wipe(self) -> None:
         """Of a minority: never one more before the others count again."""
-        if not self._too_many_lost(and_more=1):
+        victim = self.world.random.choice(self.safekeepers)
+        if not self._too_many_lost(victim):
             self.wiped += 1
-            self.world.random.choice(self.safekeepers).wipe()
+            victim.wipe()
 
-    def _too_many_lost(self, and_more: int = 0) -> bool:
-        lost = sum(self._is_lost(item) for item in self.safekeepers) + and_more
-        return lost > (self.members - 1) // 2
+    def _too_many_lost(self, victim: SimSafekeeper | None = None) -> bool:
+        """Whether a configuration that can still count would lose its majority."""
+        there = {
+            stored.member if stored.configuration.members else Member(item.number)
+            for item in self.safekeepers
+            if (stored := item.disk.stored) is not None and item is not victim
+        }
+        return not all(configuration.decided_by(there) for configuration in self._in_use())
 
-    def _is_lost(self, safekeeper: SimSafekeeper) -> bool:
-        """Wiped, and not admitted again in the incarnation that the others know. An admission
-        that is overtaken by another election can make it so a second time."""
-        stored = [item.disk.stored for item in self.safekeepers if item.disk.stored]
-        known = max(
-            (peer for state in stored for peer in state.peers if peer.number == safekeeper.number),
-            default=Member(safekeeper.number),
-        )
-        mine = safekeeper.disk.stored
-        return mine is None or mine.member < known
+    def _in_use(self) -> Iterator[Configuration]:
+        for item in self.safekeepers:
+            stored = item.disk.stored
+            if stored is None:
+                continue
+            if (stored.writing_term, stored.configuration.generation) >= self._settled:
+                yield stored.configuration
+            elif not stored.configuration.members and self._settled == (0, 1):
+                yield Configuration(0, (Member(item.number),))
 
     def _cut(self) -> None:
         names = [*self.world.nodes]
@@ -149,15 +214,26 @@ class Scenario:
         self._start_compute()
 
     def _done(self) -> bool:
-        """One compute has committed, and everybody has it all."""
+        """One compute has committed, its members are those wanted, and all of them have it all."""
         last = self.computes[-1]
-        states = [item.state for item in self.safekeepers]
+        if len(last.wal) <= 20 or self.reader.lsn < last.wal[10].end:
+            return False
+        end = last.wal[10].end
+        states = [self.safekeepers[number - 1].state for number in sorted(self.wanted)]
         return (
-            len(last.wal) > 20
-            and last.acknowledged >= last.wal[10].end
-            and self.reader.lsn >= last.wal[10].end
-            and all(state and state.commit_lsn >= last.wal[10].end for state in states)
+            last.acknowledged >= end
+            and self._known_members == self.wanted
+            and all(state and state.commit_lsn >= end for state in states)
         )
+
+
+def first_states(members: int) -> Iterator[State]:
+    if members == 1:
+        yield initial(START, 7, configuration=UNCONFIGURED)
+        return
+    everyone = tuple(Member(number) for number in range(1, members + 1))
+    for me in everyone:
+        yield initial(START, 7, me, Configuration(1, everyone))
 
 
 def run(seed: int, *, harsh: bool = False) -> Outcome:

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import pytest
 
-from pagestore.walservice import acceptor, election
+from pagestore.walservice import acceptor, members
 from pagestore.walservice.acceptor import (
-    Member,
     Persist,
     State,
     Step,
@@ -21,7 +20,8 @@ from pagestore.walservice.acceptor import (
     TermSwitch,
     Vote,
 )
-from pagestore.walservice.election import Election
+from pagestore.walservice.change import MembershipChange
+from pagestore.walservice.members import Configuration, Member
 from tests.simulation import safekeeper
 from tests.simulation.ledger import Stuck, Violation
 from tests.simulation.safekeeper import Disk, SimSafekeeper
@@ -76,31 +76,51 @@ def cut_by_length(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acceptor, "common_end", shorter)
 
 
-def forget_and_vote(patch: pytest.MonkeyPatch) -> None:
+def forget_and_go_on(patch: pytest.MonkeyPatch) -> None:
     def wipe(self: SimSafekeeper) -> None:
+        stored = self.disk.stored
         self.crash()
-        everyone = [Member(int(name[2:])) for name in self.world.nodes if name.startswith("sk")]
-        peers = tuple(item for item in everyone if item.number != self.number)
-        self.disk = Disk(acceptor.initial(START, 7, Member(self.number), peers))
+        configuration = stored.configuration if stored else Configuration(1, (Member(1),))
+        me = stored.member if stored else Member(self.number)
+        self.disk = Disk(acceptor.initial(START, 7, me, configuration))
 
     patch.setattr(SimSafekeeper, "wipe", wipe)
 
 
-def start_without_a_majority(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(election, "majority", lambda members: members // 2)
+def less_than_a_majority(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(members, "majority", lambda count: max(1, count // 2))
 
 
-def admit_at_once(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Election, "_may_admit", lambda self, choice: self.choice is not None)
+def one_set(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Configuration, "sets", property(lambda self: (self.everyone,)))
+
+
+def established(when: Callable[[MembershipChange], bool]) -> Plant:
+    """A change that takes what is not established for granted."""
+    asked = MembershipChange._is_established
+
+    def hasty(self: MembershipChange) -> bool:
+        return when(self) or asked(self)
+
+    return lambda patch: patch.setattr(MembershipChange, "_is_established", hasty)
+
+
+def level_at_once(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MembershipChange, "_level_ones", lambda self: set(self.configuration.everyone))
 
 
 PLANTED: dict[str, Plant] = {
     "a vote that is not fsynced": without(Persist),
     "a vote that leaves the old term's stream confirming": without(StopStream),
     "a log cut by its length, not by its terms": cut_by_length,
-    "one who lost its disk votes as if it had not": forget_and_vote,
-    "a start without a majority": start_without_a_majority,
-    "a blank safekeeper admitted before the others know": admit_at_once,
+    "one who lost its disk goes on as if it had not": forget_and_go_on,
+    "less than a majority decides": less_than_a_majority,
+    "a joint configuration counted as one set": one_set,
+    "a joint configuration that the old members have not stored": established(
+        lambda change: change.configuration.joint
+    ),
+    "the next change before the last is established": established(lambda change: True),
+    "new members decide before they have what was committed": level_at_once,
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, Protocol
 
 
 class Record(NamedTuple):
@@ -26,7 +26,7 @@ class Node(Protocol):
     name: str
     alive: bool
 
-    def receive(self, sender: str, message: object) -> None: ...
+    def receive(self, sender: str, message: Any) -> None: ...
 
 
 @dataclass
@@ -41,13 +41,15 @@ class Faults:
 
 @dataclass
 class World:
+    """What is queued is either an event or, with a sender, a message to a node."""
+
     seed: int
     faults: Faults = field(default_factory=Faults)
     now: float = 0.0
     random: random.Random = field(init=False)
     nodes: dict[str, Node] = field(default_factory=dict)
     cut: set[frozenset[str]] = field(default_factory=set)
-    _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _queue: list[tuple[float, int, str, Any, Any]] = field(default_factory=list)
     _events: int = 0
 
     def __post_init__(self) -> None:
@@ -56,29 +58,38 @@ class World:
     def chance(self, probability: float) -> bool:
         return self.random.random() < probability
 
+    def spread(self, span: float) -> float:
+        """From half of it to once and a half."""
+        return span * (0.5 + self.random.random())
+
     def after(self, delay: float, event: Callable[[], None]) -> None:
         self._events += 1
-        heapq.heappush(self._queue, (self.now + delay, self._events, event))
+        heappush(self._queue, (self.now + delay, self._events, "", event, None))
 
     def send(self, sender: str, receiver: str, message: object) -> None:
-        if frozenset((sender, receiver)) in self.cut or self.chance(self.faults.loss):
+        if self.cut and frozenset((sender, receiver)) in self.cut:
             return
-        for _ in range(2 if self.chance(self.faults.duplicate) else 1):
-            delay = self.random.uniform(0.1, self.faults.longest_delay)
-            if self.chance(self.faults.loss):
+        faults, draw = self.faults, self.random.random
+        if draw() < faults.loss:
+            return
+        for _ in range(2 if draw() < faults.duplicate else 1):
+            delay = 0.1 + draw() * (faults.longest_delay - 0.1)
+            if draw() < faults.loss:
                 delay *= 20
-            self.after(delay, lambda: self._deliver(sender, receiver, message))
-
-    def _deliver(self, sender: str, receiver: str, message: object) -> None:
-        node = self.nodes.get(receiver)
-        if node is not None and node.alive:
-            node.receive(sender, message)
+            self._events += 1
+            heappush(self._queue, (self.now + delay, self._events, sender, receiver, message))
 
     def may_crash(self) -> None:
-        if self.chance(self.faults.crash):
+        if self.random.random() < self.faults.crash:
             raise Crash
 
-    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        while self._queue and self._queue[0][0] <= until and not done():
-            self.now, _, event = heapq.heappop(self._queue)
-            event()
+    def run(self, until: float, done: Callable[[], bool] | None = None) -> None:
+        queue, nodes = self._queue, self.nodes
+        while queue and queue[0][0] <= until:
+            self.now, _, sender, target, message = heappop(queue)
+            if not sender:
+                target()
+                if done is not None and done():
+                    return
+            elif (node := nodes.get(target)) is not None and node.alive:
+                node.receive(sender, message)

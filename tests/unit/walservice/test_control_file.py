@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss
 from pagestore.walservice import control_file
-from pagestore.walservice.acceptor import Attachment, Member, Position, State, TermSwitch
+from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
+from pagestore.walservice.members import Configuration, Member
 
 STATE = State(
     start=Position(0x1000028, 0x1000000),
@@ -53,20 +54,23 @@ states = st.builds(
     position=positions,
 )
 members = st.builds(Member, st.integers(0, 2**32 - 1), st.integers(1, 2**64 - 1))
-states_with_peers = st.builds(
+sets = st.lists(members, min_size=1, max_size=4).map(tuple)
+configured_states = st.builds(
     replace,
     states,
     member=members,
-    peers=st.lists(members, min_size=1, max_size=4).map(tuple),
+    configuration=st.builds(Configuration, st.integers(1, 2**64 - 1), sets, st.just(()) | sets),
     known_commit_lsn=st.integers(0, 2**64 - 1),
 )
 
-PEERS = (
+CONFIGURATION = (
     b"\3\0\0\0\0\0\0\0"
-    b"\1\0\0\0\2\0\0\0"
+    b"\1\0\0\0\2\0\0\0\1\0\0\0"
+    b"\x2a\0\0\0\0\0\0\0"
     b"\0\x2f\0\1\0\0\0\0"
     b"\2\0\0\0\1\0\0\0\0\0\0\0"
     b"\3\0\0\0\7\0\0\0\0\0\0\0"
+    b"\4\0\0\0\1\0\0\0\0\0\0\0"
 )
 
 
@@ -75,18 +79,19 @@ def test_the_bytes_are_as_documented() -> None:
     assert encoded == GOLDEN + struct.pack("<I", crc32c(GOLDEN))
 
 
-@given(state=states | states_with_peers, clean=st.booleans())
+@given(state=states | configured_states, clean=st.booleans())
 def test_what_is_encoded_is_decoded(state: State, clean: bool) -> None:
     assert control_file.decode(control_file.encode(state, clean=clean), "x") == (state, clean)
 
 
-def test_peers_stand_behind_the_rest() -> None:
+def test_the_configuration_stands_behind_the_rest() -> None:
+    configuration = Configuration(42, (Member(2), Member(3, 7)), (Member(4),))
     state = replace(
-        STATE, member=Member(1, 3), peers=(Member(2), Member(3, 7)), known_commit_lsn=0x1002F00
+        STATE, member=Member(1, 3), configuration=configuration, known_commit_lsn=0x1002F00
     )
-    body = GOLDEN[:8] + b"\2" + GOLDEN[9:] + PEERS
+    body = GOLDEN[:8] + b"\3" + GOLDEN[9:] + CONFIGURATION
     assert control_file.encode(state, clean=False) == body + struct.pack("<I", crc32c(body))
-    for length in (len(PEERS) - 1, 12, 0):
+    for length in (len(CONFIGURATION) - 1, 12, 0):
         short = body[: len(GOLDEN) + length]
         with pytest.raises(DataLoss, match="length does not fit"):
             control_file.decode(short + struct.pack("<I", crc32c(short)), "x")
@@ -105,8 +110,8 @@ def test_every_changed_or_missing_byte_is_refused() -> None:
 
 def test_another_version_is_named() -> None:
     body = bytearray(control_file.encode(STATE, clean=True)[:-4])
-    body[8] = 3
-    with pytest.raises(DataLoss, match="version is 3"):
+    body[8] = 2
+    with pytest.raises(DataLoss, match="version is 2"):
         control_file.decode(bytes(body) + struct.pack("<I", crc32c(body)), "x")
 
 

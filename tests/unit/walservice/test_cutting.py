@@ -13,15 +13,15 @@ from pagestore.walservice.acceptor import (
     Append,
     Elect,
     Heard,
-    Member,
     TermSwitch,
     Vote,
     initial,
 )
+from pagestore.walservice.members import Configuration, Member
 from pagestore.walservice.timeline import WalTimeline
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
-MEMBERS = (Member(1), Member(2), Member(3))
+THREE = Configuration(1, (Member(1), Member(2), Member(3)))
 
 
 def nobody(_: int) -> None:
@@ -30,11 +30,11 @@ def nobody(_: int) -> None:
 
 async def losing(directory: Path, log: Log) -> WalTimeline:
     """Of term 1, and has promised 3."""
-    control_file.replace(directory, initial(log.start, 1, MEMBERS[0], MEMBERS[1:]), clean=True)
+    control_file.replace(directory, initial(log.start, 1, Member(1), THREE), clean=True)
     opened = await WalTimeline.open(directory, "sk1", nobody)
     begins = log.start.flush_lsn
     await opened.handle(Vote(1))
-    await opened.handle(Elect(1, (TermSwitch(1, begins),), MEMBERS, MEMBERS))
+    await opened.handle(Elect(1, (TermSwitch(1, begins),), THREE))
     await opened.handle(Append(1, begins, len(log.data)), log.data)
     assert opened.state.position == log.end
     assert opened.state.commit_lsn == begins
@@ -45,7 +45,7 @@ async def losing(directory: Path, log: Log) -> WalTimeline:
 def elected(log: Log, cut: int) -> Elect:
     """Term 2 wrote something else behind `cut`."""
     history = (TermSwitch(1, log.start.flush_lsn), TermSwitch(2, cut), TermSwitch(3, cut + 4096))
-    return Elect(3, history, MEMBERS[1:], MEMBERS)
+    return Elect(3, history, THREE)
 
 
 def test_a_lost_log_is_cut_and_stays_so(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_lost_log_is_cut_and_stays_so(tmp_path: Path) -> None:
         assert losing_one.state.position.flush_lsn == cut
         again = await WalTimeline.open(tmp_path, "sk1", nobody)
         assert again.state == losing_one.state
-        await again.handle(Heard(Member(2), 3, cut + 8192, cut + 4096))
+        await again.handle(Heard(Member(2), 3, 1, cut + 8192, cut + 4096))
         assert again.state.commit_lsn == cut
         assert await again.read(log.start.flush_lsn, 1 << 20) == log.bytes_to(cut)
 
