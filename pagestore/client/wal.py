@@ -8,7 +8,7 @@ whoever follows WAL for ever knows better where to resume.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
@@ -125,7 +125,7 @@ class WalClient(RetryingClient):
 
     async def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
-    ) -> AsyncIterator[pb.WalChunk]:
+    ) -> AsyncGenerator[pb.WalChunk, None]:
         """Committed WAL from `start_lsn` on; ends when none came for `linger_ms`."""
         request = pb.ReadWalRequest(
             tenant_id=tenant.raw,

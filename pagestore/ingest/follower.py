@@ -1,10 +1,11 @@
 """Follows the WAL service: every timeline with news is taken in, an idle one costs nothing.
 
-One subscription (WatchCommits) tells the commit LSN of every timeline and each change of it.
-For a timeline whose commit LSN lies beyond what is ingested, one task reads its WAL and feeds
-it to the core in a worker thread; it ends when nothing new came for `linger_ms`, and the next
-change starts another. What a subscription or a stream loses by breaking is told again at the
-next one, since positions are absolute; so both are simply repeated, for ever and quietly.
+A subscription to each safekeeper (WatchCommits) tells the commit LSN of every timeline and each
+change of it. For a timeline whose commit LSN lies beyond what is ingested, one task reads its
+WAL from a safekeeper that has it and feeds it to the core in a worker thread; it ends when
+nothing new came for `linger_ms`, and the next change starts another. What a subscription or a
+stream loses by breaking is told again at the next one, since positions are absolute; so both are
+simply repeated, for ever and quietly, a stream at another safekeeper.
 
 A timeline whose WAL cannot be taken in (damaged, or unsupported) stops, with a named error for
 whoever reads beyond that point; it is tried again when the process restarts. The others go on.
@@ -14,10 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Protocol
 
 import structlog
 
@@ -34,6 +34,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.apply import TimelineIngest, stopped
 from pagestore.ingest.chunks import joined
 from pagestore.ingest.flusher import Flusher
+from pagestore.ingest.sources import Source, Sources, WalSource, unless_stalled
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2
@@ -44,15 +45,6 @@ POSITIONS_AT_ONCE = 64
 """Considered before other work of the event loop has its turn."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 _log = structlog.get_logger(__name__)
-
-
-class WalSource(Protocol):
-    """What is needed of pagestore.client.wal.WalClient."""
-
-    def watch_commits(self, consumer: str) -> AsyncIterator[wal_pb2.CommitUpdate]: ...
-    def read_wal(
-        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
-    ) -> AsyncIterator[wal_pb2.WalChunk]: ...
 
 
 class CannotTakeIn(Exception):
@@ -106,7 +98,7 @@ class Follower:
         check_images: bool = False,
     ) -> None:
         self._repository = repository
-        self._sources = sources
+        self._sources = Sources(sources)
         self._waiters = waiters
         self._flusher = flusher
         self._redo = redo
@@ -114,7 +106,6 @@ class Follower:
         self._linger_ms = linger_ms
         self._check_images = check_images
         self._threads = ThreadPoolExecutor(WORKERS, "ingest")
-        self._commits: dict[TimelineKey, int] = {}
         self._settled: dict[TimelineKey, int] = {}  # the commit LSN known to be ingested
         self._tasks: dict[TimelineKey, asyncio.Task[None]] = {}
         self._failures: dict[TimelineKey, PagestoreError] = {}
@@ -123,7 +114,7 @@ class Follower:
 
     def commit_lsn(self, key: TimelineKey) -> int:
         """The commit LSN last told by the WAL service; 0 if it told none."""
-        return self._commits.get(key, 0)
+        return self._sources.commit_lsn(key)
 
     def failure(self, key: TimelineKey) -> PagestoreError | None:
         """Why a timeline takes nothing in any more, if so."""
@@ -152,17 +143,20 @@ class Follower:
 
     async def run(self) -> None:
         """Follows until cancelled."""
+        await asyncio.gather(*(self._watch(source) for source in self._sources.all))
+
+    async def _watch(self, source: Source) -> None:
         pauses = Pauses()
-        turn = 0
-        while self._sources:
-            source = self._sources[turn % len(self._sources)]
+        while True:
             try:
-                async for update in source.watch_commits(self._consumer):
+                async for update in source.client.watch_commits(self._consumer):
                     pauses.reset()
-                    await self._told(update)
+                    source.lost = ""
+                    await self._told(source, update)
             except PagestoreError as error:
-                _log.info("WAL service lost", error=str(error))
-            turn += 1
+                if not source.lost:
+                    _log.info("WAL service lost", address=source.client.address, error=str(error))
+                source.lost = str(error)
             await pauses.sleep()
 
     async def close(self) -> None:
@@ -173,17 +167,17 @@ class Follower:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
 
-    async def _told(self, update: wal_pb2.CommitUpdate) -> None:
+    async def _told(self, source: Source, update: wal_pb2.CommitUpdate) -> None:
         for number, position in enumerate(update.positions):
             key = TenantId(position.tenant_id), TimelineId(position.timeline_id)
-            self._commits[key] = position.commit_lsn
+            source.commits[key] = position.commit_lsn
             self._consider(key)
             if number % POSITIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def _consider(self, key: TimelineKey) -> None:
         """Starts following a timeline that has news; does not load one that has none."""
-        committed = self._commits.get(key, 0)
+        committed = self._sources.commit_lsn(key)
         if key in self._tasks or key in self._failures or self._settled.get(key) == committed:
             return
         try:
@@ -215,34 +209,47 @@ class Follower:
 
     async def _read_until_idle(self, key: TimelineKey, timeline: Timeline) -> None:
         pauses = Pauses()
-        turn = 0
+        failed: dict[Source, Exception] = {}
         damaged_at = -1
         while True:
             # Anew for each stream: a new term may have cut the log inside the last record,
             # and the bytes of it that came before must not be joined to what replaced them.
             ingest = TimelineIngest(timeline, self._redo(), check_images=self._check_images)
             before = ingest.next_lsn
-            source = self._sources[turn % len(self._sources)]
-            stream = source.read_wal(*key, before, linger_ms=self._linger_ms)
+            source = self._sources.ahead(key, failed)
             try:
-                async with aclosing(joined(stream)) as pieces:
+                async with aclosing(joined(self._stream(source, key, before))) as pieces:
                     async for lsn, data in pieces:
                         await self._take(key, ingest, lsn, data)
                 reached = ingest.next_lsn
             except Exception as error:
+                failed[source] = error
                 again = timeline.last_record_lsn == damaged_at
-                if not _passes(error) and (again or not _is_damage(error)):
+                if self._is_hopeless(failed) and (again or not _is_damage(error)):
                     raise
                 if _is_damage(error):
                     damaged_at = timeline.last_record_lsn
                 _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
                 reached = timeline.last_record_lsn
-                turn += 1
-            if self._commits.get(key, 0) <= reached:
+            if len(failed) >= len(self._sources) or timeline.last_record_lsn > before:
+                failed.clear()
+            if self._sources.commit_lsn(key) <= reached:
                 return
             if timeline.last_record_lsn > before:
                 pauses.reset()
             await pauses.sleep()
+
+    def _is_hopeless(self, failed: dict[Source, Exception]) -> bool:
+        """Whether every safekeeper has said what no other attempt will change."""
+        return len(failed) >= len(self._sources) and not any(map(_passes, failed.values()))
+
+    def _stream(
+        self, source: Source, key: TimelineKey, lsn: int
+    ) -> AsyncGenerator[wal_pb2.WalChunk, None]:
+        stream = source.client.read_wal(*key, lsn, linger_ms=self._linger_ms)
+        if len(self._sources) == 1:
+            return stream
+        return unless_stalled(stream, lsn, lambda: self._sources.commit_lsn(key))
 
     async def _take(self, key: TimelineKey, ingest: TimelineIngest, lsn: int, data: bytes) -> None:
         await self._flusher.make_room()

@@ -11,7 +11,7 @@ import itertools
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,7 @@ def imported(
     setup: str = "",
     start: bool = True,
     page_server: Mapping[str, object] | None = None,
+    more_wal: Sequence[str] = (),
     **settings: object,
 ) -> Iterator[Imported]:
     """A cluster that was imported after `setup`, running unless `start` is false; its WAL is
@@ -108,11 +109,12 @@ def imported(
 
     Args:
         page_server: PageSettings that are not the default.
+        more_wal: addresses of other WAL services that the page server watches.
     """
     with (
         _cluster(initdb_options, {**WORKLOAD_SETTINGS, **settings}) as cluster,
         FileWalService() as wal,
-        PageProcess(directory / "pages", [wal.address], **(page_server or {})) as pages,
+        PageProcess(directory / "pages", [wal.address, *more_wal], **(page_server or {})) as pages,
     ):
         if setup:
             cluster.sql(setup)

@@ -40,6 +40,8 @@ class FileWalService:
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
         self.address = ""
         self.reads = 0
+        self.frozen = False
+        """Whether it keeps its connections, and says nothing any more."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -62,6 +64,10 @@ class FileWalService:
         entry = self._timelines.setdefault((tenant.raw, timeline.raw), _Timeline(directory))
         entry.commit_lsn = commit_lsn
         self._loop.call_soon_threadsafe(self._news.set)
+
+    def forget(self, tenant: TenantId, timeline: TimelineId) -> None:
+        """As if its disk had been lost; what it has told stays told."""
+        self._timelines.pop((tenant.raw, timeline.raw), None)
 
     def flip(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> None:
         """The byte at `lsn` will read wrong."""
@@ -108,7 +114,7 @@ class _Handlers:
             news = {
                 key: entry.commit_lsn
                 for key, entry in service._timelines.items()
-                if told.get(key) != entry.commit_lsn
+                if told.get(key) != entry.commit_lsn and not service.frozen
             }
             told.update(news)
             if news or not complete:
@@ -130,12 +136,17 @@ class _Handlers:
     ) -> AsyncIterator[pb.WalChunk]:
         service = self._service
         service.reads += 1
-        entry = service._timelines[request.tenant_id, request.timeline_id]
+        entry = service._timelines.get((request.tenant_id, request.timeline_id))
+        if entry is None:
+            raise NotFound("TIMELINE_NOT_FOUND", "There are no files of it.")
         lsn = request.start_lsn
         idle = 0.0
         while idle < request.linger_ms / 1000:
             if service._broken.is_set():
                 raise ConnectionError("broken on purpose")
+            if service.frozen:
+                await asyncio.sleep(0.01)
+                continue
             end = min(entry.commit_lsn, lsn + CHUNK, (lsn // SEGMENT + 1) * SEGMENT)
             if end <= lsn:
                 await asyncio.sleep(0.01)
