@@ -81,18 +81,36 @@ def pageserver(
 def safekeeper(
     data_dir: DataDir,
     listen: Listen = "127.0.0.1:0",
-    number: Annotated[int, typer.Option("--id", help="Its number among safekeepers.")] = 1,
+    number: Annotated[int, typer.Option("--id", min=1, help="Its number among them.")] = 1,
+    peers: Annotated[
+        str | None,
+        typer.Option(metavar="ID=HOST:PORT,...", help="Where the other safekeepers are."),
+    ] = None,
+    wal_keep_bytes: Annotated[
+        int | None,
+        typer.Option(min=0, help="WAL of each timeline that stays, whoever has released it."),
+    ] = None,
 ) -> None:
     """Run a safekeeper, until SIGTERM.
 
-    Example: pagestore safekeeper --data-dir /srv/wal --listen 127.0.0.1:7432
+    Example: pagestore safekeeper --id 1 --peers 2=host2:7432,3=host3:7432
+    --data-dir /srv/wal --listen 0.0.0.0:7432
     """
     with session(None, False):
         from pagestore.services import wal
         from pagestore.services.server import configure_logging, run
 
         configure_logging()
-        run(wal.serve(wal.WalSettings(listen=listen, data_dir=data_dir, id=number)))
+        settings = wal.WalSettings(
+            **_given(
+                listen=listen,
+                data_dir=data_dir,
+                id=number,
+                peers=peers,
+                keep_bytes=wal_keep_bytes,
+            )
+        )
+        run(wal.serve(settings))
 
 
 def control(

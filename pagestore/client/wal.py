@@ -2,19 +2,23 @@
 
 A call that finds the safekeeper away is repeated, with growing pauses, until `timeout`
 seconds have passed: every call is idempotent, but for a vote for "one more than the highest",
-which only wastes a term. The two streams, `read_wal` and `watch_commits`, are not repeated:
-whoever follows WAL for ever knows better where to resume.
+which only wastes a term. The streams are not repeated: whoever follows WAL for ever knows better
+where to resume. With `silence` they end with UNAVAILABLE when nothing came for so many seconds,
+as of a safekeeper that is frozen or cut off; `watch_commits` and `watch_positions` say something
+every two seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import grpc
 
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
+from pagestore.errors import Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
@@ -40,12 +44,14 @@ class WalClient(RetryingClient):
         *,
         prev_record_lsn: int = 0,
         system_id: int = 0,
+        configuration: pb.Configuration | None = None,
     ) -> pb.WalTimelineStatus:
         """Makes a log that begins at `start_lsn`, a record's end.
 
         Args:
             prev_record_lsn: start of the record that ends there, 0 if unknown.
             system_id: the only cluster whose WAL is taken; 0 for any.
+            configuration: all its safekeepers; None for this one alone.
         """
         request = pb.WalCreateTimelineRequest(
             tenant_id=tenant.raw,
@@ -53,6 +59,7 @@ class WalClient(RetryingClient):
             start_lsn=start_lsn,
             prev_record_lsn=prev_record_lsn,
             system_id=system_id,
+            configuration=configuration,
         )
         return await self._call(self._stub.CreateTimeline, request, pb.WalTimelineStatus)
 
@@ -78,6 +85,100 @@ class WalClient(RetryingClient):
             tenant_id=tenant.raw, timeline_id=timeline.raw, term=term, lsn=lsn, data=data
         )
         return await self._call(self._stub.AppendWal, request, pb.AppendWalResponse)
+
+    async def elect(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        history: Sequence[pb.TermSwitch],
+        configuration: pb.Configuration,
+    ) -> pb.ElectResponse:
+        """Tells the log that the winner of `term` continues; the last of `history` is its own."""
+        request = pb.ElectRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            term=term,
+            term_history=history,
+            configuration=configuration,
+        )
+        return await self._call(self._stub.Elect, request, pb.ElectResponse)
+
+    async def admit(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        history: Sequence[pb.TermSwitch],
+        configuration: pb.Configuration,
+        *,
+        start_lsn: int,
+        prev_record_lsn: int,
+        system_id: int,
+    ) -> pb.ElectResponse:
+        """As `elect`, for one that may know nothing of the timeline: then it makes it as a learner,
+        with the start and the cluster that the timeline was created with."""
+        request = pb.ElectRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            term=term,
+            term_history=history,
+            configuration=configuration,
+            admit=True,
+            start_lsn=start_lsn,
+            prev_record_lsn=prev_record_lsn,
+            system_id=system_id,
+        )
+        return await self._call(self._stub.Elect, request, pb.ElectResponse)
+
+    async def fill(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        end_lsn: int,
+        donors: Sequence[pb.Member],
+        *,
+        answer_timeout: float = 600.0,
+    ) -> pb.FillResponse:
+        """Has it append what these have, the best first, up to `end_lsn`. What came is kept when
+        the call is given up."""
+        request = pb.FillRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            term=term,
+            end_lsn=end_lsn,
+            donors=donors,
+        )
+        return await self._call(
+            self._stub.Fill, request, pb.FillResponse, answer_timeout=answer_timeout
+        )
+
+    async def change_members(
+        self, tenant: TenantId, timeline: TimelineId, term: int, configuration: pb.Configuration
+    ) -> pb.ChangeMembersResponse:
+        """Tells who decides from now on, under the promised term."""
+        request = pb.ChangeMembersRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            term=term,
+            configuration=configuration,
+        )
+        return await self._call(self._stub.ChangeMembers, request, pb.ChangeMembersResponse)
+
+    async def release_wal(
+        self, consumer: str, positions: Iterable[tuple[TenantId, TimelineId, int]]
+    ) -> None:
+        """Says that `consumer` will not ask for WAL below these LSNs again; 2^64 - 1 when it
+        will not ask at all. Timelines that are not there are passed over."""
+        request = pb.ReleaseWalRequest(
+            consumer=consumer,
+            positions=[
+                pb.ReleasedWal(tenant_id=tenant.raw, timeline_id=timeline.raw, lsn=lsn)
+                for tenant, timeline, lsn in positions
+            ],
+        )
+        await self._call(self._stub.ReleaseWal, request, pb.ReleaseWalResponse)
 
     async def attach_compute(
         self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
@@ -136,16 +237,57 @@ class WalClient(RetryingClient):
         async for chunk in self._stream(self._stub.ReadWal(request)):
             yield chunk
 
-    async def watch_commits(self, consumer: str) -> AsyncIterator[pb.CommitUpdate]:
+    async def read_log(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        start_lsn: int,
+        end_lsn: int,
+        *,
+        silence: float | None = None,
+    ) -> AsyncIterator[pb.WalChunk]:
+        """The log of `term` from `start_lsn` up to `end_lsn`, or as far as it goes, committed or
+        not; with 0 from the first record that is kept, and then at least one chunk."""
+        request = pb.ReadLogRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            term=term,
+            start_lsn=start_lsn,
+            end_lsn=end_lsn,
+        )
+        async for chunk in self._stream(self._stub.ReadLog(request), silence):
+            yield chunk
+
+    async def watch_commits(
+        self, consumer: str, *, silence: float | None = None
+    ) -> AsyncIterator[pb.CommitUpdate]:
         """The commit LSN of every timeline, then every change, for ever."""
         request = pb.WatchCommitsRequest(consumer=consumer)
-        async for update in self._stream(self._stub.WatchCommits(request)):
+        async for update in self._stream(self._stub.WatchCommits(request), silence):
             yield update
 
-    async def _stream(self, call: Any) -> AsyncIterator[Any]:
+    async def watch_positions(
+        self, number: int, *, silence: float | None = None
+    ) -> AsyncIterator[pb.PositionUpdate]:
+        """How far the timelines are that it shares with safekeeper `number`, then every change."""
+        request = pb.WatchPositionsRequest(number=number)
+        async for update in self._stream(self._stub.WatchPositions(request), silence):
+            yield update
+
+    async def _stream(self, call: Any, silence: float | None = None) -> AsyncIterator[Any]:
+        messages = aiter(call)
         try:
-            async for message in call:
+            while True:
+                async with asyncio.timeout(silence):
+                    message = await anext(messages)
                 yield message
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise Unavailable(
+                "UNAVAILABLE", f"{self.address} said nothing for {silence:g} s."
+            ) from error
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
         finally:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import structlog
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pagestore._native import NativeError, check_conninfo
-from pagestore.errors import InvalidInput
-from pagestore.ids import TenantId, TimelineId
+from pagestore.errors import InvalidInput, NotFound
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Position, State
-from pagestore.walservice.commits import TimelineKey
-from pagestore.walservice.safekeeper import Safekeeper
-from pagestore.walservice.timeline import WalTimeline
+from pagestore.walservice import messages
+from pagestore.walservice.acceptor import ChangeMembers
+from pagestore.walservice.filling import fill
+from pagestore.walservice.messages import key_of
+from pagestore.walservice.peers import HEARTBEAT_SECONDS
+from pagestore.walservice.safekeeper import KEEP_BYTES, Safekeeper, Settings
 
 CHUNK_BYTES = 1 << 20
 MAX_LINGER_MS = 60_000
 MAX_WAIT_MS = 600_000
 MAX_CONNINFO = 8192
+MAX_CONSUMER = 200
 POSITIONS_PER_UPDATE = 1000
-_log = structlog.get_logger(__name__)
+COALESCE_SECONDS = 0.01
+"""Who watches is told at once of what comes after a rest, and else this often."""
+_ANYWHERE = ("0.0.0.0:", "[::]:")
 
 
 class WalSettings(BaseSettings):
@@ -34,8 +39,12 @@ class WalSettings(BaseSettings):
 
     listen: str = "127.0.0.1:0"
     data_dir: Path
-    id: int = 1
+    id: int = Field(1, ge=1)
     """Computes know this safekeeper as ``sk<id>``."""
+    peers: str = ""
+    """Where the other safekeepers are: ``2=host:port,3=host:port``."""
+    keep_bytes: int = Field(KEEP_BYTES, ge=0)
+    """WAL of each timeline that stays although everybody has released it."""
 
 
 async def serve(settings: WalSettings) -> None:
@@ -43,12 +52,17 @@ async def serve(settings: WalSettings) -> None:
 
     Raises:
         FailedPrecondition: DATA_DIR_IN_USE, ADDRESS_IN_USE.
+        InvalidInput: INVALID_SETTING.
     """
-    safekeeper = await Safekeeper.open(settings.data_dir, settings.id)
+    peers = messages.parse_addresses(settings.peers)
+    inner = Settings(settings.id, peers, settings.keep_bytes)
+    safekeeper = await Safekeeper.open(settings.data_dir, inner)
     try:
         server = GrpcServer()
         server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], WalService(safekeeper))
-        await server.start(settings.listen, settings.data_dir)
+        address = await server.start(settings.listen, settings.data_dir)
+        if not address.startswith(_ANYWHERE):
+            await safekeeper.book.learn({settings.id: address})
         await server.run_until_signal()
     finally:
         await safekeeper.close()
@@ -59,44 +73,78 @@ class WalService:
 
     def __init__(self, safekeeper: Safekeeper) -> None:
         self._safekeeper = safekeeper
+        self._number = safekeeper.number
+        self._book = safekeeper.book
+
+    # Timelines
 
     async def create_timeline(
         self, request: pb.WalCreateTimelineRequest, context: Any
     ) -> pb.WalTimelineStatus:
-        key = _key(request)
-        start = Position(request.start_lsn, request.prev_record_lsn)
-        await self._safekeeper.create(key, start, request.system_id)
+        key = key_of(request)
+        configuration = messages.configuration_of(request.configuration)
+        own = messages.own_member(configuration, self._number)
+        start = messages.start_of(request)
+        await self._safekeeper.create(key, start, request.system_id, own, configuration)
+        await self._book.learn(messages.addresses_of(request.configuration))
         async with self._safekeeper.use(key) as timeline:
-            return _status(key, timeline)
+            return messages.status(key, timeline, self._number, self._book.addresses)
 
     async def delete_timeline(
         self, request: pb.WalDeleteTimelineRequest, context: Any
     ) -> pb.WalDeleteTimelineResponse:
-        await self._safekeeper.delete(_key(request))
+        await self._safekeeper.delete(key_of(request))
         return pb.WalDeleteTimelineResponse()
 
     async def get_status(
         self, request: pb.WalGetStatusRequest, context: Any
     ) -> pb.WalTimelineStatus:
-        key = _key(request)
+        key = key_of(request)
         async with self._safekeeper.use(key) as timeline:
-            return _status(key, timeline)
+            return messages.status(key, timeline, self._number, self._book.addresses)
+
+    # Terms
 
     async def vote(self, request: pb.VoteRequest, context: Any) -> pb.VoteResponse:
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             granted, state = await timeline.vote(request.term)
-            return pb.VoteResponse(
-                granted=granted,
-                term=state.term,
-                end_lsn=state.position.flush_lsn,
-                prev_record_lsn=state.position.prev_record_lsn,
-                last_log_term=state.last_log_term,
-            )
+            return messages.ballot(granted, state, self._number, self._book.addresses)
+
+    async def elect(self, request: pb.ElectRequest, context: Any) -> pb.ElectResponse:
+        key, elect = key_of(request), messages.elect_of(request)
+        await self._book.learn(messages.addresses_of(request.configuration))
+        if request.admit:
+            start = messages.start_of(request)
+            state = await self._safekeeper.admit(key, elect, start, request.system_id)
+        else:
+            async with self._safekeeper.use(key) as timeline:
+                state = await timeline.elect(elect)
+        return messages.elect_response(state, self._number, self._book.addresses)
+
+    async def fill(self, request: pb.FillRequest, context: Any) -> pb.FillResponse:
+        key = key_of(request)
+        await self._book.learn({item.number: item.address for item in request.donors})
+        known = self._book.addresses
+        donors = [known[item.number] for item in request.donors if item.number in known]
+        async with self._safekeeper.use(key) as timeline:
+            await fill(key, timeline, request.term, request.end_lsn, donors)
+            return messages.fill_response(timeline.state, self._number, known)
+
+    async def change_members(
+        self, request: pb.ChangeMembersRequest, context: Any
+    ) -> pb.ChangeMembersResponse:
+        configuration = messages.configuration_of(request.configuration)
+        await self._book.learn(messages.addresses_of(request.configuration))
+        async with self._safekeeper.use(key_of(request)) as timeline:
+            state = await timeline.change_members(ChangeMembers(request.term, configuration))
+            return messages.change_response(state, self._number, self._book.addresses)
+
+    # Writing
 
     async def append_wal(self, request: pb.AppendWalRequest, context: Any) -> pb.AppendWalResponse:
         if not request.data:
             raise InvalidInput("NOT_WAL", "There is nothing to append.")
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             state = await timeline.append(request.term, request.lsn, request.data)
             return pb.AppendWalResponse(
                 flush_lsn=state.position.flush_lsn, commit_lsn=state.commit_lsn
@@ -106,7 +154,7 @@ class WalService:
         self, request: pb.AttachComputeRequest, context: Any
     ) -> pb.AttachComputeResponse:
         _check_conninfo(request.conninfo)
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             await timeline.attach(request.term, request.conninfo, request.start_lsn)
         return pb.AttachComputeResponse()
 
@@ -114,13 +162,15 @@ class WalService:
         self, request: pb.DetachComputeRequest, context: Any
     ) -> pb.DetachComputeResponse:
         seconds = min(request.wait_ms, MAX_WAIT_MS) / 1000
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             state = await timeline.detach(request.term, request.wait_flush_lsn, seconds)
             return pb.DetachComputeResponse(flush_lsn=state.position.flush_lsn)
 
+    # Reading
+
     async def read_wal(self, request: pb.ReadWalRequest, context: Any) -> AsyncIterator[Any]:
         linger = min(request.linger_ms, MAX_LINGER_MS) / 1000
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             timeline.check_readable(request.start_lsn)
             lsn = request.start_lsn
             while await timeline.wait_commit(lsn + 1, linger):
@@ -128,62 +178,73 @@ class WalService:
                 yield pb.WalChunk(lsn=lsn, data=data, commit_lsn=timeline.state.commit_lsn)
                 lsn += len(data)
 
-    async def watch_commits(
-        self, request: pb.WatchCommitsRequest, context: Any
-    ) -> AsyncIterator[Any]:
-        watcher = self._safekeeper.commits.watch()
-        try:
-            while news := watcher.take(POSITIONS_PER_UPDATE):
-                yield _commit_update(news)
-            yield pb.CommitUpdate(snapshot_complete=True)
-            while True:
-                await watcher.wait()
-                news = watcher.take(POSITIONS_PER_UPDATE)
-                if news:
-                    yield _commit_update(news)
-        finally:
-            watcher.close()
+    async def read_log(self, request: pb.ReadLogRequest, context: Any) -> AsyncIterator[Any]:
+        async with self._safekeeper.use(key_of(request)) as timeline:
+            lsn = request.start_lsn or await timeline.first_kept(request.term)
+            more = True
+            while more:
+                limit = max(min(CHUNK_BYTES, request.end_lsn - lsn), 0)
+                data = await timeline.read_log(request.term, lsn, limit)
+                yield pb.WalChunk(lsn=lsn, data=data, commit_lsn=timeline.state.commit_lsn)
+                lsn += len(data)
+                more = bool(data) and lsn < request.end_lsn
 
     async def align_lsn(self, request: pb.AlignLsnRequest, context: Any) -> pb.AlignLsnResponse:
-        async with self._safekeeper.use(_key(request)) as timeline:
+        async with self._safekeeper.use(key_of(request)) as timeline:
             position = await timeline.align(request.lsn)
             return pb.AlignLsnResponse(
                 lsn=position.flush_lsn, prev_record_lsn=position.prev_record_lsn
             )
 
-
-def _key(request: Any) -> TimelineKey:
-    return TimelineKey(TenantId(request.tenant_id), TimelineId(request.timeline_id))
-
-
-def _status(key: TimelineKey, timeline: WalTimeline) -> pb.WalTimelineStatus:
-    state: State = timeline.state
-    return pb.WalTimelineStatus(
-        tenant_id=key.tenant.raw,
-        timeline_id=key.timeline.raw,
-        start_lsn=state.start.flush_lsn,
-        term=state.term,
-        flush_lsn=state.position.flush_lsn,
-        commit_lsn=state.commit_lsn,
-        term_history=[
-            pb.TermSwitch(term=switch.term, start_lsn=switch.start_lsn) for switch in state.history
-        ],
-        receiving=timeline.receiving,
-        last_error=timeline.last_error,
-        wal_bytes=state.position.flush_lsn - state.start.flush_lsn,
-        system_id=state.system_id,
-    )
-
-
-def _commit_update(news: list[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
-    return pb.CommitUpdate(
-        positions=[
-            pb.CommitPosition(
-                tenant_id=key.tenant.raw, timeline_id=key.timeline.raw, commit_lsn=commit_lsn
+    async def release_wal(
+        self, request: pb.ReleaseWalRequest, context: Any
+    ) -> pb.ReleaseWalResponse:
+        if not 0 < len(request.consumer) <= MAX_CONSUMER:
+            raise InvalidInput(
+                "INVALID_CONSUMER", f"A consumer's name has 1 to {MAX_CONSUMER} characters."
             )
-            for key, commit_lsn in news
-        ]
-    )
+        for item in request.positions:
+            try:
+                async with self._safekeeper.use(key_of(item)) as timeline:
+                    await timeline.release(request.consumer, item.lsn)
+            except NotFound:
+                continue
+        return pb.ReleaseWalResponse()
+
+    # News
+
+    async def watch_commits(
+        self, request: pb.WatchCommitsRequest, context: Any
+    ) -> AsyncIterator[Any]:
+        watcher = self._safekeeper.commits.watch()
+        told: dict[int, str] = {}
+        try:
+            while news := watcher.take(POSITIONS_PER_UPDATE):
+                yield messages.commit_update(news)
+            yield pb.CommitUpdate(snapshot_complete=True)
+            while True:
+                update = messages.commit_update(watcher.take(POSITIONS_PER_UPDATE))
+                if told != self._book.addresses:
+                    told = dict(self._book.addresses)
+                    update.safekeepers.extend(messages.safekeepers(told))
+                yield update
+                await asyncio.sleep(COALESCE_SECONDS)
+                await watcher.wait(HEARTBEAT_SECONDS)
+        finally:
+            watcher.close()
+
+    async def watch_positions(
+        self, request: pb.WatchPositionsRequest, context: Any
+    ) -> AsyncIterator[Any]:
+        number = request.number
+        watcher = self._safekeeper.standings.watch(lambda standing: number in standing.peers)
+        try:
+            while True:
+                yield messages.position_update(watcher.take(POSITIONS_PER_UPDATE))
+                await asyncio.sleep(COALESCE_SECONDS)
+                await watcher.wait(HEARTBEAT_SECONDS)
+        finally:
+            watcher.close()
 
 
 def _check_conninfo(conninfo: str) -> None:

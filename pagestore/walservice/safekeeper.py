@@ -12,10 +12,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -31,49 +32,72 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.walservice import acceptor, control_file
-from pagestore.walservice.acceptor import Position
-from pagestore.walservice.commits import CommitIndex, TimelineKey
+from pagestore.walservice.acceptor import Elect, Heard, Position, State
+from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.members import ALONE, UNCONFIGURED, Configuration, Member
+from pagestore.walservice.news import News, TimelineKey
+from pagestore.walservice.peers import Peers, Standing
+from pagestore.walservice.stored import write_failure
 from pagestore.walservice.timeline import WalTimeline
 
 MAX_OPEN = 1000
 """Open timelines kept without a user or a stream."""
 MAX_START_LSN = 2**62
+FIRST_DRAWN = 2
+"""The lowest incarnation that is drawn by lot: 1 is who made the timeline."""
+KEEP_BYTES = 64 << 20
+"""WAL that stays before a log's end although everybody has released it."""
 _DELETED = ".deleted"
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`peers` are addresses by number; `keep_bytes` of WAL stay before each log's end."""
+
+    number: int = 1
+    peers: Mapping[int, str] = field(default_factory=dict)
+    keep_bytes: int = KEEP_BYTES
 
 
 class Safekeeper:
     """Make it with :meth:`open`; of one event loop."""
 
-    def __init__(self, data_dir: Path, number: int) -> None:
+    def __init__(self, data_dir: Path, settings: Settings) -> None:
         self.data_dir = data_dir
-        self.name = f"sk{number}"
-        self.commits = CommitIndex()
+        self.number = settings.number
+        self.keep_bytes = settings.keep_bytes
+        self.commits: News[int] = News()
+        self.standings: News[Standing] = News()
+        self.book = AddressBook(data_dir)
+        self.peers = Peers(self.number, self.book, self._heard)
         self._open: OrderedDict[TimelineKey, asyncio.Task[WalTimeline]] = OrderedDict()
         self._catalog_lock = asyncio.Lock()
         self._finishing = Finishing()
         self._lock_fd = -1
 
     @classmethod
-    async def open(cls, data_dir: Path, number: int) -> Safekeeper:
+    async def open(cls, data_dir: Path, settings: Settings) -> Safekeeper:
         """Finds all timelines, and resumes those that a compute is attached to.
 
         Raises:
             FailedPrecondition: DATA_DIR_IN_USE.
         """
-        safekeeper = cls(data_dir, number)
+        safekeeper = cls(data_dir, settings)
         data_dir.mkdir(parents=True, exist_ok=True)
         safekeeper._lock_fd = _lock(data_dir / "lock")
-        for key, commit_lsn in await asyncio.to_thread(_find_timelines, data_dir):
-            if commit_lsn is not None:
-                safekeeper.commits.publish(key, commit_lsn)
+        await safekeeper.book.load(settings.peers)
+        for key, state in await asyncio.to_thread(_find_timelines, data_dir):
+            if state is not None:
+                safekeeper.publish(key, state)
             else:
                 await safekeeper._open_found(key)
         return safekeeper
 
     async def close(self) -> None:
         """Ends all streams; attachments stay."""
+        await self.peers.close()
         for key in list(self._open):
             task = self._open.pop(key)
             with contextlib.suppress(PagestoreError):
@@ -87,8 +111,30 @@ class Safekeeper:
         try:
             async with self.use(key):
                 pass
-        except DataLoss as error:
-            _log.error("timeline is damaged", timeline=str(key.timeline), error=error.message)
+        except (DataLoss, NotFound) as error:
+            _log.error("timeline not opened", timeline=str(key.timeline), error=error.message)
+
+    # News
+
+    def publish(self, key: TimelineKey, state: State) -> None:
+        """Tells consumers and peers how far a timeline is."""
+        self.commits.publish(key, state.commit_lsn)
+        standing = Standing.of(state)
+        self.peers.share(key, standing.peers)
+        if standing.peers:
+            self.standings.publish(key, standing)
+        else:
+            self.standings.forget(key)
+
+    def _heard(self, key: TimelineKey, heard: Heard) -> None:
+        """A timeline is opened for what a peer tells only if it could learn by that."""
+        task = self._open.get(key)
+        if task is None:
+            standing = self.standings.get(key)
+            if standing is not None and standing.may_learn(heard):
+                self._finishing.begin(self._open_found(key))
+        elif task.done() and not _failed(task):
+            task.result().hear(heard)
 
     def _directory(self, key: TimelineKey) -> Path:
         return self.data_dir / str(key.tenant) / str(key.timeline)
@@ -128,9 +174,7 @@ class Safekeeper:
 
     async def _open_timeline(self, key: TimelineKey) -> WalTimeline:
         try:
-            return await WalTimeline.open(
-                self._directory(key), self.name, partial(self.commits.publish, key)
-            )
+            return await WalTimeline.open(self._directory(key), _Surroundings(self, key))
         except FileNotFoundError as error:
             raise NotFound(
                 "TIMELINE_NOT_FOUND", f"There is no WAL of timeline {key.timeline}."
@@ -149,32 +193,73 @@ class Safekeeper:
                 del self._open[key]
                 excess -= 1
 
-    async def create(self, key: TimelineKey, start: Position, system_id: int) -> None:
-        """Idempotent for the same arguments.
+    async def create(
+        self,
+        key: TimelineKey,
+        start: Position,
+        system_id: int,
+        member: Member = ALONE,
+        configuration: Configuration = UNCONFIGURED,
+    ) -> None:
+        """Idempotent for the same start and cluster.
 
         Raises:
             AlreadyExists: TIMELINE_EXISTS, with another start or cluster.
             InvalidInput: INVALID_LSN.
         """
         _check_start(start)
-        await self._finishing.finish(self._create(key, start, system_id))
+        state = acceptor.initial(start, system_id, member, configuration)
+        await self._finishing.finish(self._create(key, state))
 
-    async def _create(self, key: TimelineKey, start: Position, system_id: int) -> None:
+    async def _create(self, key: TimelineKey, state: State) -> None:
         async with self._catalog_lock:
             try:
                 async with self.use(key) as timeline:
-                    if (timeline.state.start, timeline.state.system_id) == (start, system_id):
-                        return
-                    raise AlreadyExists(
-                        "TIMELINE_EXISTS",
-                        f"Timeline {key.timeline} exists, from "
-                        f"{format_lsn(timeline.state.start.flush_lsn)} on.",
-                    )
+                    there = timeline.state
             except NotFound:
-                pass
-            state = acceptor.initial(start, system_id)
-            await asyncio.to_thread(_create_directory, self._directory(key), state)
-            self.commits.publish(key, state.commit_lsn)
+                await self._make(key, state)
+                return
+        if (there.start, there.system_id) != (state.start, state.system_id):
+            raise AlreadyExists(
+                "TIMELINE_EXISTS",
+                f"Timeline {key.timeline} exists, from {format_lsn(there.start.flush_lsn)} on.",
+            )
+
+    async def admit(self, key: TimelineKey, elect: Elect, start: Position, system_id: int) -> State:
+        """Follows an election that the others have carried out: as a learner where there is no
+        memory of the timeline, else as whom it is.
+
+        Raises:
+            PagestoreError: the acceptor's refusal.
+        """
+        _check_start(start)
+        return await self._finishing.finish(self._admit(key, elect, start, system_id))
+
+    async def _admit(
+        self, key: TimelineKey, elect: Elect, start: Position, system_id: int
+    ) -> State:
+        async with self._catalog_lock:
+            try:
+                async with self.use(key) as timeline:
+                    await timeline.vote(elect.term)
+                    return await timeline.elect(elect)
+            except NotFound:
+                me = Member(self.number, FIRST_DRAWN + secrets.randbelow(2**31))
+                joined = acceptor.admit(me, elect, start, system_id)
+                if joined.refusal is not None:
+                    raise joined.refusal from None
+                await self._make(key, joined.state)
+                return joined.state
+
+    async def _make(self, key: TimelineKey, state: State) -> None:
+        """A creation that failed leaves nothing that a later one would take for made."""
+        directory = self._directory(key)
+        try:
+            await asyncio.to_thread(_create_directory, directory, state)
+        except OSError as error:
+            await asyncio.to_thread(_remove_directory, directory)
+            raise write_failure(directory, error) from error
+        self.publish(key, state)
 
     async def delete(self, key: TimelineKey) -> None:
         """Removes the log; a timeline that is not there is no error.
@@ -196,6 +281,24 @@ class Safekeeper:
             finally:
                 self._open.pop(key, None)
             self.commits.forget(key)
+            self.standings.forget(key)
+            self.peers.share(key, frozenset())
+
+
+class _Surroundings:
+    """One timeline's view of its safekeeper."""
+
+    def __init__(self, safekeeper: Safekeeper, key: TimelineKey) -> None:
+        self.number = safekeeper.number
+        self.keep_bytes = safekeeper.keep_bytes
+        self._safekeeper = safekeeper
+        self._key = key
+
+    def moved(self, state: State) -> None:
+        self._safekeeper.publish(self._key, state)
+
+    def recall(self) -> list[Heard]:
+        return self._safekeeper.peers.recall(self._key)
 
 
 def _failed(task: asyncio.Task[WalTimeline]) -> bool:
@@ -228,10 +331,9 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _find_timelines(data_dir: Path) -> list[tuple[TimelineKey, int | None]]:
-    """Those that exist, with the commit LSN where the control file knows it and nothing is
-    attached: such a one costs no more than this small read. Removes what a crash left of
-    others."""
+def _find_timelines(data_dir: Path) -> list[tuple[TimelineKey, State | None]]:
+    """Those that exist, with the state where the control file knows it and nothing is attached:
+    such a one costs no more than this small read. Removes what a crash left of others."""
     found = []
     for tenant_dir in data_dir.iterdir():
         if not tenant_dir.is_dir() or len(tenant_dir.name) != 32:
@@ -241,19 +343,19 @@ def _find_timelines(data_dir: Path) -> list[tuple[TimelineKey, int | None]]:
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
             key = TimelineKey(TenantId.parse(tenant_dir.name), TimelineId.parse(directory.name))
-            found.append((key, _known_commit(directory)))
+            found.append((key, _settled_state(directory)))
     return found
 
 
-def _known_commit(directory: Path) -> int | None:
+def _settled_state(directory: Path) -> State | None:
     try:
         state, clean = control_file.read(directory)
     except DataLoss:
         return None
-    return state.commit_lsn if clean and state.attachment is None else None
+    return state if clean and state.attachment is None else None
 
 
-def _create_directory(directory: Path, state: acceptor.State) -> None:
+def _create_directory(directory: Path, state: State) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     control_file.replace(directory, state, clean=True)
     control_file.sync_directory(directory.parent)

@@ -7,18 +7,26 @@ What is behind it may be anything, and is only looked at by :func:`find_end`, af
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pagestore import _native
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
-from pagestore.pgformat.wal import record_start, segment_name
+from pagestore.pgformat.wal import (
+    SHORT_HEADER,
+    align8,
+    header_length,
+    record_start,
+    segment_name,
+)
 from pagestore.walservice.acceptor import Position
 
 PAGE = 8192
 SEGMENT = 16 << 20
 _SECTOR = 512
+_SEGMENT_NAME = re.compile("[0-9A-F]{24}")
 _SEARCH = 1 << 20
 """Bytes looked at in one go."""
 MAX_RECORD = 1 << 30
@@ -30,7 +38,7 @@ def segment_path(directory: Path, lsn: int) -> Path:
 
 
 def read_range(directory: Path, start: int, end: int) -> bytes:
-    """The bytes [start, end), which must be there.
+    """The bytes [start, end), which must be there; none where `end` is not behind `start`.
 
     Raises:
         DataLoss: SEGMENT_DAMAGED, naming the file.
@@ -49,33 +57,57 @@ def read_range(directory: Path, start: int, end: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def align(directory: Path, start: Position, end: Position, lsn: int) -> Position:
-    """The last record's end at or below `lsn`, which is between `start` and `end`.
+def align(
+    directory: Path, base: Position, ends_record: bool, end: Position, lsn: int
+) -> Position | None:
+    """The last record's end at or below `lsn`, which is between `base` and `end`.
+
+    `base` is where WAL begins to be kept. Where no record ends there, but a page begins, there
+    may be no answer.
 
     Raises:
         DataLoss: SEGMENT_DAMAGED, also when the bytes there are not records.
     """
     if lsn >= end.flush_lsn:
         return end
+    base_lsn = base.flush_lsn
     window = 2 * PAGE
-    while lsn > start.flush_lsn:
-        page = max(lsn - window, start.flush_lsn) // PAGE * PAGE
-        known = start.flush_lsn if page <= start.flush_lsn else None
-        data = _read_from(directory, page, lsn, start.flush_lsn)
-        found = _native.wal_align(data, page, lsn, known, start.prev_record_lsn if known else 0)
+    while lsn > base_lsn:
+        page = max(lsn - window, base_lsn) // PAGE * PAGE
+        last = page <= base_lsn
+        known = base_lsn if last and ends_record else None
+        data = _read_from(directory, page, lsn, base_lsn)
+        found = _native.wal_align(data, page, lsn, known, base.prev_record_lsn if known else 0)
         if found is not None:
             return Position(*found)
-        if known is not None:
+        if last:
             break
         window *= 2
-    return start
+    return base if ends_record else None
 
 
-def find_end(directory: Path, known: Position) -> Position:
+def first_end(directory: Path, page: int, limit: int) -> int | None:
+    """The first record's end from the start of `page` on; None when it lies behind `limit`.
+
+    Raises:
+        DataLoss: SEGMENT_DAMAGED.
+    """
+    while page < limit:
+        header = read_range(directory, page, page + SHORT_HEADER)
+        rem_len = int.from_bytes(header[16:20], "little")
+        end = page + header_length(page) + align8(rem_len) if rem_len else page
+        if end <= page + PAGE:
+            return end if end <= limit else None
+        page += PAGE
+    return None
+
+
+def find_end(directory: Path, known: Position, base_lsn: int) -> Position:
     """The end of the last whole record from `known` on, made durable.
 
     A record counts when its length, its checksum and its xl_prev are right; the log ends before
     the first that does not. What a crash left of a record that was arriving is not counted.
+    Before `base_lsn` nothing is looked at.
 
     Raises:
         DataLoss: SEGMENT_DAMAGED; a file is missing or short below `known`, or whole records
@@ -85,7 +117,7 @@ def find_end(directory: Path, known: Position) -> Position:
     while True:
         page = end.flush_lsn // PAGE * PAGE
         wanted = end.flush_lsn + window - page
-        data = _read_available(directory, page, page + wanted, known.flush_lsn)
+        data = _read_available(directory, page, page + wanted, known.flush_lsn, base_lsn)
         found = _native.wal_align(data, page, page + len(data), end.flush_lsn, end.prev_record_lsn)
         if found is not None and found[0] > end.flush_lsn:
             end, window = Position(*found), _SEARCH
@@ -102,6 +134,14 @@ def find_end(directory: Path, known: Position) -> Position:
         )
     _sync(directory, known.flush_lsn, end.flush_lsn)
     return end
+
+
+def remove_before(directory: Path, lsn: int) -> None:
+    """Removes the segments that end at or before `lsn`."""
+    first = segment_path(directory, lsn).name
+    for path in directory.iterdir():
+        if _SEGMENT_NAME.fullmatch(path.name) and path.name < first:
+            path.unlink()
 
 
 def _is_damaged(data: bytes, lsn: int, end_lsn: int) -> bool:
@@ -150,15 +190,16 @@ def _read_part(path: Path, offset: int, length: int) -> bytes | None:
         os.close(descriptor)
 
 
-def _read_from(directory: Path, page: int, end: int, start_lsn: int) -> bytes:
-    """[page, end), where what lies before the log's start is taken as zeros."""
-    first = max(page, start_lsn)
+def _read_from(directory: Path, page: int, end: int, base_lsn: int) -> bytes:
+    """[page, end), where what lies before `base_lsn` is taken as zeros."""
+    first = min(max(page, base_lsn), end)
     return bytes(first - page) + read_range(directory, first, end)
 
 
-def _read_available(directory: Path, page: int, end: int, known: int) -> bytes:
-    """[page, end) or less: as far as there are files. What is below `known` must be there."""
-    parts = [read_range(directory, page, known)] if page < known else []
+def _read_available(directory: Path, page: int, end: int, known: int, base_lsn: int) -> bytes:
+    """[page, end) or less: as far as there are files. What is between `base_lsn` and `known`
+    must be there."""
+    parts = [_read_from(directory, page, known, base_lsn)] if page < known else []
     for lsn, length in _parts(max(page, known), end):
         data = _read_part(segment_path(directory, lsn), lsn % SEGMENT, length)
         if data is None:
@@ -176,9 +217,12 @@ def _length_at(data: bytes, lsn: int, end: Position) -> int:
 
 
 def _sync(directory: Path, start: int, end: int) -> None:
-    for lsn, _ in _parts(start, end):
-        descriptor = os.open(segment_path(directory, lsn), os.O_RDONLY | os.O_CLOEXEC)
+    """Writes [start, end) again before it is synced: an earlier sync may have failed and left
+    in the page cache what the disk does not have."""
+    for lsn, length in _parts(start, end):
+        descriptor = os.open(segment_path(directory, lsn), os.O_RDWR | os.O_CLOEXEC)
         try:
+            os.pwrite(descriptor, os.pread(descriptor, length, lsn % SEGMENT), lsn % SEGMENT)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

@@ -39,13 +39,18 @@ class Stream:
     """
 
     def __init__(
-        self, directory: Path, state: State, name: str, on_advance: Callable[[], None]
+        self,
+        directory: Path,
+        state: State,
+        base_lsn: int,
+        name: str,
+        on_advance: Callable[[], None],
     ) -> None:
         assert state.attachment is not None
         self.attachment = state.attachment
         self.last_error = ""
         self._directory = directory
-        self._start_lsn = state.start.flush_lsn
+        self._base_lsn = base_lsn
         self._system_id = state.system_id
         self._name = name
         self._position = state.position
@@ -122,7 +127,7 @@ class Stream:
 
     def _connect_once(self) -> None:
         at = self._position
-        writer = WalWriter(str(self._directory), self._start_lsn, *_fields(at))
+        writer = WalWriter(str(self._directory), self._base_lsn, *_fields(at))
         try:
             self._writer = writer
             self._receiver = WalReceiver(

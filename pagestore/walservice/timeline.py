@@ -2,7 +2,11 @@
 
 Every message goes through :meth:`WalTimeline.handle`, one at a time: the acceptor says what is
 to be done, this carries it out in order, and the new state is taken when all has succeeded. A
-message once begun is finished even if its caller has gone away.
+message once begun is finished even if its caller has gone away. What peers tell (`hear`) and the
+stream's own advances only move positions: they come in between, or wait until a message is done.
+
+A disk that fails ends what was going on: nothing is answered, the state stays what it was, and
+`last_error` says why until something has succeeded again.
 
 The directory holds the control file and the segments (docs/formats/safekeeper.md). An open
 timeline without a stream holds no file descriptor and no thread.
@@ -12,20 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 
-from pagestore._native import NativeError, WalWriter
 from pagestore.errors import (
     DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
-    InvalidInput,
     NotFound,
     OutOfRange,
     PagestoreError,
@@ -33,15 +34,18 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.ids import format_lsn
-from pagestore.walservice import control_file, segments
+from pagestore.walservice import acceptor, log, segments
 from pagestore.walservice.acceptor import (
     Action,
     Append,
     Attach,
+    ChangeMembers,
     CompareLog,
     CutLog,
     Detach,
+    Elect,
     Flushed,
+    Heard,
     Message,
     Persist,
     Position,
@@ -52,7 +56,10 @@ from pagestore.walservice.acceptor import (
     WriteLog,
     step,
 )
+from pagestore.walservice.election import named
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.retention import Retention
+from pagestore.walservice.stored import Stored
 from pagestore.walservice.stream import Stream
 
 INLINE_READ = 128 << 10
@@ -68,47 +75,55 @@ class Handled(NamedTuple):
     acted: bool
 
 
-class WalTimeline:
-    """Make it with :meth:`open`. `on_commit` is called after the commit LSN has changed."""
+class Surroundings(Protocol):
+    """What a timeline needs of the safekeeper around it."""
 
-    def __init__(
-        self,
-        directory: Path,
-        state: State,
-        *,
-        stored: tuple[State, bool],
-        name: str,
-        on_commit: Callable[[int], None],
-    ) -> None:
+    number: int
+    keep_bytes: int
+
+    def moved(self, state: State) -> None:
+        """A position or the term has changed; `state` is what others may be told of."""
+
+    def recall(self) -> Iterable[Heard]:
+        """What peers have told of this timeline."""
+
+
+class WalTimeline:
+    """Make it with :meth:`open`."""
+
+    def __init__(self, directory: Path, loaded: log.Loaded, around: Surroundings) -> None:
         self.directory = directory
-        self.state = state
+        self.state = loaded.state
         self.users = 0
-        self._name = name
-        self._on_commit = on_commit
-        self._stored = stored
+        self.filling = asyncio.Lock()
+        self.retention = Retention(directory, loaded.horizon, around.keep_bytes)
+        self._around = around
+        self._stored = Stored(directory, loaded.stored, clean=loaded.clean)
         self._stream: Stream | None = None
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._finishing = Finishing()
+        self._unheard: list[Heard] = []
         self._failure = ""
         self._retired = False
 
     @classmethod
-    async def open(
-        cls, directory: Path, name: str, on_commit: Callable[[int], None]
-    ) -> WalTimeline:
+    async def open(cls, directory: Path, around: Surroundings) -> WalTimeline:
         """Reads the control file, searches the log's end if it must, resumes the attachment.
 
         Raises:
-            DataLoss: CONTROL_DAMAGED, SEGMENT_DAMAGED.
+            FileNotFoundError: there is no timeline.
+            DataLoss: CONTROL_DAMAGED, SEGMENT_DAMAGED, HORIZON_DAMAGED.
         """
-        state, stored, clean = await asyncio.to_thread(_load, directory)
-        timeline = cls(directory, state, stored=(stored, clean), name=name, on_commit=on_commit)
-        on_commit(state.commit_lsn)
-        if not clean:
+        loaded = await asyncio.to_thread(log.load, directory)
+        timeline = cls(directory, loaded, around)
+        if not loaded.clean:
             with contextlib.suppress(ResourceExhausted, Unavailable):
-                await timeline._persist(state, clean=True)
+                await timeline._stored.keep(timeline.state, clean=True)
         await timeline._resume()
+        for heard in around.recall():
+            timeline.hear(heard)
+        around.moved(timeline.state)
         return timeline
 
     @property
@@ -117,15 +132,20 @@ class WalTimeline:
         return self.users == 0 and self._stream is None and not self._lock.locked()
 
     @property
+    def base_lsn(self) -> int:
+        """The first position whose WAL is kept."""
+        return self.retention.horizon.base_lsn(self.state)
+
+    @property
     def receiving(self) -> bool:
         return self._stream is not None and self._stream.receiving
 
     @property
     def last_error(self) -> str:
-        """Why WAL does not flow, if it should."""
-        if self.state.attachment is None or self.receiving:
-            return ""
-        return self._failure or (self._stream.last_error if self._stream else "")
+        """Why WAL does not flow, if it should, or what failed last."""
+        if self._failure or self.state.attachment is None or self.receiving:
+            return self._failure
+        return self._stream.last_error if self._stream else ""
 
     async def close(self) -> None:
         """Ends the stream but not the attachment: the next open resumes it."""
@@ -133,19 +153,19 @@ class WalTimeline:
             if self._stream is not None:
                 self._learn(await self._stream.stop())
                 self._stream = None
-            await self._persist(self.state, clean=True)
+            await self._stored.keep(self.state, clean=True)
 
     async def settle(self) -> bool:
         """Makes the control file name the log's end; whether it does, and nobody came."""
-        if self._stream is None and not self._stored[1]:
+        if self._stream is None and not self._stored.is_end_of(self.state):
             with contextlib.suppress(PagestoreError):
                 await self._finishing.finish(self._settle())
-        return self.idle and self._stored == (self.state, True)
+        return self.idle and self._stored.is_end_of(self.state)
 
     async def _settle(self) -> None:
-        async with self._lock:
+        async with self._exclusively():
             if self._stream is None:
-                await self._persist(self.state, clean=True)
+                await self._stored.keep(self.state, clean=True)
 
     async def retire(self) -> None:
         """Ends all use of it, before its files go.
@@ -153,7 +173,7 @@ class WalTimeline:
         Raises:
             FailedPrecondition: ATTACHED.
         """
-        async with self._lock:
+        async with self._lock, self.retention.lock:
             if self.state.attachment is not None:
                 raise FailedPrecondition(
                     "ATTACHED",
@@ -169,7 +189,7 @@ class WalTimeline:
                 "TIMELINE_NOT_FOUND", f"Timeline {self.directory.name} has been deleted."
             )
 
-    # Writing
+    # Messages
 
     async def vote(self, term: int) -> tuple[bool, State]:
         """Whether the promise was given, and the state that tells the rest."""
@@ -179,19 +199,33 @@ class WalTimeline:
     async def append(self, term: int, lsn: int, data: bytes) -> State:
         return (await self.handle(Append(term, lsn, len(data)), data)).state
 
+    async def elect(self, message: Elect) -> State:
+        return (await self.handle(message)).state
+
+    async def change_members(self, message: ChangeMembers) -> State:
+        return (await self.handle(message)).state
+
     async def attach(self, term: int, conninfo: str, start_lsn: int) -> State:
         return (await self.handle(Attach(term, conninfo, start_lsn))).state
 
     async def detach(self, term: int, wait_flush_lsn: int, wait_seconds: float) -> State:
         """Raises DeadlineExceeded (WAL_NOT_FLUSHED), still attached, when the wait was vain."""
-        if wait_flush_lsn and not await self.wait_commit(wait_flush_lsn, wait_seconds):
+        if wait_flush_lsn and not await self.wait_flush(wait_flush_lsn, wait_seconds):
             raise DeadlineExceeded(
                 "WAL_NOT_FLUSHED",
-                f"The log ends at {format_lsn(self.state.commit_lsn)} after {wait_seconds:g} s, "
-                f"not at {format_lsn(wait_flush_lsn)}. {self.last_error}".rstrip(),
+                f"The log ends at {format_lsn(self.state.position.flush_lsn)} after "
+                f"{wait_seconds:g} s, not at {format_lsn(wait_flush_lsn)}. "
+                f"{self.last_error}".rstrip(),
                 "Detach without waiting, if the rest may be lost.",
             )
         return (await self.handle(Detach(term))).state
+
+    def hear(self, heard: Heard) -> None:
+        """Takes in how far a peer is."""
+        if self._lock.locked():
+            self._unheard.append(heard)
+        else:
+            self._become(step(self.state, heard).state)
 
     async def handle(self, message: Message, data: bytes = b"") -> Handled:
         """Carries a message out to the end, whoever stops waiting for it.
@@ -201,28 +235,58 @@ class WalTimeline:
         """
         return await self._finishing.finish(self._handle(message, data))
 
-    async def _handle(self, message: Message, data: bytes) -> Handled:
+    @contextlib.asynccontextmanager
+    async def _exclusively(self) -> AsyncIterator[None]:
+        """What peers tell meanwhile is taken in at the end."""
         async with self._lock:
+            try:
+                yield
+            finally:
+                unheard, self._unheard = self._unheard, []
+                for heard in unheard:
+                    self._become(step(self.state, heard).state)
+
+    async def _handle(self, message: Message, data: bytes) -> Handled:
+        async with self._exclusively():
             self._check_present()
-            outcome = step(self.state, message)
+            before = self.state
+            outcome = step(before, message)
             if outcome.refusal is not None:
                 raise outcome.refusal
             state = outcome.state
             try:
                 for action in outcome.actions:
                     state = await self._carry_out(action, state, message, data)
-            except BaseException:
+            except BaseException as error:
                 await self._resume()
+                self._note_failure(error)
                 raise
-            self._become(state)
-            return Handled(state, bool(outcome.actions))
+            if outcome.actions:
+                self._failure = ""
+            if state is not before:
+                self._become(self._with_advances(state))
+            return Handled(self.state, bool(outcome.actions))
+
+    def _with_advances(self, state: State) -> State:
+        """The stream may have gone on while a message was carried out that leaves it alone."""
+        return replace(
+            state,
+            position=max(state.position, self.state.position),
+            known_commit_lsn=max(state.known_commit_lsn, self.state.known_commit_lsn),
+        )
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Refusals are the caller's matter; a disk that fails is everybody's."""
+        if isinstance(error, Unavailable | ResourceExhausted | DataLoss):
+            self._failure = error.message
+            _log.error("not done", directory=str(self.directory), error=error.message)
 
     async def _carry_out(
         self, action: Action, state: State, message: Message, data: bytes
     ) -> State:
         match action:
             case Persist():
-                await self._persist(state, clean=action.clean)
+                await self._stored.keep(state, clean=action.clean)
             case StopStream():
                 if self._stream is not None:
                     position = await self._stream.stop()
@@ -234,10 +298,12 @@ class WalTimeline:
                     known_commit_lsn=self.state.known_commit_lsn,
                 )
             case CutLog():
-                await self._cut(action.position)
+                return replace(state, position=await self._cut(action.position))
             case WriteLog():
                 assert isinstance(message, Append)
-                position = await asyncio.to_thread(_write, self.directory, state, message.lsn, data)
+                position = await asyncio.to_thread(
+                    log.append, self.directory, self.base_lsn, state.position, message.lsn, data
+                )
                 return step(state, Flushed(message.term, position)).state
             case CompareLog():
                 assert isinstance(message, Append)
@@ -246,27 +312,16 @@ class WalTimeline:
                 self._start_stream(state)
         return state
 
-    async def _persist(self, state: State, *, clean: bool) -> None:
-        stored, stored_clean = self._stored
-        if (state, clean) == self._stored:
-            return
-        if not clean and not stored_clean and replace(state, position=stored.position) == stored:
-            return
-        await self._store(state, clean=clean)
-
-    async def _store(self, state: State, *, clean: bool) -> None:
-        try:
-            await asyncio.to_thread(control_file.replace, self.directory, state, clean=clean)
-        except OSError as error:
-            raise _control_error(self.directory, error) from error
-        self._stored = (state, clean)
-
-    async def _cut(self, position: Position) -> None:
+    async def _cut(self, position: Position) -> Position:
         """The log's end is to be searched from there on before anything is cut, so that a crash
-        finds the old end or the new one."""
-        stored, _ = self._stored
-        await self._store(replace(stored, position=position), clean=False)
-        await asyncio.to_thread(_cut, self.directory, stored.start, position)
+        finds the old end or the new one. Nothing behind it is claimed from now on, even if this
+        fails: it has lost. Returns the position with the record that ends there."""
+        if position.flush_lsn > self.base_lsn:
+            position = await asyncio.to_thread(self._align, position.flush_lsn)
+        self._become(replace(self.state, position=position))
+        await self._stored.search_from(position)
+        await asyncio.to_thread(log.cut, self.directory, self.base_lsn, position)
+        return position
 
     async def _compare(self, message: Append, data: bytes) -> None:
         end = message.lsn + message.length
@@ -285,7 +340,7 @@ class WalTimeline:
         if self.state.attachment is None or self._stream is not None:
             return
         try:
-            await self._persist(self.state, clean=False)
+            await self._stored.keep(self.state, clean=False)
             self._start_stream(self.state)
         except (PagestoreError, OSError) as error:
             self._failure = str(error)
@@ -293,29 +348,26 @@ class WalTimeline:
 
     def _start_stream(self, state: State) -> None:
         self._failure = ""
-        self._stream = Stream(self.directory, state, self._name, self._advanced)
+        name = named(state, self._around.number).standby_name
+        self._stream = Stream(self.directory, state, self.base_lsn, name, self._advanced)
 
     def _advanced(self) -> None:
         """The stream has news."""
         if self._stream is None:
             return
         self._learn(self._stream.position)
-        stored = self._stored[0].position.flush_lsn
-        if stored // segments.SEGMENT != self.state.commit_lsn // segments.SEGMENT:
+        if self._is_far_from_stored():
             self._finishing.begin(self._note_position())
 
-    async def _note_position(self) -> State:
+    def _is_far_from_stored(self) -> bool:
+        stored = self._stored.state.position.flush_lsn
+        return stored // segments.SEGMENT != self.state.position.flush_lsn // segments.SEGMENT
+
+    async def _note_position(self) -> None:
         """Bounds what is to be searched after a crash. Best effort."""
-        async with self._lock:
-            state = self.state
-            stored, clean = self._stored
-            if clean or stored.position.flush_lsn // segments.SEGMENT == (
-                state.commit_lsn // segments.SEGMENT
-            ):
-                return state
-            await asyncio.to_thread(control_file.replace, self.directory, state, clean=False)
-            self._stored = (state, False)
-            return state
+        async with self._exclusively():
+            if not self._stored.clean and self._is_far_from_stored():
+                await self._stored.note(self.state)
 
     def _learn(self, position: Position) -> None:
         outcome = step(self.state, Flushed(self.state.writing_term, position))
@@ -323,26 +375,75 @@ class WalTimeline:
             self._become(outcome.state)
 
     def _become(self, state: State) -> None:
-        advanced = state.commit_lsn != self.state.commit_lsn
-        self.state = state
-        if advanced:
-            self._on_commit(state.commit_lsn)
+        before, self.state = self.state, state
+        if state is before:
+            return
+        if state.configuration != before.configuration:
+            for heard in self._around.recall():
+                self.state = step(self.state, heard).state
+        self._around.moved(self.state)
+        if state.commit_lsn != before.commit_lsn or state.position != before.position:
             self._wake()
+        self._drop_if_due()
 
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
+    # Dropping
+
+    async def begin_at(self, term: int, lsn: int) -> None:
+        """Goes on at `lsn`, a record's end, where the WAL before it has been dropped by those
+        that were to fill this log: whoever may ask for it has it.
+
+        Raises:
+            FailedPrecondition: NOT_ELECTED.
+        """
+        await self._finishing.finish(self._begin_at(term, lsn))
+
+    async def _begin_at(self, term: int, lsn: int) -> None:
+        async with self._exclusively(), self.retention.lock:
+            self._check_present()
+            self._check_may_fill(term)
+            outcome = step(self.state, Append(term, self.state.position.flush_lsn, 0))
+            if outcome.refusal is not None:
+                raise outcome.refusal
+            position = Position(lsn, 0)
+            if position > self.state.position:
+                state = step(self.state, Flushed(term, position)).state
+                await self.retention.keep_from(lsn)
+                await self._stored.keep(state, clean=True)
+                await asyncio.to_thread(log.begin, self.directory, position)
+                self._become(state)
+
+    async def release(self, consumer: str, lsn: int) -> None:
+        """See :meth:`Retention.release`."""
+        self._check_present()
+        await self._finishing.finish(self.retention.release(consumer, lsn))
+        self._drop_if_due()
+
+    def _drop_if_due(self) -> None:
+        lsn = self.retention.due(self.state, self._stored.state.position)
+        if lsn and not self._retired:
+            self._finishing.begin(self.retention.drop(lsn))
+
     # Reading
 
     async def wait_commit(self, lsn: int, seconds: float) -> bool:
         """Whether the commit LSN reached `lsn` in time. NotFound when the timeline goes."""
+        return await self._wait(lambda: self.state.commit_lsn >= lsn, seconds)
+
+    async def wait_flush(self, lsn: int, seconds: float) -> bool:
+        """Whether all below `lsn` became durable here in time."""
+        return await self._wait(lambda: self.state.position.flush_lsn >= lsn, seconds)
+
+    async def _wait(self, reached: Callable[[], bool], seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                while self.state.commit_lsn < lsn and not self._retired:
+                while not reached() and not self._retired:
                     await self._news.wait()
         except TimeoutError:
-            return self.state.commit_lsn >= lsn
+            return reached()
         self._check_present()
         return True
 
@@ -350,93 +451,105 @@ class WalTimeline:
         """Committed WAL from `lsn` on, at most `limit` bytes and within one segment.
 
         Raises:
+            OutOfRange: LSN_TOO_OLD.
             DataLoss: SEGMENT_DAMAGED.
         """
         self._check_present()
-        segment_end = (lsn // segments.SEGMENT + 1) * segments.SEGMENT
-        end = min(self.state.commit_lsn, lsn + limit, segment_end)
-        if end - lsn <= INLINE_READ:
-            return segments.read_range(self.directory, lsn, end)
-        return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
+        end = min(self.state.commit_lsn, _read_end(lsn, limit))
+        try:
+            self._check_kept(lsn)
+            if end - lsn <= INLINE_READ:
+                return segments.read_range(self.directory, lsn, end)
+            return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
+        except DataLoss:
+            self._check_kept(lsn)
+            raise
+
+    async def read_log(self, term: int, lsn: int, limit: int) -> bytes:
+        """What a peer elected in `term` has behind `lsn`, or will have: committed or not.
+
+        Raises:
+            FailedPrecondition: NOT_ELECTED, LSN_MISMATCH: the log ends before `lsn`.
+            OutOfRange: LSN_TOO_OLD.
+        """
+        async with self._exclusively():
+            self._check_present()
+            self._check_may_fill(term)
+            self._check_kept(lsn)
+            end = min(self.state.position.flush_lsn, _read_end(lsn, limit))
+            if lsn > end:
+                raise FailedPrecondition(
+                    "LSN_MISMATCH", f"{format_lsn(lsn)} is behind the log's end here."
+                )
+            return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
+
+    async def first_kept(self, term: int) -> int:
+        """The first record's end from which `read_log` can go on."""
+        async with self._exclusively():
+            self._check_present()
+            self._check_may_fill(term)
+            base_lsn, end = self.base_lsn, self.state.position.flush_lsn
+            if self._is_record_end(base_lsn):
+                return base_lsn
+            found = await asyncio.to_thread(segments.first_end, self.directory, base_lsn, end)
+            return found or end
+
+    def _is_record_end(self, base_lsn: int) -> bool:
+        """WAL that was dropped ends with a segment; a log that was begun later, with a record."""
+        return base_lsn == self.state.start.flush_lsn or base_lsn % segments.SEGMENT != 0
+
+    def _check_may_fill(self, term: int) -> None:
+        if not acceptor.may_fill(self.state, term):
+            raise FailedPrecondition(
+                "NOT_ELECTED",
+                f"The log here is of term {self.state.writing_term}, not {term}.",
+                "Ask another safekeeper.",
+            )
 
     def check_readable(self, lsn: int) -> None:
         """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL."""
         self._check_present()
-        start = self.state.start.flush_lsn
-        if lsn < start:
-            raise OutOfRange(
-                "LSN_TOO_OLD",
-                f"{format_lsn(lsn)} is before the log's start, {format_lsn(start)}.",
-                "Older WAL is in the timeline that this one was branched from.",
-            )
+        self._check_kept(lsn)
         if lsn > self.state.commit_lsn:
             raise OutOfRange(
                 "LSN_NOT_COMMITTED",
                 f"{format_lsn(lsn)} is beyond the commit LSN, {format_lsn(self.state.commit_lsn)}.",
             )
 
+    def _check_kept(self, lsn: int) -> None:
+        start, base = self.state.start.flush_lsn, self.base_lsn
+        if lsn < start:
+            raise OutOfRange(
+                "LSN_TOO_OLD",
+                f"{format_lsn(lsn)} is before the log's start, {format_lsn(start)}.",
+                "Older WAL is in the timeline that this one was branched from.",
+            )
+        if lsn < base:
+            raise _dropped(lsn, base)
+
     async def align(self, lsn: int) -> Position:
         """The last record's end at or below `lsn`."""
         self.check_readable(lsn)
-        return await asyncio.to_thread(
-            segments.align, self.directory, self.state.start, self.state.position, lsn
-        )
+        return await asyncio.to_thread(self._align, lsn)
+
+    def _align(self, lsn: int) -> Position:
+        state, base_lsn = self.state, self.base_lsn
+        base = state.start if base_lsn == state.start.flush_lsn else Position(base_lsn, 0)
+        ends_record = self._is_record_end(base_lsn)
+        found = segments.align(self.directory, base, ends_record, state.position, lsn)
+        if found is None:
+            raise _dropped(lsn, base_lsn)
+        return found
 
 
-def _load(directory: Path) -> tuple[State, State, bool]:
-    """The state, the one stored, and whether that one knew the log's end."""
-    stored, clean = control_file.read(directory)
-    if not clean:
-        end = segments.find_end(directory, stored.position)
-        return replace(stored, position=end), stored, False
-    end_lsn = stored.position.flush_lsn
-    if end_lsn > stored.start.flush_lsn:
-        segments.read_range(directory, end_lsn - 1, end_lsn)
-    return stored, stored, True
+def _read_end(lsn: int, limit: int) -> int:
+    segment_end = (lsn // segments.SEGMENT + 1) * segments.SEGMENT
+    return min(lsn + limit, segment_end)
 
 
-def _cut(directory: Path, start: Position, position: Position) -> None:
-    """Opening a log for writing makes zeros of all that is behind its end."""
-    try:
-        WalWriter(
-            str(directory), start.flush_lsn, position.flush_lsn, position.prev_record_lsn
-        ).close()
-    except NativeError as error:
-        raise _write_error(error, DataLoss, "SEGMENT_DAMAGED") from error
-
-
-def _write(directory: Path, state: State, lsn: int, data: bytes) -> Position:
-    """Appends whole records, durably; returns the log's new end."""
-    start, end = state.start.flush_lsn, state.position
-    try:
-        writer = WalWriter(str(directory), start, end.flush_lsn, end.prev_record_lsn)
-    except NativeError as error:
-        raise _write_error(error, DataLoss, "SEGMENT_DAMAGED") from error
-    try:
-        writer.append(lsn, data)
-        return Position(*writer.position[:2])
-    except NativeError as error:
-        raise _write_error(error, InvalidInput, "NOT_WAL") from error
-    finally:
-        writer.close()
-
-
-def _control_error(directory: Path, error: OSError) -> PagestoreError:
-    text = f"Cannot replace the control file in {directory}: {error.strerror}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted("STORE_FULL", text, "Free space, then try again.")
-    return Unavailable("WAL_WRITE_FAILED", text)
-
-
-def _write_error(
-    error: NativeError, corrupt: type[PagestoreError], corrupt_reason: str
-) -> PagestoreError:
-    """What a failed append means to its caller; codes of native/core/status.h."""
-    code, text = error.args
-    if code == -3:
-        return corrupt(corrupt_reason, f"Nothing was appended: {text}.")
-    if code == -8:
-        return ResourceExhausted(
-            "STORE_FULL", f"No space for WAL: {text}.", "Free space, then append again."
-        )
-    return Unavailable("WAL_WRITE_FAILED", f"WAL was not made durable: {text}.")
+def _dropped(lsn: int, base_lsn: int) -> OutOfRange:
+    return OutOfRange(
+        "LSN_TOO_OLD",
+        f"WAL at {format_lsn(lsn)} has been dropped; it is kept from {format_lsn(base_lsn)} on.",
+        "The page server has what it said.",
+    )

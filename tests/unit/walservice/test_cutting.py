@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import Unavailable
-from pagestore.walservice import control_file, segments, timeline
+from pagestore.walservice import control_file, segments
+from pagestore.walservice import log as log_files
 from pagestore.walservice.acceptor import (
     Append,
     Elect,
     Heard,
+    State,
     TermSwitch,
     Vote,
     initial,
@@ -24,14 +26,23 @@ from tests.unit.walservice.test_segments import SEGMENT, Log
 THREE = Configuration(1, (Member(1), Member(2), Member(3)))
 
 
-def nobody(_: int) -> None:
-    pass
+class Nobody:
+    """Around a timeline on its own."""
+
+    number = 1
+    keep_bytes = 0
+
+    def moved(self, state: State) -> None:
+        pass
+
+    def recall(self) -> list[Heard]:
+        return []
 
 
 async def losing(directory: Path, log: Log) -> WalTimeline:
     """Of term 1, and has promised 3."""
     control_file.replace(directory, initial(log.start, 1, Member(1), THREE), clean=True)
-    opened = await WalTimeline.open(directory, "sk1", nobody)
+    opened = await WalTimeline.open(directory, Nobody())
     begins = log.start.flush_lsn
     await opened.handle(Vote(1))
     await opened.handle(Elect(1, (TermSwitch(1, begins),), THREE))
@@ -56,14 +67,14 @@ def test_a_lost_log_is_cut_and_stays_so(tmp_path: Path) -> None:
         losing_one = await losing(tmp_path, log)
         await losing_one.handle(elected(log, cut))
         assert losing_one.state.position.flush_lsn == cut
-        again = await WalTimeline.open(tmp_path, "sk1", nobody)
+        again = await WalTimeline.open(tmp_path, Nobody())
         assert again.state == losing_one.state
         await again.handle(Heard(Member(2), 3, 1, cut + 8192, cut + 4096))
         assert again.state.commit_lsn == cut
         assert await again.read(log.start.flush_lsn, 1 << 20) == log.bytes_to(cut)
 
     asyncio.run(main())
-    assert segments.find_end(tmp_path, log.start).flush_lsn == cut
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn).flush_lsn == cut
 
 
 @pytest.mark.parametrize("steps", range(3))
@@ -88,10 +99,10 @@ def test_a_crash_leaves_the_old_end_or_the_new(
         losing_one = await losing(tmp_path, log)
         with monkeypatch.context() as patch:
             patch.setattr(control_file, "replace", counting(control_file.replace))
-            patch.setattr(timeline, "_cut", counting(timeline._cut))
+            patch.setattr(log_files, "cut", counting(log_files.cut))
             with pytest.raises((OSError, Unavailable)):
                 await losing_one.handle(elected(log, cut))
-        again = await WalTimeline.open(tmp_path, "sk1", nobody)
+        again = await WalTimeline.open(tmp_path, Nobody())
         assert again.state.term == 3
         assert again.state.writing_term == 1, "the history was not stored"
         assert again.state.position.flush_lsn == (log.end.flush_lsn if steps < 2 else cut)

@@ -14,8 +14,8 @@ from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.walservice import control_file, safekeeper
 from pagestore.walservice.acceptor import Position
-from pagestore.walservice.commits import TimelineKey
-from pagestore.walservice.safekeeper import Safekeeper
+from pagestore.walservice.news import TimelineKey
+from pagestore.walservice.safekeeper import Safekeeper, Settings
 
 START = Position(0x1000028, 0)
 
@@ -45,7 +45,7 @@ def test_unused_timelines_are_closed_and_lose_nothing(
     monkeypatch.setattr(safekeeper, "MAX_OPEN", 4)
 
     async def main() -> None:
-        keeper = await Safekeeper.open(tmp_path, 1)
+        keeper = await Safekeeper.open(tmp_path, Settings())
         keys = [new_key() for _ in range(20)]
         ends = {}
         for key in keys:
@@ -59,7 +59,7 @@ def test_unused_timelines_are_closed_and_lose_nothing(
             assert clean
             assert state.commit_lsn == ends[key]
         await keeper.close()
-        keeper = await Safekeeper.open(tmp_path, 1)
+        keeper = await Safekeeper.open(tmp_path, Settings())
         assert not keeper._open
         watcher = keeper.commits.watch()
         assert dict(watcher.take(1000)) == ends
@@ -91,7 +91,7 @@ def test_calls_that_are_cancelled_anywhere_leave_one_whole_log(
                 await task
 
     async def main() -> None:
-        keeper = await Safekeeper.open(tmp_path, 1)
+        keeper = await Safekeeper.open(tmp_path, Settings())
         await asyncio.gather(*(client(keeper) for _ in range(8)))
         await asyncio.sleep(0.5)  # what was begun for those who went away is finished
         ends = {}
@@ -99,7 +99,7 @@ def test_calls_that_are_cancelled_anywhere_leave_one_whole_log(
             await create(keeper, key)
             ends[key] = await append(keeper, key)
         await keeper.close()
-        keeper = await Safekeeper.open(tmp_path, 1)
+        keeper = await Safekeeper.open(tmp_path, Settings())
         for key in keys:
             async with keeper.use(key) as timeline:
                 assert timeline.state.commit_lsn == ends[key]
@@ -111,10 +111,10 @@ def test_calls_that_are_cancelled_anywhere_leave_one_whole_log(
 
 def test_a_second_safekeeper_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
-        keeper = await Safekeeper.open(tmp_path, 1)
+        keeper = await Safekeeper.open(tmp_path, Settings())
         with pytest.raises(PagestoreError, match="Another safekeeper runs"):
-            await Safekeeper.open(tmp_path, 1)
+            await Safekeeper.open(tmp_path, Settings())
         await keeper.close()
-        await (await Safekeeper.open(tmp_path, 1)).close()
+        await (await Safekeeper.open(tmp_path, Settings())).close()
 
     asyncio.run(main())

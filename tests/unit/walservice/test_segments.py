@@ -63,14 +63,14 @@ def test_the_end_is_found_from_any_known_record(tmp_path: Path, start: int) -> N
     log = Log(start, 8, 100, 9000, 1, 40000, 8168, 50)
     write(tmp_path, log)
     for known in log.ends:
-        assert segments.find_end(tmp_path, known) == log.end
+        assert segments.find_end(tmp_path, known, log.start.flush_lsn) == log.end
     assert segments.read_range(tmp_path, start, log.end.flush_lsn) == log.data
 
 
 def test_a_record_larger_than_the_window_is_found(tmp_path: Path) -> None:
     log = Log(SEGMENT + 8192, 100, 5 << 18, 10)
     write(tmp_path, log)
-    assert segments.find_end(tmp_path, log.start) == log.end
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == log.end
 
 
 def test_every_torn_tail_ends_at_a_record(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_every_torn_tail_ends_at_a_record(tmp_path: Path) -> None:
         spoil(tmp_path, cut, bytes(log.end.flush_lsn - cut))
         expected = max(at for at in log.ends if at.flush_lsn <= cut)
         # Zeros may be what the record's last bytes are, its padding for one.
-        found = segments.find_end(tmp_path, log.start)
+        found = segments.find_end(tmp_path, log.start, log.start.flush_lsn)
         following = log.ends[log.ends.index(expected) + 1]
         assert found == expected or (found == following and following.flush_lsn <= cut + 8)
 
@@ -94,7 +94,7 @@ def test_a_cut_log_is_continued_and_the_rest_is_zeros(tmp_path: Path) -> None:
     data, record_lsn, end = lay_out(cut.flush_lsn, other, system_id=SYSTEM_ID)
     writer.append(cut.flush_lsn, data)
     writer.close()
-    assert segments.find_end(tmp_path, log.start) == Position(end, record_lsn)
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == Position(end, record_lsn)
     raw = segments.segment_path(tmp_path, end).read_bytes()
     assert raw[end % SEGMENT :] == bytes(SEGMENT - end % SEGMENT)
 
@@ -107,7 +107,7 @@ def test_later_segments_go_with_a_cut(tmp_path: Path) -> None:
     writer = WalWriter(str(tmp_path), log.start.flush_lsn, cut.flush_lsn, cut.prev_record_lsn)
     writer.close()
     assert [path.name for path in tmp_path.iterdir()] == [f"{1:08X}{0:08X}{1:08X}"]
-    assert segments.find_end(tmp_path, log.start) == cut
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == cut
 
 
 def test_lsns_align_to_the_record_below(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_lsns_align_to_the_record_below(tmp_path: Path) -> None:
     first, last = log.start.flush_lsn, log.end.flush_lsn
     for lsn in [*range(first, last, 61), last, *(end.flush_lsn for end in log.ends)]:
         expected = max(end for end in log.ends if end.flush_lsn <= lsn)
-        assert segments.align(tmp_path, log.start, log.end, lsn) == expected, lsn - first
+        assert segments.align(tmp_path, log.start, True, log.end, lsn) == expected, lsn - first
 
 
 def test_a_switch_ends_with_its_segment(tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_a_switch_ends_with_its_segment(tmp_path: Path) -> None:
     log.ends.append(Position(2 * SEGMENT, switched.prev_record_lsn))
     log.add(b"behind")
     write(tmp_path, log)
-    assert segments.find_end(tmp_path, log.start) == log.end
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == log.end
     middle = switched.flush_lsn + 100000
-    assert segments.align(tmp_path, log.start, log.end, middle) == log.ends[1]
+    assert segments.align(tmp_path, log.start, True, log.end, middle) == log.ends[1]
 
 
 @pytest.mark.parametrize("number", [2, 5, 17])
@@ -142,7 +142,7 @@ def test_a_flipped_byte_is_damage_not_an_end(tmp_path: Path, number: int, offset
     was = log.data[at - log.start.flush_lsn]
     spoil(tmp_path, at, bytes([was ^ 0x10]))
     with pytest.raises(DataLoss, match="is damaged") as damage:
-        segments.find_end(tmp_path, log.start)
+        segments.find_end(tmp_path, log.start, log.start.flush_lsn)
     assert damage.value.reason == "SEGMENT_DAMAGED"
 
 
@@ -152,7 +152,7 @@ def test_sectors_never_written_are_a_torn_tail(tmp_path: Path) -> None:
     write(tmp_path, log)
     hole = (log.ends[5].flush_lsn // 512 + 1) * 512
     spoil(tmp_path, hole, bytes(512))
-    assert segments.find_end(tmp_path, log.start) == log.ends[5]
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == log.ends[5]
 
 
 @pytest.mark.parametrize("fault", ["missing", "short", "long"])
@@ -168,7 +168,7 @@ def test_a_segment_that_is_not_whole_is_named(tmp_path: Path, fault: str) -> Non
     with pytest.raises(DataLoss, match=path.name):
         segments.read_range(tmp_path, log.start.flush_lsn, log.end.flush_lsn)
     with pytest.raises(DataLoss, match=path.name):
-        segments.find_end(tmp_path, log.end)
+        segments.find_end(tmp_path, log.end, log.start.flush_lsn)
     with pytest.raises(NativeError, match=path.name):
         WalWriter(str(tmp_path), log.start.flush_lsn, log.end.flush_lsn, log.end.prev_record_lsn)
 
@@ -191,4 +191,4 @@ def test_what_does_not_continue_the_log_is_not_written(tmp_path: Path) -> None:
         with pytest.raises(NativeError):
             writer.append(end.flush_lsn, right)
         writer.close()
-        assert segments.find_end(tmp_path, log.start) == end
+        assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == end

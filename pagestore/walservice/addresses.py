@@ -1,0 +1,71 @@
+"""Where the safekeepers are: a small file beside the timelines.
+
+Who the members of a timeline are is each timeline's matter; this only says where a number is to
+be reached. The newest word holds: what the command line gave at start, then what came with the
+members in messages. A lost entry is told again with the next election.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+NAME = "peers"
+_log = structlog.get_logger(__name__)
+
+
+class AddressBook:
+    """`host:port` by number. `on_change` is called with the numbers that moved."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.addresses: dict[int, str] = {}
+        self._path = data_dir / NAME
+        self._listeners: list[Callable[[set[int]], None]] = []
+        self._lock = asyncio.Lock()
+
+    async def load(self, given: Mapping[int, str]) -> None:
+        """Reads what was remembered; `given` is newer."""
+        with contextlib.suppress(FileNotFoundError):
+            self.addresses = decode(await asyncio.to_thread(self._path.read_text))
+        await self.learn(given)
+
+    def on_change(self, listener: Callable[[set[int]], None]) -> None:
+        self._listeners.append(listener)
+
+    async def learn(self, told: Mapping[int, str]) -> None:
+        """Remembers what is new; an empty address says nothing."""
+        moved = {n for n, address in told.items() if address and self.addresses.get(n) != address}
+        if not moved:
+            return
+        self.addresses.update((number, told[number]) for number in moved)
+        for listener in self._listeners:
+            listener(moved)
+        async with self._lock:
+            try:
+                await asyncio.to_thread(_replace, self._path, encode(self.addresses))
+            except OSError as error:
+                _log.warning("addresses not kept", path=str(self._path), error=str(error))
+
+
+def encode(addresses: Mapping[int, str]) -> str:
+    return "".join(f"{number} {address}\n" for number, address in sorted(addresses.items()))
+
+
+def decode(text: str) -> dict[int, str]:
+    """Lines of a number and an address; others are passed over."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {int(number): address for number, _, address in pairs if number.isdigit() and address}
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

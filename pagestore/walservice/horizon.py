@@ -1,0 +1,107 @@
+"""From where on a timeline's WAL is kept, and who still needs what.
+
+A *consumer* (a page server) names itself when it first releases WAL of a timeline; from then on
+nothing above its *released* position is dropped, until it says that it will not come again. The
+members of the timeline need no name here: what they have flushed is heard from them.
+
+The file says from where WAL is kept before anything below is removed, so that a crash between
+the two leaves files that are no longer looked at. What a consumer has released is written with
+it, and when the consumer is new; a crash may forget the last releases, and then keeps more.
+The layout is in docs/formats/safekeeper.md.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pagestore._native import crc32c
+from pagestore.errors import DataLoss
+from pagestore.walservice.acceptor import State
+from pagestore.walservice.control_file import sync_directory
+
+NAME = "horizon"
+MAGIC = b"PSSKHOR\0"
+VERSION = 1
+NEVER_AGAIN = 2**64 - 1
+"""Released up to here: the consumer will not come again."""
+
+_HEAD = struct.Struct("<8sIIQ")
+_CONSUMER = struct.Struct("<QI")
+_CRC = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """`consumers` by name, with the LSN below which each needs nothing any more."""
+
+    oldest_lsn: int = 0
+    consumers: Mapping[str, int] = field(default_factory=dict)
+
+    def base_lsn(self, state: State) -> int:
+        """The first position whose WAL is there."""
+        return max(state.start.flush_lsn, self.oldest_lsn)
+
+    def released(self, consumer: str, lsn: int) -> Horizon:
+        """After `consumer` has released what is below `lsn`; never less than before."""
+        others = {name: at for name, at in self.consumers.items() if name != consumer}
+        if lsn != NEVER_AGAIN:
+            others[consumer] = max(lsn, self.consumers.get(consumer, 0))
+        return Horizon(self.oldest_lsn, others)
+
+
+def encode(horizon: Horizon) -> bytes:
+    parts = [_HEAD.pack(MAGIC, VERSION, len(horizon.consumers), horizon.oldest_lsn)]
+    for name, lsn in sorted(horizon.consumers.items()):
+        raw = name.encode()
+        parts += [_CONSUMER.pack(lsn, len(raw)), raw]
+    body = b"".join(parts)
+    return body + _CRC.pack(crc32c(body))
+
+
+def decode(raw: bytes, where: str) -> Horizon:
+    """Raises DataLoss (HORIZON_DAMAGED), naming `where`."""
+    body = raw[: -_CRC.size]
+    if len(raw) < _HEAD.size + _CRC.size or _CRC.unpack(raw[-_CRC.size :])[0] != crc32c(body):
+        raise _damaged(where, "its checksum does not hold")
+    magic, version, count, oldest_lsn = _HEAD.unpack_from(body)
+    if (magic, version) != (MAGIC, VERSION):
+        raise _damaged(where, f"it is not of version {VERSION}")
+    consumers, at = {}, _HEAD.size
+    for _ in range(count):
+        lsn, length = _CONSUMER.unpack_from(body, at)
+        at += _CONSUMER.size
+        consumers[body[at : at + length].decode()] = lsn
+        at += length
+    return Horizon(oldest_lsn, consumers)
+
+
+def read(directory: Path) -> Horizon:
+    """Where there is no file, all is kept, and nobody has released anything."""
+    path = directory / NAME
+    try:
+        return decode(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return Horizon()
+
+
+def replace(directory: Path, horizon: Horizon) -> None:
+    """Durable when it returns; OSError leaves the old file in force."""
+    temporary = directory / f"{NAME}.tmp"
+    with temporary.open("wb") as file:
+        file.write(encode(horizon))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(directory / NAME)
+    sync_directory(directory)
+
+
+def _damaged(where: str, why: str) -> DataLoss:
+    return DataLoss(
+        "HORIZON_DAMAGED",
+        f"The file {where} cannot be trusted: {why}.",
+        "Restore it from a copy; without it nobody knows which WAL may be missing.",
+    )

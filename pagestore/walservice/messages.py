@@ -1,0 +1,208 @@
+"""WalService's messages, to and from what the acceptor and the election know.
+
+Addresses stand beside members on the wire, and are no part of them inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from pagestore.errors import InvalidInput
+from pagestore.ids import TenantId, TimelineId
+from pagestore.v1 import wal_pb2 as pb
+from pagestore.walservice.acceptor import Elect, Position, State, TermSwitch
+from pagestore.walservice.election import named
+from pagestore.walservice.members import ALONE, Configuration, Member
+from pagestore.walservice.news import TimelineKey
+from pagestore.walservice.peers import Standing
+from pagestore.walservice.timeline import WalTimeline
+
+Addresses = Mapping[int, str]
+
+
+def key_of(request: Any) -> TimelineKey:
+    return TimelineKey(TenantId(request.tenant_id), TimelineId(request.timeline_id))
+
+
+def addresses_of(configuration: pb.Configuration) -> dict[int, str]:
+    both = (*configuration.members, *configuration.joining)
+    return {item.number: item.address for item in both if item.address}
+
+
+def parse_addresses(text: str) -> dict[int, str]:
+    """``2=host:port,3=host:port``. Raises InvalidInput (INVALID_SETTING)."""
+    pairs = [item.partition("=") for item in text.split(",") if item]
+    if any(not (number.isdigit() and ":" in address) for number, _, address in pairs):
+        raise InvalidInput("INVALID_SETTING", f"Peers are given as ID=HOST:PORT,..., not {text!r}.")
+    return {int(number): address for number, _, address in pairs}
+
+
+def configuration_of(told: pb.Configuration) -> Configuration:
+    """Raises InvalidInput (INVALID_MEMBERS)."""
+    sets = (_members_of(told.members), _members_of(told.joining))
+    if bool(told.generation) != bool(told.members) or (told.joining and not told.members):
+        raise InvalidInput("INVALID_MEMBERS", "A configuration has a generation and members.")
+    return Configuration(told.generation, *sets)
+
+
+def _members_of(members: Iterable[pb.Member]) -> tuple[Member, ...]:
+    found = tuple(sorted(Member(item.number, item.incarnation) for item in members))
+    numbers = [item.number for item in found]
+    if 0 in numbers or len(set(numbers)) != len(numbers) or not all(x.incarnation for x in found):
+        raise InvalidInput(
+            "INVALID_MEMBERS",
+            f"Members have numbers and incarnations from 1 on, not {found}.",
+        )
+    return found
+
+
+def own_member(configuration: Configuration, number: int) -> Member:
+    """Who the safekeeper of this number is when a timeline is made. Raises InvalidInput
+    (INVALID_MEMBERS) when it is not among them."""
+    if not configuration.members:
+        return ALONE
+    own = [item for item in configuration.members if item.number == number]
+    if not own or configuration.joint:
+        raise InvalidInput(
+            "INVALID_MEMBERS", f"A timeline is made by its members; safekeeper {number} is none."
+        )
+    return own[0]
+
+
+def elect_of(request: pb.ElectRequest) -> Elect:
+    """Raises InvalidInput (INVALID_MEMBERS, INVALID_HISTORY)."""
+    told = tuple(TermSwitch(item.term, item.start_lsn) for item in request.term_history)
+    rising = all(
+        before.term < after.term and before.start_lsn < after.start_lsn
+        for before, after in pairwise(told)
+    )
+    if not told or not rising or told[-1].term != request.term:
+        raise InvalidInput(
+            "INVALID_HISTORY",
+            "A term history rises in terms and positions, and ends with the elected term.",
+        )
+    return Elect(request.term, told, configuration_of(request.configuration))
+
+
+def member(item: Member, addresses: Addresses) -> pb.Member:
+    return pb.Member(
+        number=item.number,
+        incarnation=item.incarnation,
+        address=addresses.get(item.number, ""),
+    )
+
+
+def configuration(known: Configuration, addresses: Addresses) -> pb.Configuration:
+    return pb.Configuration(
+        generation=known.generation,
+        members=[member(item, addresses) for item in known.members],
+        joining=[member(item, addresses) for item in known.joining],
+    )
+
+
+def history(switches: Iterable[TermSwitch]) -> list[pb.TermSwitch]:
+    return [pb.TermSwitch(term=item.term, start_lsn=item.start_lsn) for item in switches]
+
+
+def status(
+    key: TimelineKey, timeline: WalTimeline, number: int, addresses: Addresses
+) -> pb.WalTimelineStatus:
+    state = timeline.state
+    base_lsn = timeline.base_lsn
+    return pb.WalTimelineStatus(
+        tenant_id=key.tenant.raw,
+        timeline_id=key.timeline.raw,
+        start_lsn=state.start.flush_lsn,
+        term=state.term,
+        flush_lsn=state.position.flush_lsn,
+        commit_lsn=state.commit_lsn,
+        term_history=history(state.history),
+        receiving=timeline.receiving,
+        last_error=timeline.last_error,
+        wal_bytes=max(state.position.flush_lsn - base_lsn, 0),
+        system_id=state.system_id,
+        prev_record_lsn=state.position.prev_record_lsn,
+        configuration=configuration(state.configuration, addresses),
+        number=number,
+        incarnation=named(state, number).incarnation,
+        oldest_lsn=base_lsn,
+    )
+
+
+def ballot(granted: bool, state: State, number: int, addresses: Addresses) -> pb.VoteResponse:
+    return pb.VoteResponse(
+        granted=granted,
+        term=state.term,
+        end_lsn=state.position.flush_lsn,
+        prev_record_lsn=state.position.prev_record_lsn,
+        last_log_term=state.last_log_term,
+        member=member(named(state, number), addresses),
+        configuration=configuration(state.configuration, addresses),
+        term_history=history(state.history),
+        start_lsn=state.start.flush_lsn,
+        start_prev_record_lsn=state.start.prev_record_lsn,
+        system_id=state.system_id,
+    )
+
+
+def elect_response(state: State, number: int, addresses: Addresses) -> pb.ElectResponse:
+    return pb.ElectResponse(
+        term=state.writing_term,
+        flush_lsn=state.position.flush_lsn,
+        member=member(named(state, number), addresses),
+        generation=state.configuration.generation,
+    )
+
+
+def change_response(state: State, number: int, addresses: Addresses) -> pb.ChangeMembersResponse:
+    return pb.ChangeMembersResponse(
+        generation=state.configuration.generation,
+        flush_lsn=state.position.flush_lsn,
+        member=member(named(state, number), addresses),
+    )
+
+
+def fill_response(state: State, number: int, addresses: Addresses) -> pb.FillResponse:
+    return pb.FillResponse(
+        flush_lsn=state.position.flush_lsn,
+        member=member(named(state, number), addresses),
+        generation=state.configuration.generation,
+    )
+
+
+def start_of(request: Any) -> Position:
+    return Position(request.start_lsn, request.prev_record_lsn)
+
+
+def safekeepers(addresses: Addresses) -> list[pb.Member]:
+    return [pb.Member(number=n, address=address) for n, address in sorted(addresses.items())]
+
+
+def commit_update(news: Iterable[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
+    return pb.CommitUpdate(
+        positions=[
+            pb.CommitPosition(
+                tenant_id=key.tenant.raw, timeline_id=key.timeline.raw, commit_lsn=commit_lsn
+            )
+            for key, commit_lsn in news
+        ]
+    )
+
+
+def position_update(news: Iterable[tuple[TimelineKey, Standing]]) -> pb.PositionUpdate:
+    return pb.PositionUpdate(
+        positions=[
+            pb.PeerPosition(
+                tenant_id=key.tenant.raw,
+                timeline_id=key.timeline.raw,
+                member=member(standing.heard.member, {}),
+                term=standing.heard.term,
+                generation=standing.heard.generation,
+                flush_lsn=standing.heard.flush_lsn,
+                commit_lsn=standing.heard.commit_lsn,
+            )
+            for key, standing in news
+        ]
+    )

@@ -1,0 +1,140 @@
+"""What the other safekeepers tell: how far their logs are.
+
+One stream to each other process, not one a timeline; a timeline that nobody writes costs one
+entry here. A stream that breaks, or says nothing for too long, is opened again, for ever and
+quietly: the present positions come first, so nothing that was missed matters.
+
+What was heard is kept although the timeline be closed: its log may have to be counted with it
+when it is opened again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from pagestore.client.wal import WalClient
+from pagestore.errors import PagestoreError
+from pagestore.ids import TenantId, TimelineId
+from pagestore.v1 import wal_pb2 as pb
+from pagestore.walservice.acceptor import Heard, State, position_of
+from pagestore.walservice.addresses import AddressBook
+from pagestore.walservice.members import Member
+from pagestore.walservice.news import TimelineKey
+
+HEARTBEAT_SECONDS = 2.0
+"""A stream of positions says something at least this often."""
+SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
+_log = structlog.get_logger(__name__)
+
+
+class Standing(NamedTuple):
+    """What a safekeeper tells its peers of a timeline, and which numbers those are."""
+
+    heard: Heard
+    peers: frozenset[int]
+
+    @classmethod
+    def of(cls, state: State) -> Standing:
+        numbers = {peer.number for peer in state.peers if peer.number != state.member.number}
+        return cls(position_of(state), frozenset(numbers))
+
+    def may_learn(self, heard: Heard) -> bool:
+        """Whether that of a peer could let this one's commit LSN rise."""
+        own = self.heard
+        known = own.commit_lsn
+        return own.term == heard.term and known < own.flush_lsn and known < heard.flush_lsn
+
+
+class Peers:
+    """Listens to whom some timeline is shared with. Of one event loop."""
+
+    def __init__(
+        self, number: int, book: AddressBook, on_heard: Callable[[TimelineKey, Heard], None]
+    ) -> None:
+        self._number = number
+        self._book = book
+        self._on_heard = on_heard
+        self._shared: dict[TimelineKey, frozenset[int]] = {}
+        self._wanted: Counter[int] = Counter()
+        self._heard: dict[TimelineKey, dict[int, Heard]] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        book.on_change(self._moved)
+
+    def share(self, key: TimelineKey, numbers: frozenset[int]) -> None:
+        """Says with whom a timeline is shared from now on; with nobody when it has gone."""
+        before = self._shared.get(key, frozenset())
+        if numbers == before:
+            return
+        self._shared[key] = numbers
+        if not numbers:
+            del self._shared[key]
+        kept = {n: heard for n, heard in self._heard.pop(key, {}).items() if n in numbers}
+        if kept:
+            self._heard[key] = kept
+        self._wanted.update(numbers - before)
+        self._wanted.subtract(before - numbers)
+        for number in numbers ^ before:
+            self._listen_or_not(number)
+
+    def recall(self, key: TimelineKey) -> list[Heard]:
+        """What was heard of a timeline last."""
+        return list(self._heard.get(key, {}).values())
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _moved(self, numbers: set[int]) -> None:
+        for number in numbers:
+            task = self._tasks.pop(number, None)
+            if task is not None:
+                task.cancel()
+            self._listen_or_not(number)
+
+    def _listen_or_not(self, number: int) -> None:
+        address = self._book.addresses.get(number)
+        wanted = self._wanted[number] > 0 and address is not None
+        if wanted and number not in self._tasks:
+            self._tasks[number] = asyncio.create_task(self._listen(number, str(address)))
+        elif not wanted and number in self._tasks:
+            self._tasks.pop(number).cancel()
+
+    async def _listen(self, number: int, address: str) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with WalClient(address) as client:
+                    async for update in client.watch_positions(
+                        self._number, silence=SILENCE_SECONDS
+                    ):
+                        pause = FIRST_PAUSE
+                        self._take_in(number, update)
+            except PagestoreError as error:
+                _log.info("peer lost", number=number, address=address, error=str(error))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _take_in(self, number: int, update: pb.PositionUpdate) -> None:
+        for position in update.positions:
+            key = TimelineKey(TenantId(position.tenant_id), TimelineId(position.timeline_id))
+            if position.member.number != number or number not in self._shared.get(key, ()):
+                continue
+            heard = Heard(
+                Member(number, position.member.incarnation),
+                position.term,
+                position.generation,
+                position.flush_lsn,
+                position.commit_lsn,
+            )
+            self._heard.setdefault(key, {})[number] = heard
+            self._on_heard(key, heard)

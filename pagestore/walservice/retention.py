@@ -1,0 +1,95 @@
+"""Dropping the WAL of one timeline that nobody needs any more.
+
+It goes by whole segments, in this order: the horizon is made durable, then told to readers, then
+files are removed. A crash in between leaves files below the horizon, which the next drop removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import structlog
+
+from pagestore.errors import ResourceExhausted, Unavailable
+from pagestore.walservice import horizon, segments
+from pagestore.walservice.acceptor import Position, State
+from pagestore.walservice.horizon import Horizon
+from pagestore.walservice.stored import write_failure
+
+_log = structlog.get_logger(__name__)
+
+
+class Retention:
+    """`keep_bytes` of WAL before the log's end stay, whoever has released them."""
+
+    def __init__(self, directory: Path, known: Horizon, keep_bytes: int) -> None:
+        self.horizon = known
+        self.lock = asyncio.Lock()
+        self._directory = directory
+        self._keep_bytes = keep_bytes
+
+    async def release(self, consumer: str, lsn: int) -> None:
+        """A consumer needs nothing below `lsn` any more. That it exists is durable when this
+        returns; how far it is may be told again after a crash.
+
+        Raises:
+            ResourceExhausted: STORE_FULL.
+            Unavailable: WAL_WRITE_FAILED.
+        """
+        async with self.lock:
+            released = self.horizon.released(consumer, lsn)
+            if released.consumers.keys() != self.horizon.consumers.keys():
+                await self._replace(released)
+            self.horizon = released
+
+    def due(self, state: State, stored: Position) -> int:
+        """The LSN below which WAL can go now; 0 when there is nothing to do."""
+        if not self.horizon.consumers or self.lock.locked():
+            return 0
+        lsn = droppable(state, stored, self.horizon, self._keep_bytes)
+        return lsn if lsn > self.horizon.base_lsn(state) else 0
+
+    async def drop(self, lsn: int) -> None:
+        """Removes the WAL below `lsn`, which begins a segment. Tried again at the next news
+        when it fails."""
+        async with self.lock:
+            if lsn <= self.horizon.oldest_lsn:
+                return
+            try:
+                await self.keep_from(lsn)
+                await asyncio.to_thread(segments.remove_before, self._directory, lsn)
+            except (Unavailable, ResourceExhausted, OSError) as error:
+                _log.warning("not dropped", directory=str(self._directory), error=str(error))
+
+    async def keep_from(self, lsn: int) -> None:
+        """Says that there is no WAL below `lsn`. The lock is the caller's."""
+        moved = dataclasses.replace(self.horizon, oldest_lsn=lsn)
+        await self._replace(moved)
+        self.horizon = moved
+
+    async def _replace(self, new: Horizon) -> None:
+        try:
+            await asyncio.to_thread(horizon.replace, self._directory, new)
+        except OSError as error:
+            raise write_failure(self._directory, error) from error
+
+
+def droppable(state: State, stored: Position, known: Horizon, keep_bytes: int) -> int:
+    """The segment's start below which nobody needs anything.
+
+    Members count by what they have of the log that this one follows; one that was never heard
+    in its term holds everything back. `stored` is where the log's end would be searched from.
+    """
+    heard = {item.member: item.flush_lsn for item in state.heard if item.term == state.writing_term}
+    if not known.consumers or any(peer not in heard for peer in state.peers):
+        return 0
+    needed = min(
+        state.commit_lsn,
+        stored.flush_lsn,
+        state.position.flush_lsn - keep_bytes,
+        *known.consumers.values(),
+        *(heard[peer] for peer in state.peers),
+    )
+    return max(needed - 1, 0) // segments.SEGMENT * segments.SEGMENT
