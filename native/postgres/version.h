@@ -12,12 +12,17 @@
 /* The number of slots of the storage manager's table (f_smgr of smgr.c). */
 #define PAGESTORE_SMGR_SLOTS 15
 
-/* Where in it the slots lie that the shim takes. */
+/* Where in it the slots lie that the modules take. */
+#define PAGESTORE_SLOT_CLOSE 3
 #define PAGESTORE_SLOT_CREATE 4
+#define PAGESTORE_SLOT_EXISTS 5
 #define PAGESTORE_SLOT_UNLINK 6
+#define PAGESTORE_SLOT_EXTEND 7
 #define PAGESTORE_SLOT_PREFETCH 8
 #define PAGESTORE_SLOT_READ 9
 #define PAGESTORE_SLOT_WRITE 10
+#define PAGESTORE_SLOT_WRITEBACK 11
+#define PAGESTORE_SLOT_NBLOCKS 12
 #define PAGESTORE_SLOT_TRUNCATE 13
 
 /* Minors from 15.11 on tell smgr_truncate the old length too, and export this function. */

@@ -15,10 +15,7 @@
  */
 #include "postgres.h"
 
-#include <link.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
+#include "smgr_table.h"
 #include "storage.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
@@ -99,93 +96,24 @@ redo_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber old_blocks, BlockN
 {
 }
 
-/* In the order of the server's table: what must be there, and what we put there. */
-static const struct {
-    void *stock;
-    void *ours;
-} slots[PAGESTORE_SMGR_SLOTS] = {
-    {mdinit, mdinit},
-    {NULL, NULL}, /* smgr_shutdown */
-    {mdopen, mdopen},
-    {mdclose, redo_close},
-    {mdcreate, redo_create},
-    {mdexists, redo_exists},
-    {mdunlink, redo_unlink},
-    {mdextend, redo_extend},
-    {mdprefetch, redo_prefetch},
-    {mdread, redo_read},
-    {mdwrite, redo_write},
-    {mdwriteback, redo_writeback},
-    {mdnblocks, redo_nblocks},
-    {mdtruncate, redo_truncate},
-    {mdimmedsync, mdimmedsync},
+static const SmgrHook hooks[] = {
+    {PAGESTORE_SLOT_CLOSE, mdclose, redo_close},
+    {PAGESTORE_SLOT_CREATE, mdcreate, redo_create},
+    {PAGESTORE_SLOT_EXISTS, mdexists, redo_exists},
+    {PAGESTORE_SLOT_UNLINK, mdunlink, redo_unlink},
+    {PAGESTORE_SLOT_EXTEND, mdextend, redo_extend},
+    {PAGESTORE_SLOT_PREFETCH, mdprefetch, redo_prefetch},
+    {PAGESTORE_SLOT_READ, mdread, redo_read},
+    {PAGESTORE_SLOT_WRITE, mdwrite, redo_write},
+    {PAGESTORE_SLOT_WRITEBACK, mdwriteback, redo_writeback},
+    {PAGESTORE_SLOT_NBLOCKS, mdnblocks, redo_nblocks},
+    {PAGESTORE_SLOT_TRUNCATE, mdtruncate, redo_truncate},
 };
-
-typedef struct Segment {
-    char *start;
-    char *end;
-} Segment;
-
-/* Takes the read-only-after-relocation segment of the first object: the server binary. */
-static int
-find_relro(struct dl_phdr_info *info, size_t size, void *arg)
-{
-    Segment *segment = arg;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-        if (header->p_type == PT_GNU_RELRO) {
-            segment->start = (char *) (info->dlpi_addr + header->p_vaddr);
-            segment->end = segment->start + header->p_memsz;
-        }
-    }
-    return 1;
-}
-
-static bool
-is_stock_table(void *const *table)
-{
-    for (int i = 0; i < PAGESTORE_SMGR_SLOTS; i++)
-        if (table[i] != slots[i].stock)
-            return false;
-    return true;
-}
-
-static void **
-find_table(void)
-{
-    Segment relro = {NULL, NULL};
-    void **found = NULL;
-    int hits = 0;
-    dl_iterate_phdr(find_relro, &relro);
-    for (void **at = (void **) MAXALIGN(relro.start);
-         (char *) (at + PAGESTORE_SMGR_SLOTS) <= relro.end; at++) {
-        if (is_stock_table(at)) {
-            found = at;
-            hits++;
-        }
-    }
-    if (hits != 1)
-        ereport(FATAL, (errmsg("pagestore_redo: the storage manager's table was found %d times in "
-                               "this server binary, not once", hits)));
-    return found;
-}
 
 void
 redo_storage_install(void)
 {
-    void **table = find_table();
-    uintptr_t page_size = (uintptr_t) sysconf(_SC_PAGESIZE);
-    char *first = (char *) ((uintptr_t) table & ~(page_size - 1));
-    size_t length = (size_t) ((char *) (table + PAGESTORE_SMGR_SLOTS) - first);
-    if (mprotect(first, length, PROT_READ | PROT_WRITE) != 0)
-        ereport(FATAL, (errmsg("pagestore_redo: could not make the storage manager's table "
-                               "writable: %m")));
-    for (int i = 0; i < PAGESTORE_SMGR_SLOTS; i++)
-        table[i] = slots[i].ours;
-    if (mprotect(first, length, PROT_READ) != 0)
-        ereport(FATAL, (errmsg("pagestore_redo: could not protect the storage manager's "
-                               "table: %m")));
-
+    smgr_table_install(hooks, lengthof(hooks));
     PageInit(skip_page.data, BLCKSZ, 0);
     PageSetLSN(skip_page.data, PG_UINT64_MAX);
 }

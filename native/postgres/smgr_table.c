@@ -15,7 +15,8 @@
  *     For the slots that we take, the machine code between the first and the last function of
  *     smgr.c is searched for direct calls and jumps to the functions that we replace.
  *
- * Not here: what the hooks do (hydrate.c), and which slots there are (version.h).
+ * Both modules use it: the shim to fetch pages that are not there yet, the redo helper to do
+ * without files. Not here: what their hooks do, and which slots there are (version.h).
  */
 #include "postgres.h"
 
