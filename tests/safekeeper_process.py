@@ -26,26 +26,32 @@ from pathlib import Path
 from pagestore.services.server import configure_logging, run
 from pagestore.services.wal import WalSettings, serve
 configure_logging("warning")
-run(serve(WalSettings(listen=sys.argv[1], data_dir=Path(sys.argv[2]), id=int(sys.argv[3]))))
+listen, data_dir, number, keep_bytes = sys.argv[1:]
+run(serve(WalSettings(
+    listen=listen, data_dir=Path(data_dir), id=int(number), keep_bytes=int(keep_bytes)
+)))
 """
 
 
 class SafekeeperProcess:
     """Serves `data_dir`; every start is on the same address."""
 
-    def __init__(self, data_dir: Path, number: int = 1) -> None:
+    def __init__(self, data_dir: Path, number: int = 1, keep_bytes: int = 64 << 20) -> None:
         self.data_dir = data_dir
         self.number = number
+        self.keep_bytes = keep_bytes
         self.listen = "127.0.0.1:0"
+        self.timeout = 10.0
         self.log = data_dir.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, **popen: Any) -> None:
         address = self.data_dir / "address"
         address.unlink(missing_ok=True)
+        arguments = (self.listen, self.data_dir, self.number, self.keep_bytes)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, self.listen, str(self.data_dir), str(self.number)],
+                [sys.executable, "-c", _MAIN, *map(str, arguments)],
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parent.parent,
@@ -57,6 +63,10 @@ class SafekeeperProcess:
                 raise RuntimeError(self.log.read_text())
             time.sleep(0.01)
         self.listen = address.read_text().strip()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -84,7 +94,7 @@ class SafekeeperProcess:
         """Runs `work` with a client of this safekeeper."""
 
         async def main() -> _T:
-            async with WalClient(self.listen, timeout=10) as client:
+            async with WalClient(self.listen, timeout=self.timeout) as client:
                 return await work(client)
 
         return asyncio.run(main())

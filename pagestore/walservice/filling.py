@@ -16,7 +16,7 @@ from contextlib import aclosing
 
 from pagestore import _native
 from pagestore.client.wal import WalClient
-from pagestore.errors import OutOfRange, PagestoreError, Unavailable
+from pagestore.errors import FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice.acceptor import Position
@@ -45,7 +45,7 @@ async def fill(
     LSN, which is there or beyond.
 
     Raises:
-        Unavailable: NOT_FILLED; what came is kept.
+        FailedPrecondition: NOT_FILLED; what came is kept.
         PagestoreError: the log itself refused what came, or could not write it.
     """
     async with timeline.filling:
@@ -60,7 +60,7 @@ async def fill(
                     return timeline.state.position.flush_lsn
             if not any(_is_dropped(error) for error in failures):
                 break
-    raise Unavailable(
+    raise FailedPrecondition(
         "NOT_FILLED",
         f"The log ends at {format_lsn(timeline.state.position.flush_lsn)}, not at "
         f"{format_lsn(end_lsn)}: {failures[-1].message if failures else 'nobody gave more'}",

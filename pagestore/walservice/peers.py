@@ -4,8 +4,8 @@ One stream to each other process, not one a timeline; a timeline that nobody wri
 entry here. A stream that breaks, or says nothing for too long, is opened again, for ever and
 quietly: the present positions come first, so nothing that was missed matters.
 
-What was heard is kept although the timeline be closed: its log may have to be counted with it
-when it is opened again.
+What was heard is kept although the timeline be closed, or not here yet: its log may have to be
+counted with it when it is opened.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Standing(NamedTuple):
 
 
 class Peers:
-    """Listens to whom some timeline is shared with. Of one event loop."""
+    """Listens to whom some timeline is shared with, from `start` on. Of one event loop."""
 
     def __init__(
         self, number: int, book: AddressBook, on_heard: Callable[[TimelineKey, Heard], None]
@@ -65,7 +65,14 @@ class Peers:
         self._wanted: Counter[int] = Counter()
         self._heard: dict[TimelineKey, dict[int, Heard]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        book.on_change(self._moved)
+        self._started = False
+
+    def start(self) -> None:
+        """All timelines are known: what peers tell first is not told again."""
+        self._started = True
+        self._book.on_change(self._moved)
+        for number in list(self._wanted):
+            self._listen_or_not(number)
 
     def share(self, key: TimelineKey, numbers: frozenset[int]) -> None:
         """Says with whom a timeline is shared from now on; with nobody when it has gone."""
@@ -75,9 +82,7 @@ class Peers:
         self._shared[key] = numbers
         if not numbers:
             del self._shared[key]
-        kept = {n: heard for n, heard in self._heard.pop(key, {}).items() if n in numbers}
-        if kept:
-            self._heard[key] = kept
+            self._heard.pop(key, None)
         self._wanted.update(numbers - before)
         self._wanted.subtract(before - numbers)
         for number in numbers ^ before:
@@ -103,32 +108,35 @@ class Peers:
 
     def _listen_or_not(self, number: int) -> None:
         address = self._book.addresses.get(number)
-        wanted = self._wanted[number] > 0 and address is not None
+        wanted = self._started and self._wanted[number] > 0 and address is not None
         if wanted and number not in self._tasks:
             self._tasks[number] = asyncio.create_task(self._listen(number, str(address)))
         elif not wanted and number in self._tasks:
             self._tasks.pop(number).cancel()
 
     async def _listen(self, number: int, address: str) -> None:
-        pause = FIRST_PAUSE
+        pause, lost = FIRST_PAUSE, False
         while True:
             try:
                 async with WalClient(address) as client:
+                    self._forget_strangers(number)
                     async for update in client.watch_positions(
                         self._number, silence=SILENCE_SECONDS
                     ):
-                        pause = FIRST_PAUSE
+                        pause, lost = FIRST_PAUSE, False
                         self._take_in(number, update)
             except PagestoreError as error:
-                _log.info("peer lost", number=number, address=address, error=str(error))
+                if not lost:
+                    _log.info("peer lost", number=number, address=address, error=str(error))
+                lost = True
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _take_in(self, number: int, update: pb.PositionUpdate) -> None:
         for position in update.positions:
-            key = TimelineKey(TenantId(position.tenant_id), TimelineId(position.timeline_id))
-            if position.member.number != number or number not in self._shared.get(key, ()):
+            if position.member.number != number:
                 continue
+            key = TimelineKey(TenantId(position.tenant_id), TimelineId(position.timeline_id))
             heard = Heard(
                 Member(number, position.member.incarnation),
                 position.term,
@@ -138,3 +146,10 @@ class Peers:
             )
             self._heard.setdefault(key, {})[number] = heard
             self._on_heard(key, heard)
+
+    def _forget_strangers(self, number: int) -> None:
+        """Of timelines that are not here: whatever still is will be told again."""
+        for key in [key for key in self._heard if key not in self._shared]:
+            self._heard[key].pop(number, None)
+            if not self._heard[key]:
+                del self._heard[key]

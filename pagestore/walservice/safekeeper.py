@@ -93,6 +93,7 @@ class Safekeeper:
                 safekeeper.publish(key, state)
             else:
                 await safekeeper._open_found(key)
+        safekeeper.peers.start()
         return safekeeper
 
     async def close(self) -> None:

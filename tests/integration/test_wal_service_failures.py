@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.integration.failing_disk import preload
 from tests.safekeeper_process import (
     SafekeeperProcess,
     Timeline,
@@ -201,13 +202,6 @@ def test_a_full_disk_acknowledges_nothing_and_resumes(tmp_path: Path) -> None:
         committer.finish()
         timeline.wait(lambda status: status.receiving)
         assert_same_wal(timeline)
-
-
-def preload(tmp_path: Path) -> dict[str, str]:
-    source = Path(__file__).parent / "failing_sync.c"
-    library = tmp_path / "failing_sync.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return {"LD_PRELOAD": str(library), "FAIL_SYNC": str(tmp_path / "fail")}
 
 
 def test_a_failed_sync_is_never_acknowledged_nor_repeated(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ enum {
     NAME_LENGTH = 24,
     AHEAD = 256 << 10,    /* zeros kept written ahead of small commits */
     BULK = 128 << 10,     /* a batch of this size waits for its own bytes, not for blocks */
-    PREPARED_STEP = 4096, /* zeros begin at a block */
+    BLOCK = 4096,         /* of a file system */
     ZEROS = 64 << 10
 };
 
@@ -154,6 +154,42 @@ create_segment(ps_wal_writer *writer, uint64_t segment, ps_error *err)
     return PS_OK;
 }
 
+/* Whether there is anything but zeros in a segment from `offset` on: what is left of the block
+ * at `offset` is read, the rest is a hole or is not. -1 and errno when it cannot be told. */
+static int
+holds_bytes(int fd, uint32_t offset)
+{
+    uint8_t block[BLOCK];
+    uint32_t next = (offset + BLOCK - 1) / BLOCK * BLOCK;
+    ssize_t length = pread(fd, block, next - offset, (off_t)offset);
+    if (length < 0)
+        return -1;
+    for (ssize_t i = 0; i < length; i++)
+        if (block[i] != 0)
+            return 1;
+    if (next >= PS_WAL_SEGMENT)
+        return 0;
+    if (lseek(fd, (off_t)next, SEEK_DATA) >= 0)
+        return 1;
+    return errno == ENXIO ? 0 : errno == EINVAL ? 1 : -1;
+}
+
+/* Cuts the open segment at `offset`, durably: what was there must never be found again behind
+ * what is written there next. */
+static int
+cut_segment(ps_wal_writer *writer, uint32_t offset, ps_error *err)
+{
+    int found = holds_bytes(writer->fd, offset);
+    int number = found < 0 ? errno : 0;
+    if (found > 0)
+        number = clear_range(writer->fd, offset, PS_WAL_SEGMENT);
+    if (number != 0)
+        return file_failed(writer, writer->segment, "cut", number, err);
+    writer->dirty = found > 0;
+    writer->prepared = offset;
+    return sync_segment(writer, err);
+}
+
 /* Opens the segment that holds the bytes just before `lsn`, and cuts it there. */
 static int
 open_segment_at(ps_wal_writer *writer, uint64_t lsn, ps_error *err)
@@ -176,13 +212,7 @@ open_segment_at(ps_wal_writer *writer, uint64_t lsn, ps_error *err)
     if (info.st_size != PS_WAL_SEGMENT)
         return ps_fail(err, PS_ERR_CORRUPT, "%s/%s has %lld bytes, not %u", writer->directory,
                        name, (long long)info.st_size, PS_WAL_SEGMENT);
-    uint32_t used = (uint32_t)(lsn - segment * PS_WAL_SEGMENT);
-    int number = clear_range(fd, used, PS_WAL_SEGMENT);
-    if (number != 0)
-        return file_failed(writer, segment, "cut", number, err);
-    writer->prepared = used;
-    writer->dirty = true;
-    return PS_OK;
+    return cut_segment(writer, (uint32_t)(lsn - segment * PS_WAL_SEGMENT), err);
 }
 
 /* Removes the segments that begin at or behind `lsn`. */
@@ -341,10 +371,10 @@ prepare_ahead(ps_wal_writer *writer)
     uint64_t used = writer->write_lsn - writer->segment * PS_WAL_SEGMENT;
     if (writer->batch >= BULK && writer->prepared < used)
         writer->prepared = (uint32_t)used;
-    if (writer->batch >= BULK || used + PREPARED_STEP <= writer->prepared)
+    if (writer->batch >= BULK || used + BLOCK <= writer->prepared)
         return;
     uint64_t from = writer->prepared > used ? writer->prepared : used;
-    uint64_t to = (from + AHEAD) / PREPARED_STEP * PREPARED_STEP;
+    uint64_t to = (from + AHEAD) / BLOCK * BLOCK;
     if (to > PS_WAL_SEGMENT)
         to = PS_WAL_SEGMENT;
     writer->prepared = (uint32_t)to;

@@ -8,8 +8,8 @@
  * compute died) and whose place another compute fills with something else. `flush_lsn` is the
  * end of the last record whose bytes, and all before, an fdatasync has made durable; it is what
  * may be confirmed and read. Bytes of a record that is still arriving are in the file behind it
- * and belong to nobody. Opening cuts the log at the given record end: what lies behind is made
- * zeros, later segments go.
+ * and belong to nobody. Opening cuts the log at the given record end, durably: what lies behind is
+ * made zeros, later segments go.
  *
  * A segment file has 16 MiB from the start, as a hole. So that a small commit need not wait for
  * the allocation of blocks, the writer keeps some zeros written ahead; close gives them back.
