@@ -120,7 +120,7 @@ class OpenLayer:
         """Takes a batch in LSN order: all of it, or nothing when it is not valid."""
     def freeze(self) -> None: ...
     def flush(
-        self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int = 1
+        self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int = 0
     ) -> LayerSummary:
         """Freezes, and writes everything to a new delta layer file, synced."""
 
@@ -187,12 +187,21 @@ def pages_status(request_id: int, code: int, reason: str, message: str) -> _Byte
     """A GetPagesResponse that is only a status."""
 
 def set_store_limits(
-    *, block_cache_bytes: int = ..., index_bytes: int = ..., open_files: int = ...
+    *,
+    block_cache_bytes: int = ...,
+    index_bytes: int = ...,
+    open_files: int = ...,
+    chunk_bytes: int = ...,
 ) -> None:
-    """Process-wide limits of cached blocks, layer indexes and open layer files."""
+    """Process-wide limits: cached blocks, layer indexes, open layer files, and the memory of open
+    layers, used and kept for the next, beyond which none is kept."""
 
 def store_stats() -> dict[str, int]:
-    """Counts: block_hits, block_misses, block_bytes, open_files, loaded_layers, index_bytes."""
+    """Counts: block_hits, block_misses, block_bytes, open_files, loaded_layers, index_bytes,
+    used_chunk_bytes, kept_chunk_bytes."""
+
+def trim_memory() -> None:
+    """Returns memory that nothing uses to the system."""
 
 # --- redo.c
 

@@ -1,4 +1,7 @@
 /* Layer summaries, the limits of what is cached, and requests for pages. */
+#include <malloc.h>
+
+#include "layer/chunks.h"
 #include "store.h"
 
 static PyTypeObject *SummaryType;
@@ -131,17 +134,19 @@ set_limits(PyObject *Py_UNUSED(module), PyObject *args, PyObject *kwargs)
 {
     Py_ssize_t block_bytes = (Py_ssize_t)PS_CACHE_DEFAULT_BYTES;
     Py_ssize_t index_bytes = (Py_ssize_t)PS_LAYERS_DEFAULT_INDEX_BYTES;
+    Py_ssize_t chunk_bytes = (Py_ssize_t)PS_CHUNKS_DEFAULT_BYTES;
     unsigned open_files = PS_LAYERS_DEFAULT_OPEN;
-    static char *names[] = {"block_cache_bytes", "index_bytes", "open_files", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$nnI:set_store_limits", names, &block_bytes,
-                                     &index_bytes, &open_files))
+    static char *names[] = {"block_cache_bytes", "index_bytes", "open_files", "chunk_bytes", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$nnIn:set_store_limits", names, &block_bytes,
+                                     &index_bytes, &open_files, &chunk_bytes))
         return NULL;
-    if (block_bytes < 0 || index_bytes < 0) {
+    if (block_bytes < 0 || index_bytes < 0 || chunk_bytes < 0) {
         PyErr_SetString(PyExc_ValueError, "a limit is not negative");
         return NULL;
     }
     ps_cache_limit((size_t)block_bytes);
     ps_layers_limit(open_files, (size_t)index_bytes);
+    ps_chunks_limit((size_t)chunk_bytes);
     Py_RETURN_NONE;
 }
 
@@ -150,11 +155,25 @@ store_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     ps_cache_stats cache = ps_cache_read_stats();
     ps_layers_stats layers = ps_layers_read_stats();
-    return Py_BuildValue("{s:K,s:K,s:K,s:I,s:I,s:K}", "block_hits", (unsigned long long)cache.hits,
+    ps_chunks_stats chunks = ps_chunks_read_stats();
+    return Py_BuildValue("{s:K,s:K,s:K,s:I,s:I,s:K,s:K,s:K}",
+                         "block_hits", (unsigned long long)cache.hits,
                          "block_misses", (unsigned long long)cache.misses, "block_bytes",
                          (unsigned long long)cache.bytes, "open_files", layers.open_files,
                          "loaded_layers", layers.loaded,
-                         "index_bytes", (unsigned long long)layers.index_bytes);
+                         "index_bytes", (unsigned long long)layers.index_bytes,
+                         "used_chunk_bytes", (unsigned long long)chunks.used_bytes,
+                         "kept_chunk_bytes", (unsigned long long)chunks.kept_bytes);
+}
+
+static PyObject *
+trim_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_ALLOW_THREADS
+    ps_chunks_trim();
+    malloc_trim(0);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
@@ -164,8 +183,9 @@ static PyMethodDef functions[] = {
     {"pages_status", pages_status, METH_VARARGS,
      "pages_status(request_id, code, reason, message): a GetPagesResponse that is a status."},
     {"set_store_limits", (PyCFunction)(void (*)(void))set_limits, METH_VARARGS | METH_KEYWORDS,
-     "Process-wide limits of cached blocks, layer indexes and open layer files."},
+     "Process-wide limits: cached blocks, layer indexes, open layer files, arenas' chunks."},
     {"store_stats", store_stats, METH_NOARGS, "Counts of the caches."},
+    {"trim_memory", trim_memory, METH_NOARGS, "Returns memory that nothing uses to the system."},
     {NULL, NULL, 0, NULL}};
 
 int

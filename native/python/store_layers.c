@@ -1,5 +1,6 @@
 /* pagestore._native.OpenLayer and LayerWriter: what layers are made with. */
 #include "layer/writer.h"
+#include "layer/codec.h"
 #include "store.h"
 
 typedef struct {
@@ -69,7 +70,7 @@ open_flush(OpenLayerObject *self, PyObject *args, PyObject *kwargs)
     PyObject *path;
     Py_buffer tenant, timeline;
     unsigned long long number;
-    int level = 1;
+    int level = PS_LEVEL_LZ4;
     static char *names[] = {"path", "tenant", "timeline", "number", "level", NULL};
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*K|$i:flush", names,
                                      PyUnicode_FSConverter, &path, &tenant, &timeline, &number,
@@ -107,7 +108,7 @@ static PyMethodDef open_methods[] = {
     {"put", (PyCFunction)open_put, METH_O, "Takes a batch in LSN order."},
     {"freeze", (PyCFunction)open_freeze, METH_NOARGS, "Takes no more from now on."},
     {"flush", (PyCFunction)(void (*)(void))open_flush, METH_VARARGS | METH_KEYWORDS,
-     "flush(path, tenant, timeline, number, *, level=1): freezes and writes a delta layer."},
+     "flush(path, tenant, timeline, number, *, level=0): freezes and writes a delta layer."},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef open_getset[] = {

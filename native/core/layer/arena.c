@@ -3,8 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layer/chunks.h"
+
 #define FIRST_CHUNK ((size_t)4096)
-#define LARGEST_CHUNK ((size_t)1 << 20)
+#define LARGEST_CHUNK (PS_CHUNK_BYTES - sizeof(ps_arena_chunk))
 
 struct ps_arena_chunk {
     ps_arena_chunk *next;
@@ -23,7 +25,10 @@ ps_arena_free(ps_arena *arena)
 {
     for (ps_arena_chunk *chunk = arena->chunks; chunk != NULL;) {
         ps_arena_chunk *next = chunk->next;
-        free(chunk);
+        if (chunk->size == LARGEST_CHUNK)
+            ps_chunk_give(chunk);
+        else
+            free(chunk);
         chunk = next;
     }
     ps_arena_init(arena);
@@ -32,7 +37,8 @@ ps_arena_free(ps_arena *arena)
 static ps_arena_chunk *
 chunk_make(ps_arena *arena, size_t size)
 {
-    ps_arena_chunk *chunk = malloc(sizeof *chunk + size);
+    ps_arena_chunk *chunk =
+        size == LARGEST_CHUNK ? ps_chunk_take() : malloc(sizeof *chunk + size);
     if (chunk != NULL) {
         chunk->size = size;
         arena->reserved += sizeof *chunk + size;

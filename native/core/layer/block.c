@@ -1,15 +1,15 @@
 /* Reading values out of a pinned layer: blocks by way of the cache, positions, cursors. */
 #include <pthread.h>
 #include <stdlib.h>
-#include <zstd.h>
 
 #include "crc32c.h"
+#include "layer/codec.h"
 #include "layer/reading.h"
 #include "value.h"
 
 /* What a reading thread keeps from block to block; freed when the thread ends. */
 typedef struct scratch {
-    ZSTD_DCtx *zstd;
+    ps_decompressor *decompressor;
     uint8_t *stored;
     size_t capacity;
 } scratch;
@@ -21,7 +21,7 @@ static void
 scratch_free(void *memory)
 {
     scratch *own = memory;
-    ZSTD_freeDCtx(own->zstd);
+    ps_decompressor_free(own->decompressor);
     free(own->stored);
     free(own);
 }
@@ -41,8 +41,8 @@ scratch_for(size_t bytes)
         own = calloc(1, sizeof *own);
         if (own == NULL)
             return NULL;
-        own->zstd = ZSTD_createDCtx();
-        if (own->zstd == NULL || pthread_setspecific(scratch_key, own) != 0) {
+        own->decompressor = ps_decompressor_make();
+        if (own->decompressor == NULL || pthread_setspecific(scratch_key, own) != 0) {
             scratch_free(own);
             return NULL;
         }
@@ -120,14 +120,9 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
                              entry->stored);
     if (crc != little32(own->stored + entry->stored))
         return block_fault(layer, block->number, "its checksum is wrong", err);
-    if (entry->stored == entry->raw) {
-        memcpy(block->data, own->stored, entry->raw);
-    } else {
-        size_t size = ZSTD_decompressDCtx(own->zstd, block->data, entry->raw, own->stored,
-                                          entry->stored);
-        if (ZSTD_isError(size) || size != entry->raw)
-            return block_fault(layer, block->number, "it does not decompress", err);
-    }
+    if (!ps_decompress(own->decompressor, entry->codec, block->data, entry->raw, own->stored,
+                       entry->stored))
+        return block_fault(layer, block->number, "it does not decompress", err);
     return check_block(layer, block, err);
 }
 

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "crc32c.h"
+#include "layer/codec.h"
 #include "layer/reading.h"
 #include "value.h"
 
@@ -92,7 +92,8 @@ check_index(const ps_layer *layer, const ps_layer_index_entry *index, const ps_l
     uint64_t offset = PS_LAYER_HEADER_BYTES;
     for (uint32_t i = 0; i < footer->index_count; i++) {
         const ps_layer_index_entry *entry = &index[i];
-        if (entry->offset != offset || entry->stored > entry->raw ||
+        if (entry->offset != offset || entry->codec >= PS_CODECS || entry->stored > entry->raw ||
+            (entry->codec == PS_CODEC_NONE) != (entry->stored == entry->raw) ||
             entry->raw > PS_LAYER_MAX_VALUE + 2 * PS_LAYER_BLOCK_BYTES ||
             entry->stored > footer->index_offset - offset ||
             (i > 0 && ps_position_compare(&index[i - 1].key, index[i - 1].lsn, &entry->key,
@@ -111,7 +112,8 @@ check_index(const ps_layer *layer, const ps_layer_index_entry *index, const ps_l
 }
 
 static int
-read_index(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *err)
+read_index(ps_layer *layer, int fd, uint16_t version, const ps_layer_footer *footer,
+           ps_error *err)
 {
     size_t length = (size_t)footer->index_count * PS_LAYER_INDEX_ENTRY_BYTES;
     uint8_t *encoded = malloc(length);
@@ -123,7 +125,7 @@ read_index(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *err
         rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the index's checksum is wrong",
                      layer->path, (unsigned long long)footer->index_offset);
     for (uint32_t i = 0; rc == PS_OK && i < footer->index_count; i++)
-        ps_layer_index_decode(encoded + (size_t)i * PS_LAYER_INDEX_ENTRY_BYTES, &index[i]);
+        ps_layer_index_decode(encoded + (size_t)i * PS_LAYER_INDEX_ENTRY_BYTES, version, &index[i]);
     if (rc == PS_OK)
         rc = check_index(layer, index, footer, err);
     free(encoded);
@@ -153,7 +155,7 @@ read_filter(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *er
 }
 
 static int
-read_ends(ps_layer *layer, int fd, ps_layer_footer *footer, ps_error *err)
+read_ends(ps_layer *layer, int fd, uint16_t *version, ps_layer_footer *footer, ps_error *err)
 {
     uint64_t size = layer->known.bytes;
     uint8_t header[PS_LAYER_HEADER_BYTES];
@@ -175,6 +177,8 @@ read_ends(ps_layer *layer, int fd, ps_layer_footer *footer, ps_error *err)
         rc = ps_layer_footer_decode(end, layer->seed, footer, layer->path, size - sizeof end, err);
     if (rc == PS_OK && footer->header_crc != ps_crc32c(0, header, sizeof header))
         rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: the header of another file", layer->path);
+    if (rc == PS_OK)
+        *version = ps_layer_header_version(header);
     return rc;
 }
 
@@ -208,9 +212,10 @@ int
 ps_layer_load(ps_layer *layer, int fd, ps_error *err)
 {
     ps_layer_footer footer;
-    int rc = read_ends(layer, fd, &footer, err);
+    uint16_t version = 0;
+    int rc = read_ends(layer, fd, &version, &footer, err);
     if (rc == PS_OK)
-        rc = read_index(layer, fd, &footer, err);
+        rc = read_index(layer, fd, version, &footer, err);
     if (rc == PS_OK)
         rc = read_filter(layer, fd, &footer, err);
     if (rc < 0) {

@@ -1,6 +1,7 @@
 #include "layer/format.h"
 
 #include "crc32c.h"
+#include "layer/codec.h"
 
 static const uint8_t MAGIC[8] = "PSLAYER\n";
 static const uint8_t END_MAGIC[8] = "PSLAYEND";
@@ -95,6 +96,12 @@ ps_layer_header_encode(uint8_t *out, const ps_layer_id *id, const ps_layer_summa
     put32(out + 108, ps_crc32c(0, out, 108));
 }
 
+uint16_t
+ps_layer_header_version(const uint8_t *in)
+{
+    return get16(in + 8);
+}
+
 int
 ps_layer_header_decode(const uint8_t *in, const ps_layer_id *id, ps_layer_summary *summary,
                        const char *path, ps_error *err)
@@ -103,9 +110,10 @@ ps_layer_header_decode(const uint8_t *in, const ps_layer_id *id, ps_layer_summar
         return ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: not a layer file", path);
     if (get32(in + 108) != ps_crc32c(0, in, 108))
         return ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: the header's checksum is wrong", path);
-    if (get16(in + 8) != PS_LAYER_VERSION)
-        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset 8: format version %u, not %u", path,
-                       get16(in + 8), PS_LAYER_VERSION);
+    uint16_t version = ps_layer_header_version(in);
+    if (version < PS_LAYER_OLDEST_VERSION || version > PS_LAYER_VERSION)
+        return ps_fail(err, PS_ERR_CORRUPT, "%s: offset 8: format version %u, not %u to %u", path,
+                       version, PS_LAYER_OLDEST_VERSION, PS_LAYER_VERSION);
     if (memcmp(in + 16, id->tenant, 16) != 0 || memcmp(in + 32, id->timeline, 16) != 0 ||
         get64(in + 48) != id->number)
         return ps_fail(err, PS_ERR_CORRUPT, "%s: offset 16: the layer of another timeline", path);
@@ -175,7 +183,7 @@ ps_layer_index_encode(uint8_t *out, const ps_layer_index_entry *entry)
     ps_put_be32(out + 12, (uint32_t)entry->key.middle);
     out[16] = (uint8_t)(entry->key.low >> 8);
     out[17] = (uint8_t)entry->key.low;
-    put16(out + 18, 0);
+    put16(out + 18, entry->codec);
     put64(out + 20, entry->lsn);
     put64(out + 28, entry->offset);
     put32(out + 36, entry->stored);
@@ -183,7 +191,7 @@ ps_layer_index_encode(uint8_t *out, const ps_layer_index_entry *entry)
 }
 
 void
-ps_layer_index_decode(const uint8_t *in, ps_layer_index_entry *entry)
+ps_layer_index_decode(const uint8_t *in, uint16_t version, ps_layer_index_entry *entry)
 {
     ps_key key;
     memcpy(key.b, in, PS_KEY_LEN);
@@ -192,6 +200,10 @@ ps_layer_index_decode(const uint8_t *in, ps_layer_index_entry *entry)
     entry->offset = get64(in + 28);
     entry->stored = get32(in + 36);
     entry->raw = get32(in + 40);
+    uint16_t codec = get16(in + 18);
+    if (version == PS_LAYER_OLDEST_VERSION)
+        codec = entry->stored == entry->raw ? PS_CODEC_NONE : PS_CODEC_ZSTD;
+    entry->codec = codec < PS_CODECS ? (uint8_t)codec : PS_CODECS;
 }
 
 void
@@ -214,6 +226,23 @@ ps_layer_value_decode(const uint8_t *in, ps_layer_value_header *header)
     header->lsn = get64(in + 20);
     header->offset = get32(in + 28);
     header->length = get32(in + 32);
+}
+
+void
+ps_layer_block_front_encode(uint8_t *block, uint32_t count)
+{
+    uint32_t offset = 4 + count * PS_LAYER_VALUE_HEADER_BYTES;
+    put32(block, count);
+    for (uint8_t *at = block + 4; count > 0; count--, at += PS_LAYER_VALUE_HEADER_BYTES) {
+        put32(at + 28, offset);
+        offset += get32(at + 32);
+    }
+}
+
+void
+ps_layer_crc_encode(uint8_t *out, uint32_t crc)
+{
+    put32(out, crc);
 }
 
 uint32_t

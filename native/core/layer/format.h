@@ -12,7 +12,8 @@
 #include "key.h"
 #include "status.h"
 
-#define PS_LAYER_VERSION 1
+#define PS_LAYER_VERSION 2
+#define PS_LAYER_OLDEST_VERSION 1 /* without codecs: a block that shrank is zstd's */
 #define PS_LAYER_HEADER_BYTES 112
 #define PS_LAYER_FOOTER_BYTES 64
 #define PS_LAYER_INDEX_ENTRY_BYTES 44
@@ -69,7 +70,8 @@ typedef struct ps_ordered_key {
 typedef struct ps_layer_index_entry {
     ps_ordered_key key;
     uint64_t lsn;
-    uint64_t offset;
+    uint64_t offset : 56;
+    uint64_t codec : 8;
     uint32_t stored; /* bytes in the file without the checksum; == raw when not compressed */
     uint32_t raw;
 } ps_layer_index_entry;
@@ -128,15 +130,20 @@ uint32_t ps_layer_block_seed(uint32_t seed, uint64_t offset);
 
 void ps_layer_header_encode(uint8_t *out, const ps_layer_id *id, const ps_layer_summary *summary);
 /* Checks magic, version, checksum, identity. Fills all of summary but the counts. */
+uint16_t ps_layer_header_version(const uint8_t *in);
 int ps_layer_header_decode(const uint8_t *in, const ps_layer_id *id, ps_layer_summary *summary,
                            const char *path, ps_error *err);
 void ps_layer_footer_encode(uint8_t *out, const ps_layer_footer *footer, uint32_t seed);
 int ps_layer_footer_decode(const uint8_t *in, uint32_t seed, ps_layer_footer *footer,
                            const char *path, uint64_t at, ps_error *err);
 void ps_layer_index_encode(uint8_t *out, const ps_layer_index_entry *entry);
-void ps_layer_index_decode(const uint8_t *in, ps_layer_index_entry *entry);
+void ps_layer_index_decode(const uint8_t *in, uint16_t version, ps_layer_index_entry *entry);
 void ps_layer_value_encode(uint8_t *out, const ps_layer_value_header *header);
 void ps_layer_value_decode(const uint8_t *in, ps_layer_value_header *header);
+/* What stands before a block's payloads: the count, and into the encoded headers behind it the
+ * payloads' offsets, one payload standing behind the other. */
+void ps_layer_block_front_encode(uint8_t *block, uint32_t count);
+void ps_layer_crc_encode(uint8_t *out, uint32_t crc);
 
 uint32_t ps_layer_filter_bytes(uint64_t keys);
 void ps_layer_filter_add(uint8_t *filter, uint32_t bytes, uint64_t hash);

@@ -9,23 +9,35 @@
 #define KINDS 64
 /* How many values are put under one hold of the lock, so that readers are not kept long. */
 #define PUT_STRIDE 256
+#define FIRST_ROOM 2u
+#define LARGEST_ROOM (1u << 15)
 
 typedef struct value {
-    const struct value *older;
-    const struct value *jump;
     const uint8_t *data;
     uint64_t lsn;
-    uint32_t depth;
     uint32_t length;
     uint8_t kind;
     uint8_t flags;
 } value;
 
+typedef struct run {
+    struct run *older;
+    uint32_t count;
+    uint32_t room;
+    value values[]; /* of one key, the newest last */
+} run;
+
+/* A place in a key's runs; `in` is NULL beyond the oldest value. */
+typedef struct place {
+    const run *in;
+    uint32_t at;
+} place;
+
 typedef struct node {
-    struct node *next;         /* in its bucket */
+    struct node *next; /* in its bucket */
     struct node *next_of_kind;
-    const value *newest;
-    uint64_t hash;
+    run *newest;
+    uint32_t hash;
     ps_key key;
 } node;
 
@@ -73,15 +85,15 @@ ps_open_layer_free(ps_open_layer *layer)
     free(layer);
 }
 
-static uint64_t
+static uint32_t
 key_hash(const ps_key *key)
 {
     ps_ordered_key ordered = ps_key_order(key);
-    return ps_ordered_hash(&ordered);
+    return (uint32_t)ps_ordered_hash(&ordered);
 }
 
 static node *
-find(const ps_open_layer *layer, const ps_key *key, uint64_t hash)
+find(const ps_open_layer *layer, const ps_key *key, uint32_t hash)
 {
     node *at = layer->buckets[hash & (layer->bucket_count - 1)];
     while (at != NULL && (at->hash != hash || ps_key_compare(&at->key, key) != 0))
@@ -90,13 +102,36 @@ find(const ps_open_layer *layer, const ps_key *key, uint64_t hash)
 }
 
 /* The newest value at or below `lsn`. */
-static const value *
+static place
 visible(const node *found, uint64_t lsn)
 {
-    const value *at = found->newest;
-    while (at != NULL && at->lsn > lsn)
-        at = at->jump != NULL && at->jump->lsn > lsn ? at->jump : at->older;
-    return at;
+    const run *in = found->newest;
+    while (in != NULL && in->values[0].lsn > lsn)
+        in = in->older;
+    uint32_t low = 0, high = in == NULL ? 0 : in->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (in->values[middle].lsn <= lsn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (place){.in = in, .at = low - 1};
+}
+
+static const value *
+value_at(place at)
+{
+    return at.in == NULL ? NULL : &at.in->values[at.at];
+}
+
+static place
+older(place at)
+{
+    if (at.at > 0)
+        return (place){.in = at.in, .at = at.at - 1};
+    const run *in = at.in->older;
+    return (place){.in = in, .at = in == NULL ? 0 : in->count - 1};
 }
 
 /* Doubling the table is optional: when memory is short the buckets just grow longer. */
@@ -121,9 +156,8 @@ grow_table(ps_open_layer *layer)
 }
 
 static node *
-find_or_add(ps_open_layer *layer, const ps_key *key)
+find_or_add(ps_open_layer *layer, const ps_key *key, uint32_t hash)
 {
-    uint64_t hash = key_hash(key);
     node *found = find(layer, key, hash);
     if (found != NULL)
         return found;
@@ -141,27 +175,36 @@ find_or_add(ps_open_layer *layer, const ps_key *key)
     return found;
 }
 
-static int
-put_one(ps_open_layer *layer, const ps_entry *entry, const uint8_t *data)
+/* The run that has room for the next value of a key. */
+static run *
+run_with_room(ps_open_layer *layer, node *of)
 {
-    node *to = find_or_add(layer, &entry->key);
-    value *made = to == NULL ? NULL : ps_arena_take(&layer->arena, sizeof *made);
+    run *newest = of->newest;
+    if (newest != NULL && newest->count < newest->room)
+        return newest;
+    uint32_t room = newest == NULL ? FIRST_ROOM : newest->room * 2;
+    if (room > LARGEST_ROOM)
+        room = LARGEST_ROOM;
+    run *made = ps_arena_take(&layer->arena, sizeof *made + room * sizeof *made->values);
     if (made == NULL)
+        return NULL;
+    *made = (run){.older = newest, .room = room};
+    of->newest = made;
+    return made;
+}
+
+static int
+put_one(ps_open_layer *layer, const ps_entry *entry, uint32_t hash, const uint8_t *data)
+{
+    node *of = find_or_add(layer, &entry->key, hash);
+    run *to = of == NULL ? NULL : run_with_room(layer, of);
+    if (to == NULL)
         return PS_ERR_NOMEM;
-    const value *older = to->newest;
-    const value *jump = older;
-    if (older != NULL && older->jump != NULL && older->jump->jump != NULL &&
-        older->depth - older->jump->depth == older->jump->depth - older->jump->jump->depth)
-        jump = older->jump->jump;
-    *made = (value){.older = older,
-                    .jump = jump,
-                    .data = data,
-                    .lsn = entry->lsn,
-                    .depth = older == NULL ? 0 : older->depth + 1,
-                    .length = entry->length,
-                    .kind = entry->kind,
-                    .flags = entry->flags};
-    to->newest = made;
+    to->values[to->count++] = (value){.data = data,
+                                      .lsn = entry->lsn,
+                                      .length = entry->length,
+                                      .kind = entry->kind,
+                                      .flags = entry->flags};
     if (layer->stats.entries++ == 0)
         layer->stats.first_lsn = entry->lsn;
     layer->stats.last_lsn = entry->lsn;
@@ -193,30 +236,56 @@ check_batch(const ps_batch *batch, uint64_t last_lsn, ps_error *err)
     return PS_OK;
 }
 
+/* Of the keys that come next, begins to load what will be looked at: the bucket of the one that
+ * is farthest, the node of a nearer one, the run of a nearer one still. */
+static void
+prefetch(const ps_open_layer *layer, const uint32_t *hashes, size_t at, size_t end)
+{
+    enum { RUN_AHEAD = 4, NODE_AHEAD = 8, BUCKET_AHEAD = 12 };
+    size_t mask = layer->bucket_count - 1;
+    if (at + BUCKET_AHEAD < end)
+        __builtin_prefetch(&layer->buckets[hashes[at + BUCKET_AHEAD] & mask]);
+    if (at + NODE_AHEAD < end)
+        __builtin_prefetch(layer->buckets[hashes[at + NODE_AHEAD] & mask]);
+    const node *near = at + RUN_AHEAD < end ? layer->buckets[hashes[at + RUN_AHEAD] & mask] : NULL;
+    if (near != NULL && near->newest != NULL)
+        __builtin_prefetch(&near->newest->values[near->newest->count], 1);
+}
+
+/* Entries [from, end) of a batch, with the lock held. *data is the payload put last. */
+static int
+put_some(ps_open_layer *layer, const ps_batch *batch, size_t from, size_t end,
+         const uint8_t **data, ps_error *err)
+{
+    uint32_t hashes[PUT_STRIDE];
+    for (size_t i = from; i < end; i++)
+        hashes[i - from] = key_hash(&batch->entries[i].key);
+    for (size_t i = from; i < end; i++) {
+        const ps_entry *entry = &batch->entries[i];
+        prefetch(layer, hashes, i - from, end - from);
+        if (i == 0 || entry->offset != entry[-1].offset || entry->length != entry[-1].length)
+            *data = ps_arena_copy(&layer->arena, batch->data + entry->offset, entry->length);
+        int rc = *data == NULL ? PS_ERR_NOMEM : put_one(layer, entry, hashes[i - from], *data);
+        if (rc < 0)
+            return ps_fail(err, rc, "out of memory in the open layer");
+    }
+    return PS_OK;
+}
+
 int
 ps_open_layer_put(ps_open_layer *layer, const ps_batch *batch, ps_error *err)
 {
     /* Only the one writer changes last_lsn and frozen's owner orders freeze after put. */
     int rc = check_batch(batch, layer->stats.last_lsn, err);
-    const ps_entry *before = NULL;
     const uint8_t *data = NULL;
     for (size_t i = 0; rc == PS_OK && i < batch->count;) {
         size_t end = batch->count - i > PUT_STRIDE ? i + PUT_STRIDE : batch->count;
         pthread_rwlock_wrlock(&layer->lock);
-        if (layer->frozen)
-            rc = ps_fail(err, PS_ERR_CLOSED, "the layer is frozen");
-        for (; rc == PS_OK && i < end; i++) {
-            const ps_entry *entry = &batch->entries[i];
-            if (before == NULL || entry->offset != before->offset ||
-                entry->length != before->length)
-                data = ps_arena_copy(&layer->arena, batch->data + entry->offset, entry->length);
-            before = entry;
-            rc = data == NULL ? PS_ERR_NOMEM : put_one(layer, entry, data);
-            if (rc == PS_ERR_NOMEM)
-                ps_fail(err, rc, "out of memory in the open layer");
-        }
+        rc = layer->frozen ? ps_fail(err, PS_ERR_CLOSED, "the layer is frozen")
+                           : put_some(layer, batch, i, end, &data, err);
         layer->stats.bytes = layer->arena.reserved + layer->bucket_count * sizeof(node *);
         pthread_rwlock_unlock(&layer->lock);
+        i = end;
     }
     return rc;
 }
@@ -250,9 +319,11 @@ ps_open_layer_collect(ps_open_layer *layer, const ps_key *keys, const uint32_t *
         ps_chain *chain = &chains[order[i]];
         const ps_key *key = &keys[order[i]];
         const node *found = chain->complete ? NULL : find(layer, key, key_hash(key));
-        const value *at = found == NULL ? NULL : visible(found, lsn);
-        for (; rc == PS_OK && at != NULL && !chain->complete; at = at->older)
-            rc = ps_chain_add(chain, at->lsn, at->kind, at->flags, at->data, at->length, err);
+        place at = found == NULL ? (place){0} : visible(found, lsn);
+        for (; rc == PS_OK && at.in != NULL && !chain->complete; at = older(at)) {
+            const value *v = value_at(at);
+            rc = ps_chain_add(chain, v->lsn, v->kind, v->flags, v->data, v->length, err);
+        }
     }
     pthread_rwlock_unlock(&layer->lock);
     return rc;
@@ -278,7 +349,8 @@ range_locked(ps_open_layer *layer, const ps_key *low, const ps_key *high, uint64
     int last_kind = ps_key_kind(high) < KINDS ? ps_key_kind(high) : KINDS - 1;
     for (int kind = ps_key_kind(low); kind <= last_kind; kind++) {
         for (const node *at = layer->kinds[kind]; at != NULL; at = at->next_of_kind) {
-            const value *seen = in_range(&at->key, low, high) ? visible(at, lsn) : NULL;
+            const value *seen =
+                in_range(&at->key, low, high) ? value_at(visible(at, lsn)) : NULL;
             if (seen == NULL)
                 continue;
             if (*count == capacity) {
@@ -324,7 +396,8 @@ ps_open_layer_last(ps_open_layer *layer, const ps_key *low, const ps_key *high, 
     for (int kind = ps_key_kind(low); kind <= last_kind; kind++) {
         for (const node *at = layer->kinds[kind]; at != NULL; at = at->next_of_kind) {
             if (!in_range(&at->key, low, high) ||
-                (rc == PS_OK && ps_key_compare(&at->key, found) <= 0) || visible(at, lsn) == NULL)
+                (rc == PS_OK && ps_key_compare(&at->key, found) <= 0) ||
+                visible(at, lsn).in == NULL)
                 continue;
             *found = at->key;
             rc = PS_OK;
@@ -359,10 +432,28 @@ sorted_nodes(const ps_open_layer *layer)
     return nodes;
 }
 
+static int
+write_chain(ps_layer_writer *writer, const node *from, ps_error *err)
+{
+    enum { AHEAD = 6 };
+    int rc = PS_OK;
+    for (const run *in = from->newest; in != NULL; in = in->older) {
+        for (uint32_t i = in->count; rc == PS_OK && i > 0; i--) {
+            const value *v = &in->values[i - 1];
+            if (i > AHEAD)
+                __builtin_prefetch(in->values[i - 1 - AHEAD].data);
+            rc = ps_layer_writer_add(writer, &from->key, v->lsn, v->kind, v->flags, v->data,
+                                     v->length, err);
+        }
+    }
+    return rc;
+}
+
 int
 ps_open_layer_flush(ps_open_layer *layer, const char *path, const ps_layer_id *id, int level,
                     ps_layer_summary *summary, ps_error *err)
 {
+    enum { RUN_AHEAD = 2, NODE_AHEAD = 4 };
     ps_open_layer_freeze(layer); /* from here on nothing changes, so no lock is held */
     if (layer->stats.entries == 0)
         return ps_fail(err, PS_ERR_INVALID, "an empty layer is not flushed");
@@ -371,11 +462,13 @@ ps_open_layer_flush(ps_open_layer *layer, const char *path, const ps_layer_id *i
         return ps_fail(err, PS_ERR_NOMEM, "out of memory to sort a layer");
     ps_layer_writer *writer;
     int rc = ps_layer_writer_make(&writer, path, id, PS_LAYER_DELTA, level, err);
-    for (uint64_t i = 0; rc == PS_OK && i < layer->stats.keys; i++) {
-        const node *from = nodes[i].at;
-        for (const value *at = from->newest; rc == PS_OK && at != NULL; at = at->older)
-            rc = ps_layer_writer_add(writer, &from->key, at->lsn, at->kind, at->flags, at->data,
-                                     at->length, err);
+    uint64_t keys = layer->stats.keys;
+    for (uint64_t i = 0; rc == PS_OK && i < keys; i++) {
+        if (i + NODE_AHEAD < keys)
+            __builtin_prefetch(nodes[i + NODE_AHEAD].at);
+        if (i + RUN_AHEAD < keys)
+            __builtin_prefetch(nodes[i + RUN_AHEAD].at->newest);
+        rc = write_chain(writer, nodes[i].at, err);
     }
     free(nodes);
     if (rc == PS_OK)

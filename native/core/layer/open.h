@@ -5,10 +5,11 @@
  * names the LSN it reads at, so values that are being put are simply beyond it. Once frozen
  * it takes no more and can be flushed: sorted into a delta layer file.
  *
- * Keys stand in a hash table; each key's values hang on it newest first. Besides the older
- * neighbour each value points to one far older, so that an old LSN is found in logarithmic
- * time (the jump pointers of Myers' random-access stack). Keys of a kind are linked, since
- * scans are always of metadata kinds, of which there are few keys among millions of pages.
+ * Keys stand in a hash table; each key's values stand in runs, side by side in the order in
+ * which they came, a new run having twice the room of the one before it. So an old LSN is
+ * found in logarithmic time, and to put a value or to flush a chain touches little memory
+ * that is not in the processor's cache already. Keys of a kind are linked, since scans are
+ * always of metadata kinds, of which there are few keys among millions of pages.
  */
 #ifndef PS_LAYER_OPEN_H
 #define PS_LAYER_OPEN_H

@@ -3,11 +3,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
-#include <zstd.h>
 
 #include "crc32c.h"
+#include "layer/codec.h"
 
-#define BUFFER_BYTES ((size_t)1 << 20)
+#define BUFFER_BYTES ((size_t)256 << 10)
+/* A block is closed once its value headers alone reach its size. */
+#define MOST_ENTRIES (PS_LAYER_BLOCK_BYTES / PS_LAYER_VALUE_HEADER_BYTES + 1)
+/* Payloads begin behind room for all that may stand before them; what came to stand there is
+ * moved up to them when the block is closed. */
+#define BLOCK_FRONT ((size_t)4 + MOST_ENTRIES * PS_LAYER_VALUE_HEADER_BYTES)
 
 typedef struct bytes {
     uint8_t *data;
@@ -19,18 +24,14 @@ struct ps_layer_writer {
     char *path;
     int fd;
     int finished;
-    int level;
     uint32_t seed;
     ps_layer_id id;
     ps_layer_summary summary;
-    ZSTD_CCtx *zstd;
-    bytes headers;    /* of the block being filled, encoded; payload offsets still relative */
-    bytes payloads;   /* of the same block */
-    bytes raw;        /* a whole block */
-    bytes compressed;
-    bytes out;        /* waits to be written at file offset written */
+    ps_compressor *compressor;
+    bytes filling; /* the block being filled; length counts from its begin, front included */
+    bytes out;     /* waits to be written at file offset written */
     bytes index;
-    bytes hashes;     /* u64 each, of the distinct keys */
+    bytes hashes;  /* u64 each, of the distinct keys */
     uint64_t written;
     uint32_t block_count;
     uint32_t block_entries;
@@ -42,10 +43,10 @@ struct ps_layer_writer {
 static int
 reserve(bytes *to, size_t more, ps_error *err)
 {
-    if (to->capacity - to->length >= more)
+    if (to->capacity >= to->length + more)
         return PS_OK;
     size_t grown = to->capacity == 0 ? 4096 : to->capacity;
-    while (grown - to->length < more)
+    while (grown < to->length + more)
         grown *= 2;
     uint8_t *data = realloc(to->data, grown);
     if (data == NULL)
@@ -111,8 +112,9 @@ ps_layer_writer_make(ps_layer_writer **writer, const char *path, const ps_layer_
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a layer writer");
     made->fd = -1;
     made->path = strdup(path);
-    made->zstd = ZSTD_createCCtx();
-    if (made->path == NULL || made->zstd == NULL) {
+    made->compressor = ps_compressor_make(level);
+    made->filling.length = BLOCK_FRONT;
+    if (made->path == NULL || made->compressor == NULL) {
         ps_layer_writer_free(made);
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a layer writer");
     }
@@ -124,35 +126,22 @@ ps_layer_writer_make(ps_layer_writer **writer, const char *path, const ps_layer_
     }
     made->id = *id;
     made->seed = ps_layer_seed(id);
-    made->level = level;
     made->summary.kind = kind;
     made->written = PS_LAYER_HEADER_BYTES; /* the header is written last, when it is known */
     *writer = made;
     return PS_OK;
 }
 
-/* Count, value headers with final offsets, payloads: into writer->raw. */
-static int
-assemble(ps_layer_writer *writer, ps_error *err)
+/* Where the raw block begins, once what stands before its payloads has been moved up to them. */
+static uint8_t *
+assemble(ps_layer_writer *writer)
 {
-    size_t payload_base = 4 + writer->headers.length;
-    uint8_t count[4] = {(uint8_t)writer->block_entries, (uint8_t)(writer->block_entries >> 8),
-                        (uint8_t)(writer->block_entries >> 16),
-                        (uint8_t)(writer->block_entries >> 24)};
-    for (uint32_t i = 0; i < writer->block_entries; i++) {
-        uint8_t *at = writer->headers.data + (size_t)i * PS_LAYER_VALUE_HEADER_BYTES;
-        ps_layer_value_header header;
-        ps_layer_value_decode(at, &header);
-        header.offset += (uint32_t)payload_base;
-        ps_layer_value_encode(at, &header);
-    }
-    writer->raw.length = 0;
-    int rc = append(&writer->raw, count, sizeof count, err);
-    if (rc == PS_OK)
-        rc = append(&writer->raw, writer->headers.data, writer->headers.length, err);
-    if (rc == PS_OK)
-        rc = append(&writer->raw, writer->payloads.data, writer->payloads.length, err);
-    return rc;
+    uint32_t count = writer->block_entries;
+    size_t headers = (size_t)count * PS_LAYER_VALUE_HEADER_BYTES;
+    uint8_t *begin = writer->filling.data + BLOCK_FRONT - headers - 4;
+    memmove(begin + 4, writer->filling.data, headers);
+    ps_layer_block_front_encode(begin, count);
+    return begin;
 }
 
 static int
@@ -160,38 +149,30 @@ close_block(ps_layer_writer *writer, ps_error *err)
 {
     if (writer->block_entries == 0)
         return PS_OK;
-    int rc = assemble(writer, err);
-    writer->compressed.length = 0;
-    if (rc == PS_OK)
-        rc = reserve(&writer->compressed, ZSTD_compressBound(writer->raw.length), err);
+    const uint8_t *raw = assemble(writer);
+    size_t length = (size_t)(writer->filling.data + writer->filling.length - raw);
+    size_t bound = ps_compress_bound(writer->compressor, length) + PS_LAYER_BLOCK_CRC_BYTES;
+    int rc = reserve(&writer->out, bound, err);
     if (rc < 0)
         return rc;
-    size_t size = ZSTD_compressCCtx(writer->zstd, writer->compressed.data,
-                                    writer->compressed.capacity, writer->raw.data,
-                                    writer->raw.length, writer->level);
-    int shrunk = !ZSTD_isError(size) && size < writer->raw.length;
-    const uint8_t *stored = shrunk ? writer->compressed.data : writer->raw.data;
+    uint8_t *to = writer->out.data + writer->out.length;
     ps_layer_index_entry *block = &writer->block;
+    enum ps_codec codec;
+    block->stored = (uint32_t)ps_compress(writer->compressor, to, raw, length, &codec);
+    block->codec = codec;
+    block->raw = (uint32_t)length;
     block->offset = writer->written + writer->out.length;
-    block->raw = (uint32_t)writer->raw.length;
-    block->stored = shrunk ? (uint32_t)size : block->raw;
-    uint32_t crc = ps_crc32c(ps_layer_block_seed(writer->seed, block->offset), stored,
-                             block->stored);
-    uint8_t sum[PS_LAYER_BLOCK_CRC_BYTES] = {(uint8_t)crc, (uint8_t)(crc >> 8),
-                                             (uint8_t)(crc >> 16), (uint8_t)(crc >> 24)};
+    uint32_t crc = ps_crc32c(ps_layer_block_seed(writer->seed, block->offset), to, block->stored);
+    ps_layer_crc_encode(to + block->stored, crc);
+    writer->out.length += (size_t)block->stored + PS_LAYER_BLOCK_CRC_BYTES;
     uint8_t encoded[PS_LAYER_INDEX_ENTRY_BYTES];
     ps_layer_index_encode(encoded, block);
-    rc = append(&writer->out, stored, block->stored, err);
-    if (rc == PS_OK)
-        rc = append(&writer->out, sum, sizeof sum, err);
-    if (rc == PS_OK)
-        rc = append(&writer->index, encoded, sizeof encoded, err);
+    rc = append(&writer->index, encoded, sizeof encoded, err);
     if (rc == PS_OK && writer->out.length >= BUFFER_BYTES)
         rc = drain(writer, err);
     writer->block_count++;
     writer->block_entries = 0;
-    writer->headers.length = 0;
-    writer->payloads.length = 0;
+    writer->filling.length = BLOCK_FRONT;
     return rc;
 }
 
@@ -238,26 +219,24 @@ ps_layer_writer_add(ps_layer_writer *writer, const ps_key *key, uint64_t lsn, ui
     if (length > PS_LAYER_MAX_VALUE)
         return ps_fail(err, PS_ERR_INVALID, "%s: a value of %u bytes", writer->path, length);
     int rc = account(writer, key, &ordered, lsn, err);
-    if (rc == PS_OK && writer->block_entries > 0 &&
-        writer->payloads.length + length > PS_LAYER_BLOCK_BYTES)
+    size_t payloads = writer->filling.length - BLOCK_FRONT;
+    if (rc == PS_OK && writer->block_entries > 0 && payloads + length > PS_LAYER_BLOCK_BYTES)
         rc = close_block(writer, err);
+    if (rc == PS_OK)
+        rc = reserve(&writer->filling, length, err);
     if (rc < 0)
         return rc;
-    ps_layer_value_header header = {.key = *key,
-                                    .kind = kind,
-                                    .flags = flags,
-                                    .lsn = lsn,
-                                    .offset = (uint32_t)writer->payloads.length,
-                                    .length = length};
-    uint8_t encoded[PS_LAYER_VALUE_HEADER_BYTES];
-    ps_layer_value_encode(encoded, &header);
-    rc = append(&writer->headers, encoded, sizeof encoded, err);
-    if (rc == PS_OK)
-        rc = append(&writer->payloads, data, length, err);
-    writer->block_entries++;
+    ps_layer_value_header header = {
+        .key = *key, .kind = kind, .flags = flags, .lsn = lsn, .length = length};
+    size_t headers = (size_t)writer->block_entries++ * PS_LAYER_VALUE_HEADER_BYTES;
+    ps_layer_value_encode(writer->filling.data + headers, &header);
+    if (length > 0)
+        memcpy(writer->filling.data + writer->filling.length, data, length);
+    writer->filling.length += length;
     writer->last_key = writer->block.key = ordered;
     writer->last_lsn = writer->block.lsn = lsn;
-    if (rc == PS_OK && writer->headers.length + writer->payloads.length >= PS_LAYER_BLOCK_BYTES)
+    headers += PS_LAYER_VALUE_HEADER_BYTES;
+    if (headers + writer->filling.length - BLOCK_FRONT >= PS_LAYER_BLOCK_BYTES)
         rc = close_block(writer, err);
     return rc;
 }
@@ -335,11 +314,10 @@ ps_layer_writer_free(ps_layer_writer *writer)
         if (!writer->finished)
             unlink(writer->path);
     }
-    bytes *all[] = {&writer->headers, &writer->payloads, &writer->raw, &writer->compressed,
-                    &writer->out,     &writer->index,    &writer->hashes};
+    bytes *all[] = {&writer->filling, &writer->out, &writer->index, &writer->hashes};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]->data);
-    ZSTD_freeCCtx(writer->zstd);
+    ps_compressor_free(writer->compressor);
     free(writer->path);
     free(writer);
 }

@@ -10,7 +10,8 @@
 
 typedef struct ps_layer_writer ps_layer_writer;
 
-/* Creates `path`, which must not exist. `level` is zstd's. Sets *writer to NULL on failure. */
+/* Creates `path`, which must not exist. For `level` see codec.h. Sets *writer to NULL on
+ * failure. */
 int ps_layer_writer_make(ps_layer_writer **writer, const char *path, const ps_layer_id *id,
                          uint8_t kind, int level, ps_error *err);
 /* PS_ERR_INVALID when the value does not come after the one before (see format.h). */

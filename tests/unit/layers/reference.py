@@ -26,6 +26,7 @@ class ReferenceLayer:
     keys: tuple[bytes, bytes]
     values: list[tuple[bytes, int, int, int, bytes]]
     blocks: list[tuple[bytes, int, int, int, int]]
+    codecs: list[int]
     filter: bytes
 
 
@@ -57,7 +58,8 @@ def filter_has(bits: bytes, key: bytes) -> bool:
 def read_layer(raw: bytes) -> ReferenceLayer:
     magic, version, kind, zero, zeros, *fields, header_crc = HEADER.unpack_from(raw)
     tenant, timeline, number, first_lsn, last_lsn, min_key, max_key = fields
-    assert (magic, version, zero, zeros) == (b"PSLAYER\n", 1, 0, 0)
+    assert (magic, zero, zeros) == (b"PSLAYER\n", 0, 0)
+    assert version in (1, 2)
     assert header_crc == crc32c(raw[:108])
     seed = crc32c(tenant + timeline + struct.pack("<Q", number))
 
@@ -82,17 +84,24 @@ def read_layer(raw: bytes) -> ReferenceLayer:
     assert index_crc == crc32c(raw[index_at:filter_at], seed)
     assert filter_crc == crc32c(raw[filter_at:end], seed)
 
-    values, blocks, expected = [], [], HEADER.size
+    values, blocks, codecs, expected = [], [], [], HEADER.size
     for i in range(count):
-        key, pad, lsn, offset, stored, size = INDEX_ENTRY.unpack_from(raw, index_at + 44 * i)
-        assert (pad, offset) == (0, expected)
+        key, codec, lsn, offset, stored, size = INDEX_ENTRY.unpack_from(raw, index_at + 44 * i)
+        if version == 1:
+            assert codec == 0
+            codec = int(stored < size)
+        assert offset == expected
         block = raw[offset : offset + stored]
         (block_crc,) = struct.unpack_from("<I", raw, offset + stored)
         assert block_crc == crc32c(block, crc32c(struct.pack("<Q", offset), seed))
         expected = offset + stored + 4
-        if stored < size:
+        assert (codec == 0) == (stored == size)
+        if codec == 1:
             block = zstandard.ZstdDecompressor().decompress(block, size)
+        elif codec == 2:
+            block = lz4_block(block)
         assert len(block) == size
+        codecs.append(codec)
         values += read_block(block)
         blocks.append((key, lsn, offset, stored, size))
         assert (key, lsn) == values[-1][:2]
@@ -100,8 +109,38 @@ def read_layer(raw: bytes) -> ReferenceLayer:
     assert (entries, keys) == (len(values), len({value[0] for value in values}))
     return ReferenceLayer(
         kind, (tenant, timeline, number), (first_lsn, last_lsn), (min_key, max_key), values, blocks,
-        raw[filter_at:end],
+        codecs, raw[filter_at:end],
     )  # fmt: skip
+
+
+def lz4_block(stored: bytes) -> bytes:
+    """An LZ4 block decompressed. Source: LZ4 Block Format Description, lz4.org."""
+    made = bytearray()
+    at = 0
+
+    def length(nibble: int) -> int:
+        nonlocal at
+        total = nibble
+        if nibble == 15:
+            while True:
+                at += 1
+                total += stored[at - 1]
+                if stored[at - 1] != 255:
+                    break
+        return total
+
+    while True:
+        token = stored[at]
+        at += 1
+        literals = length(token >> 4)
+        made += stored[at : at + literals]
+        at += literals
+        if at == len(stored):
+            return bytes(made)
+        distance = int.from_bytes(stored[at : at + 2], "little")
+        at += 2
+        for _ in range(length(token & 15) + 4):
+            made.append(made[-distance])
 
 
 def read_block(block: bytes) -> list[tuple[bytes, int, int, int, bytes]]:

@@ -15,6 +15,7 @@ from .model import ALL_LSNS, TENANT, TIMELINE, Entry, batch_of
 from .reference import filter_has, read_layer
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "formats" / "layer.md"
+VERSION_1 = Path(__file__).parent / "version_1.delta"
 EXAMPLE_KEY = keyspace.Key(0x20, 0x10111213, 0x14151617, 0x18191A1B, 0x1C, 0x1D1E1F21)
 
 
@@ -57,12 +58,14 @@ def many_entries() -> list[Entry]:
     return entries
 
 
-def test_the_reference_reads_what_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("level", "codec"), [(0, 2), (1, 1), (-3, 1)])
+def test_the_reference_reads_what_is_written(tmp_path: Path, level: int, codec: int) -> None:
     layer = _native.OpenLayer()
     entries = many_entries()
     layer.put(batch_of(entries))
-    summary = layer.flush(tmp_path / "file", TENANT, TIMELINE, 9)
+    summary = layer.flush(tmp_path / "file", TENANT, TIMELINE, 9, level=level)
     found = read_layer((tmp_path / "file").read_bytes())
+    assert set(found.codecs) == {0, codec}
     assert found.values == sorted(entries, key=lambda entry: (entry[0], -entry[1]))
     assert summary.entries == len(entries)
     assert summary.bytes == (tmp_path / "file").stat().st_size
@@ -73,17 +76,50 @@ def test_the_reference_reads_what_is_written(tmp_path: Path) -> None:
     assert sum(filter_has(found.filter, key) for key in absent) < 60
 
 
-def test_a_later_format_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "example"
-    raw = bytearray(example(path))
-    summary = _native.LayerSummary(
-        (1, EXAMPLE_KEY.pack(), EXAMPLE_KEY.pack(), 0x1020304, 0x1020304, 1, 1, len(raw))
-    )
-    raw[8] = 2
-    raw[108:112] = _native.crc32c(bytes(raw[:108])).to_bytes(4, "little")
+def snapshot_of(path: Path, raw: bytes, entries: int) -> _native.Snapshot:
+    """The file with these bytes, under the name, place and LSN of the example."""
     path.write_bytes(raw)
-    snapshot = _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 7, summary), ALL_LSNS)])
-    with pytest.raises(_native.NativeError, match="format version 2, not 1"):
+    key = EXAMPLE_KEY.pack()
+    summary = _native.LayerSummary((1, key, key, 0x1020304, 0x1020304, entries, 1, len(raw)))
+    return _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 7, summary), ALL_LSNS)])
+
+
+def test_a_layer_of_format_version_1_is_read(tmp_path: Path) -> None:
+    """Written before there were codecs: a block that is raw, and one that zstd made smaller."""
+    raw = VERSION_1.read_bytes()
+    reference = read_layer(raw)
+    assert raw[8] == 1
+    assert reference.codecs == [0, 1]
+    chain = snapshot_of(tmp_path / "old", raw, 2).chain(EXAMPLE_KEY.pack(), ALL_LSNS)
+    assert [payload for *_, payload in chain] == [random.Random(1).randbytes(8192), b"zeros" * 2000]
+
+
+def with_crc(header: bytes) -> bytes:
+    return header[:108] + _native.crc32c(header[:108]).to_bytes(4, "little") + header[112:]
+
+
+def test_a_later_format_version_is_refused(tmp_path: Path) -> None:
+    raw = bytearray(example(tmp_path / "example"))
+    raw[8] = 3
+    snapshot = snapshot_of(tmp_path / "later", with_crc(bytes(raw)), 1)
+    with pytest.raises(_native.NativeError, match="format version 3, not 1 to 2"):
+        snapshot.chain(EXAMPLE_KEY.pack(), ALL_LSNS)
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 255])
+def test_a_codec_that_cannot_be_is_refused(tmp_path: Path, codec: int) -> None:
+    """Of a block stored as it is; with all checksums right."""
+    raw = bytearray(example(tmp_path / "example"))
+    end = len(raw) - 64
+    index_at = int.from_bytes(raw[end : end + 8], "little")
+    raw[index_at + 18 : index_at + 20] = codec.to_bytes(2, "little")
+    seed = _native.crc32c(TENANT + TIMELINE + (7).to_bytes(8, "little"))
+    index_crc = _native.crc32c(bytes(raw[index_at : index_at + 44]), seed)
+    raw[end + 12 : end + 16] = index_crc.to_bytes(4, "little")
+    footer_crc = _native.crc32c(bytes(raw[end : end + 52]) + b"PSLAYEND", seed)
+    raw[end + 52 : end + 56] = footer_crc.to_bytes(4, "little")
+    snapshot = snapshot_of(tmp_path / "strange", bytes(raw), 1)
+    with pytest.raises(_native.NativeError, match="index entry 0 is impossible"):
         snapshot.chain(EXAMPLE_KEY.pack(), ALL_LSNS)
 
 
