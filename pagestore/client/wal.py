@@ -227,7 +227,10 @@ class WalClient(RetryingClient):
     async def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
     ) -> AsyncGenerator[pb.WalChunk, None]:
-        """Committed WAL from `start_lsn` on; ends when none came for `linger_ms`."""
+        """Committed WAL from `start_lsn` on; ends when none came for `linger_ms`.
+
+        With 0 it ends at what was committed when it began.
+        """
         request = pb.ReadWalRequest(
             tenant_id=tenant.raw,
             timeline_id=timeline.raw,

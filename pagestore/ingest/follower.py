@@ -2,10 +2,10 @@
 
 A subscription to each safekeeper (WatchCommits) tells the commit LSN of every timeline and each
 change of it. For a timeline whose commit LSN lies beyond what is ingested, one task reads its
-WAL from a safekeeper that has it and feeds it to the core in a worker thread; it ends when
-nothing new came for `linger_ms`, and the next change starts another. What a subscription or a
-stream loses by breaking is told again at the next one, since positions are absolute; so both are
-simply repeated, for ever and quietly, a stream at another safekeeper.
+WAL from a safekeeper that has it, at a pace (pacing.py), and feeds it to the core in a worker
+thread; it ends when nothing new came for `linger_ms`, and the next change or wait starts another.
+What a subscription or a stream loses by breaking is told again at the next one, since positions
+are absolute; so both are simply repeated, for ever and quietly, a stream at another safekeeper.
 
 A timeline whose WAL cannot be taken in (damaged, or unsupported) stops, with a named error for
 whoever reads beyond that point; it is tried again when the process restarts. The others go on.
@@ -34,6 +34,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.apply import TimelineIngest, stopped
 from pagestore.ingest.chunks import joined
 from pagestore.ingest.flusher import Flusher
+from pagestore.ingest.pacing import Pace, paced
 from pagestore.ingest.sources import Source, Sources, WalSource, unless_stalled
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.timeline import Repository, Timeline
@@ -108,7 +109,9 @@ class Follower:
         self._threads = ThreadPoolExecutor(WORKERS, "ingest")
         self._settled: dict[TimelineKey, int] = {}  # the commit LSN known to be ingested
         self._tasks: dict[TimelineKey, asyncio.Task[None]] = {}
+        self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
+        waiters.on_wait = self._awaited
 
     # What others ask
 
@@ -124,6 +127,11 @@ class Follower:
         """How many timelines are being read from the WAL service."""
         return len(self._tasks)
 
+    def hasten(self, key: TimelineKey) -> None:
+        """Somebody asks how far a timeline is: takes in what there is."""
+        if key in self._paces:
+            self._paces[key].hasten()
+
     def appeared(self, key: TimelineKey) -> None:
         """A timeline was made: its WAL may have been announced before."""
         self._consider(key)
@@ -134,6 +142,7 @@ class Follower:
         self._settled.pop(key, None)
         self._flusher.forget(key)
         task = self._tasks.pop(key, None)
+        self._paces.pop(key, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -178,23 +187,38 @@ class Follower:
     def _consider(self, key: TimelineKey) -> None:
         """Starts following a timeline that has news; does not load one that has none."""
         committed = self._sources.commit_lsn(key)
-        if key in self._tasks or key in self._failures or self._settled.get(key) == committed:
+        if key in self._paces:
+            self._paces[key].look()
+            return
+        if key in self._failures or self._settled.get(key) == committed:
             return
         try:
             ingested = self._repository.get(*key).last_record_lsn
         except NotFound:
             return
         if committed > ingested:
-            self._tasks[key] = asyncio.create_task(self._follow(key))
+            self._begin(key)
         else:
             self._settled[key] = committed
 
+    def _awaited(self, key: TimelineKey) -> None:
+        """Somebody waits: perhaps for news that have not been told yet."""
+        if key in self._paces:
+            self._paces[key].look()
+        elif len(self._sources) and key not in self._failures:
+            self._begin(key)
+
+    def _begin(self, key: TimelineKey) -> None:
+        pace = Pace(lambda: self._waiters.awaited(key), lambda: self.commit_lsn(key))
+        self._paces[key] = pace
+        self._tasks[key] = asyncio.create_task(self._follow(key, pace))
+
     # One timeline
 
-    async def _follow(self, key: TimelineKey) -> None:
+    async def _follow(self, key: TimelineKey, pace: Pace) -> None:
         timeline = self._repository.get(*key)
         try:
-            await self._read_until_idle(key, timeline)
+            await self._read_until_idle(key, timeline, pace)
         except NotFound as error:
             _log.info("timeline not followed", timeline=str(key[1]), error=str(error))
         except Exception as error:
@@ -205,9 +229,9 @@ class Follower:
             self._waiters.fail(key, failure)
         finally:
             if self._tasks.get(key) is asyncio.current_task():
-                del self._tasks[key]
+                del self._tasks[key], self._paces[key]
 
-    async def _read_until_idle(self, key: TimelineKey, timeline: Timeline) -> None:
+    async def _read_until_idle(self, key: TimelineKey, timeline: Timeline, pace: Pace) -> None:
         pauses = Pauses()
         failed: dict[Source, Exception] = {}
         damaged_at = -1
@@ -218,7 +242,7 @@ class Follower:
             before = ingest.next_lsn
             source = self._sources.ahead(key, failed)
             try:
-                async with aclosing(joined(self._stream(source, key, before))) as pieces:
+                async with aclosing(joined(self._stream(source, key, before, pace))) as pieces:
                     async for lsn, data in pieces:
                         await self._take(key, ingest, lsn, data)
                 reached = ingest.next_lsn
@@ -244,9 +268,12 @@ class Follower:
         return len(failed) >= len(self._sources) and not any(map(_passes, failed.values()))
 
     def _stream(
-        self, source: Source, key: TimelineKey, lsn: int
+        self, source: Source, key: TimelineKey, lsn: int, pace: Pace
     ) -> AsyncGenerator[wal_pb2.WalChunk, None]:
-        stream = source.client.read_wal(*key, lsn, linger_ms=self._linger_ms)
+        def read(lsn: int, linger_ms: int) -> AsyncGenerator[wal_pb2.WalChunk, None]:
+            return source.client.read_wal(*key, lsn, linger_ms=linger_ms)
+
+        stream = paced(read, lsn, pace, self._linger_ms)
         if len(self._sources) == 1:
             return stream
         return unless_stalled(stream, lsn, lambda: self._sources.commit_lsn(key))

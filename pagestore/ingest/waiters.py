@@ -24,6 +24,8 @@ class LsnWaiters:
     def __init__(self) -> None:
         self._heaps: dict[TimelineKey, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self._order = itertools.count()
+        self.on_wait: Callable[[TimelineKey], None] = lambda key: None
+        """Called when somebody begins to wait."""
 
     async def wait(
         self, key: TimelineKey, lsn: int, seconds: float, position: Callable[[], int]
@@ -43,6 +45,7 @@ class LsnWaiters:
         heap = self._heaps.setdefault(key, [])
         heapq.heappush(heap, (lsn, next(self._order), future))
         try:
+            self.on_wait(key)
             async with asyncio.timeout(seconds):
                 await future
         except TimeoutError:
@@ -80,6 +83,10 @@ class LsnWaiters:
         for _, _, future in self._heaps.pop(key, []):
             if not future.done():
                 future.set_exception(error)
+
+    def awaited(self, key: TimelineKey) -> bool:
+        """Whether anybody waits for a timeline."""
+        return any(not future.done() for _, _, future in self._heaps.get(key, ()))
 
     def count(self) -> int:
         """How many waits are under way (or just over)."""

@@ -57,7 +57,9 @@ class PageTimelines:
         return pb.DeleteTimelineResponse()
 
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
-        return self._info(self._access.timeline(request.tenant_id, request.timeline_id))
+        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
+        self._access.follower.hasten((timeline.tenant_id, timeline.timeline_id))
+        return self._info(timeline)
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
         timelines = await asyncio.to_thread(

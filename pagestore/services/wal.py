@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pagestore._native import NativeError, check_conninfo
 from pagestore.errors import InvalidInput, NotFound
+from pagestore.ids import MAX_LSN
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
@@ -27,7 +28,7 @@ MAX_WAIT_MS = 600_000
 MAX_CONNINFO = 8192
 MAX_CONSUMER = 200
 POSITIONS_PER_UPDATE = 1000
-COALESCE_SECONDS = 0.01
+COALESCE_SECONDS = 0.05
 """Who watches is told at once of what comes after a rest, and else this often."""
 _ANYWHERE = ("0.0.0.0:", "[::]:")
 
@@ -101,6 +102,7 @@ class WalService:
     ) -> pb.WalTimelineStatus:
         key = key_of(request)
         async with self._safekeeper.use(key) as timeline:
+            timeline.refresh()
             return messages.status(key, timeline, self._number, self._book.addresses)
 
     # Terms
@@ -173,7 +175,9 @@ class WalService:
         async with self._safekeeper.use(key_of(request)) as timeline:
             timeline.check_readable(request.start_lsn)
             lsn = request.start_lsn
-            while await timeline.wait_commit(lsn + 1, linger):
+            # Without lingering, not what is committed meanwhile: that never ends.
+            end = MAX_LSN if linger else timeline.state.commit_lsn
+            while lsn < end and await timeline.wait_commit(lsn + 1, linger):
                 data = await timeline.read(lsn, CHUNK_BYTES)
                 yield pb.WalChunk(lsn=lsn, data=data, commit_lsn=timeline.state.commit_lsn)
                 lsn += len(data)

@@ -173,7 +173,7 @@ class WalServiceServicer:
 
     def ReadWal(self, request, context):
         """Committed WAL from an LSN on; never past the commit LSN. Ends with OK once nothing
-        new came for `linger_ms`.
+        new came for `linger_ms`; with 0, at what was committed when it began.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,8 +25,9 @@ from pagestore.walservice.acceptor import Position, State
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
-COALESCE_SECONDS = 0.002
-"""News of advances are told at most this often: the compute's confirmation never waits for it."""
+PROMPT_SECONDS, LAZY_SECONDS = 0.002, 0.05
+"""News of advances are told at most this often while somebody waits for them, and while nobody
+does: to tell costs as much as some commits. The compute's confirmation never waits for it."""
 
 _IO_ERROR = -2
 _log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._timer: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
         self._loop.add_reader(self._news_fd, self._tell)
         self._thread = threading.Thread(target=self._run, name=f"wal-{name}", daemon=True)
         self._thread.start()
@@ -95,11 +97,18 @@ class Stream:
             self._timer.cancel()
         return self._position
 
+    def hasten(self) -> None:
+        """Somebody waits for the next advance."""
+        if self._timer is not None and self._timer.when() > self._told_at + PROMPT_SECONDS:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._told_at + PROMPT_SECONDS, self._listen)
+
     def _tell(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._news_fd)
         self._loop.remove_reader(self._news_fd)
-        self._timer = self._loop.call_later(COALESCE_SECONDS, self._listen)
+        self._told_at = self._loop.time()
+        self._timer = self._loop.call_at(self._told_at + LAZY_SECONDS, self._listen)
         self._on_advance()
 
     def _listen(self) -> None:

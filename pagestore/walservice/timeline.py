@@ -355,7 +355,7 @@ class WalTimeline:
         """The stream has news."""
         if self._stream is None:
             return
-        self._learn(self._stream.position)
+        self.refresh()
         if self._is_far_from_stored():
             self._finishing.begin(self._note_position())
 
@@ -429,6 +429,11 @@ class WalTimeline:
 
     # Reading
 
+    def refresh(self) -> None:
+        """Takes in what the stream has confirmed and not told of yet."""
+        if self._stream is not None:
+            self._learn(self._stream.position)
+
     async def wait_commit(self, lsn: int, seconds: float) -> bool:
         """Whether the commit LSN reached `lsn` in time. NotFound when the timeline goes."""
         return await self._wait(lambda: self.state.commit_lsn >= lsn, seconds)
@@ -438,9 +443,12 @@ class WalTimeline:
         return await self._wait(lambda: self.state.position.flush_lsn >= lsn, seconds)
 
     async def _wait(self, reached: Callable[[], bool], seconds: float) -> bool:
+        self.refresh()
         try:
             async with asyncio.timeout(seconds):
                 while not reached() and not self._retired:
+                    if self._stream is not None:
+                        self._stream.hasten()
                     await self._news.wait()
         except TimeoutError:
             return reached()
@@ -509,6 +517,7 @@ class WalTimeline:
     def check_readable(self, lsn: int) -> None:
         """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL."""
         self._check_present()
+        self.refresh()
         self._check_kept(lsn)
         if lsn > self.state.commit_lsn:
             raise OutOfRange(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pagestore.client.wal import WalClient
 from pagestore.errors import Aborted, DataLoss, FailedPrecondition, OutOfRange
 from pagestore.pgformat.wal import read_records
 from tests.safekeeper_process import (
@@ -87,20 +89,25 @@ def test_an_attached_timeline_is_not_deleted(followed: Timeline) -> None:
 
 
 def test_watchers_hear_of_commits(followed: Timeline) -> None:
-    async def work(client: object) -> int:
-        snapshot = 0
-        async for update in client.watch_commits("test"):  # type: ignore[attr-defined]
+    heard = 0
+
+    async def work(client: WalClient) -> None:
+        nonlocal heard
+        complete = False
+        async for update in client.watch_commits("test"):
             for position in update.positions:
                 if position.timeline_id == followed.id.raw:
-                    snapshot = position.commit_lsn
-            if update.snapshot_complete:
-                break
-        return snapshot
+                    heard = position.commit_lsn
+            complete |= update.snapshot_complete
+            if complete and heard >= end:
+                return
 
     with followed.postgres.connect() as connection:
-        insert(connection, 901)
+        for number in range(901, 910):
+            insert(connection, number)
     end = lsn_of(followed.postgres, "pg_current_wal_flush_lsn()")
-    assert followed.safekeeper.call(work) >= end
+    followed.safekeeper.call(lambda client: asyncio.wait_for(work(client), 30))
+    assert heard >= end
 
 
 def test_a_clean_stop_ships_the_shutdown_checkpoint(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class _Handlers:
             raise NotFound("TIMELINE_NOT_FOUND", "There are no files of it.")
         lsn = request.start_lsn
         idle = 0.0
-        while idle < request.linger_ms / 1000:
+        while idle <= request.linger_ms / 1000:
             if service._broken.is_set():
                 raise ConnectionError("broken on purpose")
             if service.frozen:
