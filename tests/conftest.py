@@ -7,7 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the long soaks")
-    parser.addoption("--seeds", default="200", help="of the simulation: N, or FIRST:END")
+    parser.addoption("--seeds", default="10000", help="of the simulation: N, or FIRST:END")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

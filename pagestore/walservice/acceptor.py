@@ -103,7 +103,8 @@ class State:
     @property
     def alone(self) -> bool:
         """One safekeeper is its own majority, and its log the only one."""
-        return self.configuration.everyone in ((), (self.member,))
+        everyone = self.configuration.everyone
+        return len(everyone) < 2 and everyone in ((), (self.member,))
 
     @property
     def peers(self) -> tuple[Member, ...]:
@@ -326,23 +327,21 @@ def _change(state: State, message: ChangeMembers) -> Step:
     refusal = _wrong_term(state, message.term) or _not_elected(state)
     if refusal is not None:
         return Step(state, refusal=refusal)
-    if state.member == ALONE:
-        return _configured(_named(state, message.configuration), message.configuration)
     return _configured(state, message.configuration)
-
-
-def _named(state: State, configuration: Configuration) -> State:
-    """Who was alone learns its number: it is the one who has been a member so far."""
-    return replace(state, member=configuration.members[0])
 
 
 def _configured(state: State, configuration: Configuration) -> Step:
     """A message of the same term that is late has a lower generation."""
     if configuration.generation <= state.configuration.generation:
         return Step(state)
-    before = _in_history(state) if state.alone else state
-    changed = replace(before, configuration=configuration, known_commit_lsn=before.commit_lsn)
+    before = _named(_in_history(state), configuration) if state.alone else state
+    changed = replace(before, configuration=configuration, known_commit_lsn=state.commit_lsn)
     return Step(_counted(changed), (Persist(clean=state.attachment is None),))
+
+
+def _named(state: State, configuration: Configuration) -> State:
+    """Who was alone learns its number: it is the one who has been a member so far."""
+    return replace(state, member=configuration.members[0]) if state.member == ALONE else state
 
 
 def common_end(own: tuple[TermSwitch, ...], flush_lsn: int, elected: tuple[TermSwitch, ...]) -> int:
@@ -378,8 +377,9 @@ def _hear(state: State, message: Heard) -> State:
     if message.member == state.member or message.member not in state.configuration.everyone:
         return state
     others = tuple(item for item in state.heard if item.member != message.member)
-    before = tuple(item for item in state.heard if item.member == message.member)
-    return _counted(replace(state, heard=(*others, max((message, *before)))))
+    if any(item >= message for item in state.heard if item.member == message.member):
+        return state
+    return _counted(replace(state, heard=(*others, message)))
 
 
 def _counted(state: State) -> State:
@@ -441,7 +441,8 @@ def _attach(state: State, message: Attach) -> Step:
     if state.attachment is not None:
         return Step(state, refusal=_attached(state))
     end = state.position.flush_lsn
-    if message.start_lsn > end or (state.alone and message.start_lsn != end):
+    unelected = state.configuration.generation == 0
+    if message.start_lsn > end or (unelected and message.start_lsn != end):
         return Step(state, refusal=_mismatch("Attach", message.start_lsn, end))
     attached = replace(_in_history(state), attachment=attachment)
     return Step(attached, (Persist(clean=False), StartStream()))

@@ -13,7 +13,8 @@ The course, under an elected term, by its winner:
 
 1. Establish the configuration that is in force: a step of somebody who died may be half taken.
 2. Admit the newcomers as learners, and have them filled up to where the log has come, so that
-   nobody has to wait for them later. One that lost its disk is a newcomer too.
+   nobody has to wait for them later. One that lost its disk is a newcomer too. Nothing else is
+   begun until they are there, and of all who shall be members a majority.
 3. Establish the joint configuration.
 4. Make the rule joint. It answers with the level.
 5. Wait until a majority of the new members has come to the level.
@@ -131,7 +132,7 @@ class MembershipChange:
         everyone = self.configuration.everyone
         match self.stage:
             case Stage.ADMIT:
-                return tuple(item for item in self._newcomers() if not self._is_level(item))
+                return tuple(self._late())
             case Stage.ESTABLISH:
                 return tuple(item.number for item in everyone if item not in self._aware())
             case Stage.LEVEL:
@@ -144,8 +145,8 @@ class MembershipChange:
         match message:
             case Reached():
                 self._note(message)
-            case Blank() if not self.configuration.joint and not self._began:
-                self._lost.add(message.number)
+            case Blank():
+                self._miss(message.number)
             case RuleIs() if self.stage is Stage.RULE:
                 if message.generation == self.configuration.generation:
                     self._level = message.lsn
@@ -172,6 +173,13 @@ class MembershipChange:
             self._lost.discard(message.member.number)
         else:
             self._learners[message.member.number] = message.member
+            self._miss(message.member.number)
+
+    def _miss(self, number: int) -> None:
+        """Who has no memory, or answers as somebody else, is not the member any more. From the
+        joint configuration on that is for the next change."""
+        if not self.configuration.joint and not self._began:
+            self._lost.add(number)
 
     def _move(self) -> bool:
         """To the next stage, when all that this one is for has come about."""
@@ -184,7 +192,7 @@ class MembershipChange:
             case Stage.ADMIT if not self._is_to_change():
                 self.stage = Stage.RULE
                 return True
-            case Stage.ADMIT if all(self._is_level(item) for item in self._newcomers()):
+            case Stage.ADMIT if not self._late():
                 self._began = True
                 self._go_on(configuration.followed_by(self._generation, self._next_members()))
                 return True
@@ -223,6 +231,15 @@ class MembershipChange:
     def _next_members(self) -> tuple[Member, ...]:
         return (*self._kept(), *(self._learners[number] for number in self._newcomers()))
 
+    def _late(self) -> list[int]:
+        """Who is waited for before anything changes: all newcomers, and of those who stay as many
+        as make a majority."""
+        newcomers = [item for item in self._newcomers() if not self._is_level(item)]
+        there = self._told.keys()
+        if newcomers or Configuration(0, self._next_members()).decided_by(there):
+            return newcomers
+        return [item.number for item in self._kept() if item not in there]
+
     def _is_level(self, number: int) -> bool:
         learner = self._learners.get(number)
         return learner is not None and self._told[learner][1] >= self._level
@@ -234,7 +251,10 @@ class MembershipChange:
                 message = ChangeMembers(self._elect.term, configuration)
                 return [Send(item.number, message) for item in configuration.everyone]
             case Stage.ADMIT:
-                return [item for number in self._newcomers() for item in self._admit(number)]
+                message = ChangeMembers(self._elect.term, configuration)
+                stay = [Send(item.number, message) for item in self._kept()]
+                come = [item for number in self._newcomers() for item in self._admit(number)]
+                return [*stay, *come]
             case Stage.RULE:
                 return [SetRule(configuration)]
         return []

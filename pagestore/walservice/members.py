@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Member:
+class Member(NamedTuple):
     number: int
     incarnation: int = 1
 
@@ -86,6 +86,6 @@ UNCONFIGURED = Configuration()
 
 
 def _reached(members: tuple[Member, ...], ends: Mapping[Member, int]) -> int:
-    there = sorted((ends[item] for item in members if item in ends), reverse=True)
+    there = sorted([ends[item] for item in members if item in ends])
     needed = majority(len(members))
-    return there[needed - 1] if len(there) >= needed else 0
+    return there[-needed] if len(there) >= needed else 0

@@ -49,7 +49,8 @@ class SimCompute:
 
     def act(self, actions: Iterable[Any]) -> None:
         for action in actions:
-            self.world.send(self.name, f"sk{action.number}", action)
+            if action.number not in self.plan.out_of_reach:
+                self.world.send(self.name, f"sk{action.number}", action)
 
     def _begin(self, term: int) -> None:
         self.election = Election(term, self.plan.asked_first())
@@ -175,7 +176,7 @@ class SimCompute:
 class SimReader:
     """The page server: reads on from whichever safekeeper answers."""
 
-    every = 3.0
+    every = 5.0
 
     def __init__(self, world: World, ledger: Ledger, start: int) -> None:
         self.world, self.ledger = world, ledger

@@ -18,6 +18,7 @@ class Plan(Protocol):
     """What the control plane remembers, whatever is killed."""
 
     wanted: frozenset[int]
+    out_of_reach: set[int]
 
     def asked_first(self) -> frozenset[int]:
         """Who are members, as far as is known."""

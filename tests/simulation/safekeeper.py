@@ -114,8 +114,8 @@ class Disk:
 class SimSafekeeper:
     """`stream` is the thread of the real one: it writes and confirms by itself until stopped."""
 
-    pull_every = 6.0
-    gossip_every = 4.0
+    pull_every = 8.0
+    gossip_every = 7.0
 
     def __init__(self, world: World, ledger: Ledger, number: int, first: State | None) -> None:
         self.world, self.ledger, self.number = world, ledger, number

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pagestore.walservice.acceptor import Position, State, initial
+from pagestore.walservice.election import named
 from pagestore.walservice.members import UNCONFIGURED, Configuration, Member
 from tests.simulation.compute import SimCompute, SimReader
 from tests.simulation.ledger import Ledger, Stuck
@@ -13,8 +14,9 @@ from tests.simulation.safekeeper import SimSafekeeper
 from tests.simulation.world import Faults, World
 
 START = Position(0x1000, 0xF80)
-FAULTY = 150.0
+FAULTY = 100.0
 QUIET = 600.0
+HOPELESS = 100.0
 MOST_SAFEKEEPERS = 9
 
 
@@ -44,9 +46,11 @@ class Scenario:
         )
         members = random.choice([1, 3, 3, 3, 5])
         self.trouble_every = random.choice([6.0, 12.0, 30.0])
+        self.moving = False
         if harsh:
             self.world.faults = Faults(loss=0.02, duplicate=0.05, crash=0.05, longest_delay=2.0)
             members, self.trouble_every = 3, 5.0
+            self.moving = random.random() < 0.4
         self.ledger = Ledger()
         self.wanted = frozenset(range(1, members + 1))
         self.safekeepers: list[SimSafekeeper] = []
@@ -56,6 +60,7 @@ class Scenario:
         self.reader = SimReader(self.world, self.ledger, START.flush_lsn)
         self.crashes = self.wiped = self.changes = 0
         self._known_members = self.wanted
+        self.out_of_reach: set[int] = set()
         self._settled = (0, 1)
         self._generation = 2
 
@@ -64,7 +69,7 @@ class Scenario:
         self._trouble()
         self.world.run(FAULTY)
         self._heal()
-        self.world.run(FAULTY + QUIET, self._done)
+        self.world.run(FAULTY + QUIET, self._over)
         if not self._done() and not self._too_many_lost():
             raise Stuck("without faults, not everything came right")
         ledger = self.ledger
@@ -116,8 +121,9 @@ class Scenario:
             return
         random = self.world.random
         often = [self._crash, self._crash, self._cut, self._cut, self._replace]
-        rare = [self._mend, self._kill, self._race, self._wipe, self._resize]
-        trouble = random.choice([*often, *rare])
+        rare = [self._mend, self._kill, self._race, self._wipe, self._resize, self._deafen]
+        moves = [self._replace, self._replace, self._deafen, self._kill, self._mend]
+        trouble = random.choice(moves if self.moving else [*often, *rare])
         trouble()
         self._bring_back(0.7)
         self.world.after(random.expovariate(1 / self.trouble_every), self._trouble)
@@ -132,14 +138,16 @@ class Scenario:
                 safekeeper.boot()
 
     def _replace(self) -> None:
-        """A member, dead or alive, by another."""
+        """A member, dead or alive, by another; or several at once."""
         if self._is_changing():
             return
-        other = self._stranger()
-        leaves = self.world.random.choice(sorted(self.wanted))
-        if self.world.chance(0.5):
-            self.safekeepers[leaves - 1].crash()
-        self.wanted = self.wanted - {leaves} | {other}
+        random = self.world.random
+        for leaves in random.sample(
+            sorted(self.wanted), min(random.choice([1, 1, 2, 3]), len(self.wanted))
+        ):
+            if random.random() < 0.3:
+                self.safekeepers[leaves - 1].crash()
+            self.wanted = self.wanted - {leaves} | {self._stranger()}
 
     def _resize(self) -> None:
         """From one to three, or back."""
@@ -170,13 +178,18 @@ class Scenario:
     def _too_many_lost(self, victim: SimSafekeeper | None = None) -> bool:
         """Whether a configuration that can still count would lose its majority."""
         there = {
-            stored.member if stored.configuration.members else Member(item.number)
+            named(stored, item.number)
             for item in self.safekeepers
             if (stored := item.disk.stored) is not None and item is not victim
         }
         return not all(configuration.decided_by(there) for configuration in self._in_use())
 
     def _in_use(self) -> Iterator[Configuration]:
+        if len(self.wanted) == 1:
+            (only,) = self.wanted
+            stored = self.safekeepers[only - 1].disk.stored
+            if stored is not None:
+                yield Configuration(0, (named(stored, only),))
         for item in self.safekeepers:
             stored = item.disk.stored
             if stored is None:
@@ -193,8 +206,13 @@ class Scenario:
             alone = self.world.random.choice(self.safekeepers).name
             self.world.cut |= {frozenset((alone, name)) for name in names if name != alone}
 
+    def _deafen(self) -> None:
+        """Cut off from the control plane, not from the compute."""
+        self.out_of_reach.add(self.world.random.choice(self.safekeepers).number)
+
     def _mend(self) -> None:
         self.world.cut.clear()
+        self.out_of_reach.clear()
 
     def _kill(self) -> None:
         """A compute dies, and another takes its place."""
@@ -207,18 +225,21 @@ class Scenario:
 
     def _heal(self) -> None:
         self.world.faults = Faults(longest_delay=0.5)
-        self.world.cut.clear()
+        self._mend()
         self._bring_back(1.0)
         for compute in self.computes:
             compute.alive = False
         self._start_compute()
 
+    def _over(self) -> bool:
+        return self._done() or (self.world.now > FAULTY + HOPELESS and self._too_many_lost())
+
     def _done(self) -> bool:
         """One compute has committed, its members are those wanted, and all of them have it all."""
         last = self.computes[-1]
-        if len(last.wal) <= 20 or self.reader.lsn < last.wal[10].end:
+        if len(last.wal) <= 12 or self.reader.lsn < last.wal[6].end:
             return False
-        end = last.wal[10].end
+        end = last.wal[6].end
         states = [self.safekeepers[number - 1].state for number in sorted(self.wanted)]
         return (
             last.acknowledged >= end
