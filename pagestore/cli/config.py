@@ -50,6 +50,8 @@ class ComputesConfig(_Section):
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
     settings: dict[str, str] = {}
     """For each compute's postgresql.conf."""
+    host: str = ""
+    """An address of this machine at which other hosts reach the computes."""
 
 
 class Config(BaseSettings):

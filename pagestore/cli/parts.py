@@ -126,6 +126,12 @@ def control(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="For each compute's postgresql.conf."),
     ] = None,
+    compute_host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
+        ),
+    ] = "",
 ) -> None:
     """Run the control plane, until SIGTERM. Computes outlive it.
 
@@ -147,5 +153,6 @@ def control(
             postgres_bindir=postgres_bindir,
             shim_library=shim_library,
             postgres_settings=_pairs(settings or []),
+            compute_host=compute_host,
         )
         run(service.serve(given))

@@ -58,6 +58,8 @@ def part_command(installation: Installation, part: str) -> list[str]:
             command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
             for name, value in config.computes.settings.items():
                 command += ["--set", f"{name}={value}"]
+            if config.computes.host:
+                command += ["--compute-host", config.computes.host]
     return command
 
 

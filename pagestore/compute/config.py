@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagestore.compute import remote_map
+from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import page_pb2 as pb
@@ -51,17 +52,30 @@ SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
 MAX_SLOT_BYTES = "1GB"
 """Of several safekeepers each has peers that fill it: a compute need not keep its WAL for ever."""
 
-HBA = """\
+LOOPBACK = "127.0.0.1"
+_HBA = """\
 # The socket's directory is open to the server's own user alone.
 local  all          all                trust
 local  replication  all                trust
+"""
+_HBA_LOOPBACK = """\
 host   all          all  127.0.0.1/32  scram-sha-256
+"""
+_HBA_ANYWHERE = f"""\
+# The address is one that other hosts reach: safekeepers, and whoever has the URL.
+host   replication  {WAL_ROLE}  all  scram-sha-256
+host   all          {WAL_ROLE}  all  reject
+host   all          all  all  scram-sha-256
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ServerPlace:
-    """Where a server listens and which pages it reads."""
+    """Where a server listens and which pages it reads.
+
+    Args:
+        host: an address of this machine that other hosts reach; empty for none.
+    """
 
     port: int
     socket_directory: Path
@@ -70,6 +84,12 @@ class ServerPlace:
     timeline: TimelineId
     lsn: int
     shim_library: Path | None
+    host: str = ""
+
+
+def hba(host: str) -> str:
+    """pg_hba.conf of a server that listens at `host` too."""
+    return _HBA + (_HBA_ANYWHERE if host else _HBA_LOOPBACK)
 
 
 def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
@@ -119,7 +139,7 @@ def quoted_settings(values: Mapping[str, str]) -> str:
 def command_line(place: ServerPlace) -> dict[str, str]:
     """Settings that nothing inside the server may change."""
     values = {
-        "listen_addresses": "127.0.0.1",
+        "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
         "port": str(place.port),
         "unix_socket_directories": str(place.socket_directory),
         "fsync": "off",

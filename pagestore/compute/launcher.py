@@ -37,11 +37,11 @@ from pagestore.compute import catalog
 from pagestore.compute.catalog import Entry
 from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
 from pagestore.compute.config import (
-    HBA,
     MAX_SLOT_BYTES,
     SYNCHRONOUS_FILE,
     ServerPlace,
     command_line,
+    hba,
     kept_auto_conf,
     postgresql_conf,
     quorum_rule,
@@ -59,6 +59,7 @@ from pagestore.compute.process import (
 )
 from pagestore.compute.remote_map import Fork
 from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
+from pagestore.compute.wal_role import ensure_wal_role
 from pagestore.errors import (
     Aborted,
     DeadlineExceeded,
@@ -92,6 +93,9 @@ class ComputeSpec:
         log: the server's log; beside the directory unless given. Kept after a failure.
         pgstat: statistics that the last clean stop returned.
         auto_conf: postgresql.auto.conf (ALTER SYSTEM), likewise.
+        host: an address of this machine at which safekeepers and clients on other hosts reach the
+            server; empty for this machine alone.
+        wal_password: by which safekeepers log in there.
     """
 
     tenant: TenantId
@@ -107,6 +111,8 @@ class ComputeSpec:
     log: Path | None = None
     pgstat: bytes | None = None
     auto_conf: bytes | None = None
+    host: str = ""
+    wal_password: str = field(default="", repr=False)
     start_timeout: float = 60.0
 
     @property
@@ -316,7 +322,7 @@ class _Start:
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
         rule = quorum_rule(spec.needed, spec.safekeeper_ids)
         directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
-        directory.write("pg_hba.conf", HBA)
+        directory.write("pg_hba.conf", hba(spec.host))
         directory.write("pg_ident.conf", b"")
         if spec.pgstat is not None:
             directory.write("pg_stat/pgstat.stat", spec.pgstat)
@@ -334,6 +340,7 @@ class _Start:
             spec.timeline,
             self.lsn,
             spec.shim_library,
+            spec.host,
         )
         argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
         for name, value in command_line(place).items():
@@ -352,13 +359,17 @@ class _Start:
             log=str(spec.log_path),
             superuser=self.entry.superuser,
             database=self.entry.database,
+            host=spec.host,
+            wal_password=spec.wal_password,
         )
         record.save(spec.directory)
         await wait_accepting(self.server, self.data, spec.log_path, spec.start_timeout)
         self.clock.mark("accepting")
+        if spec.host:
+            await ensure_wal_role(record.conninfo(), spec.wal_password)
         self.attached = True
         await wal.attach_compute(
-            spec.tenant, spec.timeline, self.term, record.conninfo(database=False), self.end_lsn
+            spec.tenant, spec.timeline, self.term, record.wal_conninfo(), self.end_lsn
         )
         await self._wait_streaming(record.conninfo())
         self.clock.mark("streaming")

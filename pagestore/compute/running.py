@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pagestore.client.wal import WalClient
 from pagestore.compute.checkpoint import end_of_checkpoint
 from pagestore.compute.config import SYNCHRONOUS_FILE, synchronous_conf
 from pagestore.compute.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
+from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.errors import (
     Aborted,
     DeadlineExceeded,
@@ -55,6 +56,8 @@ class ComputeRecord:
     log: str
     superuser: str
     database: str
+    host: str = ""
+    wal_password: str = field(default="", repr=False)
     ready: bool = False
 
     @classmethod
@@ -64,12 +67,21 @@ class ComputeRecord:
     def now_ready(self) -> ComputeRecord:
         return replace(self, ready=True)
 
-    def conninfo(self, *, database: bool = True) -> str:
+    def conninfo(self) -> str:
         """libpq keywords for the superuser over the Unix socket."""
-        words = {"host": self.socket_directory, "port": str(self.port), "user": self.superuser}
-        if database:
-            words["dbname"] = self.database
-        return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
+        return _conninfo(
+            host=self.socket_directory,
+            port=str(self.port),
+            user=self.superuser,
+            dbname=self.database,
+        )
+
+    def wal_conninfo(self) -> str:
+        """libpq keywords by which safekeepers reach the walsender. May hold a password."""
+        port = str(self.port)
+        if not self.host:
+            return _conninfo(host=self.socket_directory, port=port, user=self.superuser)
+        return _conninfo(host=self.host, port=port, user=WAL_ROLE, password=self.wal_password)
 
     def save(self, directory: Path) -> None:
         facts = asdict(self) | {
@@ -78,6 +90,7 @@ class ComputeRecord:
             "timeline": str(self.timeline),
         }
         temporary = directory / f"{RECORD_FILE}.tmp"
+        temporary.touch(0o600)
         temporary.write_text(json.dumps(facts, indent=1))
         temporary.replace(directory / RECORD_FILE)
 
@@ -362,6 +375,10 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _conninfo(**words: str) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
 
 
 def _quoted(value: str) -> str:

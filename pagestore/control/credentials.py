@@ -7,6 +7,8 @@ over the compute's Unix socket, which only the operator's user can reach.
 
 from __future__ import annotations
 
+import base64
+import hmac
 import secrets
 from urllib.parse import quote
 
@@ -27,6 +29,13 @@ def new_password() -> str:
     return secrets.token_urlsafe(18)
 
 
+def wal_password(record: DatabaseRecord) -> str:
+    """By which safekeepers on other hosts log in: follows from the database's own password, as
+    branches and restored states have both, and does not tell it."""
+    digest = hmac.digest(record.password.encode(), b"safekeeper", "sha256")
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
 def inner_name(name: str) -> str:
     """The database inside Postgres for a new database `name`."""
     return TEMPLATE_DATABASE if name in _TAKEN else name
@@ -35,7 +44,8 @@ def inner_name(name: str) -> str:
 def url(record: DatabaseRecord, host: str) -> str:
     database = quote(record.postgres_database, safe="")
     password = quote(record.password, safe="")
-    return f"postgresql://{ROLE}:{password}@{host}:{record.port}/{database}"
+    place = f"[{host}]" if ":" in host else host
+    return f"postgresql://{ROLE}:{password}@{place}:{record.port}/{database}"
 
 
 async def make_ready(conninfo: str, record: DatabaseRecord) -> None:

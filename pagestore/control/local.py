@@ -22,6 +22,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
+from pagestore.control import credentials
 from pagestore.control.computes import Compute, Kept
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
@@ -89,6 +90,7 @@ class LocalLauncher:
         run_as: str | None,
         shim_library: Path,
         settings: Mapping[str, str],
+        host: str = "",
     ) -> None:
         self._pages = pages
         self._wal = wal
@@ -96,6 +98,7 @@ class LocalLauncher:
         self._bindir = bindir
         self._run_as = run_as
         self._settings = settings
+        self._host = host
         self._library = _install(shim_library, directory / "lib")
         _make_passable(directory / "logs")
 
@@ -114,6 +117,8 @@ class LocalLauncher:
             log=self._log(record.timeline),
             pgstat=kept.pgstat,
             auto_conf=kept.auto_conf,
+            host=self._host,
+            wal_password=credentials.wal_password(record) if self._host else "",
         )
         return LocalCompute(await start_compute(spec, self._pages, self._wal), self._wal)
 
@@ -123,7 +128,7 @@ class LocalLauncher:
             if directory.name in _OURS or not directory.is_dir():
                 continue
             running = adopt(directory)
-            if running is None:
+            if running is None or running.record.host != self._host:
                 await clear(directory)
             else:
                 found.append(LocalCompute(running, self._wal))

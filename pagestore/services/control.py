@@ -18,12 +18,13 @@ from pydantic import BaseModel
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
+from pagestore.compute.config import LOOPBACK
 from pagestore.control import credentials
 from pagestore.control.computes import Computes, ComputeState, Kept, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.plane import ControlPlane, Restored
 from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
-from pagestore.control.ports import Ports, is_free
+from pagestore.control.ports import Ports, check_compute_host, is_free
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
@@ -58,6 +59,8 @@ class ControlSettings(BaseModel):
     shim_library: Path
     postgres_settings: dict[str, str] = {}
     """For every compute's postgresql.conf, over the defaults."""
+    compute_host: str = ""
+    """An address of this machine at which other hosts reach the computes; empty for none."""
 
 
 class ControlService:
@@ -213,7 +216,7 @@ class ControlService:
             name=record.name,
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
-            url=credentials.url(record, "127.0.0.1"),
+            url=credentials.url(record, self._settings.compute_host or LOOPBACK),
             compute=_STATES[compute.state],
             parent=record.parent,
             branch_lsn=record.branch_lsn,
@@ -287,7 +290,9 @@ def _log_entry(entry: CheckpointRecord | EventRecord) -> pb.LogEntry:
     )
 
 
-def _computes(state: ControlState, launcher: LocalLauncher, ports: Ports) -> Computes:
+def _computes(
+    state: ControlState, launcher: LocalLauncher, ports: Ports, hosts: Iterable[str]
+) -> Computes:
     def wanted(name: Slotted) -> DatabaseRecord | None:
         record = state.view().database(*name)
         return record if record is not None and record.wanted else None
@@ -307,7 +312,8 @@ def _computes(state: ControlState, launcher: LocalLauncher, ports: Ports) -> Com
                 change.put_auto_conf(*name, kept.auto_conf)
 
     def with_free_port(record: DatabaseRecord) -> DatabaseRecord:
-        return record if is_free(record.port) else move_port(state, ports, record)
+        free = all(is_free(record.port, host) for host in hosts)
+        return record if free else move_port(state, ports, record)
 
     return Computes(
         launcher,
@@ -351,6 +357,8 @@ async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
     make_compute_dir(settings.compute_dir)
+    if settings.compute_host:
+        check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:
         pages = AsyncPageClient(settings.page_server)
         wal = WalClient(settings.wal_services[0])
@@ -380,8 +388,10 @@ async def _serve(
         run_as=settings.run_as,
         shim_library=settings.shim_library,
         settings=settings.postgres_settings,
+        host=settings.compute_host,
     )
-    computes = _computes(state, launcher, ports)
+    hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
+    computes = _computes(state, launcher, ports, hosts)
     plane = ControlPlane(state, pages, wal, computes, ports, on_delete=launcher.forget)
     await plane.recover()
     server = GrpcServer()

@@ -81,7 +81,7 @@ class Attachment:
     """The compute that WAL is pulled from, and the term that allows it."""
 
     term: int
-    conninfo: str
+    conninfo: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class Heard:
 @dataclass(frozen=True, slots=True)
 class Attach:
     term: int
-    conninfo: str
+    conninfo: str = field(repr=False)
     start_lsn: int
 
 

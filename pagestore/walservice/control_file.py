@@ -150,12 +150,17 @@ def read(directory: Path) -> tuple[State, bool]:
 def replace(directory: Path, state: State, *, clean: bool) -> None:
     """Durable when it returns; OSError leaves the old file in force."""
     temporary = directory / f"{NAME}.tmp"
-    with temporary.open("wb") as file:
+    with open(temporary, "wb", opener=_private) as file:
         file.write(encode(state, clean=clean))
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(directory / NAME)
     sync_directory(directory)
+
+
+def _private(path: str, flags: int) -> int:
+    """A conninfo may hold a password."""
+    return os.open(path, flags, 0o600)
 
 
 def sync_directory(directory: Path) -> None:
