@@ -46,8 +46,6 @@ class Retention:
 
     def due(self, state: State, stored: Position) -> int:
         """The LSN below which WAL can go now; 0 when there is nothing to do."""
-        if not self.horizon.consumers or self.lock.locked():
-            return 0
         lsn = droppable(state, stored, self.horizon, self._keep_bytes)
         return lsn if lsn > self.horizon.base_lsn(state) else 0
 
@@ -82,8 +80,10 @@ def droppable(state: State, stored: Position, known: Horizon, keep_bytes: int) -
     Members count by what they have of the log that this one follows; one that was never heard
     in its term holds everything back. `stored` is where the log's end would be searched from.
     """
+    if not known.consumers:
+        return 0
     heard = {item.member: item.flush_lsn for item in state.heard if item.term == state.writing_term}
-    if not known.consumers or any(peer not in heard for peer in state.peers):
+    if any(peer not in heard for peer in state.peers):
         return 0
     needed = min(
         state.commit_lsn,

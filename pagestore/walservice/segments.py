@@ -57,33 +57,27 @@ def read_range(directory: Path, start: int, end: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def align(
-    directory: Path, base: Position, ends_record: bool, end: Position, lsn: int
-) -> Position | None:
-    """The last record's end at or below `lsn`, which is between `base` and `end`.
-
-    `base` is where WAL begins to be kept. Where no record ends there, but a page begins, there
-    may be no answer.
+def align(directory: Path, base: Position, end: Position, lsn: int) -> Position:
+    """The last record's end at or below `lsn`, which is between `base`, the first that is known,
+    and `end`.
 
     Raises:
         DataLoss: SEGMENT_DAMAGED, also when the bytes there are not records.
     """
     if lsn >= end.flush_lsn:
         return end
-    base_lsn = base.flush_lsn
     window = 2 * PAGE
-    while lsn > base_lsn:
-        page = max(lsn - window, base_lsn) // PAGE * PAGE
-        last = page <= base_lsn
-        known = base_lsn if last and ends_record else None
-        data = _read_from(directory, page, lsn, base_lsn)
+    while lsn > base.flush_lsn:
+        page = max(lsn - window, base.flush_lsn) // PAGE * PAGE
+        known = base.flush_lsn if page <= base.flush_lsn else None
+        data = _read_from(directory, page, lsn, base.flush_lsn)
         found = _native.wal_align(data, page, lsn, known, base.prev_record_lsn if known else 0)
         if found is not None:
             return Position(*found)
-        if last:
+        if known is not None:
             break
         window *= 2
-    return base if ends_record else None
+    return base
 
 
 def first_end(directory: Path, page: int, limit: int) -> int | None:

@@ -349,25 +349,18 @@ class WalTimeline:
     def _start_stream(self, state: State) -> None:
         self._failure = ""
         name = named(state, self._around.number).standby_name
-        self._stream = Stream(self.directory, state, self.base_lsn, name, self._advanced)
-
-    def _advanced(self) -> None:
-        """The stream has news."""
-        if self._stream is None:
-            return
-        self.refresh()
-        if self._is_far_from_stored():
-            self._finishing.begin(self._note_position())
+        self._stream = Stream(self.directory, state, self.base_lsn, name, self.refresh)
 
     def _is_far_from_stored(self) -> bool:
-        stored = self._stored.state.position.flush_lsn
-        return stored // segments.SEGMENT != self.state.position.flush_lsn // segments.SEGMENT
+        stored, end = self._stored.state.position, self.state.position
+        return not self._stored.clean and _segment(stored) != _segment(end)
 
     async def _note_position(self) -> None:
         """Bounds what is to be searched after a crash. Best effort."""
         async with self._exclusively():
-            if not self._stored.clean and self._is_far_from_stored():
-                await self._stored.note(self.state)
+            if self._is_far_from_stored():
+                with contextlib.suppress(Unavailable, ResourceExhausted):
+                    await self._stored.note(self.state)
 
     def _learn(self, position: Position) -> None:
         outcome = step(self.state, Flushed(self.state.writing_term, position))
@@ -384,7 +377,9 @@ class WalTimeline:
         self._around.moved(self.state)
         if state.commit_lsn != before.commit_lsn or state.position != before.position:
             self._wake()
-        self._drop_if_due()
+        crossed = _segment(state.position) != _segment(before.position)
+        if crossed or (self._dropping_point() and not self.retention.lock.locked()):
+            self._finishing.begin(self._tidy())
 
     def _wake(self) -> None:
         self._news.set()
@@ -417,15 +412,23 @@ class WalTimeline:
                 self._become(state)
 
     async def release(self, consumer: str, lsn: int) -> None:
-        """See :meth:`Retention.release`."""
+        """See :meth:`Retention.release`; drops what can go now."""
         self._check_present()
-        await self._finishing.finish(self.retention.release(consumer, lsn))
-        self._drop_if_due()
+        await self._finishing.finish(self._release(consumer, lsn))
 
-    def _drop_if_due(self) -> None:
-        lsn = self.retention.due(self.state, self._stored.state.position)
+    async def _release(self, consumer: str, lsn: int) -> None:
+        await self.retention.release(consumer, lsn)
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """As a log grows from segment to segment: where its end is searched, and begins."""
+        await self._note_position()
+        lsn = self._dropping_point()
         if lsn and not self._retired:
-            self._finishing.begin(self.retention.drop(lsn))
+            await self.retention.drop(lsn)
+
+    def _dropping_point(self) -> int:
+        return self.retention.due(self.state, self._stored.state.position)
 
     # Reading
 
@@ -496,15 +499,8 @@ class WalTimeline:
         async with self._exclusively():
             self._check_present()
             self._check_may_fill(term)
-            base_lsn, end = self.base_lsn, self.state.position.flush_lsn
-            if self._is_record_end(base_lsn):
-                return base_lsn
-            found = await asyncio.to_thread(segments.first_end, self.directory, base_lsn, end)
-            return found or end
-
-    def _is_record_end(self, base_lsn: int) -> bool:
-        """WAL that was dropped ends with a segment; a log that was begun later, with a record."""
-        return base_lsn == self.state.start.flush_lsn or base_lsn % segments.SEGMENT != 0
+            first = await asyncio.to_thread(self._first_known)
+            return (first or self.state.position).flush_lsn
 
     def _check_may_fill(self, term: int) -> None:
         if not acceptor.may_fill(self.state, term):
@@ -542,13 +538,25 @@ class WalTimeline:
         return await asyncio.to_thread(self._align, lsn)
 
     def _align(self, lsn: int) -> Position:
-        state, base_lsn = self.state, self.base_lsn
-        base = state.start if base_lsn == state.start.flush_lsn else Position(base_lsn, 0)
-        ends_record = self._is_record_end(base_lsn)
-        found = segments.align(self.directory, base, ends_record, state.position, lsn)
-        if found is None:
-            raise _dropped(lsn, base_lsn)
-        return found
+        base = self._first_known()
+        if base is None or lsn < base.flush_lsn:
+            raise _dropped(lsn, self.base_lsn)
+        return segments.align(self.directory, base, self.state.position, lsn)
+
+    def _first_known(self) -> Position | None:
+        """The first record's end in what is kept: WAL that was dropped ends with a segment, a
+        log that was begun later with a record."""
+        base_lsn, start, end = self.base_lsn, self.state.start, self.state.position
+        if base_lsn == start.flush_lsn:
+            return start
+        if base_lsn % segments.SEGMENT != 0:
+            return Position(base_lsn, 0)
+        found = segments.first_end(self.directory, base_lsn, end.flush_lsn)
+        return None if found is None else Position(found, 0)
+
+
+def _segment(position: Position) -> int:
+    return position.flush_lsn // segments.SEGMENT
 
 
 def _read_end(lsn: int, limit: int) -> int:

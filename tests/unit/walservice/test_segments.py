@@ -116,7 +116,7 @@ def test_lsns_align_to_the_record_below(tmp_path: Path) -> None:
     first, last = log.start.flush_lsn, log.end.flush_lsn
     for lsn in [*range(first, last, 61), last, *(end.flush_lsn for end in log.ends)]:
         expected = max(end for end in log.ends if end.flush_lsn <= lsn)
-        assert segments.align(tmp_path, log.start, True, log.end, lsn) == expected, lsn - first
+        assert segments.align(tmp_path, log.start, log.end, lsn) == expected, lsn - first
 
 
 def test_a_switch_ends_with_its_segment(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_switch_ends_with_its_segment(tmp_path: Path) -> None:
     write(tmp_path, log)
     assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == log.end
     middle = switched.flush_lsn + 100000
-    assert segments.align(tmp_path, log.start, True, log.end, middle) == log.ends[1]
+    assert segments.align(tmp_path, log.start, log.end, middle) == log.ends[1]
 
 
 @pytest.mark.parametrize("number", [2, 5, 17])
