@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +20,8 @@ from pydantic_settings import (
 from pagestore.control.ports import is_free
 from pagestore.errors import FailedPrecondition
 
-FIRST_PORTS = {"control": 7430, "pageserver": 7431, "safekeeper": 7432}
+FIRST_PORTS = {"control": 7430, "pageserver": 7431}
+FIRST_SAFEKEEPER_PORT = 7432
 
 
 class _Section(BaseModel):
@@ -60,9 +62,28 @@ class Config(BaseSettings):
     )
 
     pageserver: PageserverConfig
-    safekeeper: SafekeeperConfig
+    safekeeper: SafekeeperConfig | None = None
+    """The only one, or the first of an installation that began with one."""
+    safekeepers: list[SafekeeperConfig] = []
     control: ControlConfig
     computes: ComputesConfig = ComputesConfig()
+
+    @model_validator(mode="after")
+    def _has_safekeepers(self) -> Self:
+        parts = self.safekeeper_parts
+        if not parts or len({config.id for config in parts.values()}) < len(parts):
+            raise ValueError("there must be safekeepers, with different ids")
+        return self
+
+    @property
+    def safekeeper_parts(self) -> dict[str, SafekeeperConfig]:
+        """By the names of their parts."""
+        one = {"safekeeper": self.safekeeper} if self.safekeeper else {}
+        return {**one, **{f"safekeeper-{config.id}": config for config in self.safekeepers}}
+
+    def listen(self, part: str) -> str:
+        safekeeper = self.safekeeper_parts.get(part)
+        return safekeeper.listen if safekeeper else str(getattr(self, part).listen)
 
     @classmethod
     def settings_customise_sources(
@@ -90,16 +111,25 @@ def load(path: Path) -> Config:
         ) from error
 
 
-def write_first(path: Path) -> None:
+def write_first(path: Path, safekeepers: int = 1) -> None:
     """The file of a new installation, with ports that are free now."""
     if path.exists():
         return
     lines = ["# Written by the first `pagestore up`. Edit it while pagestore is down."]
     taken: set[int] = set()
-    for part, first in FIRST_PORTS.items():
+
+    def listen(first: int) -> str:
         port = next(p for p in range(first, first + 2000) if p not in taken and is_free(p))
         taken.add(port)
-        lines += ["", f"[{part}]", f'listen = "127.0.0.1:{port}"']
+        return f'listen = "127.0.0.1:{port}"'
+
+    for part, first in FIRST_PORTS.items():
+        lines += ["", f"[{part}]", listen(first)]
+    if safekeepers == 1:
+        lines += ["", "[safekeeper]", listen(FIRST_SAFEKEEPER_PORT)]
+    else:
+        for number in range(1, safekeepers + 1):
+            lines += ["", "[[safekeepers]]", f"id = {number}", listen(FIRST_SAFEKEEPER_PORT)]
     lines += ["", "[computes]", '# run_as = "postgres"', '# directory = "/var/tmp/computes"', ""]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("\n".join(lines))

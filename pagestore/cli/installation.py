@@ -6,7 +6,8 @@
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           process ids of the parts, written by the supervisor
     DATA/log/<part>.log
-    DATA/pageserver, DATA/safekeeper, DATA/control, DATA/computes
+    DATA/pageserver, DATA/control, DATA/computes
+    DATA/safekeeper, or DATA/safekeeper-1, -2, -3
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ from pagestore.errors import FailedPrecondition, Unavailable
 if TYPE_CHECKING:
     from pagestore.cli.config import Config
 
-PARTS = ("pageserver", "safekeeper", "control")
-"""In the order in which they start."""
 MAX_COMPUTE_DIR = 60
 """Characters: below it lie a directory a compute, and Unix sockets of at most 107."""
 
@@ -57,6 +56,11 @@ class Installation:
     @property
     def parts_file(self) -> Path:
         return self.data / "parts.json"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """In the order in which they start."""
+        return "pageserver", *self.config.safekeeper_parts, "control"
 
     def part_dir(self, part: str) -> Path:
         return self.data / part

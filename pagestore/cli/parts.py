@@ -16,7 +16,8 @@ from pagestore.errors import InvalidInput
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Where to keep files.")]
 WalServices = Annotated[
-    list[str], typer.Option("--wal-service", metavar="HOST:PORT", help="The safekeeper.")
+    list[str],
+    typer.Option("--wal-service", metavar="[ID=]HOST:PORT", help="A safekeeper; repeat for each."),
 ]
 RunAs = Annotated[
     str | None, typer.Option("--run-as", metavar="USER", help="Whom Postgres runs as under root.")
@@ -38,6 +39,18 @@ def _pairs(settings: list[str]) -> dict[str, str]:
     if wrong:
         raise InvalidInput("INVALID_SETTING", f"{wrong[0]!r} is not NAME=VALUE.")
     return {name: value for name, _, value in pairs}
+
+
+def _addresses(wal_services: list[str]) -> dict[int, str]:
+    """Safekeepers by number; a single one needs none."""
+    from pagestore.walservice.messages import parse_addresses
+
+    if len(wal_services) == 1 and "=" not in wal_services[0]:
+        return {1: wal_services[0]}
+    found: dict[int, str] = {}
+    for item in wal_services:
+        found |= parse_addresses(item)
+    return found
 
 
 def pageserver(
@@ -66,7 +79,7 @@ def pageserver(
             **_given(
                 listen=listen,
                 data_dir=data_dir,
-                wal_service=wal_service,
+                wal_service=[*_addresses(wal_service).values()],
                 run_as=run_as,
                 postgres_bindir=postgres_bindir,
                 open_layer_bytes=open_layer_bytes,
@@ -136,7 +149,8 @@ def control(
     """Run the control plane, until SIGTERM. Computes outlive it.
 
     Example: pagestore control --data-dir /srv/control --page-server 127.0.0.1:7431
-    --wal-service 127.0.0.1:7432 --compute-dir /srv/computes --shim-library pagestore_shim.so
+    --wal-service 1=host1:7432 --wal-service 2=host2:7432 --wal-service 3=host3:7432
+    --compute-dir /srv/computes --shim-library pagestore_shim.so
     """
     with session(None, False):
         from pagestore.services import control as service
@@ -147,7 +161,7 @@ def control(
             listen=listen,
             data_dir=data_dir,
             page_server=page_server,
-            wal_services=wal_service,
+            wal_services=_addresses(wal_service),
             compute_dir=compute_dir,
             run_as=run_as,
             postgres_bindir=postgres_bindir,

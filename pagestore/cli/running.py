@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pagestore.cli.installation import PARTS, Installation, PartProcess, lib_dir
+from pagestore.cli.installation import Installation, PartProcess, lib_dir
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import (
     DeadlineExceeded,
@@ -38,9 +38,15 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay; stop everything on Ctrl-C.")
     ] = False,
+    safekeepers: Annotated[
+        int | None,
+        typer.Option(min=1, max=7, help="How many copies of the WAL, at the first `up`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start everything on this machine, and wait until it serves.
+
+    With --safekeepers 3 a commit is on two of three before it returns, and any one may be lost.
 
     Example: pagestore up --data ~/databases
     """
@@ -48,10 +54,11 @@ def up(
         installation = run.installation
         pid = installation.running_supervisor()
         if pid is not None:
+            _check_count(installation, safekeepers)
             wait_until_serving(installation)
             _answer_up(run, already=True)
             return
-        prepare(installation)
+        prepare(installation, safekeepers)
         if foreground:
             # The supervisor has this thread; what `up` would say comes from another.
             threading.Thread(target=_announce, args=(run,), daemon=True).start()
@@ -75,14 +82,17 @@ def _answer_up(run: Session, *, already: bool) -> None:
         "data": str(installation.data),
         "already_running": already,
         "pid": installation.running_supervisor(),
-        "parts": {part: installation.address(part) for part in PARTS},
+        "parts": {part: installation.address(part) for part in installation.part_names},
     }
     words = "pagestore runs already" if already else "pagestore is up"
     run.answer(fields, NEXT, f"{words} on {installation.data}")
 
 
-def prepare(installation: Installation) -> None:
+def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     """Makes the data directory and checks what `up` needs.
+
+    Args:
+        safekeepers: how many a new installation shall have; one that exists must have as many.
 
     Raises:
         FailedPrecondition: what is missing, and how to get it.
@@ -96,19 +106,30 @@ def prepare(installation: Installation) -> None:
             # Computes' directories lie below: Postgres's user must be able to pass through.
             installation.data.chmod(0o711)
         (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
-        for part in PARTS:
-            installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FailedPrecondition(
             "DATA_DIR_UNUSABLE",
             f"Cannot use {installation.data}: {error.strerror}.",
             "Name another data directory: --data DIR or PAGESTORE_DATA.",
         ) from error
-    config.write_first(installation.config_file)
+    config.write_first(installation.config_file, safekeepers or 1)
+    _check_count(installation, safekeepers)
+    for part in installation.part_names:
+        installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
     postgres = installation.config.computes.postgres_bindir / "postgres"
     if not postgres.exists():
         raise FailedPrecondition(
             "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
+        )
+
+
+def _check_count(installation: Installation, wanted: int | None) -> None:
+    there = len(installation.config.safekeeper_parts)
+    if wanted is not None and wanted != there:
+        raise FailedPrecondition(
+            "OTHER_SAFEKEEPERS",
+            f"{installation.data} has {there} safekeeper{'s' if there > 1 else ''}, not {wanted}.",
+            "How many there are is chosen at the first `up`; leave the option out.",
         )
 
 
@@ -162,7 +183,7 @@ def wait_until_serving(
         DeadlineExceeded: NOT_SERVING.
     """
     deadline = time.monotonic() + seconds
-    missing = list(PARTS)
+    missing = list(installation.part_names)
     while missing:
         died = supervisor is not None and supervisor.poll() is not None
         if died and installation.running_supervisor() is None:
@@ -278,12 +299,12 @@ def status(data: Data = None, as_json: Json = False) -> None:
 
 def _part_rows(installation: Installation) -> list[dict[str, Any]]:
     rows = []
-    for part in PARTS:
+    for part in installation.part_names:
         process = _process(installation, part)
         rows.append(
             {
                 "part": part,
-                "address": str(getattr(installation.config, part).listen),
+                "address": installation.config.listen(part),
                 "serving": _serves(installation, part),
                 "pid": process.pid if process else None,
                 "restarts": process.restarts if process else 0,

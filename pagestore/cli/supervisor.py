@@ -17,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from pagestore.cli.installation import PARTS, Installation, PartProcess, lib_dir
+from pagestore.cli.config import Config
+from pagestore.cli.installation import Installation, PartProcess, lib_dir
 from pagestore.client.control import ControlClient
 from pagestore.errors import PagestoreError
 
@@ -32,14 +33,13 @@ STOP_COMPUTES_SECONDS = 120.0
 def part_command(installation: Installation, part: str) -> list[str]:
     """The command line of a part, as anyone could type it."""
     config = installation.config
-    listen = {name: getattr(config, name).listen for name in PARTS}
-    command = [sys.executable, "-m", "pagestore.cli.main", part]
-    command += ["--data-dir", str(installation.part_dir(part)), "--listen", listen[part]]
+    command = [sys.executable, "-m", "pagestore.cli.main", _verb(part)]
+    command += ["--data-dir", str(installation.part_dir(part)), "--listen", config.listen(part)]
     bindir = str(config.computes.postgres_bindir)
     run_as = ["--run-as", installation.run_as] if installation.run_as else []
-    match part:
+    match _verb(part):
         case "pageserver":
-            command += ["--wal-service", listen["safekeeper"]]
+            command += _wal_services(config)
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
             if config.pageserver.open_layer_bytes is not None:
@@ -49,10 +49,14 @@ def part_command(installation: Installation, part: str) -> list[str]:
             if config.pageserver.check_wal_images:
                 command += ["--check-wal-images"]
         case "safekeeper":
-            command += ["--id", str(config.safekeeper.id)]
+            parts = config.safekeeper_parts
+            command += ["--id", str(parts[part].id)]
+            peers = [f"{item.id}={item.listen}" for name, item in parts.items() if name != part]
+            if peers:
+                command += ["--peers", ",".join(peers)]
         case "control":
-            command += ["--page-server", listen["pageserver"]]
-            command += ["--wal-service", listen["safekeeper"]]
+            command += ["--page-server", config.pageserver.listen]
+            command += _wal_services(config)
             command += ["--compute-dir", str(installation.compute_dir)]
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
@@ -61,6 +65,15 @@ def part_command(installation: Installation, part: str) -> list[str]:
             if config.computes.host:
                 command += ["--compute-host", config.computes.host]
     return command
+
+
+def _verb(part: str) -> str:
+    return "safekeeper" if part.startswith("safekeeper") else part
+
+
+def _wal_services(config: Config) -> list[str]:
+    parts = config.safekeeper_parts.values()
+    return [word for item in parts for word in ("--wal-service", f"{item.id}={item.listen}")]
 
 
 class Supervisor:
@@ -77,11 +90,12 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        keepers = [asyncio.create_task(self._keep(part)) for part in PARTS]
+        parts = self._installation.part_names
+        keepers = [asyncio.create_task(self._keep(part)) for part in parts]
         await asked.wait()
         await asyncio.to_thread(self._stop_computes)
         self._stopping = True
-        for part in reversed(PARTS):
+        for part in reversed(parts):
             await self._end(part)
             self._installation.forget_address(part)
         for keeper in keepers:

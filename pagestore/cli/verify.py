@@ -15,6 +15,7 @@ from pagestore.errors import DataLoss, InvalidInput
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 
 if TYPE_CHECKING:
+    from pagestore.cli.installation import Installation
     from pagestore.cli.session import Session
     from pagestore.compute.comparison import Comparison
     from pagestore.compute.verify import Verified
@@ -109,6 +110,13 @@ async def _verify(run: Session, timeline: TimelineId, lsn: int, progress: Progre
         return await verify_timeline(pages, DEFAULT_TENANT, timeline, lsn, progress)
 
 
+def _serving_safekeeper(installation: Installation) -> str:
+    from pagestore.cli.health import is_serving
+
+    addresses = [installation.address(part) for part in installation.config.safekeeper_parts]
+    return next((address for address in addresses if is_serving(address)), addresses[0])
+
+
 async def _compare(
     run: Session,
     timeline: TimelineId,
@@ -128,7 +136,7 @@ async def _compare(
     page_server = run.control.system_status().page_server_address
     async with (
         AsyncPageClient(page_server) as pages,
-        WalClient(installation.address("safekeeper")) as service,
+        WalClient(_serving_safekeeper(installation)) as service,
     ):
         wal = (
             service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)

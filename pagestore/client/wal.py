@@ -11,6 +11,7 @@ every two seconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ import grpc
 
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
-from pagestore.errors import Unavailable
+from pagestore.client.walservice import Won
+from pagestore.errors import Aborted, NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
@@ -68,6 +70,13 @@ class WalClient(RetryingClient):
         request = pb.WalDeleteTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         await self._call(self._stub.DeleteTimeline, request, pb.WalDeleteTimelineResponse)
 
+    async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        """Ends what is attached, and removes the log."""
+        with contextlib.suppress(NotFound):
+            # A new term detaches whatever compute was left attached when it was killed.
+            await self.vote(tenant, timeline)
+        await self.delete_timeline(tenant, timeline)
+
     async def get_status(self, tenant: TenantId, timeline: TimelineId) -> pb.WalTimelineStatus:
         request = pb.WalGetStatusRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         return await self._call(self._stub.GetStatus, request, pb.WalTimelineStatus)
@@ -76,6 +85,20 @@ class WalClient(RetryingClient):
         """Asks for the promise of `term`; 0 for one more than the highest promised."""
         request = pb.VoteRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, term=term)
         return await self._call(self._stub.Vote, request, pb.VoteResponse)
+
+    async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
+        """One safekeeper is its own majority.
+
+        Raises:
+            Aborted: TERM_LOST.
+        """
+        vote = await self.vote(tenant, timeline)
+        if not vote.granted:
+            raise Aborted(
+                "TERM_LOST", f"The WAL service has promised term {vote.term} of {timeline} away."
+            )
+        name = f"sk{vote.member.number}"
+        return Won(vote.term, vote.end_lsn, vote.prev_record_lsn, 1, (name,))
 
     async def append_wal(
         self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes

@@ -113,10 +113,9 @@ def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) 
     return quoted_settings(values) + f"include '{SYNCHRONOUS_FILE}'\n"
 
 
-def quorum_rule(needed: int, numbers: Iterable[int]) -> str:
-    """Commits wait for `needed` of these safekeepers; for none where there are none."""
-    names = ", ".join(f"sk{number}" for number in numbers)
-    return f"ANY {needed} ({names})" if names else ""
+def quorum_rule(needed: int, standbys: Iterable[str]) -> str:
+    """Commits wait for `needed` of these."""
+    return f"ANY {needed} ({', '.join(standbys)})"
 
 
 def synchronous_conf(rule: str) -> str:

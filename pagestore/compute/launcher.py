@@ -32,7 +32,7 @@ from pathlib import Path
 import psycopg
 
 from pagestore.client.page import AsyncPageClient, Rel
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService, Won
 from pagestore.compute import catalog
 from pagestore.compute.catalog import Entry
 from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
@@ -61,7 +61,6 @@ from pagestore.compute.remote_map import Fork
 from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
 from pagestore.compute.wal_role import ensure_wal_role
 from pagestore.errors import (
-    Aborted,
     DeadlineExceeded,
     FailedPrecondition,
     PagestoreError,
@@ -70,7 +69,6 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, relmap, slru
 from pagestore.v1 import page_pb2 as pb
-from pagestore.v1 import wal_pb2
 
 _SOCKET_NAME = "/.s.PGSQL.65535"
 _MAX_SOCKET_PATH = 107
@@ -86,7 +84,6 @@ class ComputeSpec:
 
     Args:
         directory: made by the start and removed by the stop; a new name each time.
-        safekeeper_ids: numbers of the safekeepers, a majority of which makes commits durable.
         run_as: the user that the server runs as; None for our own.
         shim_library: readable by that user; None only where every block is local.
         settings: for postgresql.conf, over the defaults.
@@ -103,7 +100,6 @@ class ComputeSpec:
     directory: Path
     port: int
     page_server: str
-    safekeeper_ids: tuple[int, ...] = (1,)
     run_as: str | None = None
     bindir: Path = Path("/usr/lib/postgresql/15/bin")
     shim_library: Path | None = None
@@ -119,14 +115,9 @@ class ComputeSpec:
     def log_path(self) -> Path:
         return self.log or self.directory.with_name(self.directory.name + ".log")
 
-    @property
-    def needed(self) -> int:
-        """How many safekeepers make a commit durable."""
-        return len(self.safekeeper_ids) // 2 + 1 if self.safekeeper_ids else 0
-
 
 async def start_compute(
-    spec: ComputeSpec, pages: AsyncPageClient, wal: WalClient
+    spec: ComputeSpec, pages: AsyncPageClient, wal: WalService
 ) -> RunningCompute:
     """The whole sequence; returns when commits work.
 
@@ -146,13 +137,9 @@ async def start_compute(
     check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
     clock = _Clock()
-    vote = await wal.vote(spec.tenant, spec.timeline)
+    won = await wal.win_term(spec.tenant, spec.timeline)
     clock.mark("vote")
-    if not vote.granted:
-        raise Aborted(
-            "TERM_LOST", f"The WAL service has promised term {vote.term} of {spec.timeline} away."
-        )
-    start = _Start(spec, owner, vote, clock)
+    start = _Start(spec, owner, won, clock)
     try:
         async with asyncio.timeout(spec.start_timeout):
             await start.lay(pages, wal)
@@ -203,15 +190,16 @@ class _Start:
         self,
         spec: ComputeSpec,
         owner: Owner | None,
-        vote: wal_pb2.VoteResponse,
+        won: Won,
         clock: _Clock,
     ) -> None:
         self.spec = spec
         self.clock = clock
         self.owner = owner
-        self.term = vote.term
-        self.lsn = vote.end_lsn
-        self.prev_record_lsn = vote.prev_record_lsn
+        self.won = won
+        self.term = won.term
+        self.lsn = won.end_lsn
+        self.prev_record_lsn = won.prev_record_lsn
         self.data = spec.directory / "data"
         self.sockets = spec.directory / "run"
         self.server: ServerProcess | None = None
@@ -221,7 +209,7 @@ class _Start:
         self.settings = pb.ControlSettings()
         self.entry = Entry("postgres", "postgres")
 
-    async def lay(self, pages: AsyncPageClient, wal: WalClient) -> None:
+    async def lay(self, pages: AsyncPageClient, wal: WalService) -> None:
         """Steps 2 and 3."""
         spec = self.spec
         _make_private(spec.directory, self.owner)
@@ -242,7 +230,7 @@ class _Start:
         self,
         directory: DataDirectory,
         chunks: AsyncIterator[pb.BaseBackupChunk],
-        wal: WalClient,
+        wal: WalService,
     ) -> StartCheckpoint:
         spec = self.spec
         directory.feed(await anext(chunks))
@@ -317,10 +305,11 @@ class _Start:
         lay_segments(directory, checkpoint)
         lay_control_file(directory, checkpoint)
         directory.lay_remote_map()
-        quorum = {"max_slot_wal_keep_size": MAX_SLOT_BYTES} if len(spec.safekeeper_ids) > 1 else {}
+        several = len(self.won.standbys) > 1
+        quorum = {"max_slot_wal_keep_size": MAX_SLOT_BYTES} if several else {}
         settings = {**quorum, **spec.settings}
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
-        rule = quorum_rule(spec.needed, spec.safekeeper_ids)
+        rule = quorum_rule(self.won.needed, self.won.standbys)
         directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
         directory.write("pg_hba.conf", hba(spec.host))
         directory.write("pg_ident.conf", b"")
@@ -329,7 +318,7 @@ class _Start:
         if spec.auto_conf is not None:
             directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
 
-    async def serve(self, wal: WalClient) -> RunningCompute:
+    async def serve(self, wal: WalService) -> RunningCompute:
         """Steps 4 and 5."""
         spec = self.spec
         place = ServerPlace(
@@ -390,7 +379,7 @@ class _Start:
             async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as session:
                 while True:
                     row = await (await session.execute(query)).fetchone()
-                    if row is not None and row[0] >= self.spec.needed:
+                    if row is not None and row[0] >= self.won.needed:
                         return
                     if loop.time() > deadline:
                         raise DeadlineExceeded(
@@ -404,7 +393,7 @@ class _Start:
         except psycopg.OperationalError as error:
             raise failed(self.server, self.spec.log_path) from error
 
-    async def undo(self, wal: WalClient) -> None:
+    async def undo(self, wal: WalService) -> None:
         if self.server is not None:
             await self.server.kill()
         if self.attached:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.compute.checkpoint import end_of_checkpoint
 from pagestore.compute.config import SYNCHRONOUS_FILE, synchronous_conf
 from pagestore.compute.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
@@ -210,7 +210,7 @@ class RunningCompute:
         """Lets it live on, unwatched."""
         self._server.release()
 
-    async def stop(self, wal: WalClient, timeout: float = 60.0) -> StopResult:
+    async def stop(self, wal: WalService, timeout: float = 60.0) -> StopResult:
         """A fast shutdown; then the directory is removed.
 
         The directory is removed only once the shutdown checkpoint is durable at the WAL
@@ -260,7 +260,7 @@ class RunningCompute:
             return 0
         return end_of_checkpoint(control.checkpoint_lsn)
 
-    async def _detach(self, wal: WalClient, end: int) -> StopResult:
+    async def _detach(self, wal: WalService, end: int) -> StopResult:
         ids = (self.record.tenant, self.record.timeline)
         try:
             flush = await self._flushed(wal, end)
@@ -273,7 +273,7 @@ class RunningCompute:
             return StopResult(0, clean=False)
         return StopResult(flush, clean=0 < end <= flush)
 
-    async def _flushed(self, wal: WalClient, end: int) -> int:
+    async def _flushed(self, wal: WalService, end: int) -> int:
         ids = (self.record.tenant, self.record.timeline)
         try:
             return await wal.detach_compute(

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.control.names import MAX_NAME_BYTES
 from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.records import MOVES, CheckpointRecord, DatabaseRecord, TimelineRecord
@@ -43,7 +43,7 @@ class Position:
 
 
 class History:
-    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalClient) -> None:
+    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalService) -> None:
         self._state = state
         self._pages = pages
         self._wal = wal

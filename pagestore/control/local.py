@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
 from pagestore.control import credentials
@@ -34,7 +34,7 @@ _OURS = ("lib", "logs")
 class LocalCompute:
     """A RunningCompute as the control plane sees it."""
 
-    def __init__(self, running: RunningCompute, wal: WalClient) -> None:
+    def __init__(self, running: RunningCompute, wal: WalService) -> None:
         self._running = running
         self._wal = wal
 
@@ -84,7 +84,7 @@ class LocalLauncher:
         self,
         *,
         pages: AsyncPageClient,
-        wal: WalClient,
+        wal: WalService,
         directory: Path,
         bindir: Path,
         run_as: str | None,

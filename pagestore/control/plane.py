@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import structlog
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.computes import Computes, Slotted
 from pagestore.control.history import History, Position
@@ -64,7 +64,7 @@ class ControlPlane:
         self,
         state: ControlState,
         pages: AsyncPageClient,
-        wal: WalClient,
+        wal: WalService,
         computes: Computes,
         ports: Ports,
         *,

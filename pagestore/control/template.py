@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.compute.pgdata import read_pgdata
 from pagestore.control.credentials import ROLE, TEMPLATE_DATABASE
 from pagestore.control.records import TemplateRecord, TimelineRecord, TimelineState
@@ -110,7 +110,7 @@ class Imported:
 async def ensure_template(
     state: ControlState,
     pages: AsyncPageClient,
-    wal: WalClient,
+    wal: WalService,
     postgres: Postgres,
     tenant: TenantId,
 ) -> TemplateRecord:

@@ -9,13 +9,12 @@ up to the branch LSN again. Deleting is repeatable: what is already gone is no e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 import structlog
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.control.history import Position
 from pagestore.control.records import TimelineRecord, TimelineState
 from pagestore.control.state import ControlState, now_micros
@@ -40,7 +39,7 @@ class Timelines:
         self,
         state: ControlState,
         pages: AsyncPageClient,
-        wal: WalClient,
+        wal: WalService,
         on_delete: Callable[[TimelineId], None],
     ) -> None:
         self._state = state
@@ -106,10 +105,7 @@ class Timelines:
         return deleted
 
     async def _delete(self, record: TimelineRecord) -> None:
-        with contextlib.suppress(NotFound):
-            # A new term detaches whatever compute was left attached when it was killed.
-            await self._wal.vote(record.tenant, record.timeline)
-        await self._wal.delete_timeline(record.tenant, record.timeline)
+        await self._wal.remove_timeline(record.tenant, record.timeline)
         try:
             await self._pages.delete_timeline(record.tenant, record.timeline)
         except NotFound:

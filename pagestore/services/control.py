@@ -17,7 +17,9 @@ import structlog
 from pydantic import BaseModel
 
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
 from pagestore.compute.config import LOOPBACK
 from pagestore.control import credentials
 from pagestore.control.computes import Computes, ComputeState, Kept, Slotted
@@ -25,6 +27,7 @@ from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.plane import ControlPlane, Restored
 from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.ports import Ports, check_compute_host, is_free
+from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
@@ -51,7 +54,8 @@ class ControlSettings(BaseModel):
     listen: str = "127.0.0.1:0"
     data_dir: Path
     page_server: str
-    wal_services: list[str]
+    wal_services: dict[int, str]
+    """The safekeepers' addresses by their numbers."""
     compute_dir: Path
     """Where computes' directories are made: reachable by `run_as`."""
     run_as: str | None = None
@@ -67,7 +71,11 @@ class ControlService:
     """The methods of ControlService, over a ControlPlane."""
 
     def __init__(
-        self, plane: ControlPlane, pages: AsyncPageClient, wal: WalClient, settings: ControlSettings
+        self,
+        plane: ControlPlane,
+        pages: AsyncPageClient,
+        wal: WalService,
+        settings: ControlSettings,
     ) -> None:
         self._plane = plane
         self._pages = pages
@@ -204,7 +212,7 @@ class ControlService:
             store_bytes=store_bytes,
             version=version("pagestore"),
             page_server_address=self._settings.page_server,
-            wal_service_address=self._settings.wal_services[0],
+            wal_service_address=",".join(self._settings.wal_services.values()),
         )
 
     def _known(self, request: Any, name: str) -> DatabaseRecord:
@@ -361,23 +369,32 @@ async def serve(settings: ControlSettings) -> None:
         check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:
         pages = AsyncPageClient(settings.page_server)
-        wal = WalClient(settings.wal_services[0])
+        wal = _wal_service(settings.wal_services)
         async with pages, wal:
             await _ensure_template(settings, state)
             await _serve(settings, state, pages, wal)
+
+
+def _wal_service(
+    addresses: dict[int, str], timeout: float = DEFAULT_TIMEOUT
+) -> WalClient | QuorumClient:
+    """One safekeeper is asked without counting votes."""
+    if len(addresses) > 1:
+        return QuorumClient(addresses, timeout=timeout)
+    return WalClient(*addresses.values(), timeout=timeout)
 
 
 async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
     """Patiently: the other parts may start after this one."""
     postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
     pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
-    wal = WalClient(settings.wal_services[0], timeout=FIRST_CONTACT_SECONDS)
+    wal = _wal_service(settings.wal_services, timeout=FIRST_CONTACT_SECONDS)
     async with pages, wal:
         await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
 
 
 async def _serve(
-    settings: ControlSettings, state: ControlState, pages: AsyncPageClient, wal: WalClient
+    settings: ControlSettings, state: ControlState, pages: AsyncPageClient, wal: WalService
 ) -> None:
     ports = Ports(_used_ports(state.view().databases()))
     launcher = LocalLauncher(

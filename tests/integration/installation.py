@@ -74,7 +74,7 @@ class Whole:
         return ControlClient(self.installation.address("control"))
 
     def logs(self) -> str:
-        parts = ("supervisor", "pageserver", "safekeeper", "control")
+        parts = ("supervisor", *self.installation.part_names)
         return "\n".join(f"{part}: {self.installation.log_tail(part, 25)}" for part in parts)
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
@@ -98,7 +98,9 @@ class Whole:
 
 
 @contextmanager
-def whole_pagestore(settings: Mapping[str, str] | None = None) -> Iterator[Whole]:
+def whole_pagestore(
+    settings: Mapping[str, str] | None = None, *, safekeepers: int = 1
+) -> Iterator[Whole]:
     """Up at the start, down and removed at the end.
 
     Args:
@@ -108,20 +110,19 @@ def whole_pagestore(settings: Mapping[str, str] | None = None) -> Iterator[Whole
     data.chmod(0o711)
     whole = Whole(data)
     try:
-        _configure(whole.installation.config_file, settings or {})
+        _configure(whole.installation.config_file, settings or {}, safekeepers)
         whole.up()
         yield whole
     finally:
         whole.end()
 
 
-def _configure(path: Path, settings: Mapping[str, str]) -> None:
+def _configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None:
     """As the first `up` would, but with ports that no other test's `up` looks for."""
     ports = Ports([])
-    lines = [
-        f'[{part}]\nlisten = "127.0.0.1:{ports.choose()}"'
-        for part in ("control", "pageserver", "safekeeper")
-    ]
+    several = [f"[[safekeepers]]\nid = {n + 1}" for n in range(safekeepers)]
+    heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
+    lines = [f'{head}\nlisten = "127.0.0.1:{ports.choose()}"' for head in heads]
     lines += ["[computes.settings]", *(f'{name} = "{value}"' for name, value in settings.items())]
     path.write_text("\n".join(lines) + "\n")
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from pagestore import errors
 
 ROOT = Path(__file__).parents[3]
-PARTS = ("client", "compute", "ingest", "layers", "pgformat", "reader", "timeline")
+PARTS = (
+    "client",
+    "compute",
+    "control/quorum",
+    "ingest",
+    "layers",
+    "pgformat",
+    "reader",
+    "timeline",
+)
 MODULES = ("control_values.py", "ids.py", "services/server.py", "services/page*.py")
 CLASSES = "|".join(name for name, cls in vars(errors).items() if isinstance(cls, type))
 RAISED = re.compile(rf'\b({CLASSES})\(\s*"([A-Z][A-Z0-9_]+)"')

@@ -1,0 +1,81 @@
+"""What a compute and the control plane need of the WAL service, be it one safekeeper or several.
+
+Two implementations: :class:`pagestore.client.wal.WalClient` for one safekeeper, which is its own
+majority, and :class:`pagestore.control.quorum.client.QuorumClient`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from pagestore.ids import TenantId, TimelineId
+from pagestore.v1 import wal_pb2 as pb
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A term: nobody with a lower one can commit any more.
+
+    Args:
+        end_lsn: where the log ends; whoever won continues it there.
+        prev_record_lsn: start of the record that ends there, 0 if unknown.
+        needed, standbys: a commit is durable when so many of these have confirmed it.
+    """
+
+    term: int
+    end_lsn: int
+    prev_record_lsn: int
+    needed: int
+    standbys: tuple[str, ...]
+
+
+class WalService(Protocol):
+    async def create_timeline(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        start_lsn: int,
+        *,
+        prev_record_lsn: int = 0,
+        system_id: int = 0,
+    ) -> pb.WalTimelineStatus: ...
+    async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        """Ends what is attached, and removes the log everywhere; gone already is no error."""
+        ...
+
+    async def get_status(self, tenant: TenantId, timeline: TimelineId) -> pb.WalTimelineStatus:
+        """Its commit LSN is that of now: at least what any client was told before."""
+        ...
+
+    async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
+        """
+        Raises:
+            Aborted: TERM_LOST; somebody else started this timeline meanwhile.
+        """
+        ...
+
+    async def append_wal(
+        self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes
+    ) -> pb.AppendWalResponse:
+        """Whole records at the end of the log; a majority has made them durable afterwards."""
+        ...
+
+    async def attach_compute(
+        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+    ) -> None: ...
+    async def detach_compute(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        *,
+        wait_flush_lsn: int = 0,
+        wait_ms: int = 0,
+    ) -> int:
+        """Once a majority has `wait_flush_lsn`; returns the end of what a majority has."""
+        ...
+
+    async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
+        """The end of the last complete record at or below `lsn`, and that record's start."""
+        ...

@@ -1,0 +1,1 @@
+"""Several safekeepers as one WAL service: elections, majorities, and who comes back late."""

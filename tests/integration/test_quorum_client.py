@@ -1,0 +1,183 @@
+"""Elections, appends and questions over three real safekeepers, without a compute."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pagestore.client.walservice import Won
+from pagestore.control.quorum.client import QuorumClient
+from pagestore.errors import Aborted, AlreadyExists, NotFound, Unavailable
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.pgformat.wal import checkpoint_shutdown_bytes
+from pagestore.v1 import page_pb2
+from tests.quorum import Trio, trio
+
+START = 0x1000028
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Trio]:
+    with trio(tmp_path) as made:
+        yield made
+
+
+@dataclass
+class Log:
+    """A timeline, and records made for it."""
+
+    client: QuorumClient
+    timeline: TimelineId
+    tenant: TenantId = DEFAULT_TENANT
+
+    @property
+    def key(self) -> tuple[TenantId, TimelineId]:
+        return self.tenant, self.timeline
+
+    async def append(self, won: Won, lsn: int, previous: int) -> tuple[int, int]:
+        """One record at `lsn`; its end and its start."""
+        data, record, end = checkpoint_shutdown_bytes(
+            lsn, previous, page_pb2.ControlCounters(), timestamp=1, system_id=0
+        )
+        await self.client.append_wal(*self.key, won.term, lsn, data)
+        return end, record
+
+    async def elected_append(self) -> tuple[Won, int]:
+        won = await self.client.win_term(*self.key)
+        end, _ = await self.append(won, won.end_lsn, won.prev_record_lsn)
+        return won, end
+
+    async def commit_lsn(self) -> int:
+        return (await self.client.get_status(*self.key)).commit_lsn
+
+
+def on(three: Trio, work: Callable[[Log], Awaitable[None]]) -> None:
+    """Runs `work` on a new timeline."""
+
+    async def main() -> None:
+        async with QuorumClient(three.addresses, timeout=10) as client:
+            log = Log(client, TimelineId.generate())
+            await client.create_timeline(*log.key, START)
+            await work(log)
+
+    asyncio.run(main())
+
+
+def test_a_term_after_the_other_continues_the_log(three: Trio) -> None:
+    async def work(log: Log) -> None:
+        first, end = await log.elected_append()
+        assert (first.term, first.end_lsn) == (1, START)
+        assert first.needed == 2
+        assert first.standbys == ("sk1", "sk2", "sk3")
+        assert await log.commit_lsn() == end
+        assert (await log.client.align_lsn(*log.key, end))[0] == end
+        assert (await log.client.align_lsn(*log.key, end - 8))[0] == START
+        second, last = await log.elected_append()
+        assert (second.term, second.end_lsn) == (2, end)
+        assert await log.commit_lsn() == last
+        with pytest.raises(Aborted, match="Term 1 is over"):
+            await log.append(first, last, second.end_lsn)
+        with pytest.raises(AlreadyExists):
+            await log.client.create_timeline(*log.key, START + 8)
+
+    on(three, work)
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+def test_any_one_may_be_away(three: Trio, how: str) -> None:
+    async def work(log: Log) -> None:
+        for victim in three:
+            _, before = await log.elected_append()
+            getattr(victim, how)()
+            _, end = await log.elected_append()
+            assert end > before
+            assert await log.commit_lsn() == end
+            fresh = Log(log.client, TimelineId.generate())
+            await log.client.create_timeline(*fresh.key, START)
+            await fresh.elected_append()
+            if how == "kill":
+                victim.start()
+            else:
+                victim.thaw()
+
+    on(three, work)
+
+
+def test_two_away_are_waited_for(three: Trio) -> None:
+    async def work(log: Log) -> None:
+        _, end = await log.elected_append()
+        three[1].kill()
+        three[3].kill()
+        waiting = asyncio.create_task(log.elected_append())
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        three[3].start()
+        won, last = await waiting
+        assert won.end_lsn == end
+        assert await log.commit_lsn() == last
+        log.client.timeout = 0.5
+        three[3].kill()
+        with pytest.raises(Unavailable, match="Too few safekeepers"):
+            await log.client.win_term(*log.key)
+        with pytest.raises(Unavailable, match="Too few safekeepers"):
+            await log.client.get_status(*log.key)
+
+    on(three, work)
+
+
+def test_two_who_want_the_same_term_do_not_both_have_it(three: Trio) -> None:
+    async def work(log: Log) -> None:
+        async with QuorumClient(three.addresses, timeout=10) as other:
+            rival = Log(other, log.timeline)
+            results = await asyncio.gather(
+                log.elected_append(), rival.elected_append(), return_exceptions=True
+            )
+            ends = [item for item in results if not isinstance(item, BaseException)]
+            assert ends
+            assert all(isinstance(item, tuple | Aborted) for item in results), results
+            terms = [won.term for won, _ in ends]
+            assert len(set(terms)) == len(terms)
+            assert await log.commit_lsn() == max(end for _, end in ends)
+
+    on(three, work)
+
+
+def test_what_one_alone_has_is_decided_by_an_election(three: Trio) -> None:
+    """A position is told as committed only when it is, and what is undecided gets decided."""
+
+    async def work(log: Log) -> None:
+        won = await log.client.win_term(*log.key)
+        end, record = await log.append(won, won.end_lsn, won.prev_record_lsn)
+        three[2].kill()
+        three[3].kill()
+        data, _, last = checkpoint_shutdown_bytes(
+            end, record, page_pb2.ControlCounters(), timestamp=2, system_id=0
+        )
+        await log.client.safekeepers.client(1).append_wal(*log.key, won.term, end, data)
+        three[2].start()
+        assert await log.commit_lsn() == last
+        three[1].kill()
+        three[3].start()
+        assert await log.commit_lsn() == last
+
+    on(three, work)
+
+
+def test_a_removed_timeline_is_gone_everywhere(three: Trio) -> None:
+    async def work(log: Log) -> None:
+        await log.elected_append()
+        three[2].kill()
+        with pytest.raises(Unavailable):
+            await log.client.remove_timeline(*log.key)
+        three[2].start()
+        await log.client.remove_timeline(*log.key)
+        await log.client.remove_timeline(*log.key)
+        for call in (log.client.get_status, log.client.win_term):
+            with pytest.raises(NotFound):
+                await call(*log.key)
+
+    on(three, work)
