@@ -12,11 +12,11 @@ from typing import Any
 from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Elect, Position, State, TermSwitch
+from pagestore.walservice.acceptor import Elect, Heard, Position, State, TermSwitch
 from pagestore.walservice.election import named
 from pagestore.walservice.members import ALONE, Configuration, Member
 from pagestore.walservice.news import TimelineKey
-from pagestore.walservice.peers import Standing
+from pagestore.walservice.standing import Standing
 from pagestore.walservice.timeline import WalTimeline
 
 Addresses = Mapping[int, str]
@@ -169,6 +169,27 @@ def fill_response(state: State, number: int, addresses: Addresses) -> pb.FillRes
         flush_lsn=state.position.flush_lsn,
         member=member(named(state, number), addresses),
         generation=state.configuration.generation,
+    )
+
+
+def heard_of(position: pb.PeerPosition) -> Heard:
+    return Heard(
+        Member(position.member.number, position.member.incarnation),
+        position.term,
+        position.generation,
+        position.flush_lsn,
+        position.commit_lsn,
+    )
+
+
+def heard_in(told: pb.WalTimelineStatus) -> Heard:
+    """What a status says of how far it is."""
+    return Heard(
+        Member(told.number, told.incarnation),
+        told.term_history[-1].term if told.term_history else 0,
+        told.configuration.generation,
+        told.flush_lsn,
+        told.commit_lsn,
     )
 
 

@@ -4,6 +4,9 @@ One stream to each other process, not one a timeline; a timeline that nobody wri
 entry here. A stream that breaks, or says nothing for too long, is opened again, for ever and
 quietly: the present positions come first, so nothing that was missed matters.
 
+News come when they are due, which is soon enough for most. Who waits for a commit does not wait
+for that: the peers are asked.
+
 What was heard is kept although the timeline be closed, or not here yet: its log may have to be
 counted with it when it is opened.
 """
@@ -14,7 +17,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import structlog
 
@@ -22,9 +24,9 @@ from pagestore.client.wal import WalClient
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Heard, State, position_of
+from pagestore.walservice import messages
+from pagestore.walservice.acceptor import Heard
 from pagestore.walservice.addresses import AddressBook
-from pagestore.walservice.members import Member
 from pagestore.walservice.news import TimelineKey
 
 HEARTBEAT_SECONDS = 2.0
@@ -32,24 +34,6 @@ HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 _log = structlog.get_logger(__name__)
-
-
-class Standing(NamedTuple):
-    """What a safekeeper tells its peers of a timeline, and which numbers those are."""
-
-    heard: Heard
-    peers: frozenset[int]
-
-    @classmethod
-    def of(cls, state: State) -> Standing:
-        numbers = {peer.number for peer in state.peers if peer.number != state.member.number}
-        return cls(position_of(state), frozenset(numbers))
-
-    def may_learn(self, heard: Heard) -> bool:
-        """Whether that of a peer could let this one's commit LSN rise."""
-        own = self.heard
-        known = own.commit_lsn
-        return own.term == heard.term and known < own.flush_lsn and known < heard.flush_lsn
 
 
 class Peers:
@@ -65,6 +49,8 @@ class Peers:
         self._wanted: Counter[int] = Counter()
         self._heard: dict[TimelineKey, dict[int, Heard]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._clients: dict[int, WalClient] = {}
+        self._asking: dict[tuple[int, TimelineKey], asyncio.Task[None]] = {}
         self._started = False
 
     def start(self) -> None:
@@ -92,8 +78,24 @@ class Peers:
         """What was heard of a timeline last."""
         return list(self._heard.get(key, {}).values())
 
+    def ask(self, key: TimelineKey) -> None:
+        """Has those who are there say now how far a timeline is."""
+        for number in self._shared.get(key, ()):
+            client = self._clients.get(number)
+            if client is not None and (number, key) not in self._asking:
+                task = asyncio.create_task(self._ask(number, client, key))
+                self._asking[number, key] = task
+
+    async def _ask(self, number: int, client: WalClient, key: TimelineKey) -> None:
+        try:
+            self._note(number, key, messages.heard_in(await client.get_status(*key)))
+        except PagestoreError as error:
+            _log.debug("peer did not answer", number=number, error=str(error))
+        finally:
+            del self._asking[number, key]
+
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *self._asking.values()]
         self._tasks.clear()
         for task in tasks:
             task.cancel()
@@ -118,8 +120,9 @@ class Peers:
         pause, lost = FIRST_PAUSE, False
         while True:
             try:
-                async with WalClient(address) as client:
+                async with WalClient(address, timeout=0) as client:
                     self._forget_strangers(number)
+                    self._clients[number] = client
                     async for update in client.watch_positions(
                         self._number, silence=SILENCE_SECONDS
                     ):
@@ -129,6 +132,8 @@ class Peers:
                 if not lost:
                     _log.info("peer lost", number=number, address=address, error=str(error))
                 lost = True
+            finally:
+                self._clients.pop(number, None)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -137,15 +142,12 @@ class Peers:
             if position.member.number != number:
                 continue
             key = TimelineKey(TenantId(position.tenant_id), TimelineId(position.timeline_id))
-            heard = Heard(
-                Member(number, position.member.incarnation),
-                position.term,
-                position.generation,
-                position.flush_lsn,
-                position.commit_lsn,
-            )
-            self._heard.setdefault(key, {})[number] = heard
-            self._on_heard(key, heard)
+            self._note(number, key, messages.heard_of(position))
+
+    def _note(self, number: int, key: TimelineKey, heard: Heard) -> None:
+        before = self._heard.setdefault(key, {}).get(number, heard)
+        self._heard[key][number] = max(before, heard) if before.member == heard.member else heard
+        self._on_heard(key, heard)
 
     def _forget_strangers(self, number: int) -> None:
         """Of timelines that are not here: whatever still is will be told again."""

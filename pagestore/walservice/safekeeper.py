@@ -37,7 +37,8 @@ from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.members import ALONE, UNCONFIGURED, Configuration, Member
 from pagestore.walservice.news import News, TimelineKey
-from pagestore.walservice.peers import Peers, Standing
+from pagestore.walservice.peers import Peers
+from pagestore.walservice.standing import Standing
 from pagestore.walservice.stored import write_failure
 from pagestore.walservice.timeline import WalTimeline
 
@@ -300,6 +301,9 @@ class _Surroundings:
 
     def recall(self) -> list[Heard]:
         return self._safekeeper.peers.recall(self._key)
+
+    def ask(self) -> None:
+        self._safekeeper.peers.ask(self._key)
 
 
 def _failed(task: asyncio.Task[WalTimeline]) -> bool:

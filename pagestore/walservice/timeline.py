@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,7 @@ from pagestore.walservice.acceptor import (
 )
 from pagestore.walservice.election import named
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.kept import Kept
 from pagestore.walservice.retention import Retention
 from pagestore.walservice.stored import Stored
 from pagestore.walservice.stream import Stream
@@ -65,6 +67,8 @@ from pagestore.walservice.stream import Stream
 INLINE_READ = 128 << 10
 """Reads up to this size are done in the event loop: the page cache has them."""
 
+FIRST_ASK, LAST_ASK = 0.005, 0.05
+"""Seconds between questions to peers, while somebody waits."""
 _log = structlog.get_logger(__name__)
 
 
@@ -87,6 +91,9 @@ class Surroundings(Protocol):
     def recall(self) -> Iterable[Heard]:
         """What peers have told of this timeline."""
 
+    def ask(self) -> None:
+        """Has peers say how far they are, before it is their time."""
+
 
 class WalTimeline:
     """Make it with :meth:`open`."""
@@ -106,6 +113,7 @@ class WalTimeline:
         self._unheard: list[Heard] = []
         self._failure = ""
         self._retired = False
+        self._asked_at = 0.0
 
     @classmethod
     async def open(cls, directory: Path, around: Surroundings) -> WalTimeline:
@@ -135,6 +143,10 @@ class WalTimeline:
     def base_lsn(self) -> int:
         """The first position whose WAL is kept."""
         return self.retention.horizon.base_lsn(self.state)
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.directory, self.state.start, self.base_lsn, self.state.position)
 
     @property
     def receiving(self) -> bool:
@@ -317,7 +329,7 @@ class WalTimeline:
         finds the old end or the new one. Nothing behind it is claimed from now on, even if this
         fails: it has lost. Returns the position with the record that ends there."""
         if position.flush_lsn > self.base_lsn:
-            position = await asyncio.to_thread(self._align, position.flush_lsn)
+            position = await asyncio.to_thread(self.kept.align, position.flush_lsn)
         self._become(replace(self.state, position=position))
         await self._stored.search_from(position)
         await asyncio.to_thread(log.cut, self.directory, self.base_lsn, position)
@@ -447,16 +459,30 @@ class WalTimeline:
 
     async def _wait(self, reached: Callable[[], bool], seconds: float) -> bool:
         self.refresh()
+        pause = FIRST_ASK
         try:
             async with asyncio.timeout(seconds):
                 while not reached() and not self._retired:
                     if self._stream is not None:
                         self._stream.hasten()
-                    await self._news.wait()
+                    await self._next_news(pause)
+                    pause *= 2
         except TimeoutError:
             return reached()
         self._check_present()
         return True
+
+    async def _next_news(self, pause: float) -> None:
+        """Peers are asked, less and less often, until their own news come as soon."""
+        news = self._news
+        if self.state.alone or pause > LAST_ASK:
+            await news.wait()
+            return
+        if time.monotonic() - self._asked_at > FIRST_ASK:
+            self._asked_at = time.monotonic()
+            self._around.ask()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), pause)
 
     async def read(self, lsn: int, limit: int) -> bytes:
         """Committed WAL from `lsn` on, at most `limit` bytes and within one segment.
@@ -468,12 +494,12 @@ class WalTimeline:
         self._check_present()
         end = min(self.state.commit_lsn, _read_end(lsn, limit))
         try:
-            self._check_kept(lsn)
+            self.kept.check(lsn)
             if end - lsn <= INLINE_READ:
                 return segments.read_range(self.directory, lsn, end)
             return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
         except DataLoss:
-            self._check_kept(lsn)
+            self.kept.check(lsn)
             raise
 
     async def read_log(self, term: int, lsn: int, limit: int) -> bytes:
@@ -486,7 +512,7 @@ class WalTimeline:
         async with self._exclusively():
             self._check_present()
             self._check_may_fill(term)
-            self._check_kept(lsn)
+            self.kept.check(lsn)
             end = min(self.state.position.flush_lsn, _read_end(lsn, limit))
             if lsn > end:
                 raise FailedPrecondition(
@@ -499,7 +525,7 @@ class WalTimeline:
         async with self._exclusively():
             self._check_present()
             self._check_may_fill(term)
-            first = await asyncio.to_thread(self._first_known)
+            first = await asyncio.to_thread(self.kept.first_end)
             return (first or self.state.position).flush_lsn
 
     def _check_may_fill(self, term: int) -> None:
@@ -514,45 +540,17 @@ class WalTimeline:
         """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL."""
         self._check_present()
         self.refresh()
-        self._check_kept(lsn)
+        self.kept.check(lsn)
         if lsn > self.state.commit_lsn:
             raise OutOfRange(
                 "LSN_NOT_COMMITTED",
                 f"{format_lsn(lsn)} is beyond the commit LSN, {format_lsn(self.state.commit_lsn)}.",
             )
 
-    def _check_kept(self, lsn: int) -> None:
-        start, base = self.state.start.flush_lsn, self.base_lsn
-        if lsn < start:
-            raise OutOfRange(
-                "LSN_TOO_OLD",
-                f"{format_lsn(lsn)} is before the log's start, {format_lsn(start)}.",
-                "Older WAL is in the timeline that this one was branched from.",
-            )
-        if lsn < base:
-            raise _dropped(lsn, base)
-
     async def align(self, lsn: int) -> Position:
         """The last record's end at or below `lsn`."""
         self.check_readable(lsn)
-        return await asyncio.to_thread(self._align, lsn)
-
-    def _align(self, lsn: int) -> Position:
-        base = self._first_known()
-        if base is None or lsn < base.flush_lsn:
-            raise _dropped(lsn, self.base_lsn)
-        return segments.align(self.directory, base, self.state.position, lsn)
-
-    def _first_known(self) -> Position | None:
-        """The first record's end in what is kept: WAL that was dropped ends with a segment, a
-        log that was begun later with a record."""
-        base_lsn, start, end = self.base_lsn, self.state.start, self.state.position
-        if base_lsn == start.flush_lsn:
-            return start
-        if base_lsn % segments.SEGMENT != 0:
-            return Position(base_lsn, 0)
-        found = segments.first_end(self.directory, base_lsn, end.flush_lsn)
-        return None if found is None else Position(found, 0)
+        return await asyncio.to_thread(self.kept.align, lsn)
 
 
 def _segment(position: Position) -> int:
@@ -562,11 +560,3 @@ def _segment(position: Position) -> int:
 def _read_end(lsn: int, limit: int) -> int:
     segment_end = (lsn // segments.SEGMENT + 1) * segments.SEGMENT
     return min(lsn + limit, segment_end)
-
-
-def _dropped(lsn: int, base_lsn: int) -> OutOfRange:
-    return OutOfRange(
-        "LSN_TOO_OLD",
-        f"WAL at {format_lsn(lsn)} has been dropped; it is kept from {format_lsn(base_lsn)} on.",
-        "The page server has what it said.",
-    )

@@ -38,6 +38,9 @@ class Nobody:
     def recall(self) -> list[Heard]:
         return []
 
+    def ask(self) -> None:
+        pass
+
 
 async def losing(directory: Path, log: Log) -> WalTimeline:
     """Of term 1, and has promised 3."""
