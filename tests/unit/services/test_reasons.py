@@ -1,4 +1,4 @@
-"""docs/formats/reasons.md names every reason that these parts can give, with its code."""
+"""docs/formats names every reason that these parts can give, with its code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,16 @@ PARTS = (
     "pgformat",
     "reader",
     "timeline",
+    "walservice",
 )
-MODULES = ("control_values.py", "ids.py", "services/server.py", "services/page*.py")
+MODULES = (
+    "control_values.py",
+    "ids.py",
+    "services/server.py",
+    "services/page*.py",
+    "services/wal.py",
+)
+PAGES = (ROOT / "docs/formats/reasons.md", ROOT / "docs/formats/safekeeper.md")
 CLASSES = "|".join(name for name, cls in vars(errors).items() if isinstance(cls, type))
 RAISED = re.compile(rf'\b({CLASSES})\(\s*"([A-Z][A-Z0-9_]+)"')
 
@@ -26,7 +34,8 @@ RAISED = re.compile(rf'\b({CLASSES})\(\s*"([A-Z][A-Z0-9_]+)"')
 def documented() -> dict[str, set[str]]:
     """Reason to the codes it may come with."""
     found: dict[str, set[str]] = {}
-    for line in (ROOT / "docs/formats/reasons.md").read_text().splitlines():
+    lines = [line for page in PAGES for line in page.read_text().splitlines()]
+    for line in lines:
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) > 3 and re.fullmatch(r"[A-Z_, ]+", cells[1]):
             for reason in cells[1].split(", "):
