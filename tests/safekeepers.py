@@ -53,6 +53,10 @@ class Safekeepers:
     def directory(self, number: int) -> Path:
         return self.at[number].data_dir / str(self.tenant) / str(self.timeline)
 
+    def begin_at(self, start_lsn: int, system_id: int) -> None:
+        """The log of a cluster that is there already."""
+        self.start_lsn, self.system_id = start_lsn, system_id
+
     def create(self, numbers: Sequence[int] = ALL) -> None:
         self.configuration = pb.Configuration(
             generation=1,
@@ -112,9 +116,9 @@ class Safekeepers:
         self.end = best.end_lsn, best.prev_record_lsn
         written = [item for item in best.term_history if item.start_lsn < best.end_lsn]
         self.history = [*written, pb.TermSwitch(term=self.term, start_lsn=best.end_lsn)]
-        for number in numbers:
-            if self.elect(number).flush_lsn < best.end_lsn:
-                self.fill(number, [donor])
+        behind = [n for n in numbers if self.elect(n).flush_lsn < best.end_lsn]
+        for number in behind:
+            self.fill(number, [donor])
 
     def change(self, members: Sequence[pb.Member], numbers: Sequence[int]) -> None:
         """To other members, by way of a joint configuration, told to these safekeepers."""
@@ -130,6 +134,14 @@ class Safekeepers:
                 self.at[number].call(
                     lambda client: client.change_members(*self.key, self.term, self.configuration)
                 )
+
+    def attach(self, numbers: Sequence[int], conninfo: str) -> None:
+        """At the end of each one's log."""
+        for number in numbers:
+            at = self.status(number).flush_lsn
+            self.at[number].call(
+                lambda client, at=at: client.attach_compute(*self.key, self.term, conninfo, at)
+            )
 
     # WAL without a compute
 
