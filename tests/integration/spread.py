@@ -1,0 +1,166 @@
+"""Parts on hosts of their own, started one by one with the commands that docs/cli.md shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pagestore.cli.installation import lib_dir
+from tests.integration.stack import RUN_AS
+from tests.network import Host, Network, network_or_skip
+from tests.plain_postgres import reachable_dir
+
+PORT = 7432
+
+
+class Part:
+    """One part on its host. Every start is on the same data and address."""
+
+    def __init__(self, host: Host, data: Path, words: list[str], listen: str) -> None:
+        self.host = host
+        self.data = data
+        self.log = data.with_suffix(".log")
+        self._words = [*words, "--data-dir", str(data), "--listen", listen]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def begin(self) -> None:
+        """Without waiting for it: parts wait for each other."""
+        (self.data / "address").unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.host.command(sys.executable, "-m", "pagestore.cli.main", *self._words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait(self, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not (self.data / "address").exists():
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(self.log.read_text()[-4000:])
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        self.begin()
+        self.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(how)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def wipe(self) -> None:
+        """Its disk is lost. Only for one that has ended."""
+        shutil.rmtree(self.data)
+
+
+class Spread:
+    """An installation over hosts: `safekeepers`, `pages`, `control`, and a host for clients."""
+
+    def __init__(self, root: Path, network: Network, safekeepers: int) -> None:
+        self.root = root
+        self.network = network
+        self.client = network.add("client")
+        keeping = {n: network.add(f"wal{n}") for n in range(1, safekeepers + 1)}
+        places = {n: host.at(PORT) for n, host in keeping.items()}
+        self.safekeepers = {n: self._safekeeper(n, host, places) for n, host in keeping.items()}
+        self.pages = self._page_server(network.add("pages"), places)
+        self.control = self._control_plane(network.add("control"), places)
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.safekeepers.values(), self.pages, self.control]
+
+    def _safekeeper(self, number: int, host: Host, places: dict[int, str]) -> Part:
+        peers = [f"{n}={place}" for n, place in places.items() if n != number]
+        words = ["safekeeper", "--id", str(number)]
+        words += ["--peers", ",".join(peers)] if peers else []
+        return Part(host, self.root / f"safekeeper-{number}", words, host.at(PORT))
+
+    def _page_server(self, host: Host, places: dict[int, str]) -> Part:
+        words = ["pageserver", "--redo-library", str(lib_dir() / "pagestore_redo.so"), *_run_as()]
+        words += _wal_services(places)
+        return Part(host, self.root / "pageserver", words, host.at(PORT))
+
+    def _control_plane(self, host: Host, places: dict[int, str]) -> Part:
+        words = ["control", "--page-server", self.pages.host.at(PORT)]
+        words += _wal_services(places)
+        words += ["--compute-dir", str(self.root / "computes"), "--compute-host", host.address]
+        words += ["--shim-library", str(lib_dir() / "pagestore_shim.so"), *_run_as()]
+        return Part(host, self.root / "control", words, host.at(PORT))
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """A verb, typed on the control plane's host; what it answers under --json."""
+        words = ["-m", "pagestore.cli.main", *arguments, "--json", "--data", str(self.root)]
+        done = subprocess.run(
+            self.control.host.command(sys.executable, *words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stderr}\n{self.logs()}"
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def logs(self) -> str:
+        tails = [f"{part.data.name}:\n{part.log.read_text()[-3000:]}" for part in self.parts]
+        return "\n".join(tails)
+
+    def end(self) -> None:
+        for pid_file in self.root.glob("computes/*/data/postmaster.pid"):
+            for number in (signal.SIGCONT, signal.SIGQUIT):
+                _signal(int(pid_file.read_text().split("\n", 1)[0]), number)
+        for part in self.parts:
+            part.end()
+
+
+def _wal_services(places: dict[int, str]) -> list[str]:
+    return [word for n, place in places.items() for word in ("--wal-service", f"{n}={place}")]
+
+
+def _run_as() -> list[str]:
+    return ["--run-as", RUN_AS] if RUN_AS else []
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def spread_pagestore(safekeepers: int) -> Iterator[Spread]:
+    """Everything made, nothing started; ended and removed at the end."""
+    root = reachable_dir()
+    try:
+        with network_or_skip() as network:
+            spread = Spread(root, network, safekeepers)
+            try:
+                yield spread
+            finally:
+                spread.end()
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
