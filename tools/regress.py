@@ -59,10 +59,11 @@ def fetch(work: Path) -> Path:
     subprocess.run([*apt, "update"], check=True)
     query = ["dpkg-query", "-W", "-f", "${Version}", "postgresql-15"]
     version = subprocess.run(query, check=True, capture_output=True, text=True).stdout
-    for package in (f"postgresql-15={version}", "postgresql-15"):
-        if subprocess.run([*apt, "source", package], cwd=place).returncode == 0:
-            break
-    return next(path for path in place.glob("postgresql-15-*") if path.is_dir())
+    # A mirror may list a version that it no longer has: then another minor version will do.
+    for choice in (f"={version}", *(f"/{suite}" for _, suite in reversed(SUITES))):
+        if subprocess.run([*apt, "source", f"postgresql-15{choice}"], cwd=place).returncode == 0:
+            return next(path for path in place.glob("postgresql-15-*") if path.is_dir())
+    sys.exit(f"No source package of Postgres 15 can be had: see {place} or give --source.")
 
 
 def prepare(source: Path, work: Path) -> Path:

@@ -57,7 +57,12 @@ class Imported:
 
     def wait(self, client: PageClient, lsn: int) -> None:
         """Returns once the page server has ingested `lsn`."""
-        client.get_rel_size(DEFAULT_TENANT, self.timeline, lsn, Rel(1664, 0, 1262))
+        wait_ingested(client, self.timeline, lsn)
+
+
+def wait_ingested(client: PageClient, timeline: TimelineId, lsn: int) -> None:
+    """Returns once the page server has ingested `lsn`, or raises DeadlineExceeded."""
+    client.get_rel_size(DEFAULT_TENANT, timeline, lsn, Rel(1664, 0, 1262))
 
 
 def end_of_wal(data: Path) -> int:
@@ -81,7 +86,9 @@ def _pristine(options: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def _cluster(options: tuple[str, ...], settings: dict[str, object]) -> Iterator[PlainPostgres]:
+def fresh_cluster(
+    options: tuple[str, ...], settings: Mapping[str, object]
+) -> Iterator[PlainPostgres]:
     """As plain_postgres, but on a copy of a directory that was made before."""
     cluster = PlainPostgres(reachable_dir())
     try:
@@ -112,7 +119,7 @@ def imported(
         more_wal: addresses of other WAL services that the page server watches.
     """
     with (
-        _cluster(initdb_options, {**WORKLOAD_SETTINGS, **settings}) as cluster,
+        fresh_cluster(initdb_options, {**WORKLOAD_SETTINGS, **settings}) as cluster,
         FileWalService() as wal,
         PageProcess(directory / "pages", [wal.address, *more_wal], **(page_server or {})) as pages,
     ):

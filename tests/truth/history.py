@@ -1,52 +1,68 @@
 """A base, the WAL of a workload, and a page server that has both; and the question of truth.
 
-At LSNs drawn at random (each the end of some record, within whatever was going on) and at the
-end, plain Postgres's cold replay is compared with the timeline, and with branches made there.
+A plain cluster is imported and works on. Its WAL goes to a safekeeper as a compute's would, and
+from there to a page server. At LSNs drawn at random and at the end, plain Postgres's cold replay
+is compared with the timeline, and with branches made there; see also answers.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pagestore._native import wal_align
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.comparison import Comparison, compare_cluster
-from pagestore.compute.replay import replayed_cluster
+from pagestore.compute.replay import end_of_wal, replayed_cluster
 from pagestore.errors import DeadlineExceeded
-from pagestore.ids import DEFAULT_TENANT, TimelineId
-from tests.integration.imported import Imported, imported
-from tests.plain_postgres import reachable_dir
-from tests.truth.workloads import Workload
-from tests.wal_log import WalLog
+from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
+from tests.integration.imported import WORKLOAD_SETTINGS, fresh_cluster, wait_ingested
+from tests.integration.page_process import PageProcess
+from tests.integration.stack import Stack, running_stack
+from tests.plain_postgres import PlainPostgres, reachable_dir
+from tests.truth.workloads import Workload, run_step
+from tests.wal_log import WalLog, waldump
 
+WAIT_SECONDS = 300
 PATIENCE = 30
 """Waits of the page server's default: images in every record are many bytes to compare."""
+APPENDED = 8 << 20
+OPENS_GROUP = re.compile(
+    r"rmgr: (?:Btree .*desc: (?:SPLIT|MARK_PAGE|NEWROOT|UNLINK)|Gin .*desc: SPLIT"
+    r"|Gist .*desc: PAGE_SPLIT|Hash .*desc: (?:SPLIT|MOVE|SQUEEZE|ADD_OVFL)|SPGist .*desc: (?:PICK|"
+    r"ADD_NODE|SPLIT|MOVE)|Heap2 .*desc: MULTI_INSERT|Storage|RelMap|Database|Heap .*desc: HOT_UPD)"
+)
+"""Records that others follow before Postgres calls the whole done."""
 
 
 @dataclass
 class History:
     """What happened to one database."""
 
-    store: Imported
+    stack: Stack
+    workload: Workload
     base: Path
+    timeline: TimelineId
+    start: int
     wal: bytes
-    timeline: TimelineId = field(init=False)
-    start: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.timeline = self.store.timeline
-        self.start = self.store.import_lsn
+    records: list[int]
+    """Where each record begins."""
+    in_groups: list[int]
+    """Where those begin that follow one which does not stand alone."""
 
     @property
     def end(self) -> int:
         return self.start + len(self.wal)
+
+    @property
+    def pages(self) -> PageProcess:
+        return self.stack.page_server
 
     def record_end(self, limit: int) -> int:
         """The end of the last record at or below ``limit``."""
@@ -55,36 +71,54 @@ class History:
         return found[0]
 
     def draw(self, count: int, seed: int) -> list[int]:
-        """LSNs at random, and the end."""
+        """LSNs at random, and the end: some by bytes of WAL, some by records, some of them within
+        a group of records."""
         chooser = random.Random(seed)
-        some = [self.record_end(chooser.randint(self.start, self.end)) for _ in range(count)]
-        return [*sorted(set(some)), self.end]
+        bytewise = range(self.start, self.end)
+        ways = [self.in_groups or self.records, bytewise, self.records]
+        some = [self.record_end(chooser.choice(ways[n % len(ways)])) for n in range(count)]
+        return [*sorted({lsn for lsn in some if lsn > self.start}), self.end]
 
-    def wait(self) -> None:
-        """Until the page server has taken in everything."""
-        with self.store.pages.client() as client:
+    def wait(self, server: PageProcess | None = None) -> None:
+        """Until a page server has taken in everything."""
+        with (server or self.pages).client() as client:
             for _ in range(PATIENCE):
                 with contextlib.suppress(DeadlineExceeded):
-                    self.store.wait(client, self.end)
+                    wait_ingested(client, self.timeline, self.end)
                     return
-            self.store.wait(client, self.end)
+            wait_ingested(client, self.timeline, self.end)
 
     def kill_page_server(self) -> None:
         """kill -9, and a start: what was not flushed is taken in again."""
-        self.store.pages.kill()
-        self.store.pages.start()
+        self.pages.kill()
+        self.pages.start()
         self.wait()
 
     async def _pieces(self) -> AsyncIterator[tuple[int, bytes]]:
         yield self.start, self.wal
 
-    async def compare(self, lsn: int, *, branches: int = 0) -> list[Comparison]:
-        """Of the timeline at ``lsn``, and of a branch of it, a branch of that, ...."""
-        results = []
-        replayed = replayed_cluster(
+    @contextmanager
+    def replayed(self, lsn: int) -> Iterator[Path]:
+        """The base as plain Postgres makes it at ``lsn``, stopped."""
+        replay = replayed_cluster(
             self.base, self._pieces(), lsn, run_as="postgres", scratch=Path("/tmp")
         )
-        async with replayed as data, AsyncPageClient(self.store.pages.address) as pages:
+        data = self.stack.wait(replay.__aenter__(), WAIT_SECONDS)
+        try:
+            yield data
+        finally:
+            self.stack.wait(replay.__aexit__(None, None, None))
+
+    def compare(
+        self, data: Path, lsn: int, *, branches: int = 0, server: PageProcess | None = None
+    ) -> Compared:
+        """Of the timeline at ``lsn`` with a directory, and of a branch, a branch of that, ...."""
+        work = self._compare(data, lsn, (server or self.pages).address, branches)
+        return Compared(self.stack.wait(work, WAIT_SECONDS))
+
+    async def _compare(self, data: Path, lsn: int, address: str, branches: int) -> list[Comparison]:
+        results = []
+        async with AsyncPageClient(address) as pages:
             timeline = self.timeline
             results.append(await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, data))
             for _ in range(branches):
@@ -94,45 +128,84 @@ class History:
         return results
 
 
+@dataclass
+class Compared:
+    """The timeline's comparison, its branch's, that one's branch's."""
+
+    results: list[Comparison]
+
+    @property
+    def blocks(self) -> int:
+        return sum(result.blocks for result in self.results)
+
+    @property
+    def differences(self) -> list[str]:
+        assert all(result.blocks > 500 and result.files >= 10 for result in self.results)
+        return [
+            f"{'branch ' * depth}{difference}"
+            for depth, result in enumerate(self.results)
+            for difference in result.differences
+        ]
+
+
+def _wal_of(cluster: PlainPostgres, start: int, end: int) -> tuple[bytes, list[int], list[int]]:
+    """Its bytes, where records begin, and which of them follow a record that opens a group."""
+    dump = waldump(cluster.data / "pg_wal", start, "-e", f"{end >> 32:X}/{end & 0xFFFFFFFF:X}")
+    records, in_groups, opened = [], [], False
+    for line in dump.splitlines():
+        if (found := re.search(r"lsn: (\S+), prev", line)) is not None:
+            records.append(parse_lsn(found[1]))
+            if opened:
+                in_groups.append(records[-1])
+            opened = OPENS_GROUP.match(line) is not None
+    return WalLog.of(cluster).slice(start, end), records, in_groups
+
+
+async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
+    """As a compute of the timeline, in pieces of whole records."""
+    vote = await stack.wal.vote(DEFAULT_TENANT, timeline)
+    at, end = start, start + len(wal)
+    while at < end:
+        found = wal_align(wal[at - start :], at, min(at + APPENDED, end), at, 0)
+        assert found is not None
+        piece = wal[at - start : found[0] - start]
+        await stack.wal.append_wal(DEFAULT_TENANT, timeline, vote.term, at, piece)
+        at = found[0]
+
+
 @contextmanager
 def history(
-    directory: Path,
     workload: Workload,
     *initdb_options: str,
     page_server: Mapping[str, object] | None = None,
     **settings: object,
 ) -> Iterator[History]:
     """The workload on a plain cluster, whose WAL a page server follows."""
+    configured = {
+        **WORKLOAD_SETTINGS,
+        "max_prepared_transactions": 100,
+        "shared_buffers": "16MB",
+        **workload.settings,
+        **settings,
+    }
     root = reachable_dir("ps-truth-")
-    store = imported(
-        directory,
-        *initdb_options,
-        setup=workload.setup,
-        start=False,
-        page_server={"open_layer_bytes": 4 << 20, **(page_server or {})},
-        **{"max_prepared_transactions": 100, "shared_buffers": "16MB", **settings},
-    )
     try:
-        with store as made:
-            shutil.copytree(made.cluster.data, root / "base")
-            made.cluster.start()
-            workload.run(made.cluster)
-            end = made.stop_and_publish()
-            result = History(
-                made, root / "base", WalLog.of(made.cluster).slice(made.import_lsn, end)
-            )
-            result.wait()
-            yield result
+        with (
+            running_stack(open_layer_bytes=4 << 20, **(page_server or {})) as stack,
+            fresh_cluster(initdb_options, configured) as cluster,
+        ):
+            run_step(cluster, workload.setup)
+            cluster.stop()
+            timeline = stack.import_cluster(cluster.data)
+            start = end_of_wal(cluster.data)
+            shutil.copytree(cluster.data, root / "base")
+            cluster.start()
+            workload.run(cluster)
+            cluster.stop()
+            wal = _wal_of(cluster, start, end_of_wal(cluster.data))
+            stack.wait(_append(stack, timeline, start, wal[0]))
+            made = History(stack, workload, root / "base", timeline, start, *wal)
+            made.wait()
+            yield made
     finally:
         shutil.rmtree(root)
-
-
-def differences(made: History, lsn: int, *, branches: int = 0) -> list[str]:
-    """Each difference of each comparison at an LSN."""
-    results = asyncio.run(made.compare(lsn, branches=branches))
-    assert all(result.blocks > 500 and result.files >= 10 for result in results), results
-    return [
-        f"{'branch ' * depth}{difference}"
-        for depth, result in enumerate(results)
-        for difference in result.differences
-    ]

@@ -27,17 +27,24 @@ TUPLE_END = -4
 """Behind the tuple, an insertion's record has three bytes of its own."""
 
 
-def wrong_byte(value: Value) -> Value:
-    """Redo of some insertions makes the tuple's last byte another."""
-    key, lsn, kind, flags, payload = value
-    block = Key.unpack(key)
-    in_heap = block.kind == Kind.REL_BLOCK and block.fork == Fork.MAIN
-    is_chosen = kind == ValueKind.RECORD and in_heap and lsn % 40 == 0
-    if is_chosen and (payload[RMID_AT], payload[INFO_AT] & OPERATION) == HEAP_INSERT:
+class WrongByte:
+    """Redo of one insertion makes the tuple's last byte another."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+
+    def __call__(self, value: Value) -> Value:
+        key, lsn, kind, flags, payload = value
+        block = Key.unpack(key)
+        in_heap = block.kind == Kind.REL_BLOCK and block.fork == Fork.MAIN
+        if self.is_done or kind != ValueKind.RECORD or not in_heap:
+            return value
+        if (payload[RMID_AT], payload[INFO_AT] & OPERATION) != HEAP_INSERT:
+            return value
+        self.is_done = True
         changed = bytearray(payload)
         changed[TUPLE_END] ^= 1
-        payload = bytes(changed)
-    return key, lsn, kind, flags, payload
+        return key, lsn, kind, flags, bytes(changed)
 
 
 def missed_map_clear(value: Value) -> Value | None:
@@ -91,7 +98,7 @@ def plant_in_branches() -> None:
 
 BUGS: dict[str, Callable[[], None]] = {
     "none": lambda: plant_in_ingest(lambda value: value),
-    "wrong_byte": lambda: plant_in_ingest(wrong_byte),
+    "wrong_byte": lambda: plant_in_ingest(WrongByte()),
     "missed_map_clear": lambda: plant_in_ingest(missed_map_clear),
     "lost_truncation": lambda: plant_in_ingest(LostTruncation()),
     "branch_off_by_one": plant_in_branches,

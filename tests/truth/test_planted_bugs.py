@@ -14,8 +14,9 @@ from pagestore.client import PageClient
 from pagestore.compute.pgdata import read_pgdata
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT
+from tests.integration.imported import wait_ingested
 from tests.integration.page_process import PageProcess
-from tests.truth.history import History, differences, history
+from tests.truth.history import History, history
 from tests.truth.workloads import Workload
 
 WORKLOAD = Workload(
@@ -42,25 +43,30 @@ FOUND = {
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    with history(tmp_path_factory.mktemp("planted"), WORKLOAD) as result:
+def made() -> Iterator[History]:
+    with history(WORKLOAD) as result:
         yield result
 
 
-@pytest.mark.parametrize("bug", FOUND)
-def test_a_planted_bug_is_found(made: History, bug: str, tmp_path: Path) -> None:
-    server = PageProcess(tmp_path / "pages", [made.store.wal.address])
-    server.program = ["-m", "tests.truth.planted", bug]
+@pytest.fixture(scope="module")
+def replayed(made: History) -> Iterator[tuple[int, Path]]:
     lsn = made.record_end(made.end - 200)
+    with made.replayed(lsn) as data:
+        yield lsn, data
+
+
+@pytest.mark.parametrize("bug", FOUND)
+def test_a_planted_bug_is_found(
+    made: History, replayed: tuple[int, Path], bug: str, tmp_path: Path
+) -> None:
+    lsn, data = replayed
+    server = PageProcess(tmp_path / "pages", [made.stack.safekeeper.listen])
+    server.program = ["-m", "tests.truth.planted", bug]
     with server:
         with PageClient(server.address) as client:
             client.import_timeline(read_pgdata(made.base, DEFAULT_TENANT, made.timeline))
-        honest, made.store.pages = made.store.pages, server
-        try:
-            made.wait()
-            found = differences(made, lsn, branches=1)
-        finally:
-            made.store.pages = honest
+        made.wait(server)
+        found = made.compare(data, lsn, branches=1, server=server).differences
     what = FOUND[bug]
     assert any(what in difference for difference in found) if what else not found, found[:20]
     if bug == "branch_off_by_one":
@@ -70,16 +76,18 @@ def test_a_planted_bug_is_found(made: History, bug: str, tmp_path: Path) -> None
 def test_images_in_the_wal_find_a_wrong_byte(tmp_path: Path) -> None:
     """The page server stops the timeline itself; what was good stays readable."""
     settings = {"wal_consistency_checking": "all"}
-    with history(tmp_path, WORKLOAD, page_server={"check_wal_images": True}, **settings) as made:
-        assert not differences(made, made.end)
-        server = PageProcess(tmp_path / "wrong", [made.store.wal.address], check_wal_images=True)
+    with history(WORKLOAD, page_server={"check_wal_images": True}, **settings) as made:
+        with made.replayed(made.end) as data:
+            assert not made.compare(data, made.end).differences
+        safekeeper = [made.stack.safekeeper.listen]
+        server = PageProcess(tmp_path / "wrong", safekeeper, check_wal_images=True)
         server.program = ["-m", "tests.truth.planted", "wrong_byte"]
         with server, PageClient(server.address) as client:
             client.import_timeline(read_pgdata(made.base, DEFAULT_TENANT, made.timeline))
             with pytest.raises(FailedPrecondition) as stopped:
-                made.store.wait(client, made.end)
+                wait_ingested(client, made.timeline, made.end)
             info = client.get_timeline(DEFAULT_TENANT, made.timeline)
-            made.store.wait(client, info.last_record_lsn)
+            wait_ingested(client, made.timeline, info.last_record_lsn)
     assert stopped.value.reason == "INGEST_STOPPED"
     assert "fork 0 block" in str(stopped.value)
     assert made.start <= info.last_record_lsn < made.end

@@ -1,36 +1,54 @@
-"""What truth is asked about: SQL of every kind that writes WAL its own way, as data.
+"""What the WAL of a history comes from: workloads that each write WAL their own way, as data.
 
 Not deterministic, and it need not be: plain Postgres replays the very WAL that came of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import tests.integration
+from tests.integration import ingest_workload
 from tests.integration.features import FEATURES
 from tests.integration.features import run as run_steps
 from tests.plain_postgres import PlainPostgres
+from tests.truth import statements
 
-Step = str | tuple[str, str] | Callable[[PlainPostgres], None]
-"""SQL in the database postgres, (database, SQL), or a function."""
+Step = str | Sequence[str] | Callable[[PlainPostgres], None]
+"""SQL in the database postgres, several statements of one session, or a function."""
 
 
 @dataclass(frozen=True)
 class Workload:
     name: str
-    setup: str
+    setup: Step
     steps: tuple[Step, ...]
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def run(self, cluster: PlainPostgres) -> None:
         for step in self.steps:
-            if callable(step):
-                step(cluster)
-            elif isinstance(step, tuple):
-                cluster.sql(step[1], step[0])
-            else:
-                cluster.sql(step)
+            run_step(cluster, step)
+
+
+def run_step(cluster: PlainPostgres, step: Step, dbname: str = "postgres") -> None:
+    if callable(step):
+        step(cluster)
+        return
+    script = step if isinstance(step, str) else ";\n".join(step)
+    cluster.tool(
+        *("psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-v", f"copy_file={cluster.root}/copy"),
+        *("-h", cluster.root, "-p", cluster.port, "-U", "postgres", "-o", "/dev/null"),
+        *("-f", "-", dbname),
+        input=script + ";\n",
+    )
+
+
+def within(dbname: str, *script: str) -> Step:
+    """Statements in another database."""
+    return lambda cluster: run_step(cluster, script, dbname)
 
 
 def features(cluster: PlainPostgres) -> None:
@@ -96,34 +114,29 @@ def two_phase(cluster: PlainPostgres) -> None:
             cluster.sql("CHECKPOINT")
 
 
-SUBTRANSACTIONS_IN_SQL = """
-DO $$ BEGIN
-  FOR i IN 1..1500 LOOP
-    BEGIN
-      INSERT INTO nested VALUES (i);
-      IF i % 3 = 0 THEN RAISE EXCEPTION 'back'; END IF;
-    EXCEPTION WHEN raise_exception THEN NULL;
-    END;
-  END LOOP;
-END $$
-"""
-INDEXED = """
-    CREATE EXTENSION bloom;
-    CREATE TABLE items (id int PRIMARY KEY, a int, b text, c int[], p point, r int4range)
-        WITH (fillfactor = 80, autovacuum_enabled = off);
-    CREATE INDEX ON items (a); CREATE INDEX ON items USING hash (b);
-    CREATE INDEX ON items USING gin (c); CREATE INDEX ON items USING gist (p, r);
-    CREATE INDEX ON items USING spgist (b); CREATE INDEX ON items USING bloom (a, b);
-    CREATE INDEX ON items USING brin (id) WITH (pages_per_range = 2, autosummarize = on);
-    INSERT INTO items SELECT i, random() * 1000, md5(i::text), ARRAY[i % 50, i % 7],
-        point(random(), random()), int4range(i, i + 9) FROM generate_series(1, 4000) i;
-"""
-RANDOM_UPDATES = """
-    UPDATE items SET a = random() * 1000, b = md5(random()::text), p = point(random(), random()),
-        c = c || (random() * 99)::int WHERE id = ANY (ARRAY(
-            SELECT (random() * 4000)::int FROM generate_series(1, 700)));
-    DELETE FROM items WHERE id % 17 = (random() * 16)::int;
-"""
+def multixact_march(cluster: PlainPostgres) -> None:
+    """More multixacts than one segment of offsets holds, with members for several."""
+    cluster.sql("CREATE TABLE crowd (id int) WITH (autovacuum_enabled = off)")
+    cluster.sql("INSERT INTO crowd SELECT generate_series(1, 12000)")
+    with cluster.connect() as one, cluster.connect() as two:
+        for session in (one, two):
+            session.execute("BEGIN")
+        for turn in range(3):
+            for session in (one, two):
+                session.execute(f"SAVEPOINT a{turn}")
+                session.execute("SELECT count(*) FROM (SELECT id FROM crowd FOR KEY SHARE) s")
+        for session in (one, two):
+            session.execute("COMMIT")
+
+
+def freeze_everywhere(cluster: PlainPostgres) -> None:
+    """The oldest transaction of each database moves on, and the oldest segments go."""
+    cluster.sql("UPDATE pg_database SET datallowconn = true")
+    for (name,) in cluster.sql("SELECT datname FROM pg_database"):
+        run_step(cluster, statements.FREEZE, name)
+    cluster.sql("UPDATE pg_database SET datallowconn = false WHERE datname = 'template0'")
+    assert cluster.sql("SELECT count(*) FROM pg_ls_dir('pg_xact') f WHERE f = '0000'") == [(0,)]
+
 
 WORKLOADS = (
     Workload("features", "", (features,)),
@@ -143,20 +156,43 @@ WORKLOADS = (
     ),
     Workload(
         "indexed_updates",
-        INDEXED,
+        statements.INDEXED,
         (
-            RANDOM_UPDATES,
+            statements.RANDOM_UPDATES,
             "VACUUM items",
-            RANDOM_UPDATES,
+            statements.RANDOM_UPDATES,
             "VACUUM (FREEZE) items",
-            RANDOM_UPDATES,
+            statements.RANDOM_UPDATES,
             "CHECKPOINT",
-            RANDOM_UPDATES,
+            statements.RANDOM_UPDATES,
             "VACUUM (INDEX_CLEANUP on) items",
             "SELECT brin_summarize_new_values('items_id_idx')",
             "INSERT INTO items SELECT i, 1, md5(i::text) FROM generate_series(4001, 6000) i",
             "UPDATE items SET b = b || 'x' WHERE id % 3 = 0; REINDEX TABLE items",
         ),
+    ),
+    Workload("btree", statements.BTREE_SETUP, (statements.BTREE,)),
+    Workload(
+        "methods",
+        statements.METHODS_SETUP,
+        tuple(
+            [statement.format(name) for name in statements.METHODS]
+            for statement in statements.METHOD_CHURN
+        ),
+    ),
+    Workload(
+        "rare_records",
+        "",
+        ((Path(tests.integration.__path__[0]) / "redo_workload.sql").read_text(),),
+    ),
+    Workload("every_manager", "", (ingest_workload.run,), {"max_prepared_transactions": 100}),
+    Workload("ddl", "", (Path(__file__).with_name("ddl.sql").read_text(),)),
+    Workload("rewrites", statements.REWRITES_SETUP, (statements.REWRITES,)),
+    Workload(
+        "logged",
+        statements.LOGGED_SETUP,
+        (statements.LOGGED,),
+        {"track_commit_timestamp": "on"},
     ),
     Workload(
         "transactions",
@@ -165,7 +201,7 @@ WORKLOADS = (
         "INSERT INTO locked SELECT generate_series(1, 1200)",
         (
             subtransaction_storm,
-            SUBTRANSACTIONS_IN_SQL,
+            statements.SUBTRANSACTIONS_IN_SQL,
             multixact_storm,
             "VACUUM (FREEZE) locked",
             two_phase,
@@ -202,19 +238,23 @@ WORKLOADS = (
         "CREATE TABLE here (n int)",
         (
             "CREATE DATABASE logged",
-            ("logged", "CREATE TABLE inside AS SELECT generate_series(1, 5000) n"),
+            within("logged", "CREATE TABLE inside AS SELECT generate_series(1, 5000) n"),
             "CREATE DATABASE copied TEMPLATE logged STRATEGY file_copy",
-            ("copied", "UPDATE inside SET n = n + 1 WHERE n % 3 = 0"),
-            ("copied", "VACUUM inside"),
+            within("copied", "UPDATE inside SET n = n + 1 WHERE n % 3 = 0", "VACUUM inside"),
             "CREATE DATABASE again TEMPLATE copied STRATEGY wal_log",
-            ("again", "DELETE FROM inside WHERE n % 2 = 0"),
-            ("again", "VACUUM FULL pg_attribute"),
+            within("again", "DELETE FROM inside WHERE n % 2 = 0", "VACUUM FULL pg_attribute"),
             "ALTER DATABASE again RENAME TO other",
             "DROP DATABASE logged",
             "CREATE DATABASE logged STRATEGY file_copy",
             "DROP DATABASE other",
             "INSERT INTO here VALUES (1)",
         ),
+    ),
+    Workload(
+        "march",
+        "",
+        (statements.MARCH, multixact_march, freeze_everywhere, statements.LOGGED_SETUP),
+        {"track_commit_timestamp": "on"},
     ),
 )
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
