@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,13 @@ def verify(
             "its WAL on a copy, and every block is compared.",
         ),
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="As --against, on what was imported or created as the page server still has it.",
+        ),
+    ] = False,
     wal: Annotated[
         Path | None,
         typer.Option("--wal", metavar="DIR", help="WAL segments. Default: the WAL service's."),
@@ -50,8 +58,12 @@ def verify(
     with session(data, as_json) as run:
         from pagestore.v1 import control_pb2 as pb
 
-        if wal is not None and against is None:
-            raise InvalidInput("INVALID_ARGUMENT", "--wal says whose WAL: name it by --against.")
+        if replay and against is not None:
+            raise InvalidInput("INVALID_ARGUMENT", "Either --against or --replay, not both.")
+        if wal is not None and against is None and not replay:
+            raise InvalidInput(
+                "INVALID_ARGUMENT", "--wal is to be replayed: add --against PGDATA or --replay."
+            )
         found = run.control.resolve(name, point_message(at) or pb.Point())
         timeline = TimelineId(found.timeline_id)
         with progress_bar(f"verifying {name}", not as_json) as progress:
@@ -67,7 +79,7 @@ def verify(
         }
         problems = list(verified.problems)
         said = _said(verified)
-        if against is not None:
+        if against is not None or replay:
             with progress_bar(f"comparing {name}", not as_json) as progress:
                 compared = asyncio.run(_compare(run, timeline, found.lsn, against, wal, progress))
             fields["compared_blocks"] = compared.blocks
@@ -121,7 +133,7 @@ async def _compare(
     run: Session,
     timeline: TimelineId,
     lsn: int,
-    pgdata: Path,
+    pgdata: Path | None,
     archive: Path | None,
     progress: Progress,
 ) -> Comparison:
@@ -129,15 +141,19 @@ async def _compare(
     from pagestore.client.wal import WalClient
     from pagestore.compute.comparison import compare_cluster
     from pagestore.compute.replay import end_of_wal, replayed_cluster
-    from pagestore.compute.verify import archived_wal, service_wal
+    from pagestore.compute.verify import archived_wal, imported_base, service_wal
 
     installation = run.installation
-    start = end_of_wal(pgdata)
+    run_as, scratch = installation.run_as, installation.compute_dir
     page_server = run.control.system_status().page_server_address
-    async with (
-        AsyncPageClient(page_server) as pages,
-        WalClient(_serving_safekeeper(installation)) as service,
-    ):
+    async with AsyncExitStack() as stack:
+        pages = await stack.enter_async_context(AsyncPageClient(page_server))
+        address = _serving_safekeeper(installation)
+        service = await stack.enter_async_context(WalClient(address))
+        if pgdata is None:
+            base = imported_base(pages, DEFAULT_TENANT, timeline, run_as=run_as, scratch=scratch)
+            pgdata = await stack.enter_async_context(base)
+        start = end_of_wal(pgdata)
         wal = (
             service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)
             if archive is None
@@ -147,9 +163,9 @@ async def _compare(
             pgdata,
             wal,
             lsn,
-            run_as=installation.run_as,
+            run_as=run_as,
             bindir=installation.config.computes.postgres_bindir,
-            scratch=installation.compute_dir,
+            scratch=scratch,
         )
-        async with replayed as cluster:
-            return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, cluster, progress)
+        cluster = await stack.enter_async_context(replayed)
+        return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, cluster, progress)

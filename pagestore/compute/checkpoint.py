@@ -81,6 +81,17 @@ def end_of_checkpoint(record_lsn: int) -> int:
     return wal.record_end(record_lsn, SHUTDOWN_RECORD_LENGTH)
 
 
+def start_of_checkpoint(end_lsn: int) -> int:
+    """Where a shutdown checkpoint record starts that ends at ``end_lsn``."""
+    longest = wal.align8(SHUTDOWN_RECORD_LENGTH) + wal.LONG_HEADER
+    for start in range(end_lsn - wal.align8(SHUTDOWN_RECORD_LENGTH), end_lsn - longest - 1, -8):
+        within = start % wal.PAGE_SIZE
+        is_in_header = within < wal.header_length(start - within)
+        if not is_in_header and end_of_checkpoint(start) == end_lsn:
+            return start
+    raise ValueError(f"no record of {SHUTDOWN_RECORD_LENGTH} bytes ends at {end_lsn:#x}")
+
+
 SHUTDOWN_RECORD_LENGTH = 114
 
 

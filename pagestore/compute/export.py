@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore.client.page import AsyncPageClient, PageStream, Rel
-from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
+from pagestore.compute.checkpoint import (
+    StartCheckpoint,
+    lay_control_file,
+    lay_segments,
+    start_of_checkpoint,
+    synthesize,
+)
 from pagestore.compute.config import control_settings, quoted_settings
 from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.compute.remote_map import Fork
@@ -86,6 +92,48 @@ async def export_pgdata(
         FailedPrecondition: DIRECTORY_NOT_EMPTY.
         PagestoreError: what the page server answered.
     """
+
+    def behind(laid: DataDirectory) -> StartCheckpoint:
+        system_id = laid.settings.system_id
+        return synthesize(lsn, prev_record_lsn, laid.counters, system_id, full_page_writes=True)
+
+    await _export(pages, tenant, timeline, lsn, directory, behind, progress, owner)
+
+
+async def export_imported(
+    pages: AsyncPageClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    import_lsn: int,
+    directory: Path,
+    progress: Progress | None = None,
+    *,
+    owner: Owner | None = None,
+) -> None:
+    """Writes the cluster that a root timeline was imported from: stopped by the checkpoint record
+    that ends at `import_lsn`, so that the WAL from there on can be replayed on it.
+
+    Args and errors as of :func:`export_pgdata`.
+    """
+
+    def original(laid: DataDirectory) -> StartCheckpoint:
+        start = start_of_checkpoint(import_lsn)
+        system_id = laid.settings.system_id
+        return synthesize(start, 0, laid.counters, system_id, full_page_writes=True)
+
+    await _export(pages, tenant, timeline, import_lsn, directory, original, progress, owner)
+
+
+async def _export(
+    pages: AsyncPageClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    lsn: int,
+    directory: Path,
+    checkpoint_of: Callable[[DataDirectory], StartCheckpoint],
+    progress: Progress | None,
+    owner: Owner | None,
+) -> None:
     existed = directory.exists()
     laid = DataDirectory(directory, owner)
     try:
@@ -95,10 +143,7 @@ async def export_pgdata(
             laid.feed(chunk)
         fetch = _Fetch(pages, tenant, timeline, lsn, laid, progress or (lambda done, total: None))
         await fetch.run()
-        checkpoint = synthesize(
-            lsn, prev_record_lsn, laid.counters, laid.settings.system_id, full_page_writes=True
-        )
-        await asyncio.to_thread(_finish, laid, checkpoint)
+        await asyncio.to_thread(_finish, laid, checkpoint_of(laid))
     except BaseException:
         await asyncio.to_thread(_remove, directory, existed)
         raise

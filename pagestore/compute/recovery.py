@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -80,7 +80,7 @@ async def stopped_cluster(
             os.chown(root, *owner)
         copy = root / "data"
         await copy_cluster(directory, copy, owner)
-        await _recover(copy, control, root / "postgres.log", bindir, owner)
+        await _recover(copy, control, bindir, owner)
         yield copy
     finally:
         await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
@@ -141,18 +141,46 @@ async def _run(*command: str) -> None:
         )
 
 
-async def _recover(
-    data: Path, control: ControlFile, log: Path, bindir: Path, owner: Owner | None
+async def _recover(data: Path, control: ControlFile, bindir: Path, owner: Owner | None) -> None:
+    try:
+        await recover(data, control, bindir, owner, {"port": "5432", "archive_mode": "off"})
+    except (PagestoreError, TimeoutError) as error:
+        kind = DeadlineExceeded if isinstance(error, TimeoutError) else FailedPrecondition
+        raise kind(
+            "RECOVERY_FAILED",
+            f"Stock Postgres could not recover a copy of the cluster. Its log ends:\n"
+            f"{log_tail(log_of(data))}",
+            "Where WAL is missing, take the backup with pg_basebackup -X stream, or stop the "
+            "cluster cleanly before copying it.",
+        ) from error
+
+
+async def recover(
+    data: Path,
+    control: ControlFile,
+    bindir: Path,
+    owner: Owner | None,
+    settings: Mapping[str, str],
 ) -> None:
-    """Starts Postgres on the copy, and stops it as soon as it is consistent."""
-    settings = control_settings(import_header(control, DEFAULT_TENANT, _NOBODY).settings) | {
+    """Starts Postgres on a copy, and stops it cleanly as soon as it has recovered. Nobody can
+    connect to it.
+
+    Args:
+        settings: besides those that the control file asks for.
+
+    Raises:
+        Unavailable: COMPUTE_FAILED; it exited instead.
+        DeadlineExceeded, TimeoutError: it neither recovered nor ended in time.
+    """
+    log = log_of(data)
+    settings = {
+        **control_settings(import_header(control, DEFAULT_TENANT, _NOBODY).settings),
         "listen_addresses": "",
         "unix_socket_directories": str(log.parent),
-        "port": "5432",
         "hot_standby": "off",
-        "archive_mode": "off",
         "autovacuum": "off",
         "fsync": "off",
+        **settings,
     }
     argv = [str(bindir / "postgres"), "-D", str(data)]
     for name, value in settings.items():
@@ -163,18 +191,14 @@ async def _recover(
         await wait_accepting(server, data, log, _RECOVERY_SECONDS)
         server.send(signal.SIGINT)
         await asyncio.wait_for(server.wait(), _STOP_SECONDS)
-    except (PagestoreError, TimeoutError) as error:
-        kind = DeadlineExceeded if isinstance(error, TimeoutError) else FailedPrecondition
-        raise kind(
-            "RECOVERY_FAILED",
-            f"Stock Postgres could not recover a copy of the cluster. Its log ends:\n"
-            f"{log_tail(log)}",
-            "Where WAL is missing, take the backup with pg_basebackup -X stream, or stop the "
-            "cluster cleanly before copying it.",
-        ) from error
     finally:
         if server.alive:
             await server.kill()
+
+
+def log_of(data: Path) -> Path:
+    """Where a copy's server writes its log."""
+    return data.parent / "postgres.log"
 
 
 _NOBODY = TimelineId(bytes(16))

@@ -2,8 +2,8 @@
 
 The WAL is laid out as an archive that ends exactly at the LSN, so that recovery ends there by
 itself. Nobody ever connects to the recovered copy: even a read may prune a page. It is stopped
-cleanly as soon as its control file says that recovery is over, and then its history file tells
-where recovery ended: anywhere but at the LSN means that WAL was missing or not what it should be.
+cleanly as soon as recovery is over, and then its history file tells where recovery ended: anywhere
+but at the LSN means that WAL was missing or not what it should be.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,19 +18,15 @@ from pathlib import Path
 
 from pagestore.compute.checkpoint import end_of_checkpoint
 from pagestore.compute.cluster import open_cluster, read_control
-from pagestore.compute.config import control_settings
 from pagestore.compute.datadir import Owner
-from pagestore.compute.pgdata import import_header
-from pagestore.compute.process import ServerProcess, account, log_tail, spawn
-from pagestore.compute.recovery import copy_cluster
-from pagestore.errors import DataLoss, FailedPrecondition, OutOfRange
-from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn, parse_lsn
-from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.compute.process import account, log_tail
+from pagestore.compute.recovery import copy_cluster, log_of, recover
+from pagestore.errors import DataLoss, FailedPrecondition, OutOfRange, PagestoreError
+from pagestore.ids import format_lsn, parse_lsn
+from pagestore.pgformat.control_file import ControlFile
 from pagestore.pgformat.wal import segment_name
 
 SEGMENT = 16 << 20
-_POLL_SECONDS = 0.05
-_NOBODY = TimelineId(bytes(16))
 
 Wal = AsyncIterator[tuple[int, bytes]]
 """Pieces of WAL, each with where it begins."""
@@ -125,43 +120,20 @@ class Archive:
 async def _replay(
     data: Path, control: ControlFile, archive: Archive, bindir: Path, owner: Owner | None
 ) -> None:
-    log = data.parent / "postgres.log"
     for segment in (data / "pg_wal").glob("0*"):
         segment.unlink()
     (data / "recovery.signal").touch()
-    settings = control_settings(import_header(control, DEFAULT_TENANT, _NOBODY).settings) | {
+    settings = {
         "restore_command": f"cp {archive.directory}/%f %p",
-        "listen_addresses": "",
-        "unix_socket_directories": str(data.parent),
         "max_prepared_transactions": "1000",
-        "hot_standby": "off",
-        "autovacuum": "off",
-        "fsync": "off",
     }
-    argv = [str(bindir / "postgres"), "-D", str(data)]
-    for name, value in settings.items():
-        argv += ["-c", f"{name}={value}"]
-    child = spawn(argv, log=log, owner=owner)
-    server = ServerProcess(child.pid, child)
     try:
-        while not _is_recovered(data):
-            if not server.alive:
-                raise FailedPrecondition(
-                    "REPLAY_FAILED", f"Plain Postgres did not replay the WAL:\n{log_tail(log)}"
-                )
-            await asyncio.sleep(_POLL_SECONDS)
-        server.send(signal.SIGINT)
-        await server.wait()
-    finally:
-        if server.alive:
-            await server.kill()
-
-
-def _is_recovered(data: Path) -> bool:
-    try:
-        return read_control(data).state == DbState.IN_PRODUCTION
-    except DataLoss:  # read while it was written
-        return False
+        await recover(data, control, bindir, owner, settings)
+    except (PagestoreError, TimeoutError) as error:
+        raise FailedPrecondition(
+            "REPLAY_FAILED",
+            f"Plain Postgres did not replay the WAL:\n{log_tail(log_of(data))}",
+        ) from error
 
 
 def _check_end(data: Path, lsn: int) -> None:

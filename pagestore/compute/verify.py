@@ -8,7 +8,12 @@ right one, :mod:`pagestore.compute.comparison` asks of plain Postgres.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +27,8 @@ from pagestore.compute.comparison import (
     is_damage,
     place,
 )
+from pagestore.compute.export import export_imported
+from pagestore.compute.process import account
 from pagestore.compute.remote_map import Fork
 from pagestore.errors import DataLoss, PagestoreError
 from pagestore.ids import TenantId, TimelineId, format_lsn
@@ -104,6 +111,37 @@ async def _read(
         if page_lsn > lsn:
             what = f"its LSN {format_lsn(page_lsn)} lies in the future"
             result.tell(f"{place(fork, block)}: {what}")
+
+
+@asynccontextmanager
+async def imported_base(
+    pages: AsyncPageClient,
+    tenant: TenantId,
+    timeline: TimelineId,
+    *,
+    run_as: str | None = None,
+    scratch: Path = Path("/var/tmp"),  # noqa: S108
+) -> AsyncIterator[Path]:
+    """The cluster with which a timeline's history began, out of the page server: what was imported
+    as the first of its ancestors, or the empty template. It lives until the block ends.
+
+    Raises:
+        PagestoreError: what the page server answered; that state may have been dropped since.
+    """
+    owner = account(run_as)
+    info = await pages.get_timeline(tenant, timeline)
+    while info.parent_timeline_id:
+        info = await pages.get_timeline(tenant, TimelineId(info.parent_timeline_id))
+    place = Path(tempfile.mkdtemp(prefix="pagestore-base-", dir=scratch))
+    try:
+        if owner is not None:
+            os.chown(place, *owner)
+        root = TimelineId(info.timeline_id)
+        data = place / "data"
+        await export_imported(pages, tenant, root, info.branch_lsn, data, owner=owner)
+        yield data
+    finally:
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
 
 async def service_wal(

@@ -32,6 +32,10 @@ def whole(base: PlainPostgres) -> Iterator[Whole]:
         made.json("branch", "app", "other")
         made.sql("other", "UPDATE t SET n = -n WHERE n % 3 = 0")
         made.sql("app", "DELETE FROM t WHERE n > 100")
+        made.json("create", "fresh")
+        made.sql("fresh", "CREATE TABLE f AS SELECT generate_series(1, 9000) n")
+        made.json("branch", "fresh", "of-fresh")
+        made.sql("of-fresh", "DELETE FROM f WHERE n % 2 = 0")
         yield made
 
 
@@ -49,6 +53,21 @@ def test_a_whole_database_passes(whole: Whole, base: PlainPostgres, name: str) -
     assert answer["blocks"] >= answer["compared_blocks"]
     assert answer["layers"] > 0
     assert answer["layer_bytes"] > 1 << 20
+
+
+@pytest.mark.parametrize("name", ["app", "other", "fresh", "of-fresh"])
+def test_what_it_began_with_is_replayed(whole: Whole, name: str) -> None:
+    """For a created database, too, which no directory is left of."""
+    code, answer = _verify(whole, name, "--replay")
+    assert (code, answer["problems"]) == (0, [])
+    assert answer["compared_blocks"] > 2000
+    assert answer["compared_files"] >= 10
+
+
+@pytest.mark.parametrize("choices", [("--wal", "/tmp"), ("--replay", "--against", "/tmp")])
+def test_choices_that_do_not_go_together(whole: Whole, choices: tuple[str, ...]) -> None:
+    code, answer = _verify(whole, "app", *choices)
+    assert (code, answer["error"]["reason"]) == (2, "INVALID_ARGUMENT")
 
 
 def test_a_past_passes_and_people_read_what_was_checked(whole: Whole) -> None:

@@ -107,7 +107,7 @@ class History:
         try:
             yield data
         finally:
-            self.stack.wait(replay.__aexit__(None, None, None))
+            self.stack.wait(replay.__aexit__(None, None, None), WAIT_SECONDS)
 
     def compare(
         self, data: Path, lsn: int, *, branches: int = 0, server: PageProcess | None = None
@@ -164,11 +164,11 @@ def _wal_of(cluster: PlainPostgres, start: int, end: int) -> tuple[bytes, list[i
 async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
     """As a compute of the timeline, in pieces of whole records."""
     vote = await stack.wal.vote(DEFAULT_TENANT, timeline)
-    at, end = start, start + len(wal)
+    at, end, bytes_of = start, start + len(wal), memoryview(wal)
     while at < end:
-        found = wal_align(wal[at - start :], at, min(at + APPENDED, end), at, 0)
+        found = wal_align(bytes_of[at - start :], at, min(at + APPENDED, end), at, 0)
         assert found is not None
-        piece = wal[at - start : found[0] - start]
+        piece = bytes(bytes_of[at - start : found[0] - start])
         await stack.wal.append_wal(DEFAULT_TENANT, timeline, vote.term, at, piece)
         at = found[0]
 
@@ -203,7 +203,7 @@ def history(
             workload.run(cluster)
             cluster.stop()
             wal = _wal_of(cluster, start, end_of_wal(cluster.data))
-            stack.wait(_append(stack, timeline, start, wal[0]))
+            stack.wait(_append(stack, timeline, start, wal[0]), WAIT_SECONDS)
             made = History(stack, workload, root / "base", timeline, start, *wal)
             made.wait()
             yield made

@@ -40,6 +40,7 @@ FULL: list[Case] = [
         (CHECKSUMS, (PLAIN, COMPRESSED, BOTH)),
     )
     for settings in some
+    if BY_NAME[name].with_images or "wal_consistency_checking" not in settings
 ]
 SEED = int(os.environ.get("PAGESTORE_TRUTH_SEED") or random.SystemRandom().randrange(1 << 32))
 
@@ -59,8 +60,9 @@ def _check(case: Case, lsns: int, branches: int, record: Record) -> None:
         for lsn in drawn:
             if lsn == made.end:
                 made.kill_page_server()
-            asked = lsn in (made.end, middle) if branches > 1 else lsn == made.end
-            counted = _check_at(made, lsn, branches, asked)
+            # The longest line of branches at the end only, so that more settings have their turn.
+            asked = lsn == made.end or (lsn == middle and branches > 1)
+            counted = _check_at(made, lsn, branches if lsn == made.end else 1, asked)
             blocks, indexes = blocks + counted[0], indexes + counted[1]
     counts = {"lsns": len(drawn), "pages": blocks, "wal": len(made.wal), "indexes": indexes}
     for what, count in counts.items():
@@ -87,4 +89,5 @@ def test_every_page_is_what_plain_postgres_makes_of_the_wal(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", FULL, ids=_name)
 def test_every_page_whatever_the_settings(case: Case, record_property: Record) -> None:
-    _check(case, 4, 2, record_property)
+    # Where each record's image is compared, fewer places do.
+    _check(case, *((1, 1) if "wal_consistency_checking" in case[2] else (3, 2)), record_property)

@@ -27,6 +27,8 @@ class Workload:
     setup: Step
     steps: tuple[Step, ...]
     settings: Mapping[str, object] = field(default_factory=dict)
+    with_images: bool = True
+    """Whether its WAL may have an image in each record; of some that is many gigabytes."""
 
     def run(self, cluster: PlainPostgres) -> None:
         for step in self.steps:
@@ -139,7 +141,7 @@ def freeze_everywhere(cluster: PlainPostgres) -> None:
 
 
 WORKLOADS = (
-    Workload("features", "", (features,)),
+    Workload("features", "", (features,), with_images=False),
     Workload("pgbench", "", (pgbench,)),
     Workload(
         "copy",
@@ -255,6 +257,7 @@ WORKLOADS = (
         "",
         (statements.MARCH, multixact_march, freeze_everywhere, statements.LOGGED_SETUP),
         {"track_commit_timestamp": "on"},
+        with_images=False,
     ),
 )
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
