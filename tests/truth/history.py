@@ -11,7 +11,7 @@ import contextlib
 import random
 import re
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ from pathlib import Path
 from pagestore._native import wal_align
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.comparison import Comparison, compare_cluster
-from pagestore.compute.replay import end_of_wal, replayed_cluster
+from pagestore.compute.replay import end_of_wal
 from pagestore.errors import DeadlineExceeded
 from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
 from tests.integration.imported import WORKLOAD_SETTINGS, fresh_cluster, wait_ingested
 from tests.integration.page_process import PageProcess
+from tests.integration.replayed import replayed
 from tests.integration.stack import Stack, running_stack
 from tests.plain_postgres import PlainPostgres, reachable_dir
 from tests.truth.workloads import Workload, run_step
@@ -94,20 +95,11 @@ class History:
         self.pages.start()
         self.wait()
 
-    async def _pieces(self) -> AsyncIterator[tuple[int, bytes]]:
-        yield self.start, self.wal
-
     @contextmanager
     def replayed(self, lsn: int) -> Iterator[Path]:
         """The base as plain Postgres makes it at ``lsn``, stopped."""
-        replay = replayed_cluster(
-            self.base, self._pieces(), lsn, run_as="postgres", scratch=Path("/tmp")
-        )
-        data = self.stack.wait(replay.__aenter__(), WAIT_SECONDS)
-        try:
+        with replayed(self.base, self.wal, self.start, lsn) as data:
             yield data
-        finally:
-            self.stack.wait(replay.__aexit__(None, None, None), WAIT_SECONDS)
 
     def compare(
         self, data: Path, lsn: int, *, branches: int = 0, server: PageProcess | None = None
