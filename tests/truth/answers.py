@@ -33,8 +33,9 @@ INDEXES = """
 """
 HEAPS = """
     SELECT c.oid::regclass::text, v.*
-    FROM pg_class c, LATERAL verify_heapam(c.oid, check_toast => true) v
-    WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't'
+    FROM pg_class c JOIN pg_am a ON a.oid = c.relam,
+        LATERAL verify_heapam(c.oid, check_toast => true) v
+    WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence <> 't' AND a.amname = 'heap'
 """
 LEAST_INDEXES = 100
 """The system catalogs alone have more."""
