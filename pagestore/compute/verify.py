@@ -64,6 +64,7 @@ async def verify_timeline(
 ) -> Verified:
     """Checks every layer file of a timeline, and reads every block at `lsn`."""
     result = Verified()
+    await pages.get_timeline(tenant, timeline)  # repeated until connected, as streams are not
     async for layer in pages.verify_layers(tenant, timeline):
         result.layers += 1
         result.layer_bytes += layer.bytes
@@ -165,6 +166,7 @@ async def service_wal(
             end = begin
         here = parent
     for owner, begin, stop in reversed(parts):
+        await wal.get_status(tenant, owner)  # repeated until connected, as streams are not
         async for chunk in wal.read_wal(tenant, owner, begin):
             yield chunk.lsn, chunk.data[: max(0, stop - chunk.lsn)]
             if chunk.lsn + len(chunk.data) >= stop:

@@ -156,10 +156,13 @@ def _wal_of(cluster: PlainPostgres, start: int, end: int) -> tuple[bytes, list[i
 async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
     """As a compute of the timeline, in pieces of whole records."""
     vote = await stack.wal.vote(DEFAULT_TENANT, timeline)
-    at, end, bytes_of = start, start + len(wal), memoryview(wal)
+    at, limit, end, bytes_of = start, start, start + len(wal), memoryview(wal)
     while at < end:
-        found = wal_align(bytes_of[at - start :], at, min(at + APPENDED, end), at, 0)
+        limit = min(limit + APPENDED, end)
+        found = wal_align(bytes_of[at - start :], at, limit, at, 0)
         assert found is not None
+        if found[0] == at:  # a segment switch ends where the segment does
+            continue
         piece = bytes(bytes_of[at - start : found[0] - start])
         await stack.wal.append_wal(DEFAULT_TENANT, timeline, vote.term, at, piece)
         at = found[0]
