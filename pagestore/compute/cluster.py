@@ -39,6 +39,8 @@ class Cluster:
     directory without PG_VERSION is what a broken CREATE DATABASE left, and is none."""
     relations: dict[Fork, RelationFiles]
     """Ascending by (spc, db, rel, fork); without what a start makes anew."""
+    tablespaces: list[int]
+    """Oids of a user's own, which lie in place."""
 
     @property
     def total_blocks(self) -> int:
@@ -118,7 +120,7 @@ def open_cluster(directory: Path) -> Cluster:
     """A cleanly stopped cluster.
 
     Raises:
-        FailedPrecondition: it runs, was not cleanly stopped, or has tablespaces.
+        FailedPrecondition: it runs, was not cleanly stopped, or has tablespaces elsewhere.
         DataLoss: a relation's files do not fit together.
     """
     control = read_control(directory)
@@ -139,16 +141,22 @@ def open_cluster(directory: Path) -> Cluster:
     for oid in databases:
         relations |= _relations_in(directory / "base" / str(oid), layout.DEFAULT_TABLESPACE, oid)
     relations |= _relations_in(directory / "global", layout.GLOBAL_TABLESPACE, 0)
-    return Cluster(directory, control, databases, relations)
+    tablespaces = sorted(int(entry.name) for entry in (directory / "pg_tblspc").iterdir())
+    for spc in tablespaces:
+        place = directory / paths.tablespace_directory(spc)
+        for oid in sorted(int(entry.name) for entry in place.iterdir() if entry.name.isdecimal()):
+            relations |= _relations_in(place / str(oid), spc, oid)
+    return Cluster(directory, control, databases, dict(sorted(relations.items())), tablespaces)
 
 
 def refuse_tablespaces(directory: Path) -> None:
     """Refuses a cluster whose relations lie partly outside its directory."""
-    found = sorted(entry.name for entry in (directory / "pg_tblspc").iterdir())
+    links = [entry for entry in (directory / "pg_tblspc").iterdir() if entry.is_symlink()]
+    found = sorted(entry.name for entry in links)
     if found:
         raise FailedPrecondition(
             "TABLESPACE_UNSUPPORTED",
-            f"{directory} has tablespaces of its own: {', '.join(found)}.",
+            f"{directory} has tablespaces in other places: {', '.join(found)}.",
             "Move their relations back first: ALTER TABLE ... SET TABLESPACE pg_default, "
             "ALTER DATABASE ... SET TABLESPACE pg_default, DROP TABLESPACE.",
         )

@@ -218,7 +218,7 @@ def _compare_segment(result: Comparison, path: str, one: bytes, other: bytes) ->
 
 
 def _is_compared(path: str) -> bool:
-    folders = (*slru.DIRECTORY.values(), "pg_twophase/", "base/", "global/")
+    folders = (*slru.DIRECTORY.values(), "pg_twophase/", "base/", "global/", "pg_tblspc/")
     return path.startswith(folders)
 
 
@@ -229,6 +229,8 @@ def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
         names += [f"base/{db}/PG_VERSION", f"base/{db}/pg_filenode.map"]
     for name in names:
         yield name, (root / name).read_bytes()
+    for spc in cluster.tablespaces:
+        yield f"{paths.tablespace_directory(spc)}/", b""
     for folder in (*slru.DIRECTORY.values(), "pg_twophase"):
         for entry in (root / folder).iterdir():
             if entry.is_file():

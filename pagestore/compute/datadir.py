@@ -39,6 +39,7 @@ _BACKUP_PATH = re.compile(
     r"PG_VERSION"
     r"|base/[1-9][0-9]{0,9}/(PG_VERSION|pg_filenode\.map)"
     r"|global/pg_filenode\.map"
+    r"|pg_tblspc/[1-9][0-9]{0,9}/PG_[0-9_]+/"
     r"|(pg_xact|pg_multixact/offsets|pg_multixact/members|pg_commit_ts)/[0-9A-F]{4,6}"
     r"|pg_twophase/[0-9A-F]{8}"
     r"|pg_logical/replorigin_checkpoint"
@@ -68,6 +69,7 @@ class DataDirectory:
         self.complete = False
         self.lengths: dict[Fork, int] = {}
         self.local: dict[Fork, list[int]] = {}
+        self.has_tablespaces = False
         self._files = 0
         self._directories: dict[tuple[int, int], int] = {}
         self._make_directory("")
@@ -142,6 +144,10 @@ class DataDirectory:
         if _BACKUP_PATH.fullmatch(file.path) is None:
             raise _malformed(f"the path {file.path[:100]!r}")
         self._files += 1
+        if file.path.endswith("/"):
+            self._make_directories(file.path.rstrip("/"))
+            self.has_tablespaces = True
+            return
         if file.path.startswith("base/"):
             self._database_fd(layout.DEFAULT_TABLESPACE, int(file.path.split("/")[1]))
         if file.path.endswith(relmap.FILE_NAME):
@@ -298,12 +304,18 @@ class DataDirectory:
         if self.owner is not None:
             os.chown(path, *self.owner)
 
+    def _make_directories(self, name: str) -> None:
+        """One below the root's own, with those above it."""
+        parts = name.split("/")
+        for depth in range(2, len(parts) + 1):
+            self._make_directory("/".join(parts[:depth]))
+
     def _database_fd(self, spc: int, db: int) -> int:
         fd = self._directories.get((spc, db))
         if fd is None:
             name = paths.database_directory(spc, db)
-            if spc == layout.DEFAULT_TABLESPACE:
-                self._make_directory(name)
+            if spc != layout.GLOBAL_TABLESPACE:
+                self._make_directories(name)
             fd = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._directories[spc, db] = fd
         return fd

@@ -155,6 +155,8 @@ def _finish(laid: DataDirectory, checkpoint: StartCheckpoint) -> None:
     laid.lay_missing_slru_pages()
     lay_segments(laid, checkpoint)
     settings = control_settings(laid.settings) | _SETTINGS
+    if laid.has_tablespaces:  # or its crash recovery would refuse their directories
+        settings["allow_in_place_tablespaces"] = "on"
     laid.write("postgresql.conf", quoted_settings(settings))
     laid.write("postgresql.auto.conf", b"")
     laid.write("pg_hba.conf", _HBA)

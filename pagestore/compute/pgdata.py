@@ -20,7 +20,7 @@ from pagestore.compute.cluster import Cluster, RelationFiles, named_read_errors,
 from pagestore.compute.remote_map import Fork
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
-from pagestore.pgformat import layout, page, relmap, slru
+from pagestore.pgformat import layout, page, paths, relmap, slru
 from pagestore.pgformat.control_file import ControlFile
 from pagestore.v1 import page_pb2 as pb
 
@@ -143,6 +143,8 @@ def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
         data = map_path.read_bytes()
         relmap.parse(data, str(map_path))
         yield f"{home}/{relmap.FILE_NAME}", data
+    for spc in cluster.tablespaces:
+        yield f"{paths.tablespace_directory(spc)}/", b""
     for path in sorted((root / "pg_twophase").iterdir()):
         yield f"pg_twophase/{path.name}", _two_phase_state(path)
     with contextlib.suppress(FileNotFoundError):

@@ -178,6 +178,7 @@ async def recover(
         "listen_addresses": "",
         "unix_socket_directories": str(log.parent),
         "hot_standby": "off",
+        "allow_in_place_tablespaces": "on",
         "autovacuum": "off",
         "fsync": "off",
         **settings,

@@ -168,7 +168,7 @@ class Importer:
         if key is None:
             return
         if key.kind == Kind.DATABASE:
-            self._metadata[key.pack()] = _U32.pack(DATABASE_HAS_VERSION)
+            self._metadata[key.pack()] = _U32.pack(DATABASE_HAS_VERSION if key.db else 0)
         else:
             self._metadata[key.pack()] = file.data
 
@@ -228,6 +228,8 @@ def file_key(path: str) -> Key | None:
             return keyspace.database(1663, int(db))
         case ["base", db, "pg_filenode.map"] if _is_oid(db):
             return keyspace.relmap(1663, int(db))
+        case ["pg_tblspc", spc, _, ""] if _is_oid(spc):
+            return keyspace.database(int(spc), 0)
         case ["pg_twophase", xid] if re.fullmatch("[0-9A-F]{8}", xid):
             return keyspace.two_phase(int(xid, 16))
         case ["pg_stat", "pgstat.stat"]:

@@ -1,8 +1,8 @@
 """Names inside a data directory: which file holds which block, and back.
 
 ``base/<db>/<rel>[_fsm|_vm|_init][.<segment>]`` in the default tablespace,
-``global/<rel>...`` for shared relations. Other tablespaces are outside the data directory
-and have no path here.
+``global/<rel>...`` for shared relations, ``pg_tblspc/<spc>/PG_15_<catalog version>/<db>/<rel>...``
+in a tablespace that lies in place. Others are outside the data directory and have no path here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ import re
 from typing import NamedTuple
 
 from pagestore.errors import InvalidInput
-from pagestore.pgformat.layout import DEFAULT_TABLESPACE, GLOBAL_TABLESPACE
+from pagestore.pgformat.layout import (
+    CATALOG_VERSION,
+    DEFAULT_TABLESPACE,
+    GLOBAL_TABLESPACE,
+    MAJOR_VERSION,
+)
 
 DIRECTORIES = (
     "base",
@@ -54,20 +59,25 @@ class RelationFile(NamedTuple):
 
 
 def database_directory(spc: int, db: int) -> str:
-    """``base/5`` or ``global``.
+    """``base/5``, ``global``, or one in a tablespace of a user's own.
 
     Raises:
-        InvalidInput: the tablespace is a user's own.
+        InvalidInput: INVALID_DATABASE; there is no such directory.
     """
     if spc == GLOBAL_TABLESPACE and db == 0:
         return "global"
     if spc == DEFAULT_TABLESPACE and db != 0:
         return f"base/{db}"
+    if spc != GLOBAL_TABLESPACE and db != 0:
+        return f"{tablespace_directory(spc)}/{db}"
     raise InvalidInput(
-        "TABLESPACE_UNSUPPORTED",
-        f"Database {db} in tablespace {spc} does not lie in the data directory.",
-        "Only the default tablespace is supported.",
+        "INVALID_DATABASE", f"There can be no directory of database {db} in tablespace {spc}."
     )
+
+
+def tablespace_directory(spc: int) -> str:
+    """Of a tablespace that lies in place: the directory of its databases' directories."""
+    return f"pg_tblspc/{spc}/PG_{MAJOR_VERSION}_{CATALOG_VERSION}"
 
 
 def relation_file(rel: int, fork: int, segment: int = 0) -> str:

@@ -6,7 +6,8 @@ its length, the pages that every start reads first, and an end that counts what 
 generator, so that nothing is held whole; run it beside the event loop.
 
 Files are sent as they lie in a data directory: a two-phase state file *includes* its trailing
-CRC-32C, and pg_logical/replorigin_checkpoint is made from the ORIGIN values.
+CRC-32C, and pg_logical/replorigin_checkpoint is made from the ORIGIN values. A path with a slash at
+its end is the directory of a tablespace.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _database_files(
 ) -> Iterator[tuple[str, bytes]]:
     yield "PG_VERSION", VERSION_FILE
     for spc, db, flags in databases(snapshot, lsn):
-        if flags & DATABASE_HAS_VERSION:
+        if db == 0:
+            yield f"{paths.tablespace_directory(spc)}/", b""
+        elif flags & DATABASE_HAS_VERSION:
             yield f"{paths.database_directory(spc, db)}/PG_VERSION", VERSION_FILE
     for (spc, db), content in relmaps.items():
         yield f"{paths.database_directory(spc, db)}/pg_filenode.map", content

@@ -57,7 +57,8 @@ def relations(
 
 
 def databases(snapshot: Snapshot, lsn: int) -> list[tuple[int, int, int]]:
-    """(tablespace, database, flags) of every database directory, ascending."""
+    """(tablespace, database, flags) of every database directory, ascending; database 0 is a
+    tablespace of a user's own."""
     found = []
     for raw_key, raw in snapshot.scan(*keyspace.kind_range(Kind.DATABASE), lsn):
         key = Key.unpack(raw_key)
@@ -71,13 +72,15 @@ def db_size(snapshot: Snapshot, lsn: int, db_oid: int) -> int:
     Raises:
         NotFound: DATABASE_NOT_FOUND.
     """
-    spaces = {spc for spc, db, _ in databases(snapshot, lsn) if db == db_oid}
+    known = databases(snapshot, lsn)
     if db_oid == GLOBAL_DATABASE:
-        spaces.add(GLOBAL_SPACE)
-    if not spaces:
+        spaces = {GLOBAL_SPACE}
+    elif not any(db == db_oid for _, db, _ in known):
         raise NotFound(
             "DATABASE_NOT_FOUND", f"No database has the oid {db_oid} at {format_lsn(lsn)}."
         )
+    else:
+        spaces = {spc for spc, db, _ in known if db in (0, db_oid)}
     return sum(
         relation.nblocks * PAGE_SIZE
         for spc in spaces

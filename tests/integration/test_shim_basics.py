@@ -206,9 +206,13 @@ def test_a_damaged_map_is_refused(laid: HydratingPostgres, fault: str) -> None:
         remote_map.write_bytes(good)
 
 
-def test_tablespaces_are_refused(compute: HydratingPostgres) -> None:
+def test_tablespaces_elsewhere_are_refused(compute: HydratingPostgres) -> None:
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="CREATE TABLESPACE"):
         compute.sql("CREATE TABLESPACE elsewhere LOCATION '/tmp'")
+    with pytest.raises(psycopg.errors.UndefinedFile, match="does not exist"):
+        compute.sql("CREATE TABLESPACE elsewhere LOCATION '/no/such/place'")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="CREATE DATABASE in"):
+        compute.sql("CREATE DATABASE apart TABLESPACE elsewhere")
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="SET TABLESPACE"):
         compute.sql("ALTER DATABASE template1 SET TABLESPACE pg_default")
 

@@ -206,6 +206,45 @@ LOGGED = (
     "VACUUM (FREEZE) noted",
 )
 
+TABLESPACES_SETUP = """
+    SET allow_in_place_tablespaces = on;
+    CREATE TABLESPACE old LOCATION ''; CREATE TABLESPACE empty LOCATION '';
+    SET default_tablespace = old;
+    CREATE TABLE long_there (n int PRIMARY KEY, body text);
+    INSERT INTO long_there SELECT i, repeat('x', 3000) FROM generate_series(1, 900) i;
+"""
+TABLESPACES = (
+    "SET allow_in_place_tablespaces = on",
+    "CREATE TABLESPACE new LOCATION ''",
+    "CREATE TABLESPACE brief LOCATION ''",
+    "CREATE TABLE moves (n int PRIMARY KEY, body text) TABLESPACE brief",
+    "INSERT INTO moves SELECT i, md5(i::text) FROM generate_series(1, 4000) i",
+    "CREATE INDEX moves_body ON moves USING hash (body) TABLESPACE old",
+    "CREATE UNLOGGED TABLE light (n int) TABLESPACE new",
+    "CREATE DATABASE spread TEMPLATE template1",
+    r"\c spread",
+    "CREATE TABLE here AS SELECT generate_series(1, 3000) n",
+    "CREATE INDEX ON here (n) TABLESPACE new",
+    "ALTER TABLE here SET TABLESPACE old",
+    r"\c postgres",
+    "CREATE DATABASE logged TEMPLATE spread STRATEGY wal_log",
+    "CREATE DATABASE copied TEMPLATE spread STRATEGY file_copy",
+    r"\c copied",
+    "UPDATE here SET n = -n WHERE n % 3 = 0; VACUUM here",
+    r"\c postgres",
+    "ALTER TABLE moves SET TABLESPACE new",
+    "DELETE FROM moves WHERE n % 2 = 0; VACUUM moves",
+    "BEGIN; ALTER TABLE moves SET TABLESPACE old; ROLLBACK",
+    "REINDEX (TABLESPACE new) INDEX moves_body",
+    "ALTER INDEX moves_pkey SET TABLESPACE old",
+    "CREATE MATERIALIZED VIEW seen TABLESPACE new AS SELECT count(*) FROM long_there",
+    "DELETE FROM long_there WHERE n > 300; VACUUM long_there; TRUNCATE light",
+    "ALTER TABLE ALL IN TABLESPACE old SET TABLESPACE pg_default",
+    "DROP DATABASE spread; DROP TABLESPACE brief",
+    "ALTER TABLESPACE empty RENAME TO still_empty",
+    "VACUUM FULL moves",
+)
+
 MARCH = (
     # Over a million transaction ids: pg_xact goes into its second segment. Only the ids and what
     # became of them are in the WAL.

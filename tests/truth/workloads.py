@@ -252,6 +252,7 @@ WORKLOADS = (
             "INSERT INTO here VALUES (1)",
         ),
     ),
+    Workload("tablespaces", statements.TABLESPACES_SETUP, (statements.TABLESPACES,)),
     Workload(
         "march",
         "",

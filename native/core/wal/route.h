@@ -128,6 +128,7 @@ int ps_route_smgr(ps_ingest *in);
 int ps_route_clog(ps_ingest *in);
 int ps_route_dbase(ps_ingest *in);
 int ps_route_multixact(ps_ingest *in);
+int ps_route_tblspc(ps_ingest *in);
 int ps_route_relmap(ps_ingest *in);
 int ps_route_standby(ps_ingest *in);
 int ps_route_heap(ps_ingest *in);

@@ -119,9 +119,8 @@ ps_route_smgr(ps_ingest *in)
 }
 
 static int
-put_database(ps_ingest *in, uint32_t spc, uint32_t db)
+put_database(ps_ingest *in, uint32_t spc, uint32_t db, uint32_t flags)
 {
-    uint32_t flags = PS_DATABASE_HAS_VERSION;
     ps_key key = ps_key_make(PS_KIND_DATABASE, spc, db, 0, 0, 0);
     return ps_put(in, &key, PS_VALUE_IMAGE, &flags, sizeof flags);
 }
@@ -153,17 +152,18 @@ drop_database(ps_ingest *in, uint32_t spc, uint32_t db)
     return rc != PS_OK ? rc : ps_put_tombstone(in, &database);
 }
 
+/* The relation map, or that there is a PG_VERSION: in the database's own tablespace alone. */
 static int
-copy_relmap(ps_ingest *in, const ps_clone *clone)
+copy_file(ps_ingest *in, uint8_t kind, const ps_clone *clone)
 {
-    uint8_t map[RELMAP_LENGTH];
+    uint8_t content[RELMAP_LENGTH];
     size_t length = 0;
-    ps_key from = ps_key_make(PS_KIND_RELMAP, clone->src_spc, clone->src_db, 0, 0, 0);
-    ps_key to = ps_key_make(PS_KIND_RELMAP, clone->dst_spc, clone->dst_db, 0, 0, 0);
-    int rc = ps_latest(in, &from, map, sizeof map, &length);
+    ps_key from = ps_key_make(kind, clone->src_spc, clone->src_db, 0, 0, 0);
+    ps_key to = ps_key_make(kind, clone->dst_spc, clone->dst_db, 0, 0, 0);
+    int rc = ps_latest(in, &from, content, sizeof content, &length);
     if (rc == PS_ERR_NOT_FOUND)
         return PS_OK;
-    return rc != PS_OK ? rc : ps_put(in, &to, PS_VALUE_IMAGE, map, length);
+    return rc != PS_OK ? rc : ps_put(in, &to, PS_VALUE_IMAGE, content, length);
 }
 
 /* The relations are the caller's to copy: only he can read their pages. */
@@ -182,8 +182,8 @@ clone_database(ps_ingest *in)
     in->step->has_clone = 1;
     rc = drop_sizes_of(in, clone->dst_spc, clone->dst_db);
     if (rc == PS_OK)
-        rc = put_database(in, clone->dst_spc, clone->dst_db);
-    return rc != PS_OK ? rc : copy_relmap(in, clone);
+        rc = copy_file(in, PS_KIND_DATABASE, clone);
+    return rc != PS_OK ? rc : copy_file(in, PS_KIND_RELMAP, clone);
 }
 
 int
@@ -198,13 +198,27 @@ ps_route_dbase(ps_ingest *in)
     const uint8_t *p = in->decoded->main;
     uint32_t db = ps_get_le32(p);
     if (op == 0x10) /* CREATE_WAL_LOG */
-        return put_database(in, ps_get_le32(p + 4), db);
+        return put_database(in, ps_get_le32(p + 4), db, PS_DATABASE_HAS_VERSION);
     uint32_t count = ps_get_le32(p + 4);
     if (count > (in->decoded->main_length - 8) / 4)
         return ps_refuse(in, PS_ERR_CORRUPT, "it is too short for its tablespaces");
     for (uint32_t i = 0; rc == PS_OK && i < count; i++)
         rc = drop_database(in, ps_get_le32(p + 8 + (size_t)i * 4), db);
     return rc;
+}
+
+/* Every tablespace lies in the data directory, wherever it did: its key is that of database 0. */
+int
+ps_route_tblspc(ps_ingest *in)
+{
+    int rc = ps_need_main(in, 4);
+    if (rc != PS_OK)
+        return rc;
+    uint32_t spc = ps_get_le32(in->decoded->main);
+    ps_key key = ps_key_make(PS_KIND_DATABASE, spc, 0, 0, 0, 0);
+    if ((in->decoded->record.info & 0xF0) == 0x10) /* DROP */
+        return ps_put_tombstone(in, &key);
+    return put_database(in, spc, 0, 0);
 }
 
 int

@@ -3,14 +3,16 @@
  * storage manager, and so would meet the holes; and ALTER SYSTEM of whom commits wait for.
  *
  * CREATE DATABASE ... STRATEGY file_copy copies the source's files: its blocks are brought
- * first. Tablespaces are refused: a compute's directory is disposable, a tablespace is not in
- * it (docs/decisions/2026-11-23-tablespaces.md). A base backup reads the files too; the walsender
+ * first. A tablespace may lie in the data directory (allow_in_place_tablespaces), but nowhere else,
+ * since only that directory is laid again (docs/decisions/2026-11-26-tablespaces-in-place.md), and
+ * no database may be in one as a whole. A base backup reads the files too; the walsender
  * has no hook, but it fails on a file that it may not read, so one is laid whose name says why.
  * Not covered: a superuser's pg_read_binary_file(), and pg_checksums on the stopped directory.
  */
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "commands/dbcommands.h"
@@ -25,13 +27,24 @@
 static ProcessUtility_hook_type next_utility;
 
 static void
-refuse_tablespaces(const char *what)
+refuse_tablespace(const char *what)
 {
     ereport(ERROR,
             (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("%s is not possible here", what),
              errdetail("The data directory of a pagestore compute is thrown away when it stops;"
                        " its storage is the page server."),
-             errhint("Leave everything in the default tablespace.")));
+             errhint("Leave it in the default tablespace, or make a tablespace with LOCATION '' after"
+                     " SET allow_in_place_tablespaces.")));
+}
+
+/* Postgres itself says what is wrong with a place that there is not. */
+static void
+check_location(const CreateTableSpaceStmt *statement)
+{
+    struct stat place;
+
+    if (is_absolute_path(statement->location) && stat(statement->location, &place) == 0)
+        refuse_tablespace("CREATE TABLESPACE with a LOCATION");
 }
 
 /* Whoever changes it, the commits behind are durable nowhere. */
@@ -69,9 +82,13 @@ prepare_create_database(CreatedbStmt *statement)
 {
     DefElem *strategy = find_option(statement->options, "strategy");
     DefElem *template = find_option(statement->options, "template");
+    DefElem *tablespace = find_option(statement->options, "tablespace");
     const char *source = "template1";
     Oid db;
 
+    if (tablespace != NULL && tablespace->arg != NULL &&
+        strcmp(defGetString(tablespace), "pg_default") != 0)
+        refuse_tablespace("CREATE DATABASE in a tablespace");
     if (strategy == NULL || strategy->arg == NULL ||
         pg_strcasecmp(defGetString(strategy), "file_copy") != 0)
         return;
@@ -101,10 +118,10 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
     else if (IsA(node, AlterSystemStmt))
         refuse_other_quorum((AlterSystemStmt *) node);
     else if (IsA(node, CreateTableSpaceStmt))
-        refuse_tablespaces("CREATE TABLESPACE");
+        check_location((CreateTableSpaceStmt *) node);
     else if (IsA(node, AlterDatabaseStmt) &&
              find_option(((AlterDatabaseStmt *) node)->options, "tablespace") != NULL)
-        refuse_tablespaces("ALTER DATABASE SET TABLESPACE");
+        refuse_tablespace("ALTER DATABASE SET TABLESPACE");
     (next_utility ? next_utility : standard_ProcessUtility)(
         statement, query, read_only_tree, context, params, environment, receiver, completion);
     if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))

@@ -32,8 +32,9 @@ def test_other_names_are_no_relation_files(name: str) -> None:
 def test_paths() -> None:
     assert paths.relation_path(1663, 5, 1259, 0) == "base/5/1259"
     assert paths.relation_path(1664, 0, 1260, 2) == "global/1260_vm"
-    with pytest.raises(InvalidInput, match="tablespace 16390"):
-        paths.relation_path(16390, 5, 1, 0)
+    assert paths.relation_path(16390, 5, 1, 0, 2) == "pg_tblspc/16390/PG_15_202209061/5/1.2"
+    with pytest.raises(InvalidInput, match="tablespace 1664"):
+        paths.relation_path(1664, 5, 1, 0)
 
 
 def test_slru_pages_have_a_place() -> None:
