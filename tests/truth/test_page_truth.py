@@ -90,4 +90,4 @@ def test_every_page_is_what_plain_postgres_makes_of_the_wal(
 @pytest.mark.parametrize("case", FULL, ids=_name)
 def test_every_page_whatever_the_settings(case: Case, record_property: Record) -> None:
     # Where each record's image is compared, fewer places do.
-    _check(case, *((1, 1) if "wal_consistency_checking" in case[2] else (3, 2)), record_property)
+    _check(case, *((1, 1) if "wal_consistency_checking" in case[2] else (2, 2)), record_property)
