@@ -33,8 +33,8 @@ refuse_tablespace(const char *what)
             (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("%s is not possible here", what),
              errdetail("The data directory of a pagestore compute is thrown away when it stops;"
                        " its storage is the page server."),
-             errhint("Leave it in the default tablespace, or make a tablespace with LOCATION '' after"
-                     " SET allow_in_place_tablespaces.")));
+             errhint("Leave it in the default tablespace, or make a tablespace with LOCATION ''"
+                     " after SET allow_in_place_tablespaces.")));
 }
 
 /* Postgres itself says what is wrong with a place that there is not. */
