@@ -10,6 +10,7 @@ memory, whoever wants to add waits, and the flush is tried again until there is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import structlog
@@ -36,6 +37,7 @@ class Flusher:
         self._lock = asyncio.Lock()
         self._touched: dict[TimelineKey, float] = {}
         self._relief: asyncio.Task[None] | None = None
+        self.on_flushed: Callable[[TimelineKey], None] = lambda key: None
         self.full = ""
         """Why nothing can be flushed at the moment; empty when all is well."""
 
@@ -112,6 +114,7 @@ class Flusher:
     async def _flush(self, timeline: Timeline) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, _freeze_and_flush, timeline)
+        self.on_flushed((timeline.tenant_id, timeline.timeline_id))
         if self.full:
             _log.warning("disk has space again")
             self.full = ""

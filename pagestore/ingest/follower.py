@@ -35,12 +35,15 @@ from pagestore.ingest.apply import TimelineIngest, stopped
 from pagestore.ingest.chunks import joined
 from pagestore.ingest.flusher import Flusher
 from pagestore.ingest.pacing import Pace, paced
+from pagestore.ingest.releases import Releases
 from pagestore.ingest.sources import Source, Sources, WalSource, unless_stalled
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2
 
 LINGER_MS = 2000
+SILENCE_SECONDS = 6.0
+"""A safekeeper says something every two seconds; one of several that does not is asked anew."""
 WORKERS = 2
 POSITIONS_AT_ONCE = 64
 """Considered before other work of the event loop has its turn."""
@@ -97,9 +100,12 @@ class Follower:
         consumer: str = "page",
         linger_ms: int = LINGER_MS,
         check_images: bool = False,
+        connect: Callable[[str], WalSource] | None = None,
     ) -> None:
         self._repository = repository
-        self._sources = Sources(sources)
+        self._sources = Sources(sources, connect)
+        self._releases = Releases(repository, self._sources, consumer)
+        flusher.on_flushed = self._releases.note
         self._waiters = waiters
         self._flusher = flusher
         self._redo = redo
@@ -152,21 +158,34 @@ class Follower:
 
     async def run(self) -> None:
         """Follows until cancelled."""
-        await asyncio.gather(*(self._watch(source) for source in self._sources.all))
+        async with asyncio.TaskGroup() as group:
+            self._watchers = group
+            group.create_task(self._releases.run())
+            for source in self._sources.all:
+                group.create_task(self._watch(source))
 
     async def _watch(self, source: Source) -> None:
         pauses = Pauses()
         while True:
+            silence = SILENCE_SECONDS if len(self._sources) > 1 else None
             try:
-                async for update in source.client.watch_commits(self._consumer):
+                async for update in source.client.watch_commits(self._consumer, silence=silence):
                     pauses.reset()
                     source.lost = ""
+                    self._learn(update)
                     await self._told(source, update)
             except PagestoreError as error:
                 if not source.lost:
                     _log.info("WAL service lost", address=source.client.address, error=str(error))
                 source.lost = str(error)
             await pauses.sleep()
+
+    def _learn(self, update: wal_pb2.CommitUpdate) -> None:
+        for member in update.safekeepers:
+            source = self._sources.learn(member.address)
+            if source is not None:
+                _log.info("another safekeeper", address=member.address)
+                self._watchers.create_task(self._watch(source))
 
     async def close(self) -> None:
         """Stops every task; what was taken in stays for the flusher."""
@@ -217,6 +236,7 @@ class Follower:
 
     async def _follow(self, key: TimelineKey, pace: Pace) -> None:
         timeline = self._repository.get(*key)
+        self._releases.note(key)
         try:
             await self._read_until_idle(key, timeline, pace)
         except NotFound as error:

@@ -29,10 +29,15 @@ class WalSource(Protocol):
 
     address: str
 
-    def watch_commits(self, consumer: str) -> AsyncIterator[wal_pb2.CommitUpdate]: ...
+    def watch_commits(
+        self, consumer: str, *, silence: float | None = None
+    ) -> AsyncIterator[wal_pb2.CommitUpdate]: ...
     def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
     ) -> AsyncGenerator[wal_pb2.WalChunk, None]: ...
+    async def release_wal(
+        self, consumer: str, positions: Iterable[tuple[TenantId, TimelineId, int]]
+    ) -> None: ...
 
 
 @dataclass(eq=False)
@@ -43,14 +48,31 @@ class Source:
     commits: dict[TimelineKey, int] = field(default_factory=dict)
     lost: str = ""
     """Why it tells nothing at the moment."""
+    unreleased: set[TimelineKey] = field(default_factory=set)
+    """Of which it has not been told how far they are durable (releases.py)."""
 
 
 class Sources:
-    def __init__(self, clients: Iterable[WalSource]) -> None:
+    """
+    Args:
+        connect: makes the client of a safekeeper that another one tells of.
+    """
+
+    def __init__(
+        self, clients: Iterable[WalSource], connect: Callable[[str], WalSource] | None = None
+    ) -> None:
         self.all = [Source(client) for client in clients]
+        self._connect = connect
 
     def __len__(self) -> int:
         return len(self.all)
+
+    def learn(self, address: str) -> Source | None:
+        """The source, if it is new."""
+        if self._connect is None or any(item.client.address == address for item in self.all):
+            return None
+        self.all.append(Source(self._connect(address)))
+        return self.all[-1]
 
     def commit_lsn(self, key: TimelineKey) -> int:
         """The highest that any has told; 0 if none told any."""

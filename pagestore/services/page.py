@@ -19,6 +19,7 @@ from pagestore._native import RedoPool
 from pagestore.client.wal import WalClient
 from pagestore.ingest.flusher import IDLE_SECONDS, Flusher
 from pagestore.ingest.follower import LINGER_MS, Follower
+from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.reader.redo import RedoHelpers
 from pagestore.services.page_access import PageAccess
@@ -77,18 +78,22 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             repository, settings.open_layer_bytes, idle_seconds=settings.idle_flush_seconds
         )
         stack.push_async_callback(flusher.close)
-        clients = [WalClient(address) for address in settings.wal_service]
-        for client in clients:
+
+        def connect(address: str) -> WalClient:
+            client = WalClient(address)
             stack.push_async_callback(client.close)
+            return client
+
         follower = Follower(
             repository,
-            clients,
+            [connect(address) for address in settings.wal_service],
             waiters,
             flusher,
             redo,
-            consumer=f"page-{settings.listen}",
+            consumer=consumer_of(settings.data_dir),
             linger_ms=settings.linger_ms,
             check_images=settings.check_wal_images,
+            connect=connect,
         )
         stack.push_async_callback(follower.close)
         access = PageAccess(repository, waiters, flusher, follower, redo)
