@@ -166,16 +166,15 @@ def end_of_wal(cluster: PlainCluster) -> int:
 
 
 @contextmanager
-def running_stack(data: Path) -> Iterator[Stack]:
+def running_stack(data: Path, safekeepers: int = 1) -> Iterator[Stack]:
     """Up at the start; down, and its files gone, at the end."""
     data.mkdir()
     data.chmod(0o711)
     computes = data / "computes"
     ports = Ports([])
-    lines = [
-        f'[{part}]\nlisten = "127.0.0.1:{ports.choose()}"'
-        for part in ("control", "pageserver", "safekeeper")
-    ]
+    several = [f"[[safekeepers]]\nid = {number + 1}" for number in range(safekeepers)]
+    heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
+    lines = [f'{head}\nlisten = "127.0.0.1:{ports.choose()}"' for head in heads]
     lines += ["[computes]", f'directory = "{computes}"']
     (data / "pagestore.toml").write_text("\n".join(lines) + "\n")
     stack = Stack(data)
