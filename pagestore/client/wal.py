@@ -81,6 +81,9 @@ class WalClient(RetryingClient):
         request = pb.WalGetStatusRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         return await self._call(self._stub.GetStatus, request, pb.WalTimelineStatus)
 
+    async def is_committed(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> bool:
+        return (await self.get_status(tenant, timeline)).commit_lsn >= lsn
+
     async def vote(self, tenant: TenantId, timeline: TimelineId, term: int = 0) -> pb.VoteResponse:
         """Asks for the promise of `term`; 0 for one more than the highest promised."""
         request = pb.VoteRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, term=term)

@@ -48,6 +48,10 @@ class WalService(Protocol):
         """Its commit LSN is that of now: at least what any client was told before."""
         ...
 
+    async def is_committed(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> bool:
+        """Whether a majority is known to have the log up to there, as far as can be told now."""
+        ...
+
     async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
         """
         Raises:

@@ -49,8 +49,13 @@ DEFAULTS = {
 _SYNCHRONOUS = "synchronous_standby_names"
 SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
 """Beside postgresql.conf; replaced as a whole, then read again at a SIGHUP."""
-MAX_SLOT_BYTES = "1GB"
-"""Of several safekeepers each has peers that fill it: a compute need not keep its WAL for ever."""
+OF_SEVERAL = {
+    # Each has peers that fill it: a compute need not keep its WAL for ever.
+    "max_slot_wal_keep_size": "1GB",
+    # One that is frozen delays nobody for long who has to end all streams.
+    "wal_sender_timeout": "5s",
+}
+"""Settings where there are several safekeepers."""
 
 LOOPBACK = "127.0.0.1"
 _HBA = """\

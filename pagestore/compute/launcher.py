@@ -37,7 +37,7 @@ from pagestore.compute import catalog
 from pagestore.compute.catalog import Entry
 from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
 from pagestore.compute.config import (
-    MAX_SLOT_BYTES,
+    OF_SEVERAL,
     SYNCHRONOUS_FILE,
     ServerPlace,
     command_line,
@@ -305,8 +305,7 @@ class _Start:
         lay_segments(directory, checkpoint)
         lay_control_file(directory, checkpoint)
         directory.lay_remote_map()
-        several = len(self.won.standbys) > 1
-        quorum = {"max_slot_wal_keep_size": MAX_SLOT_BYTES} if several else {}
+        quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
         rule = quorum_rule(self.won.needed, self.won.standbys)

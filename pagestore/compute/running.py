@@ -26,6 +26,7 @@ from pagestore.compute.process import POLL_SECONDS, ServerProcess, log_tail, sta
 from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.errors import (
     Aborted,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     PagestoreError,
@@ -38,6 +39,8 @@ RECORD_FILE = "compute.json"
 _VERSION = 1
 _DETACH_WAIT_MS = 1_000
 RULE_SECONDS = 20.0
+LAST_WAL_SECONDS = 0.3
+"""For whoever has not taken the last WAL yet, once enough of the others have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,10 @@ class RunningCompute:
         return await self._server.wait()
 
     async def set_rule(self, rule: str) -> None:
-        """Whom commits wait for from now on; returns when new sessions are told so.
+        """Whom commits wait for from now on.
+
+        When this returns, nobody is told of a commit by an older rule any more: every walsender
+        that knew one has ended.
 
         Raises:
             DeadlineExceeded: RULE_NOT_TAKEN.
@@ -189,15 +195,31 @@ class RunningCompute:
         os.chown(temporary, owner.st_uid, owner.st_gid)
         temporary.replace(target)
         self._server.send(signal.SIGHUP)
-        deadline = asyncio.get_running_loop().time() + RULE_SECONDS
-        while await self.rule() != rule:
-            if asyncio.get_running_loop().time() > deadline:
-                raise DeadlineExceeded(
-                    "RULE_NOT_TAKEN",
-                    f"The compute {self.pid} has not taken {rule!r} as its quorum within "
-                    f"{RULE_SECONDS:.0f} s.",
-                )
-            await asyncio.sleep(POLL_SECONDS)
+        try:
+            async with asyncio.timeout(RULE_SECONDS):
+                # The postmaster takes a file before it tells its children to.
+                while await self.rule() != rule:
+                    await asyncio.sleep(POLL_SECONDS)
+                await self._renew_walsenders()
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "RULE_NOT_TAKEN",
+                f"The compute {self.pid} has not taken {rule!r} as its quorum within "
+                f"{RULE_SECONDS:.0f} s.",
+            ) from error
+
+    async def _renew_walsenders(self) -> None:
+        """Ends those that run; safekeepers come back at once."""
+        connecting = psycopg.AsyncConnection.connect(self.conninfo(), autocommit=True)
+        async with await connecting as session:
+            cursor = await session.execute(
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_replication"
+                " WHERE sync_state <> 'async' OR application_name ~ '^sk[0-9]'"
+            )
+            pids = [row[0] for row in await cursor.fetchall()]
+            left = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY (%s)"
+            while await (await session.execute(left, (pids,))).fetchone() != (0,):
+                await asyncio.sleep(POLL_SECONDS)
 
     async def rule(self) -> str:
         """Whom commits wait for, as a new session is told."""
@@ -224,7 +246,8 @@ class RunningCompute:
         """
         self._server.send(signal.SIGINT)
         try:
-            await asyncio.wait_for(self._server.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._shut_down(wal)
         except TimeoutError as error:
             await self._server.kill()
             raise DeadlineExceeded(
@@ -243,6 +266,26 @@ class RunningCompute:
         await asyncio.to_thread(self.remove)
         return result
 
+    async def _shut_down(self, wal: WalService) -> None:
+        """Until the server is gone, or only waits for somebody who does not take its last WAL
+        although the WAL service has it: a safekeeper that is frozen, while the others are not."""
+        ending = asyncio.ensure_future(self._server.wait())
+        taken = 0
+        while not ending.done() and taken < 2:
+            await asyncio.wait([ending], timeout=LAST_WAL_SECONDS)
+            end = 0 if ending.done() else self._clean_end()
+            if end and await self._is_committed(wal, end):
+                taken += 1
+        if not ending.done():
+            await self._server.kill()
+        await ending
+
+    async def _is_committed(self, wal: WalService, lsn: int) -> bool:
+        try:
+            return await wal.is_committed(self.record.tenant, self.record.timeline, lsn)
+        except PagestoreError:
+            return False
+
     async def kill(self) -> None:
         """Ends it as a crash would. The directory stays until `remove`."""
         await self._server.kill()
@@ -254,8 +297,11 @@ class RunningCompute:
         remove_directory(self.directory, Path(self.record.socket_directory))
 
     def _clean_end(self) -> int:
-        """The end of the shutdown checkpoint; 0 when the server did not stop cleanly."""
-        control = ControlFile.parse((self.data / "global/pg_control").read_bytes())
+        """The end of the shutdown checkpoint; 0 when there is none, or it is being written."""
+        try:
+            control = ControlFile.parse((self.data / "global/pg_control").read_bytes())
+        except DataLoss:
+            return 0
         if control.state != DbState.SHUTDOWNED:
             return 0
         return end_of_checkpoint(control.checkpoint_lsn)
@@ -266,7 +312,6 @@ class RunningCompute:
             flush = await self._flushed(wal, end)
             if flush < end:
                 # The safekeeper was away while the server stopped: hand it the rest.
-                flush = (await wal.get_status(*ids)).flush_lsn
                 rest = read_local_wal(self.data, flush, end)
                 flush = (await wal.append_wal(*ids, self.term, flush, rest)).flush_lsn
         except Aborted:

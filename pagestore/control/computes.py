@@ -3,8 +3,9 @@
 One slot a database name. Starting, stopping and moving to another timeline happen under the
 slot's lock, one at a time; whoever asks for a compute that is being started waits for that
 start. A compute that dies while it should run is started again, as a new stateless start on
-the same port, after a pause that doubles with each failure. Computes are processes of their
-own session: they outlive the control plane, which adopts them when it comes back.
+the same port, after a pause that doubles with each failure; but not one that another's compute
+has fenced. Computes are processes of their own session: they outlive the control plane, which
+adopts them when it comes back.
 
 How a compute is started stands behind :class:`Launcher`: local processes here, other machines
 later.
@@ -55,6 +56,11 @@ class Compute(Protocol):
     def timeline(self) -> TimelineId: ...
     @property
     def alive(self) -> bool: ...
+    @property
+    def fenced(self) -> bool:
+        """Whether it was ended since somebody else has started its timeline."""
+        ...
+
     @property
     def pid(self) -> int: ...
     @property
@@ -295,7 +301,8 @@ class Computes:
                 slot.failures = 0
             _log.warning("a compute died", name=name[1], pid=compute.pid, why=why)
             await compute.discard()
-        if self._wanted(name) is not None:
+        # Whoever fenced it has a compute of this timeline: starting another would fence that one.
+        if not compute.fenced and self._wanted(name) is not None:
             await self._restart(name)
 
     async def _restart(self, name: Slotted) -> None:

@@ -25,6 +25,7 @@ from pagestore.control.records import MOVES, CheckpointRecord, DatabaseRecord, T
 from pagestore.control.state import ControlState
 from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
 from pagestore.ids import TimelineId, format_lsn
+from pagestore.pgformat.wal import position_below
 
 INGEST_DEADLINE = 60.0
 """Seconds that a look-up by time waits for the page server to have read the WAL."""
@@ -113,7 +114,15 @@ class History:
         return record
 
     async def _aligned(self, owner: TimelineRecord, lsn: int) -> Position:
-        end, prev = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
+        """Where the WAL is not kept any more, nobody knows where its records end. But every
+        record that ends at or below an LSN is in what the page server has there, so a branch may
+        begin at any: all that is lost is the link to the record before."""
+        try:
+            end, prev = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
+        except OutOfRange as error:
+            if error.reason != "LSN_TOO_OLD" or lsn <= owner.branch_lsn:
+                raise
+            end, prev = position_below(lsn), 0
         return Position(owner, end, prev)
 
     async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> Position:

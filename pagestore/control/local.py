@@ -24,6 +24,8 @@ from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
 from pagestore.control import credentials
 from pagestore.control.computes import Compute, Kept
+from pagestore.control.quorum.client import QuorumClient
+from pagestore.control.quorum.keeper import Keeper
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
@@ -32,11 +34,16 @@ _OURS = ("lib", "logs")
 
 
 class LocalCompute:
-    """A RunningCompute as the control plane sees it."""
+    """A RunningCompute as the control plane sees it; with several safekeepers, a keeper looks
+    after these as long as it runs."""
 
     def __init__(self, running: RunningCompute, wal: WalService) -> None:
         self._running = running
         self._wal = wal
+        self.fenced = False
+        self._keeping: asyncio.Task[None] | None = None
+        if isinstance(wal, QuorumClient):
+            self._keeping = asyncio.create_task(Keeper(wal, running, self._fence).run())
 
     @property
     def timeline(self) -> TimelineId:
@@ -64,6 +71,9 @@ class LocalCompute:
 
     async def wait_exit(self) -> str:
         code = await self._running.wait_exit()
+        await self._end_keeping()
+        if self.fenced:
+            return "another compute of this timeline was started, so this one was ended"
         if code is None:
             return "Postgres ended"
         if code < 0:
@@ -71,12 +81,25 @@ class LocalCompute:
         return f"Postgres ended with exit status {code}"
 
     async def stop(self) -> Kept:
+        await self._end_keeping()
         result = await self._running.stop(self._wal)
         return Kept(result.pgstat, result.auto_conf)
 
     async def discard(self) -> None:
+        await self._end_keeping()
         await self._running.kill()
         await asyncio.to_thread(self._running.remove)
+
+    async def _fence(self) -> None:
+        self.fenced = True
+        await asyncio.shield(self._running.kill())
+
+    async def _end_keeping(self) -> None:
+        """Before anything is detached, so that nothing is attached anew."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 class LocalLauncher:

@@ -79,6 +79,13 @@ def header_length(lsn: int, segment_size: int = SEGMENT_SIZE) -> int:
     return LONG_HEADER if lsn - lsn % PAGE_SIZE == lsn - lsn % segment_size else SHORT_HEADER
 
 
+def position_below(lsn: int) -> int:
+    """The highest position at or below `lsn` at which a log may end, by its form alone."""
+    lsn -= lsn % 8
+    in_page = lsn % PAGE_SIZE
+    return lsn - in_page if in_page < header_length(lsn) else lsn
+
+
 def record_start(lsn: int, segment_size: int = SEGMENT_SIZE) -> int:
     """Where the record behind ``lsn`` (an end) begins: past a page header, if one is there."""
     return lsn + header_length(lsn, segment_size) if lsn % PAGE_SIZE == 0 else lsn

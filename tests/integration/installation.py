@@ -25,9 +25,9 @@ from pagestore.control.ports import Ports
 class Whole:
     """A running installation, its command line and its client."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, environment: Mapping[str, str] | None = None) -> None:
         self.data = data
-        self.environment = {**os.environ, "PAGESTORE_DATA": str(data)}
+        self.environment = {**os.environ, **(environment or {}), "PAGESTORE_DATA": str(data)}
         self.installation = Installation(data)
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -99,16 +99,20 @@ class Whole:
 
 @contextmanager
 def whole_pagestore(
-    settings: Mapping[str, str] | None = None, *, safekeepers: int = 1
+    settings: Mapping[str, str] | None = None,
+    *,
+    safekeepers: int = 1,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Whole]:
     """Up at the start, down and removed at the end.
 
     Args:
         settings: for each compute's postgresql.conf.
+        environment: of `up`, and so of the parts.
     """
     data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir="/tmp"))
     data.chmod(0o711)
-    whole = Whole(data)
+    whole = Whole(data, environment)
     try:
         _configure(whole.installation.config_file, settings or {}, safekeepers)
         whole.up()

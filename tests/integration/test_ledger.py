@@ -9,49 +9,20 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from pagestore.errors import Unavailable
 from pagestore.v1.control_pb2 import Database
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.integration.ledger import TABLE, Ledger, finish, wait_for_progress
 
 VICTIMS = ["pageserver", "safekeeper", "control", "compute"]
+QUORUM = ["safekeeper-1", "pageserver", "safekeeper-2", "control", "safekeeper-3", "compute"]
+FROZEN_SECONDS = 2.0
 CLIENTS = 3
-
-
-class Ledger(threading.Thread):
-    """Commits ascending numbers over connections that may break at any time."""
-
-    def __init__(self, url: str, client: int) -> None:
-        super().__init__(daemon=True)
-        self.url = url
-        self.client = client
-        self.acknowledged: list[int] = []
-        self.done = threading.Event()
-        self.failure: BaseException | None = None
-
-    def run(self) -> None:
-        number = 0
-        while not self.done.is_set():
-            try:
-                with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
-                    connection.execute("SET statement_timeout = '20s'")
-                    while not self.done.is_set():
-                        number += 1
-                        connection.execute(
-                            "INSERT INTO ledger VALUES (%s, %s)", (self.client, number)
-                        )
-                        self.acknowledged.append(number)
-            except psycopg.Error:
-                time.sleep(0.1)
-            except BaseException as failure:
-                self.failure = failure
-                raise
 
 
 def _shown(whole: Whole) -> Database:
@@ -68,19 +39,11 @@ def _pid_of(whole: Whole, victim: str) -> int:
     return whole.installation.parts()[victim].pid
 
 
-def _wait_for_progress(ledgers: list[Ledger]) -> None:
-    before = [len(ledger.acknowledged) for ledger in ledgers]
-    deadline = time.monotonic() + 90
-    while any(len(x.acknowledged) < n + 20 for x, n in zip(ledgers, before, strict=True)):
-        assert time.monotonic() < deadline, "commits did not resume"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
     with whole_pagestore() as running:
         running.json("create", "app")
-        running.sql("app", "CREATE TABLE ledger (client int, number int, UNIQUE (client, number))")
+        running.sql("app", TABLE)
         yield running
 
 
@@ -94,15 +57,10 @@ def test_nothing_acknowledged_is_lost(whole: Whole) -> None:
     for ledger in ledgers:
         ledger.start()
     for victim in VICTIMS * 2:
-        _wait_for_progress(ledgers)
+        wait_for_progress(ledgers)
         os.kill(_pid_of(whole, victim), signal.SIGKILL)
-    _wait_for_progress(ledgers)
-    for ledger in ledgers:
-        ledger.done.set()
-    for ledger in ledgers:
-        ledger.join(timeout=60)
-        assert ledger.failure is None
-    acknowledged = {(x.client, number) for x in ledgers for number in x.acknowledged}
+    wait_for_progress(ledgers)
+    acknowledged = finish(ledgers)
     assert len(acknowledged) > CLIENTS * 20 * len(VICTIMS)
     whole.json("branch", "app", "copy")
     assert acknowledged <= _rows(whole, "app")
@@ -110,3 +68,41 @@ def test_nothing_acknowledged_is_lost(whole: Whole) -> None:
     whole.json("stop", "app")
     whole.json("start", "app")
     assert acknowledged <= _rows(whole, "app")
+
+
+def test_nothing_acknowledged_is_lost_on_three_safekeepers() -> None:
+    _rotate(rounds=1, quorum=QUORUM)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_acknowledged_is_lost_on_three_safekeepers_for_long() -> None:
+    _rotate(rounds=5, quorum=QUORUM)
+
+
+def _rotate(rounds: int, quorum: list[str]) -> None:
+    """Each victim is killed, and frozen while another is killed."""
+    with whole_pagestore(safekeepers=3) as whole:
+        whole.json("create", "app")
+        whole.sql("app", TABLE)
+        ledgers = [Ledger(whole.json("url", "app")["url"], client) for client in range(CLIENTS)]
+        for ledger in ledgers:
+            ledger.start()
+        for number, victim in enumerate(quorum * rounds):
+            wait_for_progress(ledgers)
+            os.kill(_pid_of(whole, victim), signal.SIGKILL)
+            wait_for_progress(ledgers)
+            frozen = _pid_of(whole, quorum[(number + 1) % len(quorum)])
+            os.kill(frozen, signal.SIGSTOP)
+            time.sleep(FROZEN_SECONDS)
+            os.kill(_pid_of(whole, victim), signal.SIGKILL)
+            time.sleep(FROZEN_SECONDS)
+            os.kill(frozen, signal.SIGCONT)
+        wait_for_progress(ledgers)
+        acknowledged = finish(ledgers)
+        whole.json("branch", "app", "copy")
+        for _ in range(2):
+            assert acknowledged <= _rows(whole, "app")
+            assert acknowledged <= _rows(whole, "copy")
+            whole.json("stop", "app")
+            whole.json("start", "app")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -15,15 +15,25 @@ from pagestore.errors import Aborted, AlreadyExists, NotFound, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.pgformat.wal import checkpoint_shutdown_bytes
 from pagestore.v1 import page_pb2
-from tests.quorum import Trio, trio
+from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 
 START = 0x1000028
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Trio]:
-    with trio(tmp_path) as made:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Safekeepers]:
+    with three_safekeepers(tmp_path_factory.mktemp("three")) as made:
         yield made
+
+
+@pytest.fixture
+def three(running: Safekeepers) -> Safekeepers:
+    running.run_all()
+    return running
+
+
+def addresses(three: Safekeepers) -> dict[int, str]:
+    return {number: three.at[number].listen for number in ALL}
 
 
 @dataclass
@@ -55,11 +65,11 @@ class Log:
         return (await self.client.get_status(*self.key)).commit_lsn
 
 
-def on(three: Trio, work: Callable[[Log], Awaitable[None]]) -> None:
+def on(three: Safekeepers, work: Callable[[Log], Awaitable[None]]) -> None:
     """Runs `work` on a new timeline."""
 
     async def main() -> None:
-        async with QuorumClient(three.addresses, timeout=10) as client:
+        async with QuorumClient(addresses(three), timeout=10) as client:
             log = Log(client, TimelineId.generate())
             await client.create_timeline(*log.key, START)
             await work(log)
@@ -67,7 +77,7 @@ def on(three: Trio, work: Callable[[Log], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_a_term_after_the_other_continues_the_log(three: Trio) -> None:
+def test_a_term_after_the_other_continues_the_log(three: Safekeepers) -> None:
     async def work(log: Log) -> None:
         first, end = await log.elected_append()
         assert (first.term, first.end_lsn) == (1, START)
@@ -87,40 +97,38 @@ def test_a_term_after_the_other_continues_the_log(three: Trio) -> None:
     on(three, work)
 
 
-@pytest.mark.parametrize("how", ["kill", "freeze"])
-def test_any_one_may_be_away(three: Trio, how: str) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_any_one_may_be_away(three: Safekeepers, how: signal.Signals) -> None:
     async def work(log: Log) -> None:
-        for victim in three:
+        for victim in three.at.values():
             _, before = await log.elected_append()
-            getattr(victim, how)()
+            victim.send(how)
             _, end = await log.elected_append()
             assert end > before
             assert await log.commit_lsn() == end
             fresh = Log(log.client, TimelineId.generate())
             await log.client.create_timeline(*fresh.key, START)
             await fresh.elected_append()
-            if how == "kill":
-                victim.start()
-            else:
-                victim.thaw()
+            victim.stop(signal.SIGKILL)
+            victim.start()
 
     on(three, work)
 
 
-def test_two_away_are_waited_for(three: Trio) -> None:
+def test_two_away_are_waited_for(three: Safekeepers) -> None:
     async def work(log: Log) -> None:
         _, end = await log.elected_append()
-        three[1].kill()
-        three[3].kill()
+        three.at[1].stop(signal.SIGKILL)
+        three.at[3].stop(signal.SIGKILL)
         waiting = asyncio.create_task(log.elected_append())
         await asyncio.sleep(1)
         assert not waiting.done()
-        three[3].start()
+        three.at[3].start()
         won, last = await waiting
         assert won.end_lsn == end
         assert await log.commit_lsn() == last
         log.client.timeout = 0.5
-        three[3].kill()
+        three.at[3].stop(signal.SIGKILL)
         with pytest.raises(Unavailable, match="Too few safekeepers"):
             await log.client.win_term(*log.key)
         with pytest.raises(Unavailable, match="Too few safekeepers"):
@@ -129,9 +137,9 @@ def test_two_away_are_waited_for(three: Trio) -> None:
     on(three, work)
 
 
-def test_two_who_want_the_same_term_do_not_both_have_it(three: Trio) -> None:
+def test_two_who_want_the_same_term_do_not_both_have_it(three: Safekeepers) -> None:
     async def work(log: Log) -> None:
-        async with QuorumClient(three.addresses, timeout=10) as other:
+        async with QuorumClient(addresses(three), timeout=10) as other:
             rival = Log(other, log.timeline)
             results = await asyncio.gather(
                 log.elected_append(), rival.elected_append(), return_exceptions=True
@@ -146,34 +154,34 @@ def test_two_who_want_the_same_term_do_not_both_have_it(three: Trio) -> None:
     on(three, work)
 
 
-def test_what_one_alone_has_is_decided_by_an_election(three: Trio) -> None:
+def test_what_one_alone_has_is_decided_by_an_election(three: Safekeepers) -> None:
     """A position is told as committed only when it is, and what is undecided gets decided."""
 
     async def work(log: Log) -> None:
         won = await log.client.win_term(*log.key)
         end, record = await log.append(won, won.end_lsn, won.prev_record_lsn)
-        three[2].kill()
-        three[3].kill()
+        three.at[2].stop(signal.SIGKILL)
+        three.at[3].stop(signal.SIGKILL)
         data, _, last = checkpoint_shutdown_bytes(
             end, record, page_pb2.ControlCounters(), timestamp=2, system_id=0
         )
         await log.client.safekeepers.client(1).append_wal(*log.key, won.term, end, data)
-        three[2].start()
+        three.at[2].start()
         assert await log.commit_lsn() == last
-        three[1].kill()
-        three[3].start()
+        three.at[1].stop(signal.SIGKILL)
+        three.at[3].start()
         assert await log.commit_lsn() == last
 
     on(three, work)
 
 
-def test_a_removed_timeline_is_gone_everywhere(three: Trio) -> None:
+def test_a_removed_timeline_is_gone_everywhere(three: Safekeepers) -> None:
     async def work(log: Log) -> None:
         await log.elected_append()
-        three[2].kill()
+        three.at[2].stop(signal.SIGKILL)
         with pytest.raises(Unavailable):
             await log.client.remove_timeline(*log.key)
-        three[2].start()
+        three.at[2].start()
         await log.client.remove_timeline(*log.key)
         await log.client.remove_timeline(*log.key)
         for call in (log.client.get_status, log.client.win_term):

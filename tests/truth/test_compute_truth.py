@@ -42,6 +42,8 @@ AMCHECK = """
     JOIN pg_am a ON a.oid = c.relam
     WHERE a.amname = 'btree' AND c.relpersistence = 'p' AND i.indisready AND i.indisvalid
 """
+ALL_WAL = {"PAGESTORE_WAL_KEEP_BYTES": str(1 << 40)}
+"""Plain Postgres replays it from the import on."""
 PLACES = {"before": "truth", "after": "truth", "branched": "other"}
 """Checkpoint to database."""
 
@@ -103,7 +105,7 @@ def worked(request: pytest.FixtureRequest) -> Iterator[Worked]:
     cluster = PlainPostgres(reachable_dir())
     cluster.initdb(*(["--data-checksums"] if request.param == "checksums" else []))
     try:
-        with whole_pagestore(SETTINGS) as whole:
+        with whole_pagestore(SETTINGS, environment=ALL_WAL) as whole:
             made = whole.json("import", "truth", "--from-pgdata", str(cluster.data))
             result = Worked(whole, cluster.data)
             result.timelines["truth"] = TimelineId.parse(made["timeline_id"])

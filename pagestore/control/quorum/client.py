@@ -19,7 +19,7 @@ from pagestore.client.walservice import Won
 from pagestore.control.quorum.head import Head, Said, judge
 from pagestore.control.quorum.majority import Calls, patiently
 from pagestore.control.quorum.race import Led, win
-from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers, answered_in
+from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
 from pagestore.errors import Aborted, NotFound, OutOfRange, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import wal_pb2 as pb
@@ -29,7 +29,9 @@ from pagestore.walservice.election import Choice
 from pagestore.walservice.members import Configuration, Member, majority
 
 HEAD_SECONDS = 1.0
-"""For a position that one safekeeper has and the others do not tell of yet."""
+"""For a position that one safekeeper has and the others do not tell of, where no compute runs."""
+NEWS_SECONDS = 10.0
+"""The same where one does, or where a position is known to be committed: for slow machines."""
 REMOVE_SECONDS = 2.0
 """For one that is away: what is left is removed another time."""
 DEFAULT_TIMEOUT = 30.0
@@ -52,7 +54,6 @@ class QuorumClient:
         self._led: dict[Key, Led] = {}
         self._numbers: dict[Key, frozenset[int]] = {}
         self._ahead: dict[Key, int] = {}
-        self._suspects: set[int] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,8 +87,8 @@ class QuorumClient:
         told = messages.configuration(Configuration(1, members), self.safekeepers.addresses)
 
         async def make(number: int) -> pb.WalTimelineStatus:
-            async with answered_in(ANSWER_SECONDS, number):
-                return await self.safekeepers.client(number).create_timeline(
+            async with self.safekeepers.answer(number) as client:
+                return await client.create_timeline(
                     tenant,
                     timeline,
                     start_lsn,
@@ -107,15 +108,14 @@ class QuorumClient:
         key = (tenant, timeline)
 
         async def remove(number: int) -> None:
-            client = self.safekeepers.client(number)
-            async with answered_in(ANSWER_SECONDS, number):
+            async with self.safekeepers.answer(number) as client:
                 with contextlib.suppress(NotFound):
                     # A new term detaches whatever compute was left attached.
                     await client.vote(*key)
                 await client.delete_timeline(*key)
 
         deadline = asyncio.get_running_loop().time() + REMOVE_SECONDS
-        removing = (patiently(partial(remove, number), deadline) for number in self._asked(key))
+        removing = (patiently(partial(remove, number), deadline) for number in self.asked(key))
         results = await asyncio.gather(*removing, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -132,13 +132,12 @@ class QuorumClient:
         led = await win(
             self.safekeepers,
             key,
-            self._asked(key),
+            self.asked(key),
             known.term + 1 if known else 1,
-            self._suspects,
             self.timeout,
         )
         self._led[key] = led
-        self._note(key, led.configuration)
+        self.note(key, led.configuration)
         start, configuration = led.choice.start, led.configuration
         if not configuration.generation:
             names = tuple(item.standby_name for item in configuration.members)
@@ -156,8 +155,7 @@ class QuorumClient:
             at = led.reached[number]
             if at < end:
                 rest = data[at - lsn :]
-                async with answered_in(ANSWER_SECONDS, number):
-                    client = self.safekeepers.client(number)
+                async with self.safekeepers.answer(number) as client:
                     answer = await client.append_wal(*key, term, at, rest)
                 led.reached[number] = answer.flush_lsn
             return end
@@ -173,8 +171,7 @@ class QuorumClient:
         led = await self._leading(key, term)
 
         async def attach(number: int) -> None:
-            async with answered_in(ANSWER_SECONDS, number):
-                client = self.safekeepers.client(number)
+            async with self.safekeepers.answer(number) as client:
                 await client.attach_compute(*key, term, conninfo, start_lsn)
 
         able = [number for number, flush_lsn in led.reached.items() if flush_lsn >= start_lsn]
@@ -193,8 +190,9 @@ class QuorumClient:
         led = await self._leading(key, term)
 
         async def detach(number: int) -> int:
-            async with answered_in(ANSWER_SECONDS + wait_ms / 1000, number):
-                led.reached[number] = await self.safekeepers.client(number).detach_compute(
+            seconds = ANSWER_SECONDS + wait_ms / 1000
+            async with self.safekeepers.answer(number, seconds) as client:
+                led.reached[number] = await client.detach_compute(
                     *key, term, wait_flush_lsn=wait_flush_lsn, wait_ms=wait_ms
                 )
             return led.reached[number]
@@ -243,16 +241,18 @@ class QuorumClient:
         """
         key = (tenant, timeline)
         wanted = 0
-        deadline = asyncio.get_running_loop().time() + HEAD_SECONDS
+        began = asyncio.get_running_loop().time()
         while True:
             said, head = await self._hear(key, lambda head: head.known)
             wanted = wanted or head.best.status.flush_lsn
             if head.committed >= wanted:
                 return self._merged(key, said, head)
-            if asyncio.get_running_loop().time() > deadline:
+            flows = any(item.status.receiving for item in said)
+            passed = asyncio.get_running_loop().time() - began
+            if passed > (NEWS_SECONDS if flows else HEAD_SECONDS):
                 break
             await asyncio.sleep(0.01)
-        if any(item.status.receiving for item in said):
+        if flows:
             raise Unavailable(
                 "NO_QUORUM",
                 f"Too few safekeepers have the log of {timeline} up to {format_lsn(wanted)}, "
@@ -263,17 +263,24 @@ class QuorumClient:
         said, head = await self._hear(key, lambda head: head.committed >= won.end_lsn)
         return self._merged(key, said, head, at_least=won.end_lsn)
 
+    async def is_committed(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> bool:
+        key = (tenant, timeline)
+        _, head = await self._hear_once(key, lambda head: head.committed >= lsn)
+        return head.committed >= lsn
+
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
         """By whoever has it. That it is committed may be news to them for a moment."""
         key = (tenant, timeline)
-        deadline = asyncio.get_running_loop().time() + HEAD_SECONDS
+        deadline = asyncio.get_running_loop().time() + NEWS_SECONDS
         while True:
             errors = []
             first = self._ahead.get(key, 0)
-            for number in sorted(self._asked(key), key=lambda n: (n in self._suspects, n != first)):
+            for number in sorted(
+                self.asked(key), key=lambda n: (n in self.safekeepers.suspects, n != first)
+            ):
                 try:
-                    async with answered_in(ANSWER_SECONDS, number):
-                        return await self.safekeepers.client(number).align_lsn(*key, lsn)
+                    async with self.safekeepers.answer(number) as client:
+                        return await client.align_lsn(*key, lsn)
                 except (NotFound, OutOfRange, Unavailable) as error:
                     errors.append(error)
             late = asyncio.get_running_loop().time() > deadline
@@ -281,6 +288,10 @@ class QuorumClient:
                 break
             await asyncio.sleep(0.005)
         raise next((error for error in errors if isinstance(error, OutOfRange)), errors[-1])
+
+    def _able_first(self, key: Key) -> list[int]:
+        suspects, ahead = self.safekeepers.suspects, self._ahead.get(key, 0)
+        return sorted(self.asked(key), key=lambda n: (n in suspects, n != ahead))
 
     async def _hear(self, key: Key, is_enough: Callable[[Head], bool]) -> tuple[list[Said], Head]:
         """What the safekeepers say: of a majority, and of more as long as it is not enough."""
@@ -295,7 +306,7 @@ class QuorumClient:
         failures: dict[int, PagestoreError] = {}
         try:
             while True:
-                for number in self._asked(key) - {*said, *failures, *tasks.values()}:
+                for number in self.asked(key) - {*said, *failures, *tasks.values()}:
                     asking = self.safekeepers.status(number, key)
                     tasks[asyncio.create_task(asking)] = number
                 head = judge([*said.values()])
@@ -322,7 +333,7 @@ class QuorumClient:
         error = task.exception()
         if error is None:
             said[number] = Said.by(task.result())
-            self._note(key, said[number].ballot.configuration)
+            self.note(key, said[number].ballot.configuration)
         elif isinstance(error, PagestoreError):
             failures[number] = error
         else:
@@ -342,10 +353,19 @@ class QuorumClient:
         status.receiving = any(item.status.receiving for item in said)
         return status
 
-    def _asked(self, key: Key) -> set[int]:
+    def asked(self, key: Key) -> set[int]:
+        """The numbers of all that may be members."""
         return {*self._numbers.get(key, self.safekeepers.first)}
 
-    def _note(self, key: Key, configuration: Configuration) -> None:
+    def changed(self, key: Key, term: int, configuration: Configuration) -> None:
+        """The members are others from now on, in a term that goes on."""
+        self.note(key, configuration)
+        led = self._led.get(key)
+        if led is not None and led.term == term:
+            del self._led[key]
+
+    def note(self, key: Key, configuration: Configuration) -> None:
+        """Who are members, as a safekeeper tells."""
         numbers = frozenset(item.number for item in configuration.everyone)
         first = frozenset(self.safekeepers.first)
         if numbers <= first:

@@ -63,11 +63,9 @@ class Led:
 class Race:
     """One attempt to win one term."""
 
-    def __init__(
-        self, safekeepers: Safekeepers, key: Key, election: Election, suspects: set[int]
-    ) -> None:
-        self._safekeepers, self._key = safekeepers, key
-        self._election, self._suspects = election, suspects
+    def __init__(self, safekeepers: Safekeepers, key: Key, election: Election) -> None:
+        self._safekeepers, self._key, self._election = safekeepers, key, election
+        self._suspects = safekeepers.suspects
         self._asked: dict[int, asyncio.Task[Message]] = {}
         self._reached: dict[int, int] = {}
         self._voted: set[int] = set()
@@ -99,6 +97,7 @@ class Race:
                 if asyncio.get_running_loop().time() > deadline:
                     raise self._no_quorum()
                 if not await self._some(PATIENCE):
+                    self._suspects.update(self._asked)
                     self._do(election.retry())
             if election.choice is None or self.lost:
                 return None
@@ -108,7 +107,6 @@ class Race:
             for task in self._asked.values():
                 task.cancel()
             await asyncio.gather(*self._asked.values(), return_exceptions=True)
-            self._suspects.update(self._asked)
 
     async def _some(self, seconds: float) -> bool:
         """Takes in the answers that come; whether it is worth while to wait for more."""
@@ -134,9 +132,7 @@ class Race:
         error = task.exception()
         if isinstance(error, PagestoreError):
             self.failures[number] = error
-            self._suspects.add(number)
             return
-        self._suspects.discard(number)
         message = task.result()
         if isinstance(message, Reached):
             self._reached[message.member.number] = message.flush_lsn
@@ -179,7 +175,6 @@ async def win(
     key: Key,
     numbers: Iterable[int],
     term: int,
-    suspects: set[int],
     seconds: float,
 ) -> Led:
     """Wins `term`, or a higher one where that has been promised.
@@ -192,7 +187,7 @@ async def win(
     asked = tuple(numbers)
     while True:
         election = Election(term, asked)
-        led = await Race(safekeepers, key, election, suspects).run(deadline)
+        led = await Race(safekeepers, key, election).run(deadline)
         if led is not None:
             start = format_lsn(led.choice.start.flush_lsn)
             _log.debug("elected", timeline=str(key[1]), term=led.term, start=start)

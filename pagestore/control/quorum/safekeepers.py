@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 
 from pagestore.client.wal import WalClient
 from pagestore.control.quorum import wire
-from pagestore.errors import Aborted, NotFound, Unavailable
+from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
@@ -43,6 +43,8 @@ class Safekeepers:
     def __init__(self, addresses: Mapping[int, str]) -> None:
         self.addresses = dict(addresses)
         self.first = tuple(sorted(addresses))
+        self.suspects: set[int] = set()
+        """Who did not answer lately: asked like the others, but not waited for."""
         self._clients: dict[int, WalClient] = {}
         self._left: list[WalClient] = []
 
@@ -76,16 +78,41 @@ class Safekeepers:
             self._clients[number] = WalClient(self.addresses[number], timeout=0)
         return self._clients[number]
 
+    @contextlib.asynccontextmanager
+    async def answer(
+        self, number: int, seconds: float = ANSWER_SECONDS
+    ) -> AsyncIterator[WalClient]:
+        """A safekeeper's client, for one call that it answers in time.
+
+        Raises:
+            Unavailable: NO_ANSWER, or SAFEKEEPER_UNKNOWN.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                yield self.client(number)
+        except TimeoutError as error:
+            self.suspects.add(number)
+            raise Unavailable(
+                "NO_ANSWER", f"Safekeeper {number} has not answered within {seconds:g} s."
+            ) from error
+        except Unavailable:
+            self.suspects.add(number)
+            raise
+        except PagestoreError:
+            self.suspects.discard(number)
+            raise
+        self.suspects.discard(number)
+
     async def status(self, number: int, key: Key) -> pb.WalTimelineStatus:
-        async with answered_in(ANSWER_SECONDS, number):
-            found = await self.client(number).get_status(*key)
+        async with self.answer(number) as client:
+            found = await client.get_status(*key)
         self.learn(found.configuration)
         return found
 
     async def ballot(self, number: int, key: Key, term: int) -> pb.VoteResponse:
         """Its promise of `term`, or, without one, what it says all the same."""
-        async with answered_in(ANSWER_SECONDS, number):
-            found = await self.client(number).vote(*key, term)
+        async with self.answer(number) as client:
+            found = await client.vote(*key, term)
         self.learn(found.configuration)
         return found
 
@@ -123,15 +150,15 @@ class Safekeepers:
         self, number: int, key: Key, term: int, end_lsn: int, donors: Iterable[int]
     ) -> Reached:
         known = [pb.Member(number=donor, address=self.addresses.get(donor, "")) for donor in donors]
-        async with answered_in(FILL_SECONDS, number):
-            answer = await self.client(number).fill(*key, term, end_lsn, known)
+        async with self.answer(number, FILL_SECONDS) as client:
+            answer = await client.fill(*key, term, end_lsn, known)
         return Reached(wire.member(answer.member), term, answer.generation, answer.flush_lsn)
 
     async def _elect(self, action: SendElect | Admit, key: Key) -> Reached:
-        elect, client = action.elect, self.client(action.number)
+        elect = action.elect
         history = messages.history(elect.history)
         configuration = messages.configuration(elect.configuration, self.addresses)
-        async with answered_in(ANSWER_SECONDS, action.number):
+        async with self.answer(action.number) as client:
             if isinstance(action, SendElect):
                 answer = await client.elect(*key, elect.term, history, configuration)
             else:
@@ -149,25 +176,9 @@ class Safekeepers:
     async def _change(self, action: Send, key: Key) -> Reached:
         term = action.message.term
         told = messages.configuration(action.message.configuration, self.addresses)
-        async with answered_in(ANSWER_SECONDS, action.number):
-            answer = await self.client(action.number).change_members(*key, term, told)
+        async with self.answer(action.number) as client:
+            answer = await client.change_members(*key, term, told)
         return Reached(wire.member(answer.member), term, answer.generation, answer.flush_lsn)
 
     async def _promised(self, number: int, key: Key) -> int:
         return (await self.status(number, key)).term
-
-
-@contextlib.asynccontextmanager
-async def answered_in(seconds: float, number: int) -> AsyncIterator[None]:
-    """Within, an answer of a safekeeper comes in time.
-
-    Raises:
-        Unavailable: NO_ANSWER.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise Unavailable(
-            "NO_ANSWER", f"Safekeeper {number} has not answered within {seconds:g} s."
-        ) from error

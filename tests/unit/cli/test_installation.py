@@ -11,6 +11,7 @@ import pytest
 
 from pagestore.cli import config
 from pagestore.cli.installation import Installation, PartProcess
+from pagestore.cli.running import prepare
 from pagestore.cli.supervisor import end_leftovers, part_command
 from pagestore.errors import FailedPrecondition, Unavailable
 
@@ -23,11 +24,37 @@ def installation(tmp_path: Path) -> Installation:
 
 def test_the_first_configuration_gives_each_part_its_own_port(installation: Installation) -> None:
     found = installation.config
-    listens = [found.pageserver.listen, found.safekeeper.listen, found.control.listen]
+    listens = [found.listen(part) for part in installation.part_names]
     assert len(set(listens)) == 3
     before = installation.config_file.read_text()
     config.write_first(installation.config_file)
     assert installation.config_file.read_text() == before
+
+
+def test_several_safekeepers_are_parts_that_know_each_other(tmp_path: Path) -> None:
+    config.write_first(tmp_path / "pagestore.toml", 3)
+    installation = Installation(tmp_path)
+    parts = installation.part_names
+    assert parts == ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control")
+    listens = {part: installation.config.listen(part) for part in parts}
+    assert len(set(listens.values())) == 5
+    command = part_command(installation, "safekeeper-2")
+    assert command[command.index("--id") + 1] == "2"
+    peers = f"1={listens['safekeeper-1']},3={listens['safekeeper-3']}"
+    assert command[command.index("--peers") + 1] == peers
+    named = [f"{number}={listens[f'safekeeper-{number}']}" for number in (1, 2, 3)]
+    for part in ("pageserver", "control"):
+        command = part_command(installation, part)
+        told = [command[at + 1] for at, word in enumerate(command) if word == "--wal-service"]
+        assert told == named
+
+
+def test_another_number_of_safekeepers_is_refused(tmp_path: Path) -> None:
+    prepare(Installation(tmp_path))
+    prepare(Installation(tmp_path), 1)
+    with pytest.raises(FailedPrecondition) as caught:
+        prepare(Installation(tmp_path), 3)
+    assert caught.value.reason == "OTHER_SAFEKEEPERS"
 
 
 def test_the_environment_stands_over_the_file(
@@ -43,6 +70,7 @@ def test_the_environment_stands_over_the_file(
         "nonsense",
         "[pageserver]\nlisten = 1\n",
         "",
+        '[control]\nlisten = "x"\n[pageserver]\nlisten = "y"\n',
         '[control]\nlisten = "x"\nlissten = "y"\n',
     ],
 )

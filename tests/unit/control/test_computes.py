@@ -27,6 +27,7 @@ class Sleeper:
         self.directory = Path("/nowhere")
         self.conninfo = ""
         self.stopped = False
+        self.fenced = False
         self._process = process
 
     @property

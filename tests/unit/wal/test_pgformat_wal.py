@@ -67,3 +67,12 @@ def test_segment_names() -> None:
 def test_no_prefix_inside_a_page_header() -> None:
     with pytest.raises(InvalidInput):
         wal.segment_prefix(BASE + 8, system_id=1)
+
+
+def test_a_log_ends_at_no_odd_place_and_in_no_page_header() -> None:
+    segment = 5 << 24
+    assert wal.position_below(segment + 8192 + 103) == segment + 8192 + 96
+    assert wal.position_below(segment + 8192 + 23) == segment + 8192
+    assert wal.position_below(segment + 8192 + 24) == segment + 8192 + 24
+    assert wal.position_below(segment + 39) == segment
+    assert wal.position_below(segment + 40) == segment + 40

@@ -1,0 +1,140 @@
+"""Carries a change of members out, while the compute goes on.
+
+The decisions are pagestore.walservice.change's. Here are the calls, the compute's rule, and the
+attaching of learners: they have to follow the compute before anybody counts on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable
+from typing import Protocol
+
+from pagestore.control.quorum.safekeepers import Key, Safekeepers
+from pagestore.errors import Aborted, PagestoreError, Unavailable
+from pagestore.walservice.change import Action, MembershipChange, RuleIs, SetRule
+from pagestore.walservice.election import Blank, Declined, Message, Reached
+
+PATIENCE = 0.5
+"""Seconds between two askings."""
+STUCK_SECONDS = 30.0
+"""Without any answer, it is given up: whoever tries again finds how far it came."""
+
+
+class Follows(Protocol):
+    """What a change needs of the running compute."""
+
+    async def set_rule(self, rule: str) -> int:
+        """Whom commits wait for; the end of all that was committed by another rule."""
+        ...
+
+    async def attach(self, number: int, lsn: int) -> None:
+        """Has a safekeeper follow the compute from the end of its log on."""
+        ...
+
+
+def fresh_generation(after: int) -> int:
+    """The first of three generations that nobody else ever takes: by the clock and by lot."""
+    now = int(time.time() * 1e6)
+    return max(now, after + 4) + 4 * random.randrange(1 << 20)  # noqa: S311
+
+
+class Changing:
+    """One change under way.
+
+    Args:
+        level: up to where newcomers are filled; the compute is followed from there on.
+    """
+
+    def __init__(
+        self,
+        safekeepers: Safekeepers,
+        key: Key,
+        change: MembershipChange,
+        compute: Follows,
+        level: int,
+    ) -> None:
+        self._safekeepers, self._key = safekeepers, key
+        self._change, self._compute, self._level = change, compute, level
+        self._asked: dict[int, asyncio.Task[Message]] = {}
+        self._attached: set[int] = set()
+        self._said: dict[int, str] = {}
+
+    async def run(self) -> None:
+        """
+        Raises:
+            Aborted: STALE_TERM.
+            Unavailable: CHANGE_STUCK.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + STUCK_SECONDS
+        try:
+            await self._do(self._change.retry())
+            while not self._change.done:
+                if await self._some():
+                    deadline = loop.time() + STUCK_SECONDS
+                elif loop.time() > deadline:
+                    raise self._stuck()
+                else:
+                    await self._do(self._change.retry())
+        finally:
+            for task in self._asked.values():
+                task.cancel()
+            await asyncio.gather(*self._asked.values(), return_exceptions=True)
+
+    async def _some(self) -> bool:
+        """Takes in the answers that come; whether there were any but failures."""
+        if not self._asked:
+            await asyncio.sleep(PATIENCE / 5)
+            return False
+        waiting = self._asked.values()
+        done, _ = await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        answered = False
+        for number, task in list(self._asked.items()):
+            if task in done:
+                del self._asked[number]
+                answered |= await self._take(number, task)
+        return answered
+
+    async def _take(self, number: int, task: asyncio.Task[Message]) -> bool:
+        error = task.exception()
+        if isinstance(error, PagestoreError):
+            self._said[number] = str(error)
+            return False
+        message = task.result()
+        if isinstance(message, Declined):
+            raise Aborted("STALE_TERM", f"Term {message.term} of {self._key[1]} has been promised.")
+        assert isinstance(message, Reached | Blank)
+        if isinstance(message, Reached) and message.flush_lsn >= self._level:
+            await self._follow(message)
+        await self._do(self._change.step(message))
+        return True
+
+    async def _follow(self, message: Reached) -> None:
+        number = message.member.number
+        is_member = message.member in self._change.configuration.members
+        if is_member or number in self._attached:
+            return
+        await self._compute.attach(number, message.flush_lsn)
+        self._attached.add(number)
+
+    async def _do(self, actions: Iterable[Action]) -> None:
+        """One question at a time to each."""
+        for action in actions:
+            if isinstance(action, SetRule):
+                lsn = await self._compute.set_rule(action.configuration.standby_names)
+                await self._do(self._change.step(RuleIs(action.configuration.generation, lsn)))
+            elif action.number not in self._asked:
+                asking = self._safekeepers.ask(action, self._key, self._level)
+                self._asked[action.number] = asyncio.create_task(asking)
+
+    def _stuck(self) -> PagestoreError:
+        waiting = ", ".join(map(str, self._change.waiting_for))
+        said = "; ".join(f"{number}: {text}" for number, text in sorted(self._said.items()))
+        return Unavailable(
+            "CHANGE_STUCK",
+            f"The members of {self._key[1]} do not change: waiting for safekeeper {waiting}, "
+            f"stage {self._change.stage.value}. {said}".rstrip(),
+        )

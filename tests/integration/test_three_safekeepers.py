@@ -1,0 +1,214 @@
+"""A whole pagestore on three safekeepers: any one may be killed, frozen or wiped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pagestore.control.quorum.client import QuorumClient
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from tests.integration.installation import Whole, patiently, whole_pagestore
+
+PARTS = ("safekeeper-1", "safekeeper-2", "safekeeper-3")
+FOLLOWING = (
+    "SELECT application_name FROM pg_stat_replication"
+    " WHERE state = 'streaming' AND flush_lsn >= pg_current_wal_flush_lsn() ORDER BY 1"
+)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Whole]:
+    with whole_pagestore(safekeepers=3) as made:
+        made.json("create", "app")
+        made.sql("app", "CREATE TABLE t (id int PRIMARY KEY)")
+        yield made
+
+
+@pytest.fixture
+def commits(whole: Whole) -> Iterator[Commits]:
+    wait_for_all(whole, "app")
+    writer = Commits(whole.json("url", "app")["url"])
+    writer.start()
+    yield writer
+    writer.end()
+
+
+class Commits(threading.Thread):
+    """One client on one connection, which never breaks; and how long its commits take."""
+
+    numbers = iter(range(1 << 30))
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._done = threading.Event()
+        self.count = 0
+        self.last = -1
+        self.failure: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            with psycopg.connect(self._url, autocommit=True) as session:
+                while not self._done.is_set():
+                    number = next(self.numbers)
+                    session.execute("INSERT INTO t VALUES (%s)", (number,))
+                    self.count += 1
+                    self.last = number
+        except Exception as error:
+            self.failure = error
+
+    def go_on(self, more: int = 30, seconds: float = 60) -> None:
+        """Returns when more commits have returned; no client has noticed anything else."""
+        goal = self.count + more
+        deadline = time.monotonic() + seconds
+        while self.count < goal:
+            assert self.failure is None, self.failure
+            assert time.monotonic() < deadline, "commits do not return"
+            time.sleep(0.01)
+
+    def stands(self, seconds: float = 1.0) -> bool:
+        """Whether nothing returns for a while."""
+        before = self.count
+        time.sleep(seconds)
+        return self.count <= before + 1 and self.failure is None
+
+    def end(self) -> None:
+        self._done.set()
+        self.join(60)
+        assert self.failure is None, self.failure
+
+
+def following(whole: Whole, name: str) -> list[str]:
+    return [row[0] for row in whole.sql(name, FOLLOWING)]
+
+
+def wait_for(what: Callable[[], Any], whole: Whole, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, whole.logs()
+        time.sleep(0.1)
+
+
+def wait_for_all(whole: Whole, name: str) -> None:
+    """Returns when three safekeepers follow the compute."""
+    wait_for(lambda: len(patiently(lambda: following(whole, name))) == 3, whole)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_is_killed(whole: Whole, commits: Commits, part: str) -> None:
+    commits.go_on()
+    whole.kill(part)
+    commits.go_on()
+    wait_for_all(whole, "app")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_is_frozen(whole: Whole, commits: Commits, part: str) -> None:
+    commits.go_on()
+    pid = whole.kill(part, signal.SIGSTOP)
+    try:
+        commits.go_on(200)
+        branch = f"during-{part}"
+        whole.json("branch", "app", branch)
+        assert whole.sql(branch, "SELECT count(*) > 0 FROM t") == [(True,)]
+        whole.json("rm", branch)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_all(whole, "app")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_loses_its_disk(whole: Whole, commits: Commits, part: str) -> None:
+    """It comes back as another member, while the client goes on; then the other two may fail
+    one after the other."""
+    commits.go_on()
+    before = whole.sql("app", "SHOW synchronous_standby_names")
+    whole.kill(part, signal.SIGSTOP)
+    wiped = whole.installation.part_dir(part)
+    for entry in wiped.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+    whole.kill(part)
+    commits.go_on()
+    wait_for_all(whole, "app")
+    assert whole.sql("app", "SHOW synchronous_standby_names") != before
+    for other in PARTS:
+        if other != part:
+            whole.kill(other)
+            commits.go_on()
+            wait_for_all(whole, "app")
+
+
+def test_two_control_planes_start_one_database(whole: Whole) -> None:
+    """Exactly one compute can commit; the clients of the other get an error."""
+    record = whole.json("show", "app")
+    with whole.connect("app") as session:
+        session.execute("INSERT INTO t VALUES (-1)")
+        asyncio.run(win_elsewhere(whole, TimelineId.parse(record["timeline_id"])))
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("INSERT INTO t VALUES (-3)")
+    wait_for(lambda: whole.json("show", "app")["compute"] == "failed", whole)
+    assert "another compute" in whole.json("show", "app")["compute_error"]
+    whole.json("start", "app")
+    assert whole.sql("app", "SELECT id FROM t WHERE id < 0") == [(-1,)]
+
+
+async def win_elsewhere(whole: Whole, timeline: TimelineId) -> None:
+    """As the control plane of somebody else would."""
+    parts = whole.installation.config.safekeeper_parts
+    addresses = {config.id: config.listen for config in parts.values()}
+    async with QuorumClient(addresses) as client:
+        await client.win_term(DEFAULT_TENANT, timeline)
+
+
+def test_a_frozen_compute_that_wakes_up_cannot_commit(whole: Whole) -> None:
+    """It was replaced meanwhile, and nobody could tell it."""
+    pid = whole.json("show", "app")["compute_pid"]
+    children = [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    session = whole.connect("app")
+    backend = session.info.backend_pid
+    frozen = [pid, *children, backend]
+    for process in frozen:
+        os.kill(process, signal.SIGSTOP)
+    whole.kill("control")
+    timeline = TimelineId.parse(patiently(lambda: whole.json("show", "app"))["timeline_id"])
+    asyncio.run(win_elsewhere(whole, timeline))
+    for process in reversed(frozen):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGCONT)
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("INSERT INTO t VALUES (-2)")
+    whole.json("start", "app")
+    assert whole.sql("app", "SELECT count(*) FROM t WHERE id = -2") == [(0,)]
+
+
+def test_an_old_point_is_branched_when_its_wal_is_gone() -> None:
+    """Safekeepers drop what everybody has passed; the page server has the pages."""
+    with whole_pagestore(safekeepers=3, environment={"PAGESTORE_WAL_KEEP_BYTES": "0"}) as whole:
+        whole.json("create", "app")
+        whole.sql("app", "CREATE TABLE t AS SELECT generate_series(1, 100) id")
+        [[lsn]] = whole.sql("app", "SELECT pg_current_wal_insert_lsn()")
+        whole.json("checkpoint", "app", "small")
+        named = whole.json("show", "app")["timeline_id"]
+        logs = [whole.installation.part_dir(part) for part in PARTS]
+        firsts = [min(log.glob(f"*/{named}/0*")) for log in logs]
+        whole.sql("app", "INSERT INTO t SELECT generate_series(1, 600000)")
+        wait_for(lambda: not any(first.exists() for first in firsts), whole, 90)
+        whole.json("branch", "app", "old", "--at", "small")
+        assert whole.sql("old", "SELECT count(*) FROM t") == [(100,)]
+        whole.sql("old", "INSERT INTO t VALUES (0)")
+        whole.json("branch", "app", "older", "--at", lsn)
+        assert whole.sql("older", "SELECT count(*) FROM t") == [(100,)]
+        whole.json("branch", "old", "newer")
+        assert whole.sql("newer", "SELECT count(*) FROM t") == [(101,)]
