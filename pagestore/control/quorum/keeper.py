@@ -33,6 +33,7 @@ from pagestore.walservice.election import Ballot, Declined, SendElect
 
 AMISS_SECONDS = 1.0
 WELL_SECONDS = 5.0
+CONNECT_SECONDS = 5
 _USELESS_SLOTS = (
     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
     " WHERE NOT active AND (wal_status = 'lost' OR slot_name <> ALL (%s))"
@@ -131,7 +132,11 @@ class Keeper:
             await self._change(view, view.head, strangers | (numbers & view.blank))
             return False
         members = [item for item in view.said.values() if item.member in configuration.everyone]
-        results = [await self._bring(item, view, view.head) for item in members]
+        bringing = (self._bring(item, view, view.head) for item in members)
+        results = await asyncio.gather(*bringing, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
         return all(results) and len(members) == len(configuration.everyone)
 
     async def _change(self, view: View, head: Head, lost: set[int]) -> None:
@@ -232,6 +237,8 @@ class Keeper:
 
     async def _drop_slots(self) -> None:
         """Those that have lost their WAL already, or are nobody's any more."""
-        conninfo = self._compute.conninfo()
-        async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as session:
+        connecting = psycopg.AsyncConnection.connect(
+            self._compute.conninfo(), autocommit=True, connect_timeout=CONNECT_SECONDS
+        )
+        async with await connecting as session:
             await session.execute(_USELESS_SLOTS, (self._names,))
