@@ -42,8 +42,8 @@ def parse_addresses(text: str) -> dict[int, str]:
 def configuration_of(told: pb.Configuration) -> Configuration:
     """Raises InvalidInput (INVALID_MEMBERS)."""
     sets = (_members_of(told.members), _members_of(told.joining))
-    if bool(told.generation) != bool(told.members) or (told.joining and not told.members):
-        raise InvalidInput("INVALID_MEMBERS", "A configuration has a generation and members.")
+    if (told.generation or told.joining) and not told.members:
+        raise InvalidInput("INVALID_MEMBERS", "A configuration has members.")
     return Configuration(told.generation, *sets)
 
 
@@ -64,9 +64,9 @@ def own_member(configuration: Configuration, number: int) -> Member:
     if not configuration.members:
         return ALONE
     own = [item for item in configuration.members if item.number == number]
-    if not own or configuration.joint:
+    if not own or configuration.joint or not configuration.generation:
         raise InvalidInput(
-            "INVALID_MEMBERS", f"A timeline is made by its members; safekeeper {number} is none."
+            "INVALID_MEMBERS", f"A timeline is made by its first members; {number} is none of them."
         )
     return own[0]
 

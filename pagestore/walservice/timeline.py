@@ -69,6 +69,8 @@ INLINE_READ = 128 << 10
 
 FIRST_ASK, LAST_ASK = 0.005, 0.05
 """Seconds between questions to peers, while somebody waits."""
+COMMIT_NEWS_SECONDS = 0.2
+"""For news of a commit that somebody has heard of already."""
 _log = structlog.get_logger(__name__)
 
 
@@ -536,11 +538,14 @@ class WalTimeline:
                 "Ask another safekeeper.",
             )
 
-    def check_readable(self, lsn: int) -> None:
-        """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL."""
+    async def check_readable(self, lsn: int) -> None:
+        """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL.
+        That it is committed may be known to peers, who are asked."""
         self._check_present()
         self.refresh()
         self.kept.check(lsn)
+        if lsn > self.state.commit_lsn and not self.state.alone:
+            await self.wait_commit(lsn, COMMIT_NEWS_SECONDS)
         if lsn > self.state.commit_lsn:
             raise OutOfRange(
                 "LSN_NOT_COMMITTED",
@@ -549,7 +554,7 @@ class WalTimeline:
 
     async def align(self, lsn: int) -> Position:
         """The last record's end at or below `lsn`."""
-        self.check_readable(lsn)
+        await self.check_readable(lsn)
         return await asyncio.to_thread(self.kept.align, lsn)
 
 

@@ -142,7 +142,7 @@ def test_released_segments_go_and_the_rest_is_read(tmp_path: Path) -> None:
             oldest = timeline.base_lsn
             assert oldest == (LONG.end.flush_lsn - 1) // SEGMENT * SEGMENT
             with pytest.raises(OutOfRange, match="has been dropped; it is kept from") as old:
-                timeline.check_readable(oldest - 1)
+                await timeline.check_readable(oldest - 1)
             assert old.value.reason == "LSN_TOO_OLD"
             assert await timeline.read(oldest, SEGMENT) == LONG.data[oldest - START :]
         await keeper.close()
@@ -186,7 +186,7 @@ def test_a_crash_between_the_horizon_and_the_files_loses_nothing(
         keeper = await Safekeeper.open(tmp_path, Settings(keep_bytes=0))
         async with keeper.use(KEY) as timeline:
             with pytest.raises(OutOfRange, match="has been dropped"):
-                timeline.check_readable(START)
+                await timeline.check_readable(START)
         await release(keeper, LONG.end.flush_lsn)
         assert len(names(keeper)) == 1
         await keeper.close()
