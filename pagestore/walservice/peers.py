@@ -47,7 +47,7 @@ class Peers:
         self._on_heard = on_heard
         self._shared: dict[TimelineKey, frozenset[int]] = {}
         self._wanted: Counter[int] = Counter()
-        self._heard: dict[TimelineKey, dict[int, Heard]] = {}
+        self._heard: dict[int, dict[TimelineKey, Heard]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._clients: dict[int, WalClient] = {}
         self._asking: dict[tuple[int, TimelineKey], asyncio.Task[None]] = {}
@@ -68,7 +68,8 @@ class Peers:
         self._shared[key] = numbers
         if not numbers:
             del self._shared[key]
-            self._heard.pop(key, None)
+            for heard in self._heard.values():
+                heard.pop(key, None)
         self._wanted.update(numbers - before)
         self._wanted.subtract(before - numbers)
         for number in numbers ^ before:
@@ -76,7 +77,7 @@ class Peers:
 
     def recall(self, key: TimelineKey) -> list[Heard]:
         """What was heard of a timeline last."""
-        return list(self._heard.get(key, {}).values())
+        return [heard[key] for heard in self._heard.values() if key in heard]
 
     def ask(self, key: TimelineKey) -> None:
         """Has those who are there say now how far a timeline is."""
@@ -145,13 +146,13 @@ class Peers:
             self._note(number, key, messages.heard_of(position))
 
     def _note(self, number: int, key: TimelineKey, heard: Heard) -> None:
-        before = self._heard.setdefault(key, {}).get(number, heard)
-        self._heard[key][number] = max(before, heard) if before.member == heard.member else heard
+        known = self._heard.setdefault(number, {})
+        before = known.get(key, heard)
+        known[key] = max(before, heard) if before.member == heard.member else heard
         self._on_heard(key, heard)
 
     def _forget_strangers(self, number: int) -> None:
         """Of timelines that are not here: whatever still is will be told again."""
-        for key in [key for key in self._heard if key not in self._shared]:
-            self._heard[key].pop(number, None)
-            if not self._heard[key]:
-                del self._heard[key]
+        known = self._heard.get(number, {})
+        for key in [key for key in known if key not in self._shared]:
+            del known[key]

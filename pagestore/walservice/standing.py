@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from pagestore.walservice.acceptor import Heard, State, position_of
+from pagestore.walservice.members import Configuration
 
 
 class Standing(NamedTuple):
@@ -15,11 +17,16 @@ class Standing(NamedTuple):
 
     @classmethod
     def of(cls, state: State) -> Standing:
-        numbers = {peer.number for peer in state.peers if peer.number != state.member.number}
-        return cls(position_of(state), frozenset(numbers))
+        return cls(position_of(state), _others(state.configuration, state.member.number))
 
     def may_learn(self, heard: Heard) -> bool:
         """Whether that of a peer could let this one's commit LSN rise."""
         own = self.heard
         known = own.commit_lsn
         return own.term == heard.term and known < own.flush_lsn and known < heard.flush_lsn
+
+
+@lru_cache(1000)
+def _others(configuration: Configuration, number: int) -> frozenset[int]:
+    """One set for all timelines that have the same members."""
+    return frozenset(item.number for item in configuration.everyone if item.number != number)
