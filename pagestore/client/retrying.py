@@ -31,7 +31,7 @@ _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # How long a connection may take to come about: servers on a busy machine are slow to greet.
-    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.min_reconnect_backoff_ms", 1000),
     # A connection that was cut off without a word is noticed, and made anew.
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 3000),

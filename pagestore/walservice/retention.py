@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,8 @@ from pagestore.walservice.acceptor import Position, State
 from pagestore.walservice.horizon import Horizon
 from pagestore.walservice.stored import write_failure
 
+PAUSE_SECONDS = 10.0
+"""Between attempts to drop when the disk fails."""
 _log = structlog.get_logger(__name__)
 
 
@@ -29,6 +32,7 @@ class Retention:
         self.lock = asyncio.Lock()
         self._directory = directory
         self._keep_bytes = keep_bytes
+        self._not_before = 0.0
 
     async def release(self, consumer: str, lsn: int) -> None:
         """A consumer needs nothing below `lsn` any more. That it exists is durable when this
@@ -45,13 +49,16 @@ class Retention:
             self.horizon = released
 
     def due(self, state: State, stored: Position) -> int:
-        """The LSN below which WAL can go now; 0 when there is nothing to do."""
+        """The LSN below which WAL can go now; 0 when there is nothing to do, or the disk failed
+        a moment ago."""
+        if time.monotonic() < self._not_before:
+            return 0
         lsn = droppable(state, stored, self.horizon, self._keep_bytes)
         return lsn if lsn > self.horizon.base_lsn(state) else 0
 
     async def drop(self, lsn: int) -> None:
-        """Removes the WAL below `lsn`, which begins a segment. Tried again at the next news
-        when it fails."""
+        """Removes the WAL below `lsn`, which begins a segment. When it fails, it becomes due
+        again later."""
         async with self.lock:
             if lsn <= self.horizon.oldest_lsn:
                 return
@@ -59,6 +66,7 @@ class Retention:
                 await self.keep_from(lsn)
                 await asyncio.to_thread(segments.remove_before, self._directory, lsn)
             except (Unavailable, ResourceExhausted, OSError) as error:
+                self._not_before = time.monotonic() + PAUSE_SECONDS
                 _log.warning("not dropped", directory=str(self._directory), error=str(error))
 
     async def keep_from(self, lsn: int) -> None:

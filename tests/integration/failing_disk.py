@@ -1,9 +1,21 @@
-"""Makes syncs of a process fail, while a file says so; see failing_sync.c."""
+"""Disks that fail: syncs that return errors while a file says so (failing_sync.c), and no room."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[None]:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
 
 
 def preload(directory: Path) -> dict[str, str]:

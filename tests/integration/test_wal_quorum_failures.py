@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import PagestoreError
-from tests.integration.failing_disk import preload
+from tests.integration.failing_disk import preload, small_disk
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 
 
@@ -131,3 +131,27 @@ def test_a_control_file_that_may_be_old_or_new_is_written_again(
     three.append((1, 2))
     three.fill(3, [1])
     assert three.wal(3) == three.wal(1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_full_disk_ends_a_filling_and_the_rest_comes_when_there_is_room(tmp_path: Path) -> None:
+    with three_safekeepers(tmp_path) as three, small_disk(tmp_path / "small", "24m"):
+        three.at[3].stop()
+        three.at[3].data_dir = tmp_path / "small" / "sk3"
+        three.at[3].start()
+        three.create()
+        three.win()
+        three.append((1, 2), size=9 << 20)
+        common = three.end
+        three.append((1, 2), size=9 << 20)
+        filler = tmp_path / "small" / "filler"
+        filler.write_bytes(bytes(10 << 20))
+        with pytest.raises(PagestoreError) as failure:
+            three.fill(3, [1])
+        assert failure.value.reason == "STORE_FULL"
+        status = three.status(3)
+        assert status.last_error == failure.value.message
+        assert status.flush_lsn in (three.start_lsn, common[0]), "whole pieces or nothing"
+        filler.unlink()
+        assert three.fill(3, [1]).flush_lsn == three.end[0]
+        assert three.wal(3) == three.wal(1)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.integration.failing_disk import preload
+from tests.integration.failing_disk import preload, small_disk
 from tests.safekeeper_process import (
     SafekeeperProcess,
     Timeline,
@@ -167,16 +164,6 @@ def test_a_lost_compute_is_found_again(tmp_path: Path) -> None:
         timeline.wait(lambda status: status.receiving)
         timeline.postgres.sql("INSERT INTO ledger VALUES (2)")
         assert_same_wal(timeline)
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[None]:
-    path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", path], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")

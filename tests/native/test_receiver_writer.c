@@ -158,6 +158,30 @@ a_reopened_log_continues_at_a_record(const sample *log, const char *directory)
     assert_log_is(log, directory);
 }
 
+/* At a record's end in either segment, and at the border between them. */
+static void
+a_cut_leaves_only_zeros_behind(const sample *log, const char *directory)
+{
+    ps_error err = {0};
+    uint64_t border = START / PS_WAL_SEGMENT * PS_WAL_SEGMENT + PS_WAL_SEGMENT;
+    for (int record = RECORDS - 1; record >= 0; record -= 7) {
+        uint64_t at = log->end[record], prev = log->start[record];
+        size_t kept = (size_t)(at - START), first = (size_t)(border - START);
+        uint8_t *back = calloc(1, log->length), *expected = calloc(1, log->length);
+        assert(back != NULL && expected != NULL);
+        memcpy(expected, log->bytes, kept);
+        ps_wal_writer *writer;
+        assert(ps_wal_writer_open(&writer, directory, START, at, prev, &err) == PS_OK);
+        ps_wal_writer_close(writer);
+        read_back(directory, "000000010000000000000001", PS_WAL_SEGMENT - first, back, first);
+        if (kept > first)
+            read_back(directory, "000000010000000000000002", 0, back + first, log->length - first);
+        assert(memcmp(back, expected, log->length) == 0);
+        free(back);
+        free(expected);
+    }
+}
+
 static void
 every_changed_byte_is_refused(const sample *log, const char *directory)
 {
@@ -195,6 +219,7 @@ main(void)
     for (size_t i = 0; i < sizeof pieces / sizeof *pieces; i++)
         pieces_of_any_size_give_the_same_log(log, directory, pieces[i]);
     a_reopened_log_continues_at_a_record(log, directory);
+    a_cut_leaves_only_zeros_behind(log, directory);
     every_changed_byte_is_refused(log, directory);
     free(log);
     char command[128];
