@@ -26,13 +26,14 @@ back from there, since the final one may have been sent already.
 What it is not. No clock, socket or file: messages in, actions out, as an election, with whom it
 shares its messages. Whoever drives it asks `retry` again for what may have been lost, attaches
 learners to the compute, and ends it when a higher term was promised. The generations that it
-takes, three from the one it is given, must never be given to anybody again.
+takes, three from the one it is given, must be higher than all that were ever given to anybody:
+one of two that began in the same term may have been sent to a few, and must not rule later.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pagestore.walservice.acceptor import ChangeMembers, Elect, Position
@@ -99,7 +100,7 @@ class MembershipChange:
         start, system_id: of the log, for those who begin it.
         target: the numbers that shall be members; those in `lost` have lost their disk.
         level: where newcomers have to be before anything else changes.
-        generation: the first of three that nobody else uses.
+        generation: the first of three, higher than all that were ever given away.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class MembershipChange:
         self.stage = Stage.ESTABLISH
         self._elect, self._start, self._system_id = elect, start, system_id
         self._target, self._lost = frozenset(target), set(lost)
-        self._level, self._generation = level, generation
+        self.level, self._generation = level, generation
         self._told: dict[Member, tuple[int, int]] = {}
         self._learners: dict[int, Member] = {}
         self._began = False
@@ -149,7 +150,7 @@ class MembershipChange:
                 self._miss(message.number)
             case RuleIs() if self.stage is Stage.RULE:
                 if message.generation == self.configuration.generation:
-                    self._level = message.lsn
+                    self.level = message.lsn
                     self.stage = Stage.LEVEL if self.configuration.joint else Stage.DONE
         before = self.stage, self.configuration
         while self._move():
@@ -216,7 +217,7 @@ class MembershipChange:
         return {item for item, (known, _) in self._told.items() if known >= generation}
 
     def _level_ones(self) -> set[Member]:
-        return {item for item, (_, flush_lsn) in self._told.items() if flush_lsn >= self._level}
+        return {item for item, (_, flush_lsn) in self._told.items() if flush_lsn >= self.level}
 
     def _kept(self) -> list[Member]:
         wanted = self._target - self._lost
@@ -242,22 +243,24 @@ class MembershipChange:
 
     def _is_level(self, number: int) -> bool:
         learner = self._learners.get(number)
-        return learner is not None and self._told[learner][1] >= self._level
+        return learner is not None and self._told[learner][1] >= self.level
 
     def _due(self) -> list[Action]:
         configuration = self.configuration
         match self.stage:
             case Stage.ESTABLISH | Stage.LEVEL:
-                message = ChangeMembers(self._elect.term, configuration)
-                return [Send(item.number, message) for item in configuration.everyone]
+                return self._send(configuration.everyone)
             case Stage.ADMIT:
-                message = ChangeMembers(self._elect.term, configuration)
-                stay = [Send(item.number, message) for item in self._kept()]
+                stay = self._send(self._kept())
                 come = [item for number in self._newcomers() for item in self._admit(number)]
                 return [*stay, *come]
             case Stage.RULE:
                 return [SetRule(configuration)]
         return []
+
+    def _send(self, members: Iterable[Member]) -> list[Action]:
+        message = ChangeMembers(self._elect.term, self.configuration)
+        return [Send(item.number, message) for item in members]
 
     def _admit(self, number: int) -> list[Action]:
         if self._is_level(number):
@@ -273,5 +276,12 @@ class MembershipChange:
         return [Fill(number, tuple(donors), self._elect.term)] if donors else []
 
     def _fill_on(self, message: Reached) -> list[Action]:
-        number = message.member.number
-        return self._fill(number) if self.stage is Stage.ADMIT else []
+        """Also a member that is not level. If it follows the compute's stream it refuses, and is
+        on the way already."""
+        member = message.member
+        if self.stage is Stage.LEVEL and member in self.configuration.joining:
+            level = self._level_ones()
+            donors = tuple(item.number for item in level)
+            behind = member not in level and donors
+            return [Fill(member.number, donors, self._elect.term)] if behind else []
+        return self._fill(member.number) if self.stage is Stage.ADMIT else []
