@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +40,10 @@ class PageserverConfig(_Section):
 class SafekeeperConfig(_Section):
     listen: str
     id: int = 1
+    elsewhere: bool = False
+    """It runs on another host, or under another supervisor."""
+    leaving: bool = False
+    """Another takes its place: it runs until no database needs it."""
 
 
 class ControlConfig(_Section):
@@ -71,7 +76,7 @@ class Config(BaseSettings):
     @model_validator(mode="after")
     def _has_safekeepers(self) -> Self:
         parts = self.safekeeper_parts
-        if not parts or len({config.id for config in parts.values()}) < len(parts):
+        if not self.staying or len({config.id for config in parts.values()}) < len(parts):
             raise ValueError("there must be safekeepers, with different ids")
         return self
 
@@ -80,6 +85,17 @@ class Config(BaseSettings):
         """By the names of their parts."""
         one = {"safekeeper": self.safekeeper} if self.safekeeper else {}
         return {**one, **{f"safekeeper-{config.id}": config for config in self.safekeepers}}
+
+    @property
+    def staying(self) -> dict[str, SafekeeperConfig]:
+        """Those who shall keep the WAL, by the names of their parts."""
+        parts = self.safekeeper_parts
+        return {name: config for name, config in parts.items() if not config.leaving}
+
+    @property
+    def safekeepers_here(self) -> dict[str, SafekeeperConfig]:
+        parts = self.safekeeper_parts
+        return {name: config for name, config in parts.items() if not config.elsewhere}
 
     def listen(self, part: str) -> str:
         safekeeper = self.safekeeper_parts.get(part)
@@ -109,6 +125,14 @@ def load(path: Path) -> Config:
         raise FailedPrecondition(
             "CONFIG_INVALID", f"{path}: {error}.", "Mend the file, or remove it to start afresh."
         ) from error
+
+
+def free_listen(taken: Iterable[str]) -> str:
+    """An address for one more safekeeper."""
+    ports = {int(address.rpartition(":")[2]) for address in taken}
+    first = FIRST_SAFEKEEPER_PORT
+    port = next(p for p in range(first, first + 2000) if p not in ports and is_free(p))
+    return f"127.0.0.1:{port}"
 
 
 def write_first(path: Path, safekeepers: int = 1) -> None:

@@ -8,6 +8,7 @@
     DATA/log/<part>.log
     DATA/pageserver, DATA/control, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
+    DATA/last-safekeeper-id   so that no number is given twice
 """
 
 from __future__ import annotations
@@ -60,7 +61,19 @@ class Installation:
     @property
     def part_names(self) -> tuple[str, ...]:
         """In the order in which they start."""
-        return "pageserver", *self.config.safekeeper_parts, "control"
+        return "pageserver", *self.config.safekeepers_here, "control"
+
+    @property
+    def safekeeper_id_file(self) -> Path:
+        return self.data / "last-safekeeper-id"
+
+    @property
+    def last_safekeeper_id(self) -> int:
+        """The highest number that was given to a safekeeper after the first ones; 0 for none."""
+        try:
+            return int(self.safekeeper_id_file.read_text())
+        except (OSError, ValueError):
+            return 0
 
     def part_dir(self, part: str) -> Path:
         return self.data / part

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from pagestore.cli import bench, databases, parts, past, running, transfer
+from pagestore.cli import bench, databases, parts, past, running, safekeepers, transfer
 from pagestore.cli.verify import verify
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 
 VERBS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
-    ("Everything", (running.up, running.down, running.status)),
+    ("Everything", (running.up, running.down, running.status, safekeepers.safekeepers)),
     (
         "Databases",
         (

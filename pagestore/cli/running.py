@@ -124,12 +124,12 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
 
 
 def _check_count(installation: Installation, wanted: int | None) -> None:
-    there = len(installation.config.safekeeper_parts)
+    there = len(installation.config.staying)
     if wanted is not None and wanted != there:
         raise FailedPrecondition(
             "OTHER_SAFEKEEPERS",
             f"{installation.data} has {there} safekeeper{'s' if there > 1 else ''}, not {wanted}.",
-            "How many there are is chosen at the first `up`; leave the option out.",
+            "`pagestore up`, and then `pagestore safekeepers --grow N` for more.",
         )
 
 

@@ -3,8 +3,10 @@
 It starts each part as a child of its own, starts it again when it dies (after a pause that
 doubles while it keeps dying), and ends them in order when asked to: first every compute,
 cleanly, while all parts still serve it; then the control plane, the WAL service, the page
-server. It decides nothing else and holds no state but the lock and the list of its children;
-killed itself, it loses nothing, and the next ``up`` ends the parts that it left.
+server. At SIGHUP it reads the installation's file again: safekeepers come and go by it, and the
+control plane starts again when it has others to speak to. It decides nothing else and holds no
+state but the lock and the list of its children; killed itself, it loses nothing, and the next
+``up`` ends the parts that it left.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from pagestore.cli.config import Config
+from pagestore.cli.config import SafekeeperConfig
 from pagestore.cli.installation import Installation, PartProcess, lib_dir
 from pagestore.client.control import ControlClient
 from pagestore.errors import PagestoreError
@@ -39,7 +42,7 @@ def part_command(installation: Installation, part: str) -> list[str]:
     run_as = ["--run-as", installation.run_as] if installation.run_as else []
     match _verb(part):
         case "pageserver":
-            command += _wal_services(config)
+            command += _wal_services(config.safekeeper_parts)
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
             if config.pageserver.open_layer_bytes is not None:
@@ -56,7 +59,7 @@ def part_command(installation: Installation, part: str) -> list[str]:
                 command += ["--peers", ",".join(peers)]
         case "control":
             command += ["--page-server", config.pageserver.listen]
-            command += _wal_services(config)
+            command += _wal_services(config.staying)
             command += ["--compute-dir", str(installation.compute_dir)]
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
@@ -71,9 +74,10 @@ def _verb(part: str) -> str:
     return "safekeeper" if part.startswith("safekeeper") else part
 
 
-def _wal_services(config: Config) -> list[str]:
-    parts = config.safekeeper_parts.values()
-    return [word for item in parts for word in ("--wal-service", f"{item.id}={item.listen}")]
+def _wal_services(parts: Mapping[str, SafekeeperConfig]) -> list[str]:
+    return [
+        word for item in parts.values() for word in ("--wal-service", f"{item.id}={item.listen}")
+    ]
 
 
 class Supervisor:
@@ -81,6 +85,9 @@ class Supervisor:
         self._installation = installation
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._parts: dict[str, PartProcess] = {}
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._control: list[str] = []
+        self._reloading = asyncio.Lock()
         self._stopping = False
 
     async def run(self) -> None:
@@ -90,18 +97,55 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
-        parts = self._installation.part_names
-        keepers = [asyncio.create_task(self._keep(part)) for part in parts]
+        again = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, again.set)
+        self._start_missing()
+        reloading = asyncio.create_task(self._reload_for_ever(again))
         await asked.wait()
+        async with self._reloading:
+            reloading.cancel()
         await asyncio.to_thread(self._stop_computes)
         self._stopping = True
-        for part in reversed(parts):
-            await self._end(part)
-            self._installation.forget_address(part)
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        for part in reversed(self._installation.part_names):
+            await self._retire(part)
         self._installation.parts_file.unlink(missing_ok=True)
+
+    def _start_missing(self) -> None:
+        self._control = part_command(self._installation, "control")
+        for part in self._installation.part_names:
+            if part not in self._keepers:
+                self._installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
+                self._keepers[part] = asyncio.create_task(self._keep(part))
+
+    async def _reload_for_ever(self, again: asyncio.Event) -> None:
+        while True:
+            await again.wait()
+            again.clear()
+            async with self._reloading:
+                try:
+                    await self._reload()
+                except PagestoreError as error:
+                    _say(f"goes on as before: {error}")
+
+    async def _reload(self) -> None:
+        fresh = Installation(self._installation.data)
+        left = [part for part in self._installation.part_names if part not in fresh.part_names]
+        before, self._installation = self._control, fresh
+        self._start_missing()
+        for part in left:
+            await self._retire(part)
+            del self._parts[part]
+            fresh.write_parts(self._parts)
+        if self._control != before:
+            # Its keeper starts it again, with the new addresses.
+            await self._end("control")
+
+    async def _retire(self, part: str) -> None:
+        keeper = self._keepers.pop(part)
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await self._end(part)
+        self._installation.forget_address(part)
 
     async def _keep(self, part: str) -> None:
         restarts = 0

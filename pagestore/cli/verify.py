@@ -125,7 +125,7 @@ async def _verify(run: Session, timeline: TimelineId, lsn: int, progress: Progre
 def _serving_safekeeper(installation: Installation) -> str:
     from pagestore.cli.health import is_serving
 
-    addresses = [installation.address(part) for part in installation.config.safekeeper_parts]
+    addresses = [installation.address(part) for part in installation.config.safekeepers_here]
     return next((address for address in addresses if is_serving(address)), addresses[0])
 
 

@@ -175,6 +175,9 @@ class ControlClient:
         request = pb.ResolvePointRequest(tenant_id=self.tenant.raw, database=database, at=at)
         return self._call("ResolvePoint", request, pb.ResolvePointResponse)
 
+    def members_status(self) -> pb.MembersStatus:
+        return self._call("GetMembersStatus", pb.GetMembersStatusRequest(), pb.MembersStatus)
+
     def system_status(self) -> pb.SystemStatus:
         return self._call("GetSystemStatus", pb.GetSystemStatusRequest(), pb.SystemStatus)
 

@@ -57,6 +57,11 @@ class Compute(Protocol):
     @property
     def alive(self) -> bool: ...
     @property
+    def complaint(self) -> str:
+        """What is amiss with its safekeepers; empty when nothing is, as far as is known."""
+        ...
+
+    @property
     def fenced(self) -> bool:
         """Whether it was ended since somebody else has started its timeline."""
         ...
@@ -199,6 +204,13 @@ class Computes:
         async with slot.lock:
             await self._stop(name, slot)
             yield
+
+    @contextlib.asynccontextmanager
+    async def held(self, name: Slotted) -> AsyncIterator[Compute | None]:
+        """Within, its compute is neither started nor stopped."""
+        slot = self._slot(name)
+        async with slot.lock:
+            yield slot.compute
 
     async def adopt(self, databases: list[DatabaseRecord]) -> None:
         """Takes over computes that still run; ends those that nobody should have."""

@@ -41,9 +41,11 @@ class LocalCompute:
         self._running = running
         self._wal = wal
         self.fenced = False
+        self._keeper: Keeper | None = None
         self._keeping: asyncio.Task[None] | None = None
         if isinstance(wal, QuorumClient):
-            self._keeping = asyncio.create_task(Keeper(wal, running, self._fence).run())
+            self._keeper = Keeper(wal, running, self._fence)
+            self._keeping = asyncio.create_task(self._keeper.run())
 
     @property
     def timeline(self) -> TimelineId:
@@ -64,6 +66,10 @@ class LocalCompute:
     @property
     def directory(self) -> Path:
         return self._running.directory
+
+    @property
+    def complaint(self) -> str:
+        return self._keeper.complaint if self._keeper is not None else ""
 
     @property
     def conninfo(self) -> str:

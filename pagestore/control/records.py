@@ -143,6 +143,15 @@ class EventRecord(Record):
     """The checkpoint made: the user's own, or the automatic one of a restore or undo."""
 
 
+class MembersRecord(Record):
+    """How far the change of the timelines' safekeepers is."""
+
+    settled: tuple[int, ...] = ()
+    """Every timeline had these for members, when they were last looked through."""
+    next_generation: int = 2
+    """The lowest generation of a configuration that was never given away."""
+
+
 class TemplateRecord(Record):
     """The empty cluster that every `create` branches."""
 

@@ -10,6 +10,7 @@ Tables and their keys (values are records, see records.py)::
     checkpoints  tenant (16) name NUL checkpoint      CheckpointRecord
     events       tenant (16) name NUL sequence u64be  EventRecord
     meta         "template"                           TemplateRecord
+    meta         "members"                            MembersRecord
     pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat
     auto_conf    tenant (16) name                     bytes of postgresql.auto.conf
 
@@ -38,6 +39,7 @@ from pagestore.control.records import (
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
+    MembersRecord,
     Record,
     TemplateRecord,
     TimelineRecord,
@@ -120,6 +122,13 @@ class _Tables:
 
     def template(self) -> TemplateRecord | None:
         return self._one(TemplateRecord, "meta", b"template")
+
+    def members(self) -> MembersRecord:
+        return self._one(MembersRecord, "meta", b"members") or MembersRecord()
+
+    def live_timelines(self) -> list[TimelineRecord]:
+        found = self._all(TimelineRecord, "timelines", b"")
+        return [item for item in found if item.state is TimelineState.LIVE]
 
     def timeline(self, timeline: TimelineId) -> TimelineRecord | None:
         return self._one(TimelineRecord, "timelines", timeline.raw)
@@ -221,6 +230,17 @@ class Change(_Tables):
 
     def put_template(self, record: TemplateRecord) -> None:
         self._put("meta", b"template", record.encode())
+
+    def take_generations(self, count: int, above: int) -> int:
+        """The first of so many generations, all higher than any that were ever given away, and
+        than `above`."""
+        record = self.members()
+        first = max(record.next_generation, above + 1)
+        self.put_members(record.model_copy(update={"next_generation": first + count}))
+        return first
+
+    def put_members(self, record: MembersRecord) -> None:
+        self._put("meta", b"members", record.encode())
 
     def put_timeline(self, record: TimelineRecord) -> None:
         raw = record.timeline.raw

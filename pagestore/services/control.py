@@ -24,6 +24,7 @@ from pagestore.compute.config import LOOPBACK
 from pagestore.control import credentials
 from pagestore.control.computes import Computes, ComputeState, Kept, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
+from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.plane import ControlPlane, Restored
 from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.ports import Ports, check_compute_host, is_free
@@ -76,11 +77,13 @@ class ControlService:
         pages: AsyncPageClient,
         wal: WalService,
         settings: ControlSettings,
+        members: Progress,
     ) -> None:
         self._plane = plane
         self._pages = pages
         self._wal = wal
         self._settings = settings
+        self._members = members
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.create(
@@ -194,6 +197,16 @@ class ControlService:
             timeline_id=found.timeline.timeline.raw,
             lsn=found.lsn,
             prev_record_lsn=found.prev_record_lsn,
+        )
+
+    async def get_members_status(
+        self, request: pb.GetMembersStatusRequest, _: Any
+    ) -> pb.MembersStatus:
+        return pb.MembersStatus(
+            safekeepers=sorted(self._settings.wal_services),
+            settled=self._members.settled,
+            timelines_left=self._members.left,
+            error=self._members.error,
         )
 
     async def get_system_status(
@@ -369,18 +382,18 @@ async def serve(settings: ControlSettings) -> None:
         check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:
         pages = AsyncPageClient(settings.page_server)
-        wal = _wal_service(settings.wal_services)
+        wal = _wal_service(settings.wal_services, state)
         async with pages, wal:
             await _ensure_template(settings, state)
             await _serve(settings, state, pages, wal)
 
 
 def _wal_service(
-    addresses: dict[int, str], timeout: float = DEFAULT_TIMEOUT
+    addresses: dict[int, str], state: ControlState, timeout: float = DEFAULT_TIMEOUT
 ) -> WalClient | QuorumClient:
     """One safekeeper is asked without counting votes."""
     if len(addresses) > 1:
-        return QuorumClient(addresses, timeout=timeout)
+        return QuorumClient(addresses, generations=generations(state), timeout=timeout)
     return WalClient(*addresses.values(), timeout=timeout)
 
 
@@ -388,7 +401,7 @@ async def _ensure_template(settings: ControlSettings, state: ControlState) -> No
     """Patiently: the other parts may start after this one."""
     postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
     pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
-    wal = _wal_service(settings.wal_services, timeout=FIRST_CONTACT_SECONDS)
+    wal = _wal_service(settings.wal_services, state, timeout=FIRST_CONTACT_SECONDS)
     async with pages, wal:
         await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
 
@@ -413,13 +426,20 @@ async def _serve(
     await plane.recover()
     server = GrpcServer()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
-    server.add_service(descriptor, ControlService(plane, pages, wal, settings))
-    collector = asyncio.create_task(_collect_for_ever(plane))
+    members, numbers = Progress(settled=True), frozenset(settings.wal_services)
+    tasks = [asyncio.create_task(_collect_for_ever(plane))]
+    if isinstance(wal, QuorumClient):
+        membership = Membership(state, wal, computes, numbers)
+        members = membership.progress
+        tasks.append(asyncio.create_task(membership.run()))
+    service = ControlService(plane, pages, wal, settings, members)
+    server.add_service(descriptor, service)
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()
     finally:
-        collector.cancel()
+        for task in tasks:
+            task.cancel()
         await plane.close()
 
 

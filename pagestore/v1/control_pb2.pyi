@@ -320,6 +320,22 @@ class PartStatus(_message.Message):
     error: str
     def __init__(self, part: _Optional[str] = ..., address: _Optional[str] = ..., serving: _Optional[bool] = ..., pid: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
+class GetMembersStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MembersStatus(_message.Message):
+    __slots__ = ("safekeepers", "settled", "timelines_left", "error")
+    SAFEKEEPERS_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    safekeepers: _containers.RepeatedScalarFieldContainer[int]
+    settled: bool
+    timelines_left: int
+    error: str
+    def __init__(self, safekeepers: _Optional[_Iterable[int]] = ..., settled: _Optional[bool] = ..., timelines_left: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
 class SystemStatus(_message.Message):
     __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address")
     PARTS_FIELD_NUMBER: _ClassVar[int]

@@ -116,6 +116,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.GetSystemStatusRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.SystemStatus.FromString,
                 _registered_method=True)
+        self.GetMembersStatus = channel.unary_unary(
+                '/pagestore.v1.ControlService/GetMembersStatus',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.GetMembersStatusRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.MembersStatus.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -229,6 +234,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMembersStatus(self, request, context):
+        """Whether every timeline has the safekeepers that this service was started with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -311,6 +323,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.GetSystemStatus,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.GetSystemStatusRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.SystemStatus.SerializeToString,
+            ),
+            'GetMembersStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMembersStatus,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.GetMembersStatusRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.MembersStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -747,6 +764,33 @@ class ControlService:
             '/pagestore.v1.ControlService/GetSystemStatus',
             pagestore_dot_v1_dot_control__pb2.GetSystemStatusRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.SystemStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMembersStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/GetMembersStatus',
+            pagestore_dot_v1_dot_control__pb2.GetMembersStatusRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.MembersStatus.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,11 +65,16 @@ class Log:
         return (await self.client.get_status(*self.key)).commit_lsn
 
 
+def client_of(three: Safekeepers) -> QuorumClient:
+    """That never changes members."""
+    return QuorumClient(addresses(three), generations=lambda above: above + 1, timeout=10)
+
+
 def on(three: Safekeepers, work: Callable[[Log], Awaitable[None]]) -> None:
     """Runs `work` on a new timeline."""
 
     async def main() -> None:
-        async with QuorumClient(addresses(three), timeout=10) as client:
+        async with client_of(three) as client:
             log = Log(client, TimelineId.generate())
             await client.create_timeline(*log.key, START)
             await work(log)
@@ -139,7 +144,7 @@ def test_two_away_are_waited_for(three: Safekeepers) -> None:
 
 def test_two_who_want_the_same_term_do_not_both_have_it(three: Safekeepers) -> None:
     async def work(log: Log) -> None:
-        async with QuorumClient(addresses(three), timeout=10) as other:
+        async with client_of(three) as other:
             rival = Log(other, log.timeline)
             results = await asyncio.gather(
                 log.elected_append(), rival.elected_append(), return_exceptions=True

@@ -168,7 +168,7 @@ async def win_elsewhere(whole: Whole, timeline: TimelineId) -> None:
     """As the control plane of somebody else would."""
     parts = whole.installation.config.safekeeper_parts
     addresses = {config.id: config.listen for config in parts.values()}
-    async with QuorumClient(addresses) as client:
+    async with QuorumClient(addresses, generations=lambda above: above + 1) as client:
         await client.win_term(DEFAULT_TENANT, timeline)
 
 

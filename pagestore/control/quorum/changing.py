@@ -7,14 +7,13 @@ attaching of learners: they have to follow the compute before anybody counts on 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import Protocol
 
 from pagestore.control.quorum.safekeepers import Key, Safekeepers
 from pagestore.errors import Aborted, PagestoreError, Unavailable
-from pagestore.walservice.change import Action, MembershipChange, RuleIs, SetRule
-from pagestore.walservice.election import Blank, Declined, Message, Reached
+from pagestore.walservice.change import Action, Admit, MembershipChange, RuleIs, Send, SetRule
+from pagestore.walservice.election import Blank, Declined, Fill, Message, Reached
 
 PATIENCE = 0.5
 """Seconds between two askings."""
@@ -34,17 +33,10 @@ class Follows(Protocol):
         ...
 
 
-def fresh_generation(after: int) -> int:
-    """The first of three generations that nobody else takes, higher the later it is asked for:
-    by the clock."""
-    return max(int(time.time() * 1e6), after + 4)
-
-
 class Changing:
     """One change under way.
 
     Args:
-        level: up to where newcomers are filled; the compute is followed from there on.
     """
 
     def __init__(
@@ -53,12 +45,12 @@ class Changing:
         key: Key,
         change: MembershipChange,
         compute: Follows,
-        level: int,
     ) -> None:
         self._safekeepers, self._key = safekeepers, key
-        self._change, self._compute, self._level = change, compute, level
+        self._change, self._compute = change, compute
         self._asked: dict[int, asyncio.Task[Message]] = {}
         self._attached: set[int] = set()
+        self._filling: set[int] = set()
         self._said: dict[int, str] = {}
 
     async def run(self) -> None:
@@ -68,20 +60,29 @@ class Changing:
             Unavailable: CHANGE_STUCK.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + STUCK_SECONDS
+        progress, deadline = self._progress(), loop.time() + STUCK_SECONDS
         try:
             await self._do(self._change.retry())
             while not self._change.done:
-                if await self._some():
+                if progress != (progress := self._progress()) or self._is_filling():
                     deadline = loop.time() + STUCK_SECONDS
-                elif loop.time() > deadline:
+                if loop.time() > deadline:
                     raise self._stuck()
-                else:
+                if not await self._some():
                     await self._do(self._change.retry())
         finally:
             for task in self._asked.values():
                 task.cancel()
             await asyncio.gather(*self._asked.values(), return_exceptions=True)
+
+    def _progress(self) -> tuple[object, ...]:
+        """Changes when somebody has done what is waited for."""
+        change = self._change
+        return change.stage, change.configuration.generation, change.waiting_for
+
+    def _is_filling(self) -> bool:
+        """That takes as long as it takes."""
+        return bool(self._filling & self._asked.keys())
 
     async def _some(self) -> bool:
         """Takes in the answers that come; whether there were any but failures."""
@@ -106,7 +107,7 @@ class Changing:
         if isinstance(message, Declined):
             raise Aborted("STALE_TERM", f"Term {message.term} of {self._key[1]} has been promised.")
         assert isinstance(message, Reached | Blank)
-        if isinstance(message, Reached) and message.flush_lsn >= self._level:
+        if isinstance(message, Reached) and message.flush_lsn >= self._change.level:
             await self._follow(message)
         await self._do(self._change.step(message))
         return True
@@ -126,8 +127,14 @@ class Changing:
                 lsn = await self._compute.set_rule(action.configuration.standby_names)
                 await self._do(self._change.step(RuleIs(action.configuration.generation, lsn)))
             elif action.number not in self._asked:
-                asking = self._safekeepers.ask(action, self._key, self._level)
-                self._asked[action.number] = asyncio.create_task(asking)
+                self._ask(action)
+
+    def _ask(self, action: Admit | Fill | Send) -> None:
+        self._filling -= {action.number}
+        if isinstance(action, Fill):
+            self._filling.add(action.number)
+        asking = self._safekeepers.ask(action, self._key, self._change.level)
+        self._asked[action.number] = asyncio.create_task(asking)
 
     def _stuck(self) -> PagestoreError:
         waiting = ", ".join(map(str, self._change.waiting_for))

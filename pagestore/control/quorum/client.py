@@ -44,11 +44,20 @@ class QuorumClient:
 
     Args:
         addresses: the safekeepers that new timelines are made on, by number.
+        generations: gives away three for a change of members, each time higher ones than ever
+            before, and than the one it is given.
         timeout: seconds for which a majority that is away is waited for.
     """
 
-    def __init__(self, addresses: Mapping[int, str], *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[int, str],
+        *,
+        generations: Callable[[int], int],
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> None:
         self.safekeepers = Safekeepers(addresses)
+        self.generations = generations
         self.timeout = timeout
         self._calls = Calls()
         self._led: dict[Key, Led] = {}
@@ -144,6 +153,11 @@ class QuorumClient:
             return Won(led.term, start.flush_lsn, start.prev_record_lsn, 1, names)
         names = tuple(item.standby_name for item in configuration.everyone)
         return Won(led.term, start.flush_lsn, start.prev_record_lsn, configuration.any_of, names)
+
+    async def lead(self, key: Key) -> Led:
+        """Wins a term, for whoever wants to know all of it."""
+        await self.win_term(*key)
+        return self._led[key]
 
     async def append_wal(
         self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes
@@ -267,6 +281,10 @@ class QuorumClient:
         key = (tenant, timeline)
         _, head = await self._hear_once(key, lambda head: head.committed >= lsn)
         return head.committed >= lsn
+
+    async def head(self, key: Key) -> Head:
+        """Who the members are, and how far a majority of them is."""
+        return (await self._hear(key, lambda head: True))[1]
 
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
         """By whoever has it. That it is committed may be news to them for a moment."""

@@ -22,7 +22,7 @@ import structlog
 
 from pagestore.compute.running import RunningCompute
 from pagestore.control.quorum import wire
-from pagestore.control.quorum.changing import Changing, fresh_generation
+from pagestore.control.quorum.changing import Changing
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.head import Head, Said, judge
 from pagestore.control.quorum.safekeepers import Key
@@ -30,6 +30,7 @@ from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unava
 from pagestore.walservice.acceptor import Elect
 from pagestore.walservice.change import MembershipChange
 from pagestore.walservice.election import Ballot, Declined, SendElect
+from pagestore.walservice.members import Configuration
 
 AMISS_SECONDS = 1.0
 WELL_SECONDS = 5.0
@@ -70,7 +71,8 @@ class Keeper:
         self._term = compute.record.term
         self._broken: set[int] = set()
         self._names: list[str] = []
-        self._complaint = ""
+        self._rule_is_known = False
+        self.complaint = ""
 
     async def run(self) -> None:
         """Until cancelled, or the compute is fenced."""
@@ -83,15 +85,15 @@ class Keeper:
                     await self._fenced()
                     return
                 well = await self._tend(view)
-                self._complaint = ""
+                self.complaint = ""
             except (PagestoreError, psycopg.Error) as error:
                 self._complain(str(error))
             await asyncio.sleep(WELL_SECONDS if well else AMISS_SECONDS)
 
     def _complain(self, text: str) -> None:
-        if text != self._complaint:
+        if text != self.complaint:
             _log.info("safekeepers are amiss", timeline=str(self._key[1]), error=text)
-        self._complaint = text
+        self.complaint = text
 
     async def _look(self) -> View:
         numbers = sorted(self._client.asked(self._key))
@@ -128,7 +130,9 @@ class Keeper:
             for number, item in view.said.items()
             if number in numbers and item.member not in configuration.everyone
         }
-        if configuration.joint or strangers or numbers & view.blank:
+        amiss = configuration.joint or strangers or numbers & view.blank
+        others = numbers != {*self._client.safekeepers.first}
+        if amiss or others or not await self._has_rule(configuration):
             await self._change(view, view.head, strangers | (numbers & view.blank))
             return False
         members = [item for item in view.said.values() if item.member in configuration.everyone]
@@ -139,21 +143,28 @@ class Keeper:
                 raise result
         return all(results) and len(members) == len(configuration.everyone)
 
+    async def _has_rule(self, configuration: Configuration) -> bool:
+        """Whether the compute goes by it: not if a change broke off at its last step."""
+        if not self._rule_is_known:
+            self._rule_is_known = await self._compute.rule() == configuration.standby_names
+        return self._rule_is_known
+
     async def _change(self, view: View, head: Head, lost: set[int]) -> None:
+        self._rule_is_known = False
         elected = await self._elected(view, head)
-        numbers = {item.number for item in head.configuration.joining or head.configuration.members}
         change = MembershipChange(
             Elect(self._term, elected.history, head.configuration),
             elected.start,
             elected.system_id,
-            target=numbers,
+            target=self._client.safekeepers.first,
             lost=lost,
             level=head.committed,
-            generation=fresh_generation(head.configuration.generation),
+            generation=self._client.generations(head.configuration.generation),
         )
         safekeepers = self._client.safekeepers
-        await Changing(safekeepers, self._key, change, self, head.committed).run()
+        await Changing(safekeepers, self._key, change, self).run()
         self._client.changed(self._key, self._term, change.configuration)
+        await safekeepers.retire(self._key, head.configuration, change.configuration)
         _log.info(
             "members changed",
             timeline=str(self._key[1]),

@@ -42,11 +42,13 @@ class Led:
 
     Args:
         reached: how far the elected ones are durable, by their numbers.
+        blanks: who had no memory of the timeline.
     """
 
     term: int
     choice: Choice
     reached: dict[int, int] = field(default_factory=dict)
+    blanks: frozenset[int] = frozenset()
 
     @property
     def configuration(self) -> Configuration:
@@ -102,7 +104,7 @@ class Race:
             if election.choice is None or self.lost:
                 return None
             await self._others()
-            return Led(election.term, election.choice, self._reached)
+            return Led(election.term, election.choice, self._reached, election.blanks)
         finally:
             for task in self._asked.values():
                 task.cancel()

@@ -26,6 +26,7 @@ from pagestore.walservice.election import (
     Reached,
     SendElect,
 )
+from pagestore.walservice.members import Configuration
 
 ANSWER_SECONDS = 2.0
 """For what needs little but a sync."""
@@ -182,3 +183,14 @@ class Safekeepers:
 
     async def _promised(self, number: int, key: Key) -> int:
         return (await self.status(number, key)).term
+
+    async def retire(self, key: Key, before: Configuration, after: Configuration) -> None:
+        """Deletes the timeline on those who are no members any more; who is away keeps what
+        nobody asks for."""
+        staying = {item.number for item in after.everyone}
+        for number in {item.number for item in before.everyone} - staying:
+            with contextlib.suppress(Unavailable, NotFound):
+                async with self.answer(number) as client:
+                    # A new term detaches whatever compute was left attached.
+                    await client.vote(*key)
+                    await client.delete_timeline(*key)

@@ -176,3 +176,13 @@ def test_a_damaged_value_is_named_and_its_neighbours_live(tmp_path: Path) -> Non
             state.view().database(TENANT, "app")
         assert caught.value.reason == "CONTROL_STATE_CORRUPT"
         assert state.view().known_database(TENANT, "zoo").name == "zoo"
+
+
+def test_no_generation_is_given_away_twice(tmp_path: Path) -> None:
+    with ControlState(tmp_path) as state:
+        with state.change() as change:
+            assert change.take_generations(3, above=1) == 2
+        with state.change() as change:
+            assert change.take_generations(3, above=9) == 10
+    with ControlState(tmp_path) as again, again.change() as change:
+        assert change.take_generations(3, above=1) == 13

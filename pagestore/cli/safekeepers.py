@@ -1,0 +1,220 @@
+"""The verb on the safekeepers of a running installation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from pagestore.cli import safekeeper_sections
+from pagestore.cli.config import Config, SafekeeperConfig, free_listen
+from pagestore.cli.installation import Installation, not_running
+from pagestore.cli.session import Data, Json, Session, session
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    PagestoreError,
+)
+from pagestore.v1 import control_pb2 as pb
+
+POLL_SECONDS = 0.2
+PART_SECONDS = 60.0
+
+
+def safekeepers(
+    data: Data = None,
+    replace: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="Bring another in its place.")
+    ] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option("--with", metavar="ID=HOST:PORT", help="This one, which runs elsewhere."),
+    ] = None,
+    grow: Annotated[
+        int | None, typer.Option(min=3, max=7, metavar="N", help="Have N instead of fewer.")
+    ] = None,
+    wait_seconds: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long to wait for the change.")
+    ] = 3600.0,
+    as_json: Json = False,
+) -> None:
+    """Show the safekeepers, or change who they are while clients write.
+
+    Every database goes over to the new ones, and only then the old one stops. What was broken
+    off goes on with the same command, or by itself.
+
+    Example: pagestore safekeepers --replace 2
+    """
+    with session(data, as_json) as run:
+        installation = run.installation
+        if installation.running_supervisor() is None:
+            raise not_running(installation.data)
+        if replace is not None and grow is not None:
+            raise InvalidInput("ONE_CHANGE", "--replace and --grow are two changes.")
+        if replace is not None:
+            _begin_replacement(installation, replace, with_)
+        elif grow is not None:
+            _begin_growth(installation, grow)
+        fields = _finish(run, wait_seconds) if replace or grow else _described(run)
+        if as_json:
+            run.answer(fields)
+        else:
+            _print(run, fields)
+
+
+def _begin_replacement(installation: Installation, number: int, place: str | None) -> None:
+    by_id = {item.id: item for item in installation.config.safekeeper_parts.values()}
+    if number not in by_id:
+        raise NotFound(
+            "NO_SUCH_SAFEKEEPER",
+            f"There is no safekeeper {number}.",
+            "`pagestore safekeepers` shows them.",
+        )
+    if by_id[number].leaving:
+        return
+    _refuse_another(installation)
+    if place is None:
+        taken = [item.listen for item in by_id.values()]
+        new = SafekeeperConfig(id=_next_id(installation), listen=free_listen(taken))
+    else:
+        other, equals, address = place.partition("=")
+        if not equals or not other.isdigit() or int(other) in by_id or ":" not in address:
+            raise InvalidInput("INVALID_SETTING", f"{place!r} is not ID=HOST:PORT of another one.")
+        new = SafekeeperConfig(id=int(other), listen=address, elsewhere=True)
+    _note_id(installation, new.id)
+    safekeeper_sections.change(installation.config_file, add=[new], leave=number)
+
+
+def _begin_growth(installation: Installation, count: int) -> None:
+    _refuse_another(installation)
+    staying = installation.config.staying
+    if len(staying) > count:
+        raise FailedPrecondition(
+            "OTHER_SAFEKEEPERS", f"There are {len(staying)} safekeepers already, not fewer."
+        )
+    first = _next_id(installation)
+    taken = [item.listen for item in installation.config.safekeeper_parts.values()]
+    new = []
+    for number in range(first, first + count - len(staying)):
+        new.append(SafekeeperConfig(id=number, listen=free_listen(taken)))
+        taken.append(new[-1].listen)
+        _note_id(installation, number)
+    safekeeper_sections.change(installation.config_file, add=new)
+
+
+def _refuse_another(installation: Installation) -> None:
+    for item in installation.config.safekeeper_parts.values():
+        if item.leaving:
+            raise FailedPrecondition(
+                "CHANGE_UNDER_WAY",
+                f"Safekeeper {item.id} is being replaced.",
+                f"`pagestore safekeepers --replace {item.id}` waits for that.",
+            )
+
+
+def _next_id(installation: Installation) -> int:
+    """A number that no safekeeper here ever had."""
+    used = [item.id for item in installation.config.safekeeper_parts.values()]
+    return max(*used, installation.last_safekeeper_id, 0) + 1
+
+
+def _note_id(installation: Installation, number: int) -> None:
+    if number > installation.last_safekeeper_id:
+        installation.safekeeper_id_file.write_text(str(number))
+
+
+def _finish(run: Session, seconds: float) -> dict[str, Any]:
+    """Whatever the file says is under way, to its end."""
+    deadline = time.monotonic() + seconds
+    installation = _reload(run.installation)
+    wanted = sorted(item.id for item in installation.config.staying.values())
+    said = ""
+
+    def settled() -> bool:
+        nonlocal said
+        try:
+            status = run.control.members_status()
+        except PagestoreError:
+            return False
+        words = _progress(status)
+        if words != said:
+            sys.stderr.write(words + "\n")
+            said = words
+        return sorted(status.safekeepers) == wanted and status.settled
+
+    _wait(settled, deadline, "Not every database has come to the new safekeepers: " + said)
+    for part, item in installation.config.safekeeper_parts.items():
+        if item.leaving:
+            safekeeper_sections.change(installation.config_file, remove=item.id)
+            _remove_part(_reload(installation), part)
+    return _described(run)
+
+
+def _remove_part(installation: Installation, part: str) -> None:
+    deadline = time.monotonic() + PART_SECONDS
+    _wait(lambda: part not in installation.parts(), deadline, f"{part} does not end.")
+    shutil.rmtree(installation.part_dir(part), ignore_errors=True)
+
+
+def _progress(status: pb.MembersStatus) -> str:
+    if status.settled:
+        return f"all databases are on safekeepers {_listed(status.safekeepers)}"
+    text = f"{status.timelines_left} databases and branches to go"
+    return f"{text}; {status.error}" if status.error else text
+
+
+def _listed(numbers: Any) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def _reload(installation: Installation) -> Installation:
+    """The supervisor takes the file; returns the installation as that says."""
+    pid = installation.running_supervisor()
+    if pid is None:
+        raise not_running(installation.data)
+    os.kill(pid, signal.SIGHUP)
+    return Installation(installation.data)
+
+
+def _wait(done: Callable[[], bool], deadline: float, what: str) -> None:
+    while not done():
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded("CHANGE_WAITS", what, "It goes on; ask again to wait for it.")
+        time.sleep(POLL_SECONDS)
+
+
+def _described(run: Session) -> dict[str, Any]:
+    config: Config = Installation(run.installation.data).config
+    status = run.control.members_status()
+    rows = [
+        {
+            "id": item.id,
+            "part": part,
+            "address": item.listen,
+            "state": "leaving" if item.leaving else "elsewhere" if item.elsewhere else "here",
+        }
+        for part, item in config.safekeeper_parts.items()
+    ]
+    return {
+        "safekeepers": rows,
+        "settled": status.settled,
+        "timelines_left": status.timelines_left,
+        "error": status.error,
+    }
+
+
+def _print(run: Session, fields: dict[str, Any]) -> None:
+    rows = [
+        (str(row["id"]), row["part"], row["address"], row["state"]) for row in fields["safekeepers"]
+    ]
+    run.table(("id", "part", "address", "state"), rows)
+    if not fields["settled"]:
+        sys.stdout.write(f"{fields['timelines_left']} databases and branches to go\n")
