@@ -150,6 +150,68 @@ def test_one_loses_its_disk(whole: Whole, commits: Commits, part: str) -> None:
             wait_for_all(whole, "app")
 
 
+def test_two_are_away(whole: Whole, commits: Commits) -> None:
+    commits.go_on()
+    pids = [whole.kill(part, signal.SIGSTOP) for part in PARTS[:2]]
+    try:
+        assert commits.stands()
+    finally:
+        os.kill(pids[0], signal.SIGCONT)
+    commits.go_on()
+    os.kill(pids[1], signal.SIGCONT)
+    wait_for_all(whole, "app")
+
+
+def test_the_control_plane_is_killed_and_goes_on_keeping(whole: Whole, commits: Commits) -> None:
+    commits.go_on()
+    pid = whole.kill("safekeeper-2", signal.SIGSTOP)
+    whole.kill("control")
+    commits.go_on()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_all(whole, "app")
+    commits.go_on()
+
+
+def test_a_database_starts_and_stops_with_one_away(whole: Whole) -> None:
+    whole.json("create", "other")
+    whole.sql("other", "CREATE TABLE t (id int)")
+    for number, part in enumerate(PARTS):
+        pid = whole.kill(part, signal.SIGSTOP)
+        try:
+            whole.json("stop", "other")
+            whole.json("start", "other")
+            whole.sql("other", f"INSERT INTO t VALUES ({number})")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait_for_all(whole, "other")
+    assert whole.sql("other", "SELECT count(*) FROM t") == [(3,)]
+    pid = whole.kill("safekeeper-1", signal.SIGSTOP)
+    try:
+        whole.json("checkpoint", "other", "c")
+        whole.sql("other", "DELETE FROM t")
+        whole.json("restore", "other", "c")
+        assert whole.sql("other", "SELECT count(*) FROM t") == [(3,)]
+        whole.json("undo", "other")
+        assert whole.sql("other", "SELECT count(*) FROM t") == [(0,)]
+        whole.json("create", "made-meanwhile")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_all(whole, "made-meanwhile")
+
+
+def test_a_killed_compute_loses_nothing_with_one_away(whole: Whole, commits: Commits) -> None:
+    commits.go_on()
+    pid = whole.kill("safekeeper-3", signal.SIGSTOP)
+    commits.go_on()
+    os.kill(whole.json("show", "app")["compute_pid"], signal.SIGKILL)
+    commits.join(60)
+    assert commits.failure is not None
+    commits.failure = None
+    os.kill(pid, signal.SIGCONT)
+    [[last]] = patiently(lambda: whole.sql("app", "SELECT max(id) FROM t"))
+    assert last >= commits.last
+
+
 def test_two_control_planes_start_one_database(whole: Whole) -> None:
     """Exactly one compute can commit; the clients of the other get an error."""
     record = whole.json("show", "app")
