@@ -5,7 +5,7 @@
 
 #include "layer/writer.h"
 
-#define FIRST_BUCKETS ((size_t)64)
+#define FIRST_SLOTS ((size_t)64)
 #define KINDS 64
 /* How many values are put under one hold of the lock, so that readers are not kept long. */
 #define PUT_STRIDE 256
@@ -34,17 +34,21 @@ typedef struct place {
 } place;
 
 typedef struct node {
-    struct node *next; /* in its bucket */
     struct node *next_of_kind;
     run *newest;
-    uint32_t hash;
     ps_key key;
 } node;
 
+/* A key's place in the table is the first free one at or after the one its hash names. */
+typedef struct slot {
+    node *at; /* NULL: free */
+    uint32_t hash;
+} slot;
+
 struct ps_open_layer {
     pthread_rwlock_t lock; /* everything below; values never change once they are linked */
-    node **buckets;
-    size_t bucket_count;
+    slot *slots;
+    size_t slot_mask; /* slots - 1; at most half of them are taken */
     node *kinds[KINDS];
     ps_arena arena;
     int frozen;
@@ -57,12 +61,12 @@ ps_open_layer_make(ps_open_layer **layer, ps_error *err)
     ps_open_layer *made = calloc(1, sizeof *made);
     if (made == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for an open layer");
-    made->buckets = calloc(FIRST_BUCKETS, sizeof *made->buckets);
-    if (made->buckets == NULL) {
+    made->slots = calloc(FIRST_SLOTS, sizeof *made->slots);
+    if (made->slots == NULL) {
         free(made);
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for an open layer");
     }
-    made->bucket_count = FIRST_BUCKETS;
+    made->slot_mask = FIRST_SLOTS - 1;
     pthread_rwlockattr_t attributes;
     pthread_rwlockattr_init(&attributes);
     /* Else a stream of readers keeps ingest waiting for ever. */
@@ -81,7 +85,7 @@ ps_open_layer_free(ps_open_layer *layer)
         return;
     pthread_rwlock_destroy(&layer->lock);
     ps_arena_free(&layer->arena);
-    free(layer->buckets);
+    free(layer->slots);
     free(layer);
 }
 
@@ -92,13 +96,22 @@ key_hash(const ps_key *key)
     return (uint32_t)ps_ordered_hash(&ordered);
 }
 
-static node *
-find(const ps_open_layer *layer, const ps_key *key, uint32_t hash)
+/* The slot that holds the key, or the free one where it belongs. */
+static slot *
+probe(const ps_open_layer *layer, const ps_key *key, uint32_t hash)
 {
-    node *at = layer->buckets[hash & (layer->bucket_count - 1)];
-    while (at != NULL && (at->hash != hash || ps_key_compare(&at->key, key) != 0))
-        at = at->next;
-    return at;
+    size_t i = hash & layer->slot_mask;
+    for (;; i = (i + 1) & layer->slot_mask) {
+        slot *at = &layer->slots[i];
+        if (at->at == NULL || (at->hash == hash && ps_key_compare(&at->at->key, key) == 0))
+            return at;
+    }
+}
+
+static node *
+find(const ps_open_layer *layer, const ps_key *key)
+{
+    return probe(layer, key, key_hash(key))->at;
 }
 
 /* The newest value at or below `lsn`. */
@@ -134,45 +147,47 @@ older(place at)
     return (place){.in = in, .at = in == NULL ? 0 : in->count - 1};
 }
 
-/* Doubling the table is optional: when memory is short the buckets just grow longer. */
-static void
+static int
 grow_table(ps_open_layer *layer)
 {
-    size_t grown = layer->bucket_count * 2;
-    node **buckets = calloc(grown, sizeof *buckets);
-    if (buckets == NULL)
-        return;
-    for (size_t i = 0; i < layer->bucket_count; i++) {
-        for (node *at = layer->buckets[i]; at != NULL;) {
-            node *next = at->next;
-            at->next = buckets[at->hash & (grown - 1)];
-            buckets[at->hash & (grown - 1)] = at;
-            at = next;
-        }
+    size_t mask = layer->slot_mask * 2 + 1;
+    slot *slots = calloc(mask + 1, sizeof *slots);
+    if (slots == NULL)
+        return PS_ERR_NOMEM;
+    for (size_t i = 0; i <= layer->slot_mask; i++) {
+        const slot *from = &layer->slots[i];
+        size_t to = from->hash & mask;
+        while (from->at != NULL && slots[to].at != NULL)
+            to = (to + 1) & mask;
+        if (from->at != NULL)
+            slots[to] = *from;
     }
-    free(layer->buckets);
-    layer->buckets = buckets;
-    layer->bucket_count = grown;
+    free(layer->slots);
+    layer->slots = slots;
+    layer->slot_mask = mask;
+    return PS_OK;
 }
 
 static node *
 find_or_add(ps_open_layer *layer, const ps_key *key, uint32_t hash)
 {
-    node *found = find(layer, key, hash);
-    if (found != NULL)
-        return found;
-    found = ps_arena_take(&layer->arena, sizeof *found);
-    if (found == NULL)
+    slot *at = probe(layer, key, hash);
+    if (at->at != NULL)
+        return at->at;
+    if (layer->stats.keys * 2 >= layer->slot_mask) {
+        if (grow_table(layer) < 0)
+            return NULL;
+        at = probe(layer, key, hash);
+    }
+    node *made = ps_arena_take(&layer->arena, sizeof *made);
+    if (made == NULL)
         return NULL;
-    if (layer->stats.keys >= layer->bucket_count)
-        grow_table(layer);
-    node **bucket = &layer->buckets[hash & (layer->bucket_count - 1)];
     node **of_kind = &layer->kinds[ps_key_kind(key)];
-    *found = (node){.next = *bucket, .next_of_kind = *of_kind, .hash = hash, .key = *key};
-    *bucket = found;
-    *of_kind = found;
+    *made = (node){.next_of_kind = *of_kind, .key = *key};
+    *of_kind = made;
+    *at = (slot){.at = made, .hash = hash};
     layer->stats.keys++;
-    return found;
+    return made;
 }
 
 /* The run that has room for the next value of a key. */
@@ -236,18 +251,20 @@ check_batch(const ps_batch *batch, uint64_t last_lsn, ps_error *err)
     return PS_OK;
 }
 
-/* Of the keys that come next, begins to load what will be looked at: the bucket of the one that
- * is farthest, the node of a nearer one, the run of a nearer one still. */
-static void
+/* Of the keys that come next, begins to load what will be looked at: the slot of the one that
+ * is farthest, the node of a nearer one, the run of a nearer one still. Must be inlined: of a
+ * call that only prefetches gcc sees no effect, and drops it. */
+static inline __attribute__((always_inline)) void
 prefetch(const ps_open_layer *layer, const uint32_t *hashes, size_t at, size_t end)
 {
-    enum { RUN_AHEAD = 4, NODE_AHEAD = 8, BUCKET_AHEAD = 12 };
-    size_t mask = layer->bucket_count - 1;
-    if (at + BUCKET_AHEAD < end)
-        __builtin_prefetch(&layer->buckets[hashes[at + BUCKET_AHEAD] & mask]);
+    enum { RUN_AHEAD = 4, NODE_AHEAD = 8, SLOT_AHEAD = 16 };
+    if (at + SLOT_AHEAD < end)
+        __builtin_prefetch(&layer->slots[hashes[at + SLOT_AHEAD] & layer->slot_mask]);
     if (at + NODE_AHEAD < end)
-        __builtin_prefetch(layer->buckets[hashes[at + NODE_AHEAD] & mask]);
-    const node *near = at + RUN_AHEAD < end ? layer->buckets[hashes[at + RUN_AHEAD] & mask] : NULL;
+        __builtin_prefetch(layer->slots[hashes[at + NODE_AHEAD] & layer->slot_mask].at);
+    if (at + RUN_AHEAD >= end)
+        return;
+    const node *near = layer->slots[hashes[at + RUN_AHEAD] & layer->slot_mask].at;
     if (near != NULL && near->newest != NULL)
         __builtin_prefetch(&near->newest->values[near->newest->count], 1);
 }
@@ -283,7 +300,7 @@ ps_open_layer_put(ps_open_layer *layer, const ps_batch *batch, ps_error *err)
         pthread_rwlock_wrlock(&layer->lock);
         rc = layer->frozen ? ps_fail(err, PS_ERR_CLOSED, "the layer is frozen")
                            : put_some(layer, batch, i, end, &data, err);
-        layer->stats.bytes = layer->arena.reserved + layer->bucket_count * sizeof(node *);
+        layer->stats.bytes = layer->arena.reserved + (layer->slot_mask + 1) * sizeof(slot);
         pthread_rwlock_unlock(&layer->lock);
         i = end;
     }
@@ -318,7 +335,7 @@ ps_open_layer_collect(ps_open_layer *layer, const ps_key *keys, const uint32_t *
     for (size_t i = 0; rc == PS_OK && i < count; i++) {
         ps_chain *chain = &chains[order[i]];
         const ps_key *key = &keys[order[i]];
-        const node *found = chain->complete ? NULL : find(layer, key, key_hash(key));
+        const node *found = chain->complete ? NULL : find(layer, key);
         place at = found == NULL ? (place){0} : visible(found, lsn);
         for (; rc == PS_OK && at.in != NULL && !chain->complete; at = older(at)) {
             const value *v = value_at(at);
@@ -432,16 +449,31 @@ sorted_nodes(const ps_open_layer *layer)
     return nodes;
 }
 
+/* Begins to load the node, run, newest value and payload of keys that come soon, one by one. */
+static inline __attribute__((always_inline)) void
+prefetch_chains(const sorted_node *nodes, uint64_t at, uint64_t keys)
+{
+    enum { PAYLOAD_AHEAD = 2, VALUE_AHEAD = 4, RUN_AHEAD = 6, NODE_AHEAD = 8 };
+    if (at + NODE_AHEAD >= keys)
+        return;
+    const run *near = nodes[at + PAYLOAD_AHEAD].at->newest;
+    const run *next = nodes[at + VALUE_AHEAD].at->newest;
+    __builtin_prefetch(near->values[near->count - 1].data);
+    __builtin_prefetch(&next->values[next->count - 1]);
+    __builtin_prefetch(nodes[at + RUN_AHEAD].at->newest);
+    __builtin_prefetch(nodes[at + NODE_AHEAD].at);
+}
+
 static int
 write_chain(ps_layer_writer *writer, const node *from, ps_error *err)
 {
-    enum { AHEAD = 6 };
+    enum { PAYLOAD_AHEAD = 6 };
     int rc = PS_OK;
     for (const run *in = from->newest; in != NULL; in = in->older) {
         for (uint32_t i = in->count; rc == PS_OK && i > 0; i--) {
             const value *v = &in->values[i - 1];
-            if (i > AHEAD)
-                __builtin_prefetch(in->values[i - 1 - AHEAD].data);
+            if (i > PAYLOAD_AHEAD)
+                __builtin_prefetch(v[-PAYLOAD_AHEAD].data);
             rc = ps_layer_writer_add(writer, &from->key, v->lsn, v->kind, v->flags, v->data,
                                      v->length, err);
         }
@@ -453,7 +485,6 @@ int
 ps_open_layer_flush(ps_open_layer *layer, const char *path, const ps_layer_id *id, int level,
                     ps_layer_summary *summary, ps_error *err)
 {
-    enum { RUN_AHEAD = 2, NODE_AHEAD = 4 };
     ps_open_layer_freeze(layer); /* from here on nothing changes, so no lock is held */
     if (layer->stats.entries == 0)
         return ps_fail(err, PS_ERR_INVALID, "an empty layer is not flushed");
@@ -464,10 +495,7 @@ ps_open_layer_flush(ps_open_layer *layer, const char *path, const ps_layer_id *i
     int rc = ps_layer_writer_make(&writer, path, id, PS_LAYER_DELTA, level, err);
     uint64_t keys = layer->stats.keys;
     for (uint64_t i = 0; rc == PS_OK && i < keys; i++) {
-        if (i + NODE_AHEAD < keys)
-            __builtin_prefetch(nodes[i + NODE_AHEAD].at);
-        if (i + RUN_AHEAD < keys)
-            __builtin_prefetch(nodes[i + RUN_AHEAD].at->newest);
+        prefetch_chains(nodes, i, keys);
         rc = write_chain(writer, nodes[i].at, err);
     }
     free(nodes);
