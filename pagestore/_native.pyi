@@ -200,6 +200,10 @@ def store_stats() -> dict[str, int]:
     """Counts: block_hits, block_misses, block_bytes, open_files, loaded_layers, index_bytes,
     used_chunk_bytes, kept_chunk_bytes."""
 
+def limit_malloc(arenas: int, mapped_bytes: int, top_bytes: int) -> None:
+    """How malloc keeps memory: in how many arenas; pieces of so many bytes are mapped by
+    themselves; so much may be free at an arena's end. See mallopt(3)."""
+
 def trim_memory() -> None:
     """Returns memory that nothing uses to the system."""
 

@@ -176,6 +176,20 @@ trim_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+limit_malloc(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int arenas, mapped_bytes, top_bytes;
+    if (!PyArg_ParseTuple(args, "iii:limit_malloc", &arenas, &mapped_bytes, &top_bytes))
+        return NULL;
+    if (mallopt(M_ARENA_MAX, arenas) != 1 || mallopt(M_MMAP_THRESHOLD, mapped_bytes) != 1 ||
+        mallopt(M_TRIM_THRESHOLD, top_bytes) != 1) {
+        PyErr_SetString(PyExc_ValueError, "malloc cannot be limited so");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"parse_pages_request", parse_pages_request, METH_VARARGS,
      "Of a serialized GetPagesRequest: (request_id, tenant, timeline, request_lsn, "
@@ -185,6 +199,8 @@ static PyMethodDef functions[] = {
     {"set_store_limits", (PyCFunction)(void (*)(void))set_limits, METH_VARARGS | METH_KEYWORDS,
      "Process-wide limits: cached blocks, layer indexes, open layer files, arenas' chunks."},
     {"store_stats", store_stats, METH_NOARGS, "Counts of the caches."},
+    {"limit_malloc", limit_malloc, METH_VARARGS,
+     "limit_malloc(arenas, mapped_bytes, top_bytes): see mallopt(3)."},
     {"trim_memory", trim_memory, METH_NOARGS, "Returns memory that nothing uses to the system."},
     {NULL, NULL, 0, NULL}};
 

@@ -31,6 +31,8 @@ class _Section(BaseModel):
 
 class PageserverConfig(_Section):
     listen: str
+    memory_bytes: int | None = None
+    """Bound of the page server's whole process; 272 MiB by default."""
     open_layer_bytes: int | None = None
     redo_helpers: int | None = None
     check_wal_images: bool = False

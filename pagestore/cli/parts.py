@@ -59,7 +59,12 @@ def pageserver(
     listen: Listen = "127.0.0.1:0",
     run_as: RunAs = None,
     postgres_bindir: Bindir = DEFAULT_BINDIR,
-    open_layer_bytes: Annotated[int | None, typer.Option(min=1 << 20)] = None,
+    memory_bytes: Annotated[
+        int | None, typer.Option(help="Bound of the whole process (272 MiB).")
+    ] = None,
+    open_layer_bytes: Annotated[
+        int | None, typer.Option(min=1 << 20, help="Of that, for what is not in files yet.")
+    ] = None,
     redo_helpers: Annotated[int | None, typer.Option(min=1)] = None,
     redo_library: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
     check_wal_images: Annotated[
@@ -82,6 +87,7 @@ def pageserver(
                 wal_service=[*_addresses(wal_service).values()],
                 run_as=run_as,
                 postgres_bindir=postgres_bindir,
+                memory_bytes=memory_bytes,
                 open_layer_bytes=open_layer_bytes,
                 redo_helpers=redo_helpers,
                 redo_library=redo_library,

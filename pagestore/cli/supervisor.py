@@ -45,10 +45,10 @@ def part_command(installation: Installation, part: str) -> list[str]:
             command += _wal_services(config.safekeeper_parts)
             command += ["--postgres-bindir", bindir, *run_as]
             command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
-            if config.pageserver.open_layer_bytes is not None:
-                command += ["--open-layer-bytes", str(config.pageserver.open_layer_bytes)]
-            if config.pageserver.redo_helpers is not None:
-                command += ["--redo-helpers", str(config.pageserver.redo_helpers)]
+            for name in ("memory_bytes", "open_layer_bytes", "redo_helpers"):
+                value = getattr(config.pageserver, name)
+                if value is not None:
+                    command += [f"--{name.replace('_', '-')}", str(value)]
             if config.pageserver.check_wal_images:
                 command += ["--check-wal-images"]
         case "safekeeper":

@@ -23,6 +23,13 @@ from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.reader.redo import RedoHelpers
 from pagestore.services.page_access import PageAccess
+from pagestore.services.page_memory import (
+    DEFAULT_BYTES,
+    LEAST_BYTES,
+    Shares,
+    keep_within,
+    trim_at_rest,
+)
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_timelines import PageTimelines
 from pagestore.services.server import GrpcServer, configure_logging
@@ -40,8 +47,10 @@ class PageSettings(BaseModel):
     data_dir: Path
     wal_service: list[str] = Field(default_factory=list)
     """Addresses of safekeepers; without any, nothing is taken in."""
-    open_layer_bytes: int = Field(default=64 << 20, ge=1 << 20)
-    """Bound of what is in memory and not yet in files, over all timelines."""
+    memory_bytes: int = Field(default=DEFAULT_BYTES, ge=LEAST_BYTES)
+    """Bound of the whole process."""
+    open_layer_bytes: int | None = Field(default=None, ge=1 << 20)
+    """Of that, what is in memory and not yet in files, over all timelines; see page_memory."""
     idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
     linger_ms: int = Field(default=LINGER_MS, ge=1)
     check_wal_images: bool = False
@@ -58,8 +67,10 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
     """A running page server, stopped and flushed at the end."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
+        shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)
+        keep_within(shares)
         repository = Repository.open(
-            settings.data_dir / "store", open_layer_bytes=settings.open_layer_bytes
+            settings.data_dir / "store", open_layer_bytes=shares.open_layers
         )
         stack.callback(repository.close)
         helpers = RedoHelpers(
@@ -74,9 +85,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             return helpers.pool
 
         waiters = LsnWaiters()
-        flusher = Flusher(
-            repository, settings.open_layer_bytes, idle_seconds=settings.idle_flush_seconds
-        )
+        flusher = Flusher(repository, shares.open_layers, idle_seconds=settings.idle_flush_seconds)
         stack.push_async_callback(flusher.close)
 
         def connect(address: str) -> WalClient:
@@ -106,6 +115,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             asyncio.create_task(follower.run()),
             asyncio.create_task(flusher.run()),
             asyncio.create_task(_stop_idle_helpers(helpers)),
+            asyncio.create_task(trim_at_rest()),
         ]
         try:
             yield server, access

@@ -7,6 +7,9 @@ settings); its figure is the one its log gives for redo, without the checkpoint 
 
 Both read from the system's cache. Ours includes the way through gRPC from the safekeeper, which
 runs on the same cores; "one core" counts only the page server's own CPU time.
+
+Memory is the page server's whole process: the most it had while it took the WAL in, the most
+while many clients then read all over what came of it, and what it has at rest after both.
 """
 
 from __future__ import annotations
@@ -15,27 +18,61 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from pagestore.bench.harness import BULK, OURS, PLAIN, Bench
+from pagestore.bench.parts.getpage import Table, load
 from pagestore.bench.plain import PlainCluster, give, pgbench
 from pagestore.bench.report import Target
-from pagestore.bench.stack import cpu_seconds, end_of_wal, resident_bytes, wait_until
+from pagestore.bench.stack import (
+    Followed,
+    PeakMemory,
+    cpu_seconds,
+    end_of_wal,
+    resident_bytes,
+    wait_until,
+)
+from pagestore.client import Rel
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT
+from pagestore.services.page_memory import DEFAULT_BYTES, REST_SECONDS
 
+AT_REST = 150
+"""Megabytes."""
+BOUND = DEFAULT_BYTES / 1e6
+READERS = 16
 TRANSACTIONS_PER_SCALE = 10_000
 ROWS_PER_SCALE = 100_000
 _REDO_DONE = re.compile(r"redo done at .* elapsed: ([\d.]+) s")
 
 
 def run(bench: Bench) -> None:
-    stack = bench.stack
-    stack.restart_page_server()
+    bench.stack.restart_page_server()
     time.sleep(0.5)
-    at_rest = resident_bytes(stack.pid("pageserver")) / 1e6
-    bench.row("ingest", "page server's memory, at rest", OURS, "MB", [at_rest], target=Target(150))
-    _one(bench, "pgbench WAL", _pgbench)
-    _one(bench, "COPY WAL", _copy)
+    _memory(bench, "just started", [resident_bytes(bench.stack.pid("pageserver"))], AT_REST)
+    for case, work in (("pgbench WAL", _pgbench), ("COPY WAL", _copy)):
+        taken = _Taken()
+        _one(bench, case, work, taken)
+        _memory(bench, f"at most while it takes {case} in", taken.peak, BOUND)
+        _memory(bench, f"at most while what came of {case} is read", taken.peak_reading, BOUND)
+        _memory(bench, f"at rest after {case} was taken in and read", taken.at_rest, AT_REST)
+
+
+@dataclass
+class _Taken:
+    """What one kind of WAL showed of the page server, one value a round."""
+
+    per_core: list[float] = field(default_factory=list)
+    peak: list[int] = field(default_factory=list)
+    peak_reading: list[int] = field(default_factory=list)
+    at_rest: list[int] = field(default_factory=list)
+
+
+def _memory(bench: Bench, case: str, values: list[int], most: float) -> None:
+    megabytes = [value / 1e6 for value in values]
+    bench.row(
+        *("ingest", f"page server's memory, {case}", OURS, "MB", megabytes), target=Target(most)
+    )
 
 
 def _pgbench(cluster: PlainCluster, scale: int) -> None:
@@ -51,7 +88,7 @@ def _copy(cluster: PlainCluster, scale: int) -> None:
     )
 
 
-def _one(bench: Bench, case: str, work: Callable[[PlainCluster, int], None]) -> None:
+def _one(bench: Bench, case: str, work: Callable[[PlainCluster, int], None], found: _Taken) -> None:
     with bench.loaded(bench.settings.scale, **BULK) as cluster:
         cluster.stop()
         base = cluster.copy(bench.place("base"))
@@ -59,16 +96,13 @@ def _one(bench: Bench, case: str, work: Callable[[PlainCluster, int], None]) -> 
         work(cluster, bench.settings.scale)
         cluster.sql("CHECKPOINT")
         [[end]] = cluster.sql("SELECT pg_current_wal_flush_lsn() - '0/0'::pg_lsn")
-        per_core: list[float] = []
-        memory: list[float] = []
         taken = bench.take_turns(
             {
-                OURS: lambda: _ours(bench, base, cluster, int(end), per_core, memory),
+                OURS: lambda: _ours(bench, base, cluster, int(end), found),
                 PLAIN: lambda: _recovery(bench, base, cluster, int(end)),
             }
         )
         shutil.rmtree(base.root)
-    warmup = bench.settings.warmup
     bench.row(
         *("ingest", f"{case}, wall clock", OURS, "MB/s", taken[OURS]),
         better="more",
@@ -77,21 +111,13 @@ def _one(bench: Bench, case: str, work: Callable[[PlainCluster, int], None]) -> 
     )
     bench.row("ingest", f"{case}, wall clock", PLAIN, "MB/s", taken[PLAIN], better="more")
     bench.row(
-        *("ingest", f"{case}, one core", OURS, "MB/s", per_core[warmup:]),
+        *("ingest", f"{case}, one core", OURS, "MB/s", found.per_core[bench.settings.warmup :]),
         better="more",
         target=Target(100),
     )
-    bench.row("ingest", f"{case}, page server's memory", OURS, "MB", memory[warmup:])
 
 
-def _ours(
-    bench: Bench,
-    base: PlainCluster,
-    source: PlainCluster,
-    end: int,
-    per_core: list[float],
-    memory: list[float],
-) -> float:
+def _ours(bench: Bench, base: PlainCluster, source: PlainCluster, end: int, found: _Taken) -> float:
     """Megabytes of WAL a second."""
     stack = bench.stack
     followed = stack.import_cluster(base)
@@ -99,16 +125,35 @@ def _ours(
         followed.attach(source.conninfo)
         followed.detach(end)
         pid = stack.pid("pageserver")
+        memory = PeakMemory(pid)
         cpu = cpu_seconds(pid)
         began = time.perf_counter()
     followed.wait_ingested(end)
     stack.pages.flush(DEFAULT_TENANT, followed.timeline)
     seconds = time.perf_counter() - began
     megabytes = (end - followed.start_lsn) / 1e6
-    per_core.append(megabytes / max(0.001, cpu_seconds(pid) - cpu))
-    memory.append(resident_bytes(pid) / 1e6)
+    found.per_core.append(megabytes / max(0.001, cpu_seconds(pid) - cpu))
+    found.peak.append(memory.bytes())
+    if len(found.peak) == bench.settings.warmup + bench.settings.rounds:
+        _read(bench, followed, source, end, found)
     followed.delete()
     return megabytes / seconds
+
+
+def _read(bench: Bench, followed: Followed, source: PlainCluster, end: int, found: _Taken) -> None:
+    """Reads all over the accounts, half of whose pages have chains; then leaves all at rest."""
+    [[db, node, blocks]] = source.sql(
+        "SELECT d.oid, pg_relation_filenode('pgbench_accounts'),"
+        " pg_relation_size('pgbench_accounts') / 8192"
+        " FROM pg_database d WHERE datname = current_database()"
+    )
+    table = Table(bench.stack, followed, Rel(1663, db, node), blocks)
+    pid = bench.stack.pid("pageserver")
+    memory = PeakMemory(pid)
+    load(table, end, READERS, 32, "uniform", bench.settings.seconds, 0)
+    found.peak_reading.append(memory.bytes())
+    time.sleep(2 * REST_SECONDS + 1)
+    found.at_rest.append(resident_bytes(pid))
 
 
 def _recovery(bench: Bench, base: PlainCluster, source: PlainCluster, end: int) -> float:

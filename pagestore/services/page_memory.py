@@ -1,0 +1,72 @@
+"""How a page server divides the memory it may take, and keeps to it.
+
+One bound, in four parts. The *program* is the interpreter, its libraries, what requests and WAL
+need on their way through (bounded by flow control and by piece), and the allocator's slack. The
+rest is shared: half for open layers, a quarter each for decompressed blocks and for the indexes
+of layers. Each share is a limit of the native store, enforced where memory is taken; only a value
+of many megabytes, or very many requests at one time, can pass the bound, and for that moment.
+
+At rest, when nothing is read or written, what nothing uses goes back to the system.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from pagestore import _native
+
+PROGRAM_BYTES = 144 << 20
+LEAST_BYTES = PROGRAM_BYTES + (16 << 20)
+DEFAULT_BYTES = 272 << 20
+REST_SECONDS = 5.0
+
+MALLOC_ARENAS = 4
+"""Threads that come and go would else leave free memory in an arena each."""
+MALLOC_MAPPED_BYTES = 4 << 20
+"""From here on a piece goes back to the system when it is freed; a response's pages do not."""
+MALLOC_TOP_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Bytes."""
+
+    open_layers: int
+    blocks: int
+    indexes: int
+
+    @classmethod
+    def of(cls, memory_bytes: int, open_layer_bytes: int | None = None) -> Shares:
+        """
+        Args:
+            memory_bytes: the bound of the whole process.
+            open_layer_bytes: of that, for open layers, if not half of what can be shared.
+        """
+        shared = memory_bytes - PROGRAM_BYTES
+        open_layers = shared // 2 if open_layer_bytes is None else open_layer_bytes
+        return cls(open_layers, shared // 4, shared // 4)
+
+
+def keep_within(shares: Shares) -> None:
+    """Sets the limits of this process."""
+    _native.limit_malloc(MALLOC_ARENAS, MALLOC_MAPPED_BYTES, MALLOC_TOP_BYTES)
+    _native.set_store_limits(
+        block_cache_bytes=shares.blocks,
+        index_bytes=shares.indexes,
+        chunk_bytes=shares.open_layers,
+    )
+
+
+async def trim_at_rest() -> None:
+    """Once after each time of work, when it has been over for a while; until cancelled."""
+    before: dict[str, int] = {}
+    trimmed = False
+    while True:
+        await asyncio.sleep(REST_SECONDS)
+        now = _native.store_stats()
+        if now != before:
+            before, trimmed = now, False
+        elif not trimmed:
+            await asyncio.to_thread(_native.trim_memory)
+            before, trimmed = _native.store_stats(), True
