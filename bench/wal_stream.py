@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pagestore._native import WalWriter, wal_align
 from pagestore.client.wal import WalClient
+from pagestore.walservice.segments import read_range
 from tests.plain_postgres import plain_postgres
 from tests.safekeeper_process import SafekeeperProcess, Timeline, flush_lsn
 
@@ -52,42 +53,30 @@ def main() -> None:
         timeline.wait(lambda status: status.commit_lsn >= end, seconds=300)
         report("received", megabytes, start, cpu_seconds(safekeeper.pid) - before)
         before, start = cpu_seconds(safekeeper.pid), time.monotonic()
-        data = asyncio.run(drain(safekeeper, timeline))
+        asyncio.run(drain(safekeeper, timeline))
         report("read", megabytes, start, cpu_seconds(safekeeper.pid) - before)
         safekeeper.stop()
-        pieces = cut_at_records(data, timeline.start_lsn)
         before, start = time.process_time(), time.monotonic()
-        append(Path(directory) / "alone", timeline.start_lsn, pieces)
+        append(Path(directory) / "alone", timeline, end)
         report("appended", megabytes, start, time.process_time() - before)
 
 
-async def drain(safekeeper: SafekeeperProcess, timeline: Timeline) -> bytearray:
-    data = bytearray()
+async def drain(safekeeper: SafekeeperProcess, timeline: Timeline) -> None:
     async with WalClient(safekeeper.listen) as client:
-        async for chunk in client.read_wal(timeline.tenant, timeline.id, timeline.start_lsn):
-            data += chunk.data
-    return data
+        async for _ in client.read_wal(timeline.tenant, timeline.id, timeline.start_lsn):
+            pass
 
 
-def cut_at_records(data: bytearray, start_lsn: int) -> list[bytes]:
-    """Pieces of about PIECE bytes, of whole records each."""
-    pieces, at = [], 0
-    while at < len(data):
-        lsn = start_lsn + at
-        page = lsn - lsn % PAGE
-        window = bytes(lsn - page) + data[at : at + PIECE]
-        found = wal_align(window, page, page + len(window), lsn, 0)
-        assert found is not None
-        pieces.append(bytes(data[at : found[0] - start_lsn]))
-        at = found[0] - start_lsn
-    return pieces
-
-
-def append(directory: Path, start_lsn: int, pieces: list[bytes]) -> None:
+def append(directory: Path, timeline: Timeline, end: int) -> None:
+    """What the safekeeper's log has, to another: pieces of whole records, each durable."""
     directory.mkdir()
-    writer = WalWriter(str(directory), start_lsn, start_lsn)
-    for piece in pieces:
-        writer.append(writer.position[0], piece)
+    writer = WalWriter(str(directory), timeline.start_lsn, timeline.start_lsn)
+    while (lsn := writer.position[0]) < end:
+        page = lsn - lsn % PAGE
+        data = read_range(timeline.directory, lsn, min(lsn + PIECE, end))
+        found = wal_align(bytes(lsn - page) + data, page, lsn + len(data), lsn, 0)
+        assert found is not None
+        writer.append(lsn, data[: found[0] - lsn])
     writer.close()
 
 

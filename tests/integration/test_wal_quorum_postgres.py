@@ -143,8 +143,11 @@ def test_a_fenced_compute_is_confirmed_by_nobody_who_promised(quorum: Quorum) ->
     time.sleep(0.5)
     assert committer.acknowledged == stuck
     assert quorum.following() == {"sk3"}, "it has not been told yet, and is no majority"
-    before = lsn_of(quorum.postgres, "pg_current_wal_flush_lsn()")
-    assert before > quorum.three.end[0]
+    quorum.postgres.sql("SET synchronous_commit = local; INSERT INTO ledger VALUES (-1)")
+    vain = lsn_of(quorum.postgres, "pg_current_wal_flush_lsn()")
+    assert vain > quorum.three.end[0]
+    quorum.three.wait((3,), lambda status: status.flush_lsn >= vain)
+    assert quorum.three.status(3).commit_lsn <= quorum.three.end[0]
     assert quorum.three.vote(3).granted
     assert quorum.three.elect(3).flush_lsn == quorum.three.end[0], "what came in vain is cut"
     assert quorum.following() == set()
