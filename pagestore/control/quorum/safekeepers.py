@@ -47,22 +47,14 @@ class Safekeepers:
         self.suspects: set[int] = set()
         """Who did not answer lately: asked like the others, but not waited for."""
         self._clients: dict[int, WalClient] = {}
-        self._left: list[WalClient] = []
 
     async def close(self) -> None:
-        for client in (*self._clients.values(), *self._left):
+        for client in self._clients.values():
             await client.close()
 
     def learn(self, configuration: pb.Configuration) -> None:
         """Who else there is, as another safekeeper tells; own knowledge goes before that."""
         self.addresses = {**messages.addresses_of(configuration), **self.addresses}
-
-    def moved(self, number: int, address: str) -> None:
-        """A safekeeper is elsewhere from now on, or there is a new one."""
-        if self.addresses.get(number) != address:
-            self.addresses[number] = address
-            if number in self._clients:
-                self._left.append(self._clients.pop(number))
 
     def client(self, number: int) -> WalClient:
         """
