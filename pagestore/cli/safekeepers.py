@@ -146,7 +146,7 @@ def _finish(run: Session, seconds: float) -> dict[str, Any]:
             return False
         words = _progress(status)
         if words != said:
-            sys.stderr.write(words + "\n")
+            run.remark(words)
             said = words
         return sorted(status.safekeepers) == wanted and status.settled
 
