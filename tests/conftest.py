@@ -7,6 +7,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the long soaks")
+    parser.addoption("--ledger-seed", help="the order of faults of the quorum's ledger")
     parser.addoption("--seeds", default="10000", help="of the simulation: N, or FIRST:END")
 
 

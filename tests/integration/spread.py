@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.cli.installation import lib_dir
+from pagestore.client.control import ControlClient
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
 from tests.plain_postgres import reachable_dir
@@ -76,9 +77,16 @@ class Part:
 
 
 class Spread:
-    """An installation over hosts: `safekeepers`, `pages`, `control`, and a host for clients."""
+    """An installation over hosts: `safekeepers`, `pages`, `control`, and a host for clients.
 
-    def __init__(self, root: Path, network: Network, safekeepers: int) -> None:
+    Args:
+        control_socket: the control plane listens on a Unix socket, which `plane` reaches from
+            wherever the test runs.
+    """
+
+    def __init__(
+        self, root: Path, network: Network, safekeepers: int, control_socket: bool
+    ) -> None:
         self.root = root
         self.network = network
         self.client = network.add("client")
@@ -86,7 +94,9 @@ class Spread:
         places = {n: host.at(PORT) for n, host in keeping.items()}
         self.safekeepers = {n: self._safekeeper(n, host, places) for n, host in keeping.items()}
         self.pages = self._page_server(network.add("pages"), places)
-        self.control = self._control_plane(network.add("control"), places)
+        host = network.add("control")
+        listen = f"unix:{root}/control.sock" if control_socket else host.at(PORT)
+        self.control = self._control_plane(host, places, listen)
 
     @property
     def parts(self) -> list[Part]:
@@ -103,12 +113,31 @@ class Spread:
         words += _wal_services(places)
         return Part(host, self.root / "pageserver", words, host.at(PORT))
 
-    def _control_plane(self, host: Host, places: dict[int, str]) -> Part:
+    def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:
         words = ["control", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
         words += ["--compute-dir", str(self.root / "computes"), "--compute-host", host.address]
         words += ["--shim-library", str(lib_dir() / "pagestore_shim.so"), *_run_as()]
-        return Part(host, self.root / "control", words, host.at(PORT))
+        return Part(host, self.root / "control", words, listen)
+
+    def start(self) -> None:
+        """In an order in which everybody has to wait for somebody."""
+        for part in reversed(self.parts):
+            part.begin()
+        for part in self.parts:
+            part.wait()
+
+    def compute_pid(self, name: str) -> int:
+        """Of a database that runs, or is being started again."""
+        deadline = time.monotonic() + 60
+        with self.plane() as control:
+            while not (pid := control.get(name, brief=True).compute_pid):
+                assert time.monotonic() < deadline, f"{name} has no compute"
+                time.sleep(0.1)
+        return pid
+
+    def plane(self) -> ControlClient:
+        return ControlClient((self.control.data / "address").read_text().strip())
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """A verb, typed on the control plane's host; what it answers under --json."""
@@ -152,12 +181,12 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 @contextmanager
-def spread_pagestore(safekeepers: int) -> Iterator[Spread]:
+def spread_pagestore(safekeepers: int, *, control_socket: bool = False) -> Iterator[Spread]:
     """Everything made, nothing started; ended and removed at the end."""
     root = reachable_dir()
     try:
         with network_or_skip() as network:
-            spread = Spread(root, network, safekeepers)
+            spread = Spread(root, network, safekeepers, control_socket)
             try:
                 yield spread
             finally:

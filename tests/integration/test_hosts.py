@@ -13,12 +13,8 @@ from tests.integration.spread import Spread, spread_pagestore
 
 @pytest.fixture(scope="module", params=[1, 3])
 def spread(request: pytest.FixtureRequest) -> Iterator[Spread]:
-    """In an order in which everybody has to wait for somebody."""
     with spread_pagestore(request.param) as hosts:
-        for part in reversed(hosts.parts):
-            part.begin()
-        for part in hosts.parts:
-            part.wait()
+        hosts.start()
         hosts.run("create", "app")
         yield hosts
 

@@ -1,0 +1,230 @@
+"""Two who start computes of one timeline and do not know of each other: one can commit."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pagestore.cli.installation import lib_dir
+from pagestore.client.page import AsyncPageClient
+from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.pgdata import read_pgdata
+from pagestore.compute.running import RunningCompute
+from pagestore.control.computes import Compute, Kept
+from pagestore.control.local import LocalLauncher, make_compute_dir
+from pagestore.control.quorum.client import QuorumClient
+from pagestore.control.records import DatabaseRecord
+from pagestore.errors import Aborted
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from tests.integration.faults import server_frozen
+from tests.integration.page_process import PageProcess
+from tests.integration.stack import RUN_AS
+from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
+from tests.safekeepers import three_safekeepers
+
+Session = psycopg.AsyncConnection[tuple[object, ...]]
+BINDIR = Path("/usr/lib/postgresql/15/bin")
+RACES = 4
+
+
+@dataclass
+class Parts:
+    root: Path
+    safekeepers: dict[int, str]
+    """Their addresses."""
+    pages: PageProcess
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PlainPostgres]:
+    with plain_postgres() as made:
+        made.sql("CREATE TABLE t (who text)")
+        made.stop()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[Parts]:
+    root = reachable_dir()
+    services = root / "services"
+    services.mkdir()
+    try:
+        with three_safekeepers(services) as three:
+            places = {number: process.listen for number, process in three.at.items()}
+            with PageProcess(services / "pages", [*places.values()], run_as=RUN_AS) as pages:
+                yield Parts(root, places, pages)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+class Starter:
+    """What a control plane has to start computes with, on a machine of its own."""
+
+    def __init__(self, parts: Parts, name: str) -> None:
+        self.name = name
+        self.pages = AsyncPageClient(parts.pages.address)
+        self.wal = QuorumClient(parts.safekeepers, generations=lambda above: above + 1)
+        directory = parts.root / name
+        make_compute_dir(directory)
+        self.directory = directory
+        self.launcher = LocalLauncher(
+            pages=self.pages,
+            wal=self.wal,
+            directory=directory,
+            bindir=BINDIR,
+            run_as=RUN_AS,
+            shim_library=lib_dir() / "pagestore_shim.so",
+            settings={},
+        )
+
+    async def start(self, timeline: TimelineId) -> Compute:
+        record = DatabaseRecord(
+            tenant=DEFAULT_TENANT,
+            name="app",
+            timeline=timeline,
+            branch_lsn=0,
+            created_micros=0,
+            password="",
+            postgres_database="postgres",
+            port=free_port(),
+        )
+        return await self.launcher.start(record, Kept())
+
+    async def start_unwatched(self, timeline: TimelineId) -> RunningCompute:
+        """By a control plane that is gone right afterwards."""
+        [library] = self.directory.glob("lib/*.so")
+        spec = ComputeSpec(
+            tenant=DEFAULT_TENANT,
+            timeline=timeline,
+            directory=self.directory / "unwatched",
+            port=free_port(),
+            page_server=self.pages.address,
+            run_as=RUN_AS,
+            bindir=BINDIR,
+            shim_library=library,
+        )
+        compute = await start_compute(spec, self.pages, self.wal)
+        compute.release()
+        return compute
+
+    async def close(self) -> None:
+        for compute in await self.launcher.leftovers():
+            await compute.discard()
+        await self.pages.close()
+        await self.wal.close()
+
+
+async def import_cluster(starter: Starter, pgdata: Path) -> TimelineId:
+    timeline = TimelineId.generate()
+    header = next(read_pgdata(pgdata, DEFAULT_TENANT, timeline)).header
+    info = await starter.pages.import_timeline(read_pgdata(pgdata, DEFAULT_TENANT, timeline))
+    await starter.wal.create_timeline(
+        DEFAULT_TENANT,
+        timeline,
+        info.last_record_lsn,
+        prev_record_lsn=header.checkpoint_lsn,
+        system_id=header.settings.system_id,
+    )
+    return timeline
+
+
+@asynccontextmanager
+async def rivals(
+    parts: Parts, cluster: PlainPostgres
+) -> AsyncIterator[tuple[Starter, Starter, TimelineId]]:
+    first, second = Starter(parts, "first"), Starter(parts, "second")
+    try:
+        yield first, second, await import_cluster(first, cluster.data)
+    finally:
+        for starter in (first, second):
+            await starter.close()
+            shutil.rmtree(parts.root / starter.name)
+
+
+async def connect(conninfo: str) -> Session:
+    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+
+
+async def insert(session: Session, who: str) -> bool:
+    """Whether it was committed; waits until the client is told."""
+    try:
+        await session.execute("INSERT INTO t VALUES (%s)", [who])
+    except psycopg.Error:
+        return False
+    return True
+
+
+async def connect_and_insert(compute: Compute, who: str) -> bool:
+    try:
+        async with await connect(compute.conninfo) as session:
+            return await insert(session, who)
+    except psycopg.Error:
+        return False
+
+
+async def rows(compute: Compute) -> list[str]:
+    async with await connect(compute.conninfo) as session:
+        found = await (await session.execute("SELECT who FROM t ORDER BY 1")).fetchall()
+    return [str(row[0]) for row in found]
+
+
+def test_of_two_computes_started_at_once_one_can_commit(
+    parts: Parts, cluster: PlainPostgres
+) -> None:
+    async def main() -> None:
+        async with rivals(parts, cluster) as (first, second, timeline):
+            committed: list[str] = []
+            for race in range(RACES):
+                started = await asyncio.gather(
+                    *(starter.start(timeline) for starter in (first, second)),
+                    return_exceptions=True,
+                )
+                computes = [item for item in started if not isinstance(item, BaseException)]
+                refused = [item for item in started if isinstance(item, BaseException)]
+                assert all(isinstance(item, Aborted) for item in refused), refused
+                names = [f"{race}-{number}" for number in range(len(computes))]
+                told = await asyncio.gather(*map(connect_and_insert, computes, names))
+                assert sum(told) == 1, told
+                winner = computes[told.index(True)]
+                committed.append(names[told.index(True)])
+                assert await rows(winner) == committed
+                for compute in computes:
+                    await compute.discard()
+
+    asyncio.run(main())
+
+
+def test_an_old_compute_that_thaws_after_its_successor_began_cannot_commit(
+    parts: Parts, cluster: PlainPostgres
+) -> None:
+    """Its whole machine was frozen, its control plane too, which ends it when it looks again."""
+
+    async def main() -> None:
+        async with rivals(parts, cluster) as (first, second, timeline):
+            old = await first.start_unwatched(timeline)
+            session = await connect(old.conninfo())
+            assert await insert(session, "before")
+            with server_frozen(old.pid):
+                waiting = asyncio.create_task(insert(session, "in vain"))
+                new = await second.start(timeline)
+                assert await connect_and_insert(new, "after")
+            done, _ = await asyncio.wait([waiting], timeout=2)
+            assert not done, "nobody can have confirmed it, nor told the client so"
+            [adopted] = await first.launcher.leftovers()
+            assert not await waiting
+            await session.close()
+            assert "another compute" in await adopted.wait_exit()
+            assert await rows(new) == ["after", "before"]
+            await new.stop()
+            again = await first.start(timeline)
+            assert await rows(again) == ["after", "before"]
+            await again.discard()
+
+    asyncio.run(main())
