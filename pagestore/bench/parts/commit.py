@@ -131,7 +131,7 @@ def _are_synchronous(cluster: PlainCluster) -> int:
 
 
 def _measurement(bench: Bench, place: str, clients: int, taken: Taken) -> Callable[[], float]:
-    """One round; returns the median in microseconds."""
+    """One round; returns the median in microseconds. Many clients take a moment to connect."""
 
     def measure() -> float:
         folder = bench.place("pgbench")
@@ -142,7 +142,7 @@ def _measurement(bench: Bench, place: str, clients: int, taken: Taken) -> Callab
         rate = transactions_a_second(
             place,
             clients,
-            bench.settings.seconds,
+            max(bench.settings.seconds, clients / 10),
             *("-f", script, "-l", "--log-prefix", folder / "latency"),
         )
         latencies = [
