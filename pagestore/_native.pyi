@@ -171,6 +171,9 @@ class Snapshot:
     def scan_keys(
         self, low: _Bytes, high: _Bytes, lsn: int, *, limit: int = ...
     ) -> list[_Bytes]: ...
+    def relations(self, low: _Bytes, high: _Bytes, lsn: int) -> _Bytes:
+        """Rows of five little-endian 32-bit numbers: spc, db, rel, fork, blocks; for each
+        REL_SIZE key of [low, high) that exists at the LSN, ascending."""
     def last_before(self, low: _Bytes, high: _Bytes, lsn: int) -> tuple[_Bytes, _Bytes] | None:
         """The greatest key of [low, high) that exists at the LSN, with its value."""
     def chain(self, key: _Bytes, lsn: int) -> list[tuple[int, int, int, _Bytes]]:

@@ -109,6 +109,8 @@ refuse_direct_calls(const SmgrHook *hooks, int nhooks)
         (const uint8 *) smgrinit,       (const uint8 *) smgrclose,    (const uint8 *) smgrcreate,
         (const uint8 *) smgrdounlinkall, (const uint8 *) smgrprefetch, (const uint8 *) smgrread,
         (const uint8 *) smgrwrite,      (const uint8 *) smgrtruncate, (const uint8 *) smgrimmedsync,
+        (const uint8 *) smgrexists,     (const uint8 *) smgrextend,   (const uint8 *) smgrwriteback,
+        (const uint8 *) smgrnblocks,
     };
     const uint8 *first = functions[0];
     const uint8 *last = functions[0];

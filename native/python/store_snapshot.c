@@ -215,6 +215,75 @@ snapshot_scan_keys(SnapshotObject *self, PyObject *args, PyObject *kwargs)
     return snapshot_walk(self, args, kwargs, 1);
 }
 
+/* A row of five little-endian numbers a relation fork: spc, db, rel, fork, blocks. */
+enum { RELATION_ROW = 20 };
+
+typedef struct relation_rows {
+    uint8_t *bytes;
+    size_t length;
+    size_t capacity;
+    int code; /* why it ended early, or PS_OK */
+} relation_rows;
+
+static void
+put_le32(uint8_t *at, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+}
+
+static int
+add_relation(void *arg, const ps_key *key, const uint8_t *value, size_t length)
+{
+    relation_rows *rows = arg;
+    if (length != 4) {
+        rows->code = PS_ERR_CORRUPT;
+        return 1;
+    }
+    if (rows->length + RELATION_ROW > rows->capacity) {
+        size_t capacity = rows->capacity == 0 ? 32 << 10 : rows->capacity * 2;
+        uint8_t *bytes = PyMem_RawRealloc(rows->bytes, capacity);
+        if (bytes == NULL) {
+            rows->code = PS_ERR_NOMEM;
+            return 1;
+        }
+        rows->bytes = bytes;
+        rows->capacity = capacity;
+    }
+    uint8_t *row = rows->bytes + rows->length;
+    put_le32(row, ps_key_spc(key));
+    put_le32(row + 4, ps_key_db(key));
+    put_le32(row + 8, ps_key_rel(key));
+    put_le32(row + 12, ps_key_fork(key));
+    memcpy(row + 16, value, 4);
+    rows->length += RELATION_ROW;
+    return 0;
+}
+
+static PyObject *
+snapshot_relations(SnapshotObject *self, PyObject *args)
+{
+    ps_key low, high;
+    unsigned long long lsn;
+    if (!PyArg_ParseTuple(args, "O&O&K", key_from, &low, key_from, &high, &lsn))
+        return NULL;
+    relation_rows rows = {.code = PS_OK};
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_scan(&self->snapshot, &low, &high, lsn, add_relation, &rows, &err);
+    if (rc >= 0 && rows.code != PS_OK)
+        rc = ps_fail(&err, rows.code, rows.code == PS_ERR_NOMEM
+                                          ? "out of memory for a list of relations"
+                                          : "a relation's length has not 4 bytes");
+    Py_END_ALLOW_THREADS
+    PyObject *result = rc < 0 ? ps_raise(rc, &err)
+                              : PyBytes_FromStringAndSize((const char *)rows.bytes,
+                                                          (Py_ssize_t)rows.length);
+    PyMem_RawFree(rows.bytes);
+    return result;
+}
+
 static PyObject *
 snapshot_last_before(SnapshotObject *self, PyObject *args)
 {
@@ -383,6 +452,8 @@ static PyMethodDef snapshot_methods[] = {
      "scan(low, high, lsn, *, limit) -> [(key, value)] of the keys that exist, ascending"},
     {"scan_keys", (PyCFunction)(void (*)(void))snapshot_scan_keys, METH_VARARGS | METH_KEYWORDS,
      "scan_keys(low, high, lsn, *, limit) -> [key]"},
+    {"relations", (PyCFunction)snapshot_relations, METH_VARARGS,
+     "relations(low, high, lsn) -> 20 bytes for each REL_SIZE key: spc, db, rel, fork, blocks"},
     {"last_before", (PyCFunction)snapshot_last_before, METH_VARARGS,
      "last_before(low, high, lsn) -> (key, value) | None: the greatest key that exists"},
     {"chain", (PyCFunction)snapshot_chain, METH_VARARGS,

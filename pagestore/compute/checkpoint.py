@@ -94,6 +94,11 @@ def start_of_checkpoint(end_lsn: int) -> int:
 
 SHUTDOWN_RECORD_LENGTH = 114
 
+ANY_CONTROL_FILE = ControlFile.at_shutdown(
+    pb.ControlCounters(next_full_xid=3, next_oid=1), pb.ControlSettings(), checkpoint_lsn=8, time=0
+).pack()
+"""With it a postmaster comes as far as its libraries, where the shim lets it wait."""
+
 
 def _segment_path(lsn: int) -> str:
     return f"pg_wal/{wal.segment_name(wal.TIMELINE_ID, lsn)}"

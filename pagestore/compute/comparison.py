@@ -20,7 +20,7 @@ import numpy as np
 
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.compute.cluster import Cluster, RelationFiles, open_cluster
-from pagestore.compute.remote_map import Fork
+from pagestore.compute.remote_map import RELATION, Fork
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, paths, slru
@@ -83,10 +83,8 @@ async def answered(
             case "file":
                 result.files[chunk.file.path] = chunk.file.data
             case "relations":
-                for entry in chunk.relations.relations:
-                    rel = entry.rel
-                    fork = (rel.spc_oid, rel.db_oid, rel.rel_number, rel.fork)
-                    result.relations[fork] = entry.nblocks
+                table = np.frombuffer(chunk.relations.packed, dtype=RELATION)
+                result.relations.update((row[:4], row[4]) for row in table.tolist())
     return result
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from pagestore.compute import remote_map
 from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.errors import InvalidInput
-from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
 
 WAL_LEVELS = ("minimal", "replica", "logical")
@@ -87,8 +87,7 @@ class ServerPlace:
     page_server: str
     tenant: TenantId
     timeline: TimelineId
-    lsn: int
-    shim_library: Path | None
+    shim_library: Path
     host: str = ""
 
 
@@ -142,7 +141,7 @@ def quoted_settings(values: Mapping[str, str]) -> str:
 
 def command_line(place: ServerPlace) -> dict[str, str]:
     """Settings that nothing inside the server may change."""
-    values = {
+    return {
         "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
         "port": str(place.port),
         "unix_socket_directories": str(place.socket_directory),
@@ -150,17 +149,12 @@ def command_line(place: ServerPlace) -> dict[str, str]:
         "full_page_writes": "off",
         "restart_after_crash": "off",
         "archive_mode": "off",
+        "shared_preload_libraries": str(place.shim_library),
+        "pagestore.page_server": place.page_server,
+        "pagestore.tenant_id": str(place.tenant),
+        "pagestore.timeline_id": str(place.timeline),
+        "pagestore.remote_map": remote_map.FILE_NAME,
     }
-    if place.shim_library is not None:
-        values |= {
-            "shared_preload_libraries": str(place.shim_library),
-            "pagestore.page_server": place.page_server,
-            "pagestore.tenant_id": str(place.tenant),
-            "pagestore.timeline_id": str(place.timeline),
-            "pagestore.lsn": format_lsn(place.lsn),
-            "pagestore.remote_map": remote_map.FILE_NAME,
-        }
-    return values
 
 
 def _on(value: bool) -> str:

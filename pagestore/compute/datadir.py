@@ -1,9 +1,8 @@
 """Lays a Postgres data directory from a base backup.
 
-The directory is a cache that can be thrown away: the few real files (control file, relation
-maps, transaction status) are written whole, every relation file is made *sparse at its right
-length*, and a remote map tells the shim which blocks are still on the page server
-(POSTGRES.md §2). Blocks that came with the base backup are in place, and their bits clear.
+The few real files (control file, relation maps, transaction status) are written whole; every
+relation file is made *sparse at its right length*, and blocks are written into it as they come.
+A compute's directory makes no relation files at all: see :mod:`pagestore.compute.hydrating`.
 
 Words: a *fork* is (spc, db, rel, fork number); a *hot page* is a block that travelled with
 the base backup, because every start reads it.
@@ -21,13 +20,14 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pagestore.compute import remote_map
-from pagestore.compute.remote_map import Fork
+import numpy as np
+
+from pagestore.compute.remote_map import RELATION, Fork, Table
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.pgformat import layout, page, paths, relmap, slru
 from pagestore.v1 import page_pb2 as pb
@@ -45,7 +45,7 @@ _BACKUP_PATH = re.compile(
     r"|pg_logical/replorigin_checkpoint"
     r"|pg_stat/pgstat\.stat"
 )
-_INIT_FORK = 3
+INIT_FORK = 3
 _ZEROS = bytes(layout.PAGE_SIZE)
 
 
@@ -68,7 +68,6 @@ class DataDirectory:
         self.header: pb.BackupHeader | None = None
         self.complete = False
         self.lengths: dict[Fork, int] = {}
-        self.local: dict[Fork, list[int]] = {}
         self.has_tablespaces = False
         self._files = 0
         self._directories: dict[tuple[int, int], int] = {}
@@ -106,21 +105,19 @@ class DataDirectory:
         """
         kind = chunk.WhichOneof("chunk")
         if self.complete or (kind == "header") != (self.header is None):
-            raise _malformed(f"a chunk {kind!r} out of order")
+            raise malformed(f"a chunk {kind!r} out of order")
         if kind == "header":
             self.header = chunk.header
         elif kind == "file":
             self._lay_backup_file(chunk.file)
         elif kind == "relations":
-            self.lay_relations(
-                (_fork(item.rel), item.nblocks) for item in chunk.relations.relations
-            )
+            self._take_relations(chunk.relations)
         elif kind == "pages":
             self.lay_pages(_fork(chunk.pages.rel), chunk.pages.blocks, chunk.pages.pages)
         elif kind == "end":
             self._check_end(chunk.end)
         else:
-            raise _malformed("a chunk of an unknown kind")
+            raise malformed("a chunk of an unknown kind")
 
     @property
     def settings(self) -> pb.ControlSettings:
@@ -132,42 +129,65 @@ class DataDirectory:
         assert self.header is not None
         return self.header.counters
 
+    @property
+    def relation_count(self) -> int:
+        """How many relation forks have come."""
+        return len(self.lengths)
+
     def _check_end(self, end: pb.BackupEnd) -> None:
-        if end.relations != len(self.lengths) or end.files != self._files:
-            raise _malformed(
-                f"{len(self.lengths)} relations and {self._files} files came, "
+        if end.relations != self.relation_count or end.files != self._files:
+            raise malformed(
+                f"{self.relation_count} relations and {self._files} files came, "
                 f"{end.relations} and {end.files} were sent"
             )
         self.complete = True
 
     def _lay_backup_file(self, file: pb.BackupFile) -> None:
         if _BACKUP_PATH.fullmatch(file.path) is None:
-            raise _malformed(f"the path {file.path[:100]!r}")
+            raise malformed(f"the path {file.path[:100]!r}")
         self._files += 1
         if file.path.endswith("/"):
             self._make_directories(file.path.rstrip("/"))
             self.has_tablespaces = True
             return
         if file.path.startswith("base/"):
-            self._database_fd(layout.DEFAULT_TABLESPACE, int(file.path.split("/")[1]))
+            self.open_database(layout.DEFAULT_TABLESPACE, int(file.path.split("/")[1]))
         if file.path.endswith(relmap.FILE_NAME):
             relmap.parse(file.data, file.path)
         self.write(file.path, file.data)
 
     # Relations
 
-    def lay_relations(self, lengths: Iterable[tuple[Fork, int]]) -> None:
-        """Makes sparse files of these lengths, in blocks."""
-        for fork, nblocks in lengths:
-            if fork in self.lengths:
-                raise _malformed(f"relation fork {fork} twice")
-            if nblocks > _MAX_BLOCKS or fork[3] > _INIT_FORK:
-                raise _malformed(f"relation fork {fork} of {nblocks} blocks")
-            self.lengths[fork] = nblocks
-            self._lay_sparse(fork, nblocks)
+    def _take_relations(self, message: pb.BackupRelations) -> None:
+        if len(message.packed) % RELATION.itemsize:
+            raise malformed("a list of relations of an odd length")
+        rows = [
+            (rel.spc_oid, rel.db_oid, rel.rel_number, rel.fork, item.nblocks)
+            for item in message.relations
+            for rel in (item.rel,)
+        ]
+        packed = np.frombuffer(message.packed, dtype=RELATION)
+        table = np.concatenate([np.array(rows, dtype=RELATION), packed]) if rows else packed
+        if np.any(table["fork"] > INIT_FORK) or np.any(table["nblocks"] > _MAX_BLOCKS):
+            raise malformed("a relation fork of an impossible kind or length")
+        self.lay_table(table)
 
-    def _lay_sparse(self, fork: Fork, nblocks: int) -> None:
-        directory = self._database_fd(fork[0], fork[1])
+    def lay_table(self, table: Table) -> None:
+        """Makes the sparse files of a relation table."""
+        for spc, db, rel, number, nblocks in table.tolist():
+            fork = (spc, db, rel, number)
+            if fork in self.lengths:
+                raise malformed(f"relation fork {fork} twice")
+            self.lengths[fork] = nblocks
+            self.lay_sparse(fork, nblocks)
+
+    def length(self, fork: Fork) -> int | None:
+        """Blocks of a fork; None where the base backup did not name it."""
+        return self.lengths.get(fork)
+
+    def lay_sparse(self, fork: Fork, nblocks: int) -> None:
+        """Makes the files of one fork."""
+        directory = self.open_database(fork[0], fork[1])
         segment = 0
         while True:
             blocks = min(nblocks, layout.SEGMENT_BLOCKS)
@@ -183,24 +203,25 @@ class DataDirectory:
                 return
 
     def lay_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
-        """Writes blocks that the remote map shall not name; see :meth:`write_pages`."""
-        self.write_pages(fork, blocks, pages)
-        if blocks:
-            self.local.setdefault(fork, []).extend(blocks)
+        """Takes blocks of a relation that is listed already; with checksums if the cluster
+        has them."""
+        self.check_pages(fork, blocks, pages)
+        self.store_pages(fork, blocks, pages)
 
-    def write_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
-        """Writes blocks of a relation that is laid already; with checksums if the cluster
-        has them. Pages of zeros stay holes."""
-        length = self.lengths.get(fork)
+    def check_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
+        length = self.length(fork)
         if length is None or len(blocks) != len(pages):
-            raise _malformed(f"pages of the relation fork {fork}")
+            raise malformed(f"pages of the relation fork {fork}")
         if any(block >= length for block in blocks):
-            raise _malformed(f"a page beyond the end of the relation fork {fork}")
+            raise malformed(f"a page beyond the end of the relation fork {fork}")
         if any(len(image) != layout.PAGE_SIZE for image in pages):
-            raise _malformed(f"a short page of the relation fork {fork}")
+            raise malformed(f"a short page of the relation fork {fork}")
+
+    def store_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
+        """Writes blocks into files that are there. Pages of zeros stay holes."""
         if self.settings.data_checksum_version:
             pages = page.with_checksums(pages, blocks)
-        directory = self._database_fd(fork[0], fork[1])
+        directory = self.open_database(fork[0], fork[1])
         segment, fd = -1, -1
         try:
             for block, image in zip(blocks, pages, strict=True):
@@ -218,23 +239,25 @@ class DataDirectory:
 
     def unlogged_forks(self) -> list[Fork]:
         """The init forks: each main fork that goes with one starts as its copy."""
-        return sorted(fork for fork in self.lengths if fork[3] == _INIT_FORK)
+        return sorted(fork for fork in self.lengths if fork[3] == INIT_FORK)
 
     def lay_unlogged(self, init_pages: Mapping[Fork, Sequence[bytes]]) -> None:
         """Lays each unlogged relation's main fork as a copy of its init fork, which is what
         Postgres itself does after a crash. `init_pages` holds every page of each init fork."""
         for fork in self.unlogged_forks():
             pages = init_pages.get(fork, ())
-            if len(pages) != self.lengths[fork]:
-                raise _malformed(f"the init fork {fork}, of which {len(pages)} pages came")
-            blocks = range(len(pages))
+            if len(pages) != self.length(fork):
+                raise malformed(f"the init fork {fork}, of which {len(pages)} pages came")
             main = (*fork[:3], 0)
-            if main in self.lengths:
-                raise _malformed(f"the unlogged relation {main}, listed with its main fork")
-            self.lay_relations([(main, len(pages))])
-            self.lay_pages(main, blocks, pages)
-            if fork not in self.local:
-                self.lay_pages(fork, blocks, pages)
+            if self.length(main) is not None:
+                raise malformed(f"the unlogged relation {main}, listed with its main fork")
+            self.lay_unlogged_fork(fork, pages)
+            self.lay_sparse(main, len(pages))
+            self.store_pages(main, range(len(pages)), pages)
+
+    def lay_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
+        """The init fork itself, which is listed."""
+        self.store_pages(fork, range(len(pages)), pages)
 
     # The rest
 
@@ -249,9 +272,6 @@ class DataDirectory:
         for kind, item in next_items.items():
             path, offset = slru.page_position(kind, slru.page_of(kind, item))
             self._extend(path, offset + layout.PAGE_SIZE)
-
-    def lay_remote_map(self) -> None:
-        self.write(remote_map.FILE_NAME, remote_map.build(self.lengths, self.local))
 
     def write(self, path: str, data: bytes | str, mode: int = _FILE_MODE) -> None:
         """A whole file, at a path relative to the root."""
@@ -310,7 +330,8 @@ class DataDirectory:
         for depth in range(2, len(parts) + 1):
             self._make_directory("/".join(parts[:depth]))
 
-    def _database_fd(self, spc: int, db: int) -> int:
+    def open_database(self, spc: int, db: int) -> int:
+        """The directory of a database in a tablespace, made if it is not there."""
         fd = self._directories.get((spc, db))
         if fd is None:
             name = paths.database_directory(spc, db)
@@ -332,5 +353,6 @@ def _fork(rel: pb.RelTag) -> Fork:
     return (rel.spc_oid, rel.db_oid, rel.rel_number, rel.fork)
 
 
-def _malformed(what: str) -> DataLoss:
+def malformed(what: str) -> DataLoss:
+    """MALFORMED_BACKUP."""
     return DataLoss("MALFORMED_BACKUP", f"The base backup has {what}.")

@@ -232,7 +232,7 @@ class _Fetch:
 
     def _store(self, run: Run, images: list[bytes]) -> None:
         try:
-            self._laid.write_pages(run.fork, run.blocks, images)
+            self._laid.store_pages(run.fork, run.blocks, images)
         except OSError as error:
             raise _write_failed(self._laid.root, error) from error
         if run.fork[3] == _INIT_FORK:

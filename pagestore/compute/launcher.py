@@ -7,9 +7,12 @@ The sequence, and why in this order:
 2. *Base backup* at X from the page server, laid as it arrives.
 3. *Checkpoint*: one shutdown checkpoint record at X, made durable at the WAL service under
    the new term before anything can run behind it (beside 2, as soon as the header is known).
-4. *Serve*: the directory is finished, Postgres started, the safekeeper told to pull.
+4. *Serve*: the directory is finished, Postgres starts on it, the safekeeper is told to pull.
 5. *Ready* when Postgres accepts connections and a safekeeper streams as its synchronous
    standby: before that every commit would only wait.
+
+Postgres is executed before all that, and waits (parking.py): for its settings until the base
+backup's header has come, then, with its shared memory made, for its files.
 
 Whatever fails, the process is gone, the safekeeper detached and the directory removed; the
 log stays, and its end is in the error.
@@ -20,22 +23,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
-import os
-import struct
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import psycopg
 
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
 from pagestore.compute import catalog
 from pagestore.compute.catalog import Entry
-from pagestore.compute.checkpoint import StartCheckpoint, lay_control_file, lay_segments, synthesize
+from pagestore.compute.checkpoint import (
+    ANY_CONTROL_FILE,
+    StartCheckpoint,
+    lay_control_file,
+    lay_segments,
+    synthesize,
+)
 from pagestore.compute.config import (
     OF_SEVERAL,
     SYNCHRONOUS_FILE,
@@ -47,9 +50,16 @@ from pagestore.compute.config import (
     quorum_rule,
     synchronous_conf,
 )
-from pagestore.compute.datadir import DataDirectory, Owner
+from pagestore.compute.datadir import Owner
+from pagestore.compute.hydrating import HydratingDirectory
+from pagestore.compute.parking import SETTINGS, Line
+from pagestore.compute.places import (
+    check_reachable,
+    make_private,
+    socket_directory,
+    spread_children,
+)
 from pagestore.compute.process import (
-    POLL_SECONDS,
     ServerProcess,
     account,
     failed,
@@ -66,14 +76,10 @@ from pagestore.errors import (
     PagestoreError,
     ResourceExhausted,
 )
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat import layout, relmap, slru
 from pagestore.v1 import page_pb2 as pb
 
-_SOCKET_NAME = "/.s.PGSQL.65535"
-_MAX_SOCKET_PATH = 107
-_GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
-"""FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL of linux/fs.h."""
 _SHARED = (layout.GLOBAL_TABLESPACE, 0)
 _BACKUP_WAIT_MS = 60_000
 
@@ -85,7 +91,7 @@ class ComputeSpec:
     Args:
         directory: made by the start and removed by the stop; a new name each time.
         run_as: the user that the server runs as; None for our own.
-        shim_library: readable by that user; None only where every block is local.
+        shim_library: readable by that user.
         settings: for postgresql.conf, over the defaults.
         log: the server's log; beside the directory unless given. Kept after a failure.
         pgstat: statistics that the last clean stop returned.
@@ -100,9 +106,9 @@ class ComputeSpec:
     directory: Path
     port: int
     page_server: str
+    shim_library: Path
     run_as: str | None = None
     bindir: Path = Path("/usr/lib/postgresql/15/bin")
-    shim_library: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     pgstat: bytes | None = None
@@ -136,14 +142,9 @@ async def start_compute(
         )
     check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
-    clock = _Clock()
-    won = await wal.win_term(spec.tenant, spec.timeline)
-    clock.mark("vote")
-    start = _Start(spec, owner, won, clock)
+    start = _Start(spec, owner)
     try:
-        async with asyncio.timeout(spec.start_timeout):
-            await start.lay(pages, wal)
-        return await start.serve(wal)
+        return await start.run(pages, wal)
     except BaseException as error:
         await asyncio.shield(start.undo(wal))
         if isinstance(error, TimeoutError):
@@ -186,20 +187,11 @@ class _Clock:
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
-    def __init__(
-        self,
-        spec: ComputeSpec,
-        owner: Owner | None,
-        won: Won,
-        clock: _Clock,
-    ) -> None:
+    def __init__(self, spec: ComputeSpec, owner: Owner | None) -> None:
         self.spec = spec
-        self.clock = clock
+        self.clock = _Clock()
         self.owner = owner
-        self.won = won
-        self.term = won.term
-        self.lsn = won.end_lsn
-        self.prev_record_lsn = won.prev_record_lsn
+        self.won = Won(0, 0, 0, 0, ())
         self.data = spec.directory / "data"
         self.sockets = spec.directory / "run"
         self.server: ServerProcess | None = None
@@ -209,84 +201,132 @@ class _Start:
         self.settings = pb.ControlSettings()
         self.entry = Entry("postgres", "postgres")
 
-    async def lay(self, pages: AsyncPageClient, wal: WalService) -> None:
-        """Steps 2 and 3."""
+    async def run(self, pages: AsyncPageClient, wal: WalService) -> RunningCompute:
+        """All steps. The vote is on its way while the server is executed."""
         spec = self.spec
-        _make_private(spec.directory, self.owner)
+        voting = asyncio.create_task(wal.win_term(spec.tenant, spec.timeline))
+        await asyncio.sleep(0)
+        try:
+            with contextlib.closing(Line()) as line:
+                with self._parked(line) as directory:
+                    self.won = await voting
+                    self.clock.mark("vote")
+                    async with asyncio.timeout(spec.start_timeout):
+                        await self._lay(directory, line, pages, wal)
+                line.go()
+                return await self._serve(line, wal)
+        finally:
+            voting.cancel()
+            await asyncio.gather(voting, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _parked(self, line: Line) -> Iterator[HydratingDirectory]:
+        """The directory to lay, and a server that waits for it."""
+        spec = self.spec
+        make_private(spec.directory, self.owner)
         self.made_directory = True
         self.sockets = socket_directory(spec.directory, self.owner)
-        with DataDirectory(self.data, self.owner) as directory:
-            chunks = pages.base_backup(
-                spec.tenant, spec.timeline, self.lsn, wait_ms=_BACKUP_WAIT_MS
+        with HydratingDirectory(self.data, self.owner) as directory:
+            directory.write("PG_VERSION", layout.VERSION_FILE)
+            directory.write("global/pg_control", ANY_CONTROL_FILE)
+            directory.write("postgresql.conf", b"")
+            directory.write("pg_hba.conf", hba(spec.host))
+            directory.write("pg_ident.conf", b"")
+            place = ServerPlace(
+                spec.port,
+                self.sockets,
+                spec.page_server,
+                spec.tenant,
+                spec.timeline,
+                spec.shim_library,
+                spec.host,
             )
-            checkpoint = await self._receive(directory, chunks, wal)
-            self.clock.mark("base backup")
-            directory.lay_unlogged(await self._init_pages(directory, pages))
-            self.entry = await self._find_entry(directory, pages)
-            await asyncio.to_thread(self._finish, directory, checkpoint)
-            self.clock.mark("finish")
+            argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
+            for name, value in (command_line(place) | SETTINGS).items():
+                argv += ["-c", f"{name}={value}"]
+            child = spawn(argv, log=spec.log_path, owner=self.owner, stdin=line.theirs.fileno())
+            self.server = ServerProcess(child.pid, child)
+            yield directory
 
-    async def _receive(
-        self,
-        directory: DataDirectory,
-        chunks: AsyncIterator[pb.BaseBackupChunk],
-        wal: WalService,
-    ) -> StartCheckpoint:
+    async def _lay(
+        self, directory: HydratingDirectory, line: Line, pages: AsyncPageClient, wal: WalService
+    ) -> None:
+        """Steps 2 and 3."""
         spec = self.spec
+        chunks = pages.base_backup(
+            spec.tenant, spec.timeline, self.won.end_lsn, wait_ms=_BACKUP_WAIT_MS
+        )
         directory.feed(await anext(chunks))
         self.settings = directory.settings
         checkpoint = synthesize(
-            self.lsn,
-            self.prev_record_lsn,
+            self.won.end_lsn,
+            self.won.prev_record_lsn,
             directory.counters,
             directory.settings.system_id,
             full_page_writes=False,
         )
         self.end_lsn = checkpoint.end_lsn
+        self._configure(directory, checkpoint)
+        line.settings({"pagestore.lsn": format_lsn(self.won.end_lsn)})
+        await self._receive(directory, chunks, checkpoint, wal)
+        self.clock.mark("base backup")
+        directory.lay_unlogged(await self._init_pages(directory, pages))
+        self.entry = await self._find_entry(directory, pages)
+        directory.lay_missing_slru_pages()
+        lay_segments(directory, checkpoint)
+        if spec.pgstat is not None:
+            directory.write("pg_stat/pgstat.stat", spec.pgstat)
+        directory.lay_remote_map()
+        self.clock.mark("finish")
+
+    async def _receive(
+        self,
+        directory: HydratingDirectory,
+        chunks: AsyncIterator[pb.BaseBackupChunk],
+        checkpoint: StartCheckpoint,
+        wal: WalService,
+    ) -> None:
+        spec = self.spec
         durable = asyncio.create_task(
-            wal.append_wal(spec.tenant, spec.timeline, self.term, self.lsn, checkpoint.data)
+            wal.append_wal(
+                spec.tenant, spec.timeline, self.won.term, self.won.end_lsn, checkpoint.data
+            )
         )
         try:
             async for chunk in chunks:
-                if chunk.HasField("relations"):
-                    await asyncio.to_thread(directory.feed, chunk)
-                else:
-                    directory.feed(chunk)
+                directory.feed(chunk)
             await durable
         finally:
             durable.cancel()
             await asyncio.gather(durable, return_exceptions=True)
-        return checkpoint
 
     async def _init_pages(
-        self, directory: DataDirectory, pages: AsyncPageClient
+        self, directory: HydratingDirectory, pages: AsyncPageClient
     ) -> dict[Fork, list[bytes]]:
         found: dict[Fork, list[bytes]] = {}
         for fork in directory.unlogged_forks():
-            length = directory.lengths[fork]
-            found[fork] = await self._pages(pages, fork, length) if length else []
+            found[fork] = directory.hot_pages(fork) or await self._pages(directory, pages, fork)
         return found
 
-    async def _pages(self, pages: AsyncPageClient, fork: Fork, length: int) -> list[bytes]:
+    async def _pages(
+        self, directory: HydratingDirectory, pages: AsyncPageClient, fork: Fork
+    ) -> list[bytes]:
+        """All pages of a fork; none of one that there is not."""
         spec = self.spec
-        return await pages.get_pages(
-            spec.tenant, spec.timeline, self.lsn, Rel(*fork), range(length)
-        )
+        blocks = range(directory.length(fork) or 0)
+        if not blocks:
+            return []
+        rel = Rel(*fork)
+        return await pages.get_pages(spec.tenant, spec.timeline, self.won.end_lsn, rel, blocks)
 
-    async def _find_entry(self, directory: DataDirectory, pages: AsyncPageClient) -> Entry:
-        """From the shared catalogs; their pages are read from the files where they are hot."""
+    async def _find_entry(self, directory: HydratingDirectory, pages: AsyncPageClient) -> Entry:
+        """From the shared catalogs."""
         mapping = relmap.parse((self.data / "global" / relmap.FILE_NAME).read_bytes())
         heaps = []
         for oid in (catalog.PG_AUTHID, catalog.PG_DATABASE):
             fork = (*_SHARED, mapping[oid], 0)
-            length = directory.lengths.get(fork, 0)
-            local = set(directory.local.get(fork, ()))
-            if local.issuperset(range(length)):
-                raw = (self.data / "global" / str(mapping[oid])).read_bytes()
-                size = layout.PAGE_SIZE
-                heaps.append([raw[at : at + size] for at in range(0, len(raw), size)])
-            else:
-                heaps.append(await self._pages(pages, fork, length))
+            hot = directory.hot_pages(fork)
+            heaps.append(hot or await self._pages(directory, pages, fork))
         return catalog.find_entry(heaps[0], heaps[1], self._committed)
 
     def _committed(self, xid: int) -> bool:
@@ -298,48 +338,27 @@ class _Start:
             return False
         return status == 1
 
-    def _finish(self, directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
-        """The files that are ours alone."""
+    def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
+        """What the server reads before it makes its shared memory."""
         spec = self.spec
-        directory.lay_missing_slru_pages()
-        lay_segments(directory, checkpoint)
         lay_control_file(directory, checkpoint)
-        directory.lay_remote_map()
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
         rule = quorum_rule(self.won.needed, self.won.standbys)
         directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
-        directory.write("pg_hba.conf", hba(spec.host))
-        directory.write("pg_ident.conf", b"")
-        if spec.pgstat is not None:
-            directory.write("pg_stat/pgstat.stat", spec.pgstat)
         if spec.auto_conf is not None:
             directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
 
-    async def serve(self, wal: WalService) -> RunningCompute:
+    async def _serve(self, line: Line, wal: WalService) -> RunningCompute:
         """Steps 4 and 5."""
         spec = self.spec
-        place = ServerPlace(
-            spec.port,
-            self.sockets,
-            spec.page_server,
-            spec.tenant,
-            spec.timeline,
-            self.lsn,
-            spec.shim_library,
-            spec.host,
-        )
-        argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
-        for name, value in command_line(place).items():
-            argv += ["-c", f"{name}={value}"]
-        child = spawn(argv, log=spec.log_path, owner=self.owner)
-        self.server = ServerProcess(child.pid, child)
+        assert self.server is not None
         record = ComputeRecord.of_start(
             self.server.pid,
             tenant=spec.tenant,
             timeline=spec.timeline,
-            term=self.term,
+            term=self.won.term,
             start_lsn=self.end_lsn,
             system_id=self.settings.system_id,
             port=spec.port,
@@ -357,105 +376,45 @@ class _Start:
             await ensure_wal_role(record.conninfo(), spec.wal_password)
         self.attached = True
         await wal.attach_compute(
-            spec.tenant, spec.timeline, self.term, record.wal_conninfo(), self.end_lsn
+            spec.tenant, spec.timeline, self.won.term, record.wal_conninfo(), self.end_lsn
         )
-        await self._wait_streaming(record.conninfo())
+        await self._wait_attached(line)
         self.clock.mark("streaming")
         record = record.now_ready()
         record.save(spec.directory)
         return RunningCompute(spec.directory, record, self.server, self.clock.phases)
 
-    async def _wait_streaming(self, conninfo: str) -> None:
+    async def _wait_attached(self, line: Line) -> None:
         """Until enough safekeepers are synchronous standbys."""
         assert self.server is not None
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.spec.start_timeout
-        query = (
-            "SELECT count(*) FROM pg_stat_replication "
-            "WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')"
-        )
+        waits = [
+            asyncio.create_task(line.attached()),
+            asyncio.create_task(self.server.wait()),
+        ]
         try:
-            async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as session:
-                while True:
-                    row = await (await session.execute(query)).fetchone()
-                    if row is not None and row[0] >= self.won.needed:
-                        return
-                    if loop.time() > deadline:
-                        raise DeadlineExceeded(
-                            "COMPUTE_START_TIMEOUT",
-                            "Postgres runs, but no safekeeper pulled its WAL within "
-                            f"{self.spec.start_timeout:.0f} s. Its log {self.spec.log_path} "
-                            f"ends:\n{log_tail(self.spec.log_path)}",
-                            "Look at the safekeeper's log; `pagestore status` shows its state.",
-                        )
-                    await asyncio.sleep(POLL_SECONDS)
-        except psycopg.OperationalError as error:
-            raise failed(self.server, self.spec.log_path) from error
+            await asyncio.wait(
+                waits, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if waits[0].done():
+                return
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self.server.alive:
+            raise failed(self.server, self.spec.log_path)
+        raise DeadlineExceeded(
+            "COMPUTE_START_TIMEOUT",
+            "Postgres runs, but no safekeeper pulled its WAL within "
+            f"{self.spec.start_timeout:.0f} s. Its log {self.spec.log_path} "
+            f"ends:\n{log_tail(self.spec.log_path)}",
+            "Look at the safekeeper's log; `pagestore status` shows its state.",
+        )
 
     async def undo(self, wal: WalService) -> None:
         if self.server is not None:
             await self.server.kill()
         if self.attached:
             with contextlib.suppress(Exception):
-                await wal.detach_compute(self.spec.tenant, self.spec.timeline, self.term)
+                await wal.detach_compute(self.spec.tenant, self.spec.timeline, self.won.term)
         if self.made_directory:
             await asyncio.to_thread(remove_directory, self.spec.directory, self.sockets)
-
-
-def socket_directory(directory: Path, owner: Owner | None) -> Path:
-    """A private directory for the Unix socket, whose path must fit into 107 bytes."""
-    inside = directory / "run"
-    if len(os.fsencode(inside)) + len(_SOCKET_NAME) <= _MAX_SOCKET_PATH:
-        _make_private(inside, owner)
-        return inside
-    outside = Path(tempfile.mkdtemp(prefix="pagestore-run-", dir="/tmp"))
-    if owner is not None:
-        os.chown(outside, *owner)
-    return outside
-
-
-def spread_children(directory: Path) -> None:
-    """Asks the file system to place each child directory far from the others.
-
-    ext4 puts a directory's children into its own block group. Without a journal, creating a
-    file there becomes slow (measured: 17 us became 20 to 600) while the group is full of
-    lately deleted inodes, which is what computes that come and go leave behind. The attribute
-    T ("top of hierarchies") gives each child a group of its own. Other file systems refuse
-    it: no harm.
-    """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            flags = bytearray(8)
-            fcntl.ioctl(fd, _GET_FLAGS, flags)
-            (value,) = struct.unpack_from("=I", flags)
-            if not value & _TOP_DIRECTORY:
-                fcntl.ioctl(fd, _SET_FLAGS, struct.pack("=Q", value | _TOP_DIRECTORY))
-    finally:
-        os.close(fd)
-
-
-def check_reachable(directory: Path, owner: Owner | None) -> None:
-    """Refuses a place that the server's user cannot enter."""
-    if owner is None:
-        return
-    for parent in [directory, *directory.parents]:
-        info = parent.stat()
-        bit = 0o100 if info.st_uid == owner.uid else 0o010 if info.st_gid == owner.gid else 0o001
-        if not info.st_mode & bit:
-            raise FailedPrecondition(
-                "DIRECTORY_UNREACHABLE",
-                f"The user that Postgres runs as (uid {owner.uid}) cannot enter {parent}.",
-                f"chmod o+x {parent}, or choose another directory for computes.",
-            )
-
-
-def _make_private(directory: Path, owner: Owner | None) -> None:
-    try:
-        directory.mkdir(mode=0o700)
-    except FileExistsError as error:
-        raise FailedPrecondition(
-            "DIRECTORY_EXISTS", f"{directory} exists; every start takes a new directory."
-        ) from error
-    if owner is not None:
-        os.chown(directory, *owner)

@@ -64,7 +64,13 @@ def account(run_as: str | None) -> Owner | None:
     return Owner(entry.pw_uid, entry.pw_gid)
 
 
-def spawn(argv: Sequence[str], *, log: Path, owner: Owner | None) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    owner: Owner | None,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
     """Starts a server in a session of its own, so that it survives its starter.
 
     The user is changed by setpriv(1), not between fork and exec: that would take a real
@@ -78,7 +84,7 @@ def spawn(argv: Sequence[str], *, log: Path, owner: Owner | None) -> subprocess.
         try:
             return subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=output,
                 cwd="/",

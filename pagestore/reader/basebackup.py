@@ -26,15 +26,15 @@ from pagestore.reader.sizes import (
     Relation,
     counters,
     databases,
-    relations,
+    packed_relations,
     settings,
     slru_segment,
     slru_segments,
 )
 from pagestore.v1 import page_pb2 as pb
 
-RELATIONS_PER_CHUNK = 2000
-PAGES_PER_CHUNK = 64
+RELATION_BYTES = 20
+RELATION_BYTES_PER_CHUNK = 20_000 * RELATION_BYTES
 DATABASE_HAS_VERSION = 1
 FILE_PGSTAT = 1
 REPLICATION_STATE_MAGIC = 0x1257DADE
@@ -58,13 +58,14 @@ def base_backup(
     ):
         files += 1
         yield pb.BaseBackupChunk(file=pb.BackupFile(path=path, data=data))
-    found = relations(snapshot, lsn)
-    for start in range(0, len(found), RELATIONS_PER_CHUNK):
-        yield _relations_chunk(found[start : start + RELATIONS_PER_CHUNK])
+    packed = packed_relations(snapshot, lsn)
+    for start in range(0, len(packed), RELATION_BYTES_PER_CHUNK):
+        part = packed[start : start + RELATION_BYTES_PER_CHUNK]
+        yield pb.BaseBackupChunk(relations=pb.BackupRelations(packed=part))
     if hot_pages:
-        for relation, blocks in hotpages.choose(found, relmaps):
-            yield from _page_chunks(snapshot, lsn, redo, relation, blocks)
-    yield pb.BaseBackupChunk(end=pb.BackupEnd(relations=len(found), files=files))
+        yield from _page_chunks(snapshot, lsn, redo, hotpages.choose(packed, relmaps))
+    relations = len(packed) // RELATION_BYTES
+    yield pb.BaseBackupChunk(end=pb.BackupEnd(relations=relations, files=files))
 
 
 def read_relmaps(snapshot: Snapshot, lsn: int) -> dict[tuple[int, int], bytes]:
@@ -129,19 +130,22 @@ def rel_tag(relation: Relation) -> pb.RelTag:
     )
 
 
-def _relations_chunk(some: list[Relation]) -> pb.BaseBackupChunk:
-    lengths = [pb.RelationLength(rel=rel_tag(r), nblocks=r.nblocks) for r in some]
-    return pb.BaseBackupChunk(relations=pb.BackupRelations(relations=lengths))
-
-
 def _page_chunks(
-    snapshot: Snapshot, lsn: int, redo: RedoPool | None, relation: Relation, count: int
+    snapshot: Snapshot, lsn: int, redo: RedoPool | None, chosen: list[tuple[Relation, int]]
 ) -> Iterator[pb.BaseBackupChunk]:
-    for start in range(0, count, PAGES_PER_CHUNK):
-        blocks = range(start, min(start + PAGES_PER_CHUNK, count))
-        keys = b"".join(keyspace.rel_block(*relation[:4], block).pack() for block in blocks)
-        data = snapshot.read_pages(keys, lsn, redo)
-        pages = [data[i : i + PAGE_SIZE] for i in range(0, len(data), PAGE_SIZE)]
+    """A chunk a relation; all of their pages are read at once."""
+    keys = b"".join(
+        keyspace.rel_block(*relation[:4], block).pack()
+        for relation, count in chosen
+        for block in range(count)
+    )
+    data = memoryview(snapshot.read_pages(keys, lsn, redo))
+    at = 0
+    for relation, count in chosen:
+        pages = [
+            bytes(data[i : i + PAGE_SIZE]) for i in range(at, at + count * PAGE_SIZE, PAGE_SIZE)
+        ]
+        at += count * PAGE_SIZE
         yield pb.BaseBackupChunk(
-            pages=pb.BackupPages(rel=rel_tag(relation), blocks=blocks, pages=pages)
+            pages=pb.BackupPages(rel=rel_tag(relation), blocks=range(count), pages=pages)
         )

@@ -13,7 +13,9 @@ not sent are read when they are wanted, as any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+
+import numpy as np
 
 from pagestore.pgformat import relmap
 from pagestore.reader.sizes import GLOBAL_DATABASE, GLOBAL_SPACE, Relation
@@ -53,21 +55,35 @@ LOCAL: Mapping[int, int] = {
 }
 
 
-def choose(
-    relations: Sequence[Relation], relmaps: Mapping[tuple[int, int], bytes]
-) -> list[tuple[Relation, int]]:
-    """(relation, how many first blocks), for main forks of hot catalogs."""
-    users = sorted({r.db for r in relations if r.db >= FIRST_USER_OID})[:USER_DATABASES]
-    wanted: dict[tuple[int, int, int], int] = {}
+def wanted(relmaps: Mapping[tuple[int, int], bytes]) -> dict[tuple[int, int, int], int]:
+    """(tablespace, database, file number) of hot catalogs, to how many first blocks.
+
+    Args:
+        relmaps: every database's relation map, by (tablespace, database).
+    """
+    users = sorted(db for _, db in relmaps if db >= FIRST_USER_OID)[:USER_DATABASES]
+    found: dict[tuple[int, int, int], int] = {}
     for (spc, db), content in relmaps.items():
         shared = (spc, db) == (GLOBAL_SPACE, GLOBAL_DATABASE)
         if not shared and db not in (POSTGRES_DATABASE, *users):
             continue
         mapped = relmap.parse(content, f"the relation map of database {db}")
         for oid, blocks in (SHARED if shared else LOCAL).items():
-            wanted[spc, db, mapped.get(oid, oid)] = blocks
+            found[spc, db, mapped.get(oid, oid)] = blocks
+    return found
+
+
+def choose(packed: bytes, relmaps: Mapping[tuple[int, int], bytes]) -> list[tuple[Relation, int]]:
+    """(relation, how many first blocks), for main forks of hot catalogs.
+
+    Args:
+        packed: every relation fork, as :func:`pagestore.reader.sizes.packed_relations` has them.
+    """
+    limits = wanted(relmaps)
+    table = np.frombuffer(packed, dtype="<u4").reshape(-1, 5)
+    rows = table[np.isin(table[:, 2], [rel for _, _, rel in limits]) & (table[:, 3] == 0)]
     return [
-        (relation, min(relation.nblocks, wanted[relation[:3]]))
-        for relation in relations
-        if relation.fork == 0 and relation.nblocks and relation[:3] in wanted
+        (relation, min(relation.nblocks, limits[relation[:3]]))
+        for relation in (Relation(*row) for row in rows.tolist())
+        if relation.nblocks and relation[:3] in limits
     ]

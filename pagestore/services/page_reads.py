@@ -113,6 +113,8 @@ class PageReads:
                     break
             return some
 
+        # The header at once: what waits for it goes on beside the rest.
+        yield await asyncio.to_thread(next, chunks)
         while some := await asyncio.to_thread(step):
             yield pb.BaseBackupChunk(bundle=pb.BackupBundle(chunks=some))
 

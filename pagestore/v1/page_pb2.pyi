@@ -201,10 +201,12 @@ class RelationLength(_message.Message):
     def __init__(self, rel: _Optional[_Union[RelTag, _Mapping]] = ..., nblocks: _Optional[int] = ...) -> None: ...
 
 class BackupRelations(_message.Message):
-    __slots__ = ("relations",)
+    __slots__ = ("relations", "packed")
     RELATIONS_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     relations: _containers.RepeatedCompositeFieldContainer[RelationLength]
-    def __init__(self, relations: _Optional[_Iterable[_Union[RelationLength, _Mapping]]] = ...) -> None: ...
+    packed: bytes
+    def __init__(self, relations: _Optional[_Iterable[_Union[RelationLength, _Mapping]]] = ..., packed: _Optional[bytes] = ...) -> None: ...
 
 class BackupPages(_message.Message):
     __slots__ = ("rel", "blocks", "pages")

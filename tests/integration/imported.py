@@ -10,6 +10,7 @@ import functools
 import itertools
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,8 +142,8 @@ def listed(
     files: dict[str, bytes] = {}
     hot: dict[tuple[Rel, int], bytes] = {}
     for chunk in client.base_backup(DEFAULT_TENANT, timeline, lsn):
-        for item in chunk.relations.relations:
-            relations[_rel(item.rel)] = item.nblocks
+        for row in struct.iter_unpack("<5I", chunk.relations.packed):
+            relations[row[:4]] = row[4]
         if chunk.HasField("file"):
             files[chunk.file.path] = chunk.file.data
         for block, page in zip(chunk.pages.blocks, chunk.pages.pages, strict=True):

@@ -67,21 +67,21 @@ def relation_files(data: Path) -> list[SegmentFile]:
 
 
 def lay_hydrating_copy(source: Path, target: Path) -> None:
-    """Copies a stopped cluster with its relation files sparse and all their blocks remote."""
+    """Copies a stopped cluster without its relation files: all is in the remote map, but for
+    unlogged relations, which a compute lays whole."""
     segments = {file.path: file for file in relation_files(source)}
+    unlogged = {f.fork[:3] for f in segments.values() if f.fork[3] == FORKS["_init"]}
     lengths: dict[Fork, int] = {}
 
     def copy(name: str, to: str) -> None:
         file = segments.get(Path(name))
-        if file is None or file.fork[3] == FORKS["_init"]:
+        if file is None or file.fork[:3] in unlogged:
             shutil.copy2(name, to)
             return
         lengths[file.fork] = lengths.get(file.fork, 0) + file.nblocks
-        with Path(to).open("wb") as sparse:
-            sparse.truncate(file.nblocks * PAGE)
 
     shutil.copytree(source, target, copy_function=copy)
-    (target / remote_map.FILE_NAME).write_bytes(remote_map.build(lengths, {}))
+    (target / remote_map.FILE_NAME).write_bytes(remote_map.build(remote_map.table_of(lengths)))
     adopt(target, source)
 
 

@@ -80,7 +80,6 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
         )
         lay_segments(directory, checkpoint)
         lay_control_file(directory, checkpoint)
-        directory.lay_remote_map()
         directory.write(
             "postgresql.conf",
             "full_page_writes = off\nmax_prepared_transactions = 10\nwal_keep_size = 100MB\n",

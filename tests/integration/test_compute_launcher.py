@@ -22,6 +22,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute import cluster as vanilla
 from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.process import start_ticks
 from pagestore.compute.running import RECORD_FILE, RunningCompute, adopt, clear
 from pagestore.errors import (
     Aborted,
@@ -82,12 +83,15 @@ async def world(
 ) -> AsyncIterator[World]:
     """A new timeline at the end of the source cluster, ready to be started."""
     control = vanilla.read_control(source.data)
+    library = root / SHIM.name
+    shutil.copy(SHIM, library)
     spec = ComputeSpec(
         tenant=DEFAULT_TENANT,
         timeline=TimelineId.generate(),
         directory=root / "c1",
         port=free_port(),
         page_server="127.0.0.1:1",
+        shim_library=library,
         run_as="postgres" if os.geteuid() == 0 else None,
     )
     async with (
@@ -144,12 +148,9 @@ def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
 def test_blocks_come_through_the_shim(
     source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
 ) -> None:
-    library = root / "pagestore_shim.so"
-    shutil.copy(SHIM, library)
-
     async def main() -> None:
         async with world(source, safekeeper, root, hot=False) as w:
-            compute = await w.start(shim_library=library, page_server=w.pages.address)
+            compute = await w.start(page_server=w.pages.address)
             counted = await asyncio.to_thread(sql, compute, "SELECT count(*), sum(id) FROM t")
             assert counted == [(1000, 500500)]
             assert await asyncio.to_thread(sql, compute, "SELECT count(*) FROM u") == [(0,)]
@@ -241,13 +242,9 @@ def test_it_is_found_again_and_can_be_stopped(
     asyncio.run(main())
 
 
-def test_it_outlives_the_process_that_started_it(
-    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
-) -> None:
-    async def main() -> None:
-        async with world(source, safekeeper, root) as w:
-            spec = w.spec
-            starter = f"""
+def starter_of(spec: ComputeSpec, body: str) -> str:
+    """A program that has `spec`, and runs `body` in an event loop."""
+    return f"""
 import asyncio, os
 from pathlib import Path
 from pagestore.client.page import AsyncPageClient
@@ -256,12 +253,27 @@ from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.ids import TenantId, TimelineId
 async def main():
     spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),
-                       Path("{spec.directory}"), {spec.port}, "-", run_as={spec.run_as!r})
+                       Path("{spec.directory}"), {spec.port}, "{spec.page_server}",
+                       Path("{spec.shim_library}"), run_as={spec.run_as!r})
+{body}
+asyncio.run(main())
+"""
+
+
+def test_it_outlives_the_process_that_started_it(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            spec = w.spec
+            starter = starter_of(
+                spec,
+                f"""
     async with AsyncPageClient("{w.pages.address}") as pages, WalClient("{w.wal.address}") as wal:
         await start_compute(spec, pages, wal)
         os.kill(os.getpid(), 9)
-asyncio.run(main())
-"""
+""",
+            )
             process = await asyncio.create_subprocess_exec(sys.executable, "-c", starter)
             assert await process.wait() == -signal.SIGKILL
             found = adopt(spec.directory)
@@ -548,3 +560,35 @@ def test_a_stop_that_cannot_reach_the_wal_service_keeps_the_directory(
         asyncio.run(main())
     finally:
         safekeeper.stop()
+
+
+def test_a_starter_that_dies_leaves_no_waiting_server(
+    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
+) -> None:
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            spec = w.spec
+            starter = starter_of(
+                spec,
+                f"""
+    async with AsyncPageClient("127.0.0.1:1") as pages, WalClient("{w.wal.address}") as wal:
+        start = asyncio.create_task(start_compute(spec, pages, wal))
+        while not (spec.directory / "data/postmaster.pid").exists():
+            await asyncio.sleep(0.01)
+        print((spec.directory / "data/postmaster.pid").read_text().split()[0], flush=True)
+        os.kill(os.getpid(), 9)
+""",
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", starter, stdout=asyncio.subprocess.PIPE
+            )
+            said, _ = await process.communicate()
+            assert process.returncode == -signal.SIGKILL
+            async with asyncio.timeout(20):
+                while start_ticks(int(said)) is not None:
+                    await asyncio.sleep(0.01)
+            assert "gave it up before its directory was finished" in spec.log_path.read_text()
+            await clear(spec.directory)
+            assert not spec.directory.exists()
+
+    asyncio.run(main())

@@ -152,6 +152,25 @@ def test_nobody_inside_changes_whom_commits_wait_for(stack: Stack, timeline: Tim
     compute.stop()
 
 
+def test_a_tablespace_whose_files_are_not_made_is_not_empty(
+    stack: Stack, timeline: TimelineId
+) -> None:
+    compute = stack.start(timeline)
+    with compute.connect() as session:
+        session.execute("SET allow_in_place_tablespaces = on")
+        session.execute("CREATE TABLESPACE inside LOCATION ''")
+        session.execute("CREATE TABLE within TABLESPACE inside AS SELECT generate_series(1, 9) i")
+    assert compute.stop().clean
+    compute = stack.start(timeline)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="not empty"):
+        compute.sql("DROP TABLESPACE inside")
+    assert compute.sql("SELECT sum(i) FROM within") == [(45,)]
+    compute.sql("DROP TABLE within")
+    compute.sql("CHECKPOINT")
+    compute.sql("DROP TABLESPACE inside")
+    compute.stop()
+
+
 def test_a_prepared_transaction_crosses_a_restart_and_a_branch(
     stack: Stack, timeline: TimelineId
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+
 from pagestore.compute.cluster import open_cluster
 from pagestore.reader.hotpages import choose
-from pagestore.reader.sizes import Relation
 from tests.plain_postgres import PlainPostgres, plain_postgres
 
 READ = """
@@ -17,11 +18,12 @@ READ = """
 def chosen(cluster: PlainPostgres) -> set[tuple[int, int, int]]:
     data = cluster.data
     stopped = open_cluster(data)
-    relations = [Relation(*fork, files.nblocks) for fork, files in stopped.relations.items()]
+    relations = stopped.relations.items()
+    packed = b"".join(struct.pack("<5I", *fork, files.nblocks) for fork, files in relations)
     relmaps = {(1664, 0): (data / "global/pg_filenode.map").read_bytes()}
     for db in stopped.databases:
         relmaps[1663, db] = (data / f"base/{db}/pg_filenode.map").read_bytes()
-    picked = choose(relations, relmaps)
+    picked = choose(packed, relmaps)
     assert all(0 < count <= relation.nblocks for relation, count in picked)
     return {(r.db, r.rel, block) for r, count in picked for block in range(count)}
 

@@ -175,13 +175,14 @@ def patched(content: bytes, offset: int, new: bytes) -> bytes:
 def resealed(content: bytes) -> bytes:
     """With the checksum of what it now holds."""
     [nrels] = struct.unpack_from("<I", content, 12)
-    head = patched(content, 40, bytes(4))[: 64 + 32 * nrels]
+    [nhot] = struct.unpack_from("<I", content, 44)
+    head = patched(content, 40, bytes(4))[: 64 + 32 * nrels + 8 * nhot]
     return patched(content, 40, struct.pack("<I", crc32c(head)))
 
 
 MAP_FAULTS = {
-    "not begin with": lambda content: patched(content, 0, b"PSMAP002"),
-    "another version": lambda content: patched(content, 8, b"\2"),
+    "not begin with": lambda content: patched(content, 0, b"PSMAP001"),
+    "another version": lambda content: patched(content, 8, b"\1"),
     "checksum": lambda content: patched(content, 70, b"\x77"),
     "shorter than its header": lambda content: content[:60],
     "length": lambda content: content[:-1],

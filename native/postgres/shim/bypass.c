@@ -18,6 +18,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "hydrate.h"
+#include "lay.h"
 #include "nodes/parsenodes.h"
 #include "shim.h"
 #include "tcop/utility.h"
@@ -112,11 +113,16 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
              DestReceiver *receiver, QueryCompletion *completion)
 {
     Node *node = statement->utilityStmt;
+    Oid dropped = InvalidOid;
 
     if (IsA(node, CreatedbStmt))
         prepare_create_database((CreatedbStmt *) node);
+    else if (IsA(node, DropdbStmt))
+        dropped = get_database_oid(((DropdbStmt *) node)->dbname, true);
     else if (IsA(node, AlterSystemStmt))
         refuse_other_quorum((AlterSystemStmt *) node);
+    else if (IsA(node, DropTableSpaceStmt))
+        lay_all(); /* whether it is empty, Postgres sees by its files */
     else if (IsA(node, CreateTableSpaceStmt))
         check_location((CreateTableSpaceStmt *) node);
     else if (IsA(node, AlterDatabaseStmt) &&
@@ -124,6 +130,8 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
         refuse_tablespace("ALTER DATABASE SET TABLESPACE");
     (next_utility ? next_utility : standard_ProcessUtility)(
         statement, query, read_only_tree, context, params, environment, receiver, completion);
+    if (OidIsValid(dropped))
+        lay_forget_database(dropped);
     if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))
         commit_wait_for_own_records();
 }

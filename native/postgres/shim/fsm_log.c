@@ -166,6 +166,7 @@ pagestore_fsm_main(Datum arg)
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
     BackgroundWorkerUnblockSignals();
     CurrentResourceOwner = ResourceOwnerCreate(NULL, "pagestore fsm");
+    start_tell_when_attached();
     while (!ShutdownRequestPending)
     {
         (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, PG_WAIT_EXTENSION);

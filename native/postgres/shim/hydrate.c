@@ -16,6 +16,12 @@
  *      is a stock read or write.
  *   4. A file is cut or removed with all locks held or passed after the bits were cleared, so
  *      that no page is stored behind its new end.
+ *   5. A fork's file is made when something is to be written to it, or asked of the file itself;
+ *      until then the map answers whether it exists and how long it is. No hook passes a fork that
+ *      is not laid on to md.c, which would not find it.
+ *
+ * A *hot* page came with the map. It is read from there, its bit still set, until the block is
+ * written; so what a start only reads makes no file.
  *
  * The lock is never held while waiting for the page server: fetch first, then lock and store.
  *
@@ -37,6 +43,7 @@
 #include "access/xlog.h"
 #include "access/xlogutils.h"
 #include "hydrate.h"
+#include "lay.h"
 #include "miscadmin.h"
 #include "page_client.h"
 #include "port/pg_bitutils.h"
@@ -86,8 +93,8 @@ static struct
 
 /* Locks */
 
-static LWLock *
-lock_of(const RemoteFork *fork, BlockNumber block)
+LWLock *
+hydrate_lock(const RemoteFork *fork, BlockNumber block)
 {
     return &locks[(fork->first_bit + block) / 64 % LOCKS].lock;
 }
@@ -122,10 +129,11 @@ void
 hydrate_store(const RemoteFork *fork, BlockNumber block, char *page)
 {
     SMgrRelation reln;
-    LWLock *lock = lock_of(fork, block);
+    LWLock *lock = hydrate_lock(fork, block);
 
     if (!remote_map_is_remote(fork, block))
         return;
+    lay_fork(fork);
     if (DataChecksumsEnabled())
         PageSetChecksumInplace((Page) page, block);
     reln = smgropen(remote_fork_node(fork), InvalidBackendId);
@@ -154,7 +162,8 @@ collect_remote(const RemoteFork *fork, BlockNumber first, BlockNumber end, Block
 
     end = Min(end, fork->nblocks);
     for (BlockNumber block = first; block < end && n < PAGE_BATCH_MAX; block++)
-        if (remote_map_is_remote(fork, block) && !page_client_expects(fork, block))
+        if (remote_map_is_remote(fork, block) && remote_map_hot_page(fork, block) == NULL &&
+            !page_client_expects(fork, block))
             blocks[n++] = block;
     return n;
 }
@@ -319,9 +328,19 @@ shim_read(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buffer
     if (fork != NULL)
     {
         if (remote_map_is_remote(fork, block))
+        {
+            const char *page = remote_map_hot_page(fork, block);
+
+            if (page != NULL)
+            {
+                memcpy(buffer, page, BLCKSZ);
+                return;
+            }
             read_remote(fork, block);
+        }
         else if (nscans > 0)
             note_read(fork, block);
+        lay_fork(fork);
     }
     mdread(reln, forknum, block, buffer);
 }
@@ -332,8 +351,12 @@ shim_prefetch(SMgrRelation reln, ForkNumber forknum, BlockNumber block)
     const RemoteFork *fork = fork_of(reln, forknum);
 
     if (fork == NULL || !remote_map_is_remote(fork, block))
+    {
+        if (fork != NULL)
+            lay_fork(fork);
         return mdprefetch(reln, forknum, block);
-    if (!InRecovery)
+    }
+    if (!InRecovery && remote_map_hot_page(fork, block) == NULL)
         gather(fork, block);
     return true;
 }
@@ -347,12 +370,14 @@ shim_write(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buffe
 
     if (forknum == FSM_FORKNUM && !SmgrIsTemp(reln))
         fsm_log_note_write(reln->smgr_rnode.node, block);
+    if (fork != NULL)
+        lay_fork(fork);
     if (fork == NULL || !remote_map_is_remote(fork, block))
     {
         mdwrite(reln, forknum, block, buffer, skip_fsync);
         return;
     }
-    lock = lock_of(fork, block);
+    lock = hydrate_lock(fork, block);
     LWLockAcquire(lock, LW_EXCLUSIVE);
     mdwrite(reln, forknum, block, buffer, skip_fsync);
     remote_map_clear(fork, block);
@@ -375,6 +400,8 @@ shim_truncate(SMgrRelation reln, ForkNumber forknum, BlockNumber old_nblocks, Bl
 {
     const RemoteFork *fork = fork_of(reln, forknum);
 
+    if (fork != NULL)
+        lay_fork(fork);
     if (fork == NULL || !any_remote(fork, nblocks))
     {
         mdtruncate(reln, forknum, old_nblocks, nblocks);
@@ -392,6 +419,8 @@ shim_old_truncate(SMgrRelation reln, ForkNumber forknum, BlockNumber nblocks)
     const RemoteFork *fork = fork_of(reln, forknum);
     OldTruncate stock = (OldTruncate) (void *) mdtruncate;
 
+    if (fork != NULL)
+        lay_fork(fork);
     if (fork == NULL || !any_remote(fork, nblocks))
     {
         stock(reln, forknum, nblocks);
@@ -405,15 +434,25 @@ shim_old_truncate(SMgrRelation reln, ForkNumber forknum, BlockNumber nblocks)
 
 /* The fork's blocks are gone: nothing of it is remote, and nobody still stores any. */
 static void
-forget_fork(RelFileNode node, ForkNumber forknum)
+forget_fork(const RemoteFork *fork)
 {
-    const RemoteFork *fork = remote_map_find(node, forknum);
-
-    if (fork == NULL || !any_remote(fork, 0))
+    if (!any_remote(fork, 0))
         return;
     remote_map_clear_from(fork, 0);
     lock_all();
     unlock_all();
+}
+
+/* The file is made only to be removed: what a removal leaves behind is Postgres's affair. */
+static void
+unlink_fork(RelFileNode node, ForkNumber forknum)
+{
+    const RemoteFork *fork = remote_map_find(node, forknum);
+
+    if (fork == NULL)
+        return;
+    lay_fork(fork);
+    forget_fork(fork);
 }
 
 static void
@@ -422,10 +461,10 @@ shim_unlink(RelFileNodeBackend rnode, ForkNumber forknum, bool is_redo)
     if (!RelFileNodeBackendIsTemp(rnode))
     {
         if (forknum != InvalidForkNumber)
-            forget_fork(rnode.node, forknum);
+            unlink_fork(rnode.node, forknum);
         else
             for (ForkNumber each = 0; each <= MAX_FORKNUM; each++)
-                forget_fork(rnode.node, each);
+                unlink_fork(rnode.node, each);
     }
     mdunlink(rnode, forknum, is_redo);
 }
@@ -434,9 +473,49 @@ shim_unlink(RelFileNodeBackend rnode, ForkNumber forknum, bool is_redo)
 static void
 shim_create(SMgrRelation reln, ForkNumber forknum, bool is_redo)
 {
+    const RemoteFork *fork = fork_of(reln, forknum);
+
+    if (fork != NULL)
+        lay_fork(fork);
     mdcreate(reln, forknum, is_redo);
-    if (!is_redo && !SmgrIsTemp(reln))
-        forget_fork(reln->smgr_rnode.node, forknum);
+    if (!is_redo && fork != NULL)
+        forget_fork(fork);
+}
+
+static bool
+shim_exists(SMgrRelation reln, ForkNumber forknum)
+{
+    const RemoteFork *fork = fork_of(reln, forknum);
+
+    return (fork != NULL && !remote_map_is_laid(fork)) || mdexists(reln, forknum);
+}
+
+static BlockNumber
+shim_nblocks(SMgrRelation reln, ForkNumber forknum)
+{
+    const RemoteFork *fork = fork_of(reln, forknum);
+
+    return fork != NULL && !remote_map_is_laid(fork) ? fork->nblocks : mdnblocks(reln, forknum);
+}
+
+static void
+shim_extend(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buffer,
+            bool skip_fsync)
+{
+    const RemoteFork *fork = fork_of(reln, forknum);
+
+    if (fork != NULL)
+        lay_fork(fork);
+    mdextend(reln, forknum, block, buffer, skip_fsync);
+}
+
+static void
+shim_writeback(SMgrRelation reln, ForkNumber forknum, BlockNumber block, BlockNumber nblocks)
+{
+    const RemoteFork *fork = fork_of(reln, forknum);
+
+    if (fork == NULL || remote_map_is_laid(fork))
+        mdwriteback(reln, forknum, block, nblocks);
 }
 
 void
@@ -445,10 +524,14 @@ hydrate_install(void)
     bool tells_old = dlsym(RTLD_DEFAULT, PAGESTORE_TRUNCATE_TELLS_OLD_LENGTH) != NULL;
     const SmgrHook hooks[] = {
         {PAGESTORE_SLOT_CREATE, mdcreate, shim_create},
+        {PAGESTORE_SLOT_EXISTS, mdexists, shim_exists},
         {PAGESTORE_SLOT_UNLINK, mdunlink, shim_unlink},
+        {PAGESTORE_SLOT_EXTEND, mdextend, shim_extend},
         {PAGESTORE_SLOT_PREFETCH, mdprefetch, shim_prefetch},
         {PAGESTORE_SLOT_READ, mdread, shim_read},
         {PAGESTORE_SLOT_WRITE, mdwrite, shim_write},
+        {PAGESTORE_SLOT_WRITEBACK, mdwriteback, shim_writeback},
+        {PAGESTORE_SLOT_NBLOCKS, mdnblocks, shim_nblocks},
         {PAGESTORE_SLOT_TRUNCATE, mdtruncate,
          tells_old ? (const void *) shim_truncate : (const void *) shim_old_truncate},
     };
@@ -459,8 +542,26 @@ hydrate_install(void)
 /* Whole databases */
 
 static void
+bring(const RemoteFork *fork, BlockNumber block)
+{
+    const char *hot = remote_map_hot_page(fork, block);
+    PGAlignedBlock page;
+
+    if (!remote_map_is_remote(fork, block))
+        return;
+    if (hot == NULL)
+        page_client_fetch(fork, &block, 1);
+    else
+    {
+        memcpy(page.data, hot, BLCKSZ);
+        hydrate_store(fork, block, page.data);
+    }
+}
+
+static void
 hydrate_fork(const RemoteFork *fork)
 {
+    lay_fork(fork);
     for (BlockNumber first = 0; first < fork->nblocks; first += PAGE_BATCH_MAX)
     {
         BlockNumber end = Min(first + PAGE_BATCH_MAX, fork->nblocks);
@@ -468,8 +569,7 @@ hydrate_fork(const RemoteFork *fork)
         ask_for(fork, first, end);
         ask_for(fork, end, end + PAGE_BATCH_MAX);
         for (BlockNumber block = first; block < end; block++)
-            if (remote_map_is_remote(fork, block))
-                page_client_fetch(fork, &block, 1);
+            bring(fork, block);
     }
 }
 

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "remote_map.h"
+#include "storage/lwlock.h"
 
 /* Takes the slots over. FATAL where this server is not as expected. */
 extern void hydrate_install(void);
@@ -18,6 +19,9 @@ extern void hydrate_store(const RemoteFork *fork, BlockNumber block, char *page)
 
 /* Brings every remote block of a database. */
 extern void hydrate_database(Oid db);
+
+/* What serializes the storing of a block, or with block 0 the making of the file. */
+extern LWLock *hydrate_lock(const RemoteFork *fork, BlockNumber block);
 
 /* The transaction ended: its scans are over, and what it gathered nobody will read. */
 extern void hydrate_forget_reading_ahead(void);

@@ -16,8 +16,8 @@
 #include "port/pg_crc32c.h"
 #include "remote_map.h"
 
-#define MAP_MAGIC "PSMAP001"
-#define MAP_VERSION 1
+#define MAP_MAGIC "PSMAP002"
+#define MAP_VERSION 2
 #define BITS_ALIGNMENT 4096
 #define FOUND_SLOTS 256
 
@@ -30,8 +30,17 @@ typedef struct MapHeader
     uint64 bits_length;
     uint64 file_length;
     uint32 crc;
-    uint8 zero[20];
+    uint32 nhot;
+    uint64 hot_offset;
+    uint64 unlaid_offset;
 } MapHeader;
+
+/* A block whose content came with the map; the pages lie in the order of these. */
+typedef struct HotBlock
+{
+    uint32 entry;
+    uint32 block;
+} HotBlock;
 
 StaticAssertDecl(sizeof(MapHeader) == 64, "docs/formats/remote-map.md says 64");
 StaticAssertDecl(sizeof(RemoteFork) == 32, "docs/formats/remote-map.md says 32");
@@ -45,8 +54,12 @@ typedef struct FoundFork
 } FoundFork;
 
 uint8 *remote_map_bits;
-static const RemoteFork *entries;
+uint8 *remote_map_unlaid;
+const RemoteFork *remote_map_index;
 static uint32 nentries;
+static const HotBlock *hot;
+static uint32 nhot;
+static const char *hot_pages;
 static FoundFork found[FOUND_SLOTS];
 
 static void
@@ -78,21 +91,27 @@ check_header(const char *path, const MapHeader *header, uint64 length)
     pg_crc32c crc;
     uint32 no_crc = 0;
     uint64 head_length;
+    uint64 unlaid_length = (header->nrels + (uint64) 7) / 8;
 
     if (memcmp(header->magic, MAP_MAGIC, sizeof header->magic) != 0)
         refuse(path, "it does not begin with \"" MAP_MAGIC "\"");
     if (header->version != MAP_VERSION)
         refuse(path, "another version of the format");
-    head_length = sizeof(MapHeader) + (uint64) header->nrels * sizeof(RemoteFork);
+    head_length = sizeof(MapHeader) + (uint64) header->nrels * sizeof(RemoteFork) +
+                  (uint64) header->nhot * sizeof(HotBlock);
     if (header->file_length != length)
         refuse(path, "its length is not the one that it states");
     if (header->bits_offset % BITS_ALIGNMENT != 0 || header->bits_offset < head_length ||
-        header->bits_offset > length || header->bits_length > length - header->bits_offset)
+        header->bits_offset > length || header->bits_length > length - header->bits_offset ||
+        header->unlaid_offset < head_length || header->unlaid_offset > length ||
+        unlaid_length > length - header->unlaid_offset || header->hot_offset < head_length ||
+        header->hot_offset > length ||
+        (uint64) header->nhot * BLCKSZ > length - header->hot_offset)
         refuse(path, "its areas do not fit into it");
     INIT_CRC32C(crc);
     COMP_CRC32C(crc, header, offsetof(MapHeader, crc));
     COMP_CRC32C(crc, &no_crc, sizeof no_crc);
-    COMP_CRC32C(crc, header->zero, head_length - offsetof(MapHeader, zero));
+    COMP_CRC32C(crc, &header->nhot, head_length - offsetof(MapHeader, nhot));
     FIN_CRC32C(crc);
     if (!EQ_CRC32C(crc, header->crc))
         refuse(path, "the checksum does not match");
@@ -105,12 +124,11 @@ check_index(const char *path, uint64 nbits)
 
     for (uint32 i = 0; i < nentries; i++)
     {
-        const RemoteFork *fork = &entries[i];
+        const RemoteFork *fork = &remote_map_index[i];
 
         if (fork->fork > INIT_FORKNUM || fork->zero != 0)
             refuse(path, "an entry of its index is malformed");
-        if (i > 0 && compare_forks(&entries[i - 1], fork->spc, fork->db, fork->rel,
-                                   fork->fork) >= 0)
+        if (i > 0 && compare_forks(fork - 1, fork->spc, fork->db, fork->rel, fork->fork) >= 0)
             refuse(path, "its index is not in order");
         if (fork->first_bit < end || fork->first_bit > nbits ||
             fork->nblocks > nbits - fork->first_bit)
@@ -121,6 +139,28 @@ check_index(const char *path, uint64 nbits)
             for (BlockNumber block = 0; block < fork->nblocks; block++)
                 if (remote_map_is_remote(fork, block))
                     refuse(path, "a block of an init fork is remote");
+        if (fork->fork == INIT_FORKNUM && !remote_map_is_laid(fork))
+            refuse(path, "the file of an init fork is not made");
+    }
+}
+
+static int
+compare_hot(const HotBlock *a, const HotBlock *b)
+{
+    if (a->entry != b->entry)
+        return a->entry < b->entry ? -1 : 1;
+    return a->block == b->block ? 0 : a->block < b->block ? -1 : 1;
+}
+
+static void
+check_hot(const char *path)
+{
+    for (uint32 i = 0; i < nhot; i++)
+    {
+        if (hot[i].entry >= nentries || hot[i].block >= remote_map_index[hot[i].entry].nblocks)
+            refuse(path, "a hot block belongs to no relation");
+        if (i > 0 && compare_hot(&hot[i - 1], &hot[i]) >= 0)
+            refuse(path, "its hot blocks are not in order");
     }
 }
 
@@ -145,10 +185,15 @@ remote_map_open(const char *path)
         ereport(FATAL, (errcode_for_file_access(), errmsg("could not map \"%s\": %m", path)));
     close(fd);
     check_header(path, header, status.st_size);
-    entries = (const RemoteFork *) (header + 1);
+    remote_map_index = (const RemoteFork *) (header + 1);
     nentries = header->nrels;
+    hot = (const HotBlock *) (remote_map_index + nentries);
+    nhot = header->nhot;
+    hot_pages = (const char *) header + header->hot_offset;
+    remote_map_unlaid = (uint8 *) header + header->unlaid_offset;
     remote_map_bits = (uint8 *) header + header->bits_offset;
     check_index(path, header->bits_length * 8);
+    check_hot(path);
 }
 
 static const RemoteFork *
@@ -160,11 +205,11 @@ search(RelFileNode node, ForkNumber fork)
     while (low < high)
     {
         uint32 middle = low + (high - low) / 2;
-        int order = compare_forks(&entries[middle], node.spcNode, node.dbNode, node.relNode,
-                                  (uint32) fork);
+        const RemoteFork *entry = &remote_map_index[middle];
+        int order = compare_forks(entry, node.spcNode, node.dbNode, node.relNode, (uint32) fork);
 
         if (order == 0)
-            return &entries[middle];
+            return entry;
         if (order < 0)
             low = middle + 1;
         else
@@ -186,11 +231,33 @@ remote_map_find(RelFileNode node, ForkNumber fork)
     return slot->entry;
 }
 
+const char *
+remote_map_hot_page(const RemoteFork *fork, BlockNumber block)
+{
+    const HotBlock wanted = {fork - remote_map_index, block};
+    uint32 low = 0;
+    uint32 high = nhot;
+
+    while (low < high)
+    {
+        uint32 middle = low + (high - low) / 2;
+        int order = compare_hot(&hot[middle], &wanted);
+
+        if (order == 0)
+            return hot_pages + (size_t) middle * BLCKSZ;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
 const RemoteFork *
 remote_map_entries(uint32 *count)
 {
     *count = nentries;
-    return entries;
+    return remote_map_index;
 }
 
 void

@@ -1,6 +1,6 @@
 /*
- * The remote map: one bit a block, set while its content is only on the page server.
- * docs/formats/remote-map.md has the file's layout.
+ * The remote map: one bit a block, set while its content is only on the page server, and one bit
+ * a fork, set while even its file is not made. docs/formats/remote-map.md has the layout.
  */
 #ifndef PAGESTORE_REMOTE_MAP_H
 #define PAGESTORE_REMOTE_MAP_H
@@ -32,7 +32,28 @@ extern const RemoteFork *remote_map_find(RelFileNode node, ForkNumber fork);
 /* Every entry, in the order of (spc, db, rel, fork). */
 extern const RemoteFork *remote_map_entries(uint32 *count);
 
+/* The content of a block that is still remote, where it came with the map; else NULL. */
+extern const char *remote_map_hot_page(const RemoteFork *fork, BlockNumber block);
+
 extern uint8 *remote_map_bits;
+extern uint8 *remote_map_unlaid;
+extern const RemoteFork *remote_map_index;
+
+static inline bool
+remote_map_is_laid(const RemoteFork *fork)
+{
+    size_t bit = fork - remote_map_index;
+
+    return !((__atomic_load_n(&remote_map_unlaid[bit / 8], __ATOMIC_ACQUIRE) >> (bit % 8)) & 1);
+}
+
+static inline void
+remote_map_set_laid(const RemoteFork *fork)
+{
+    size_t bit = fork - remote_map_index;
+
+    __atomic_fetch_and(&remote_map_unlaid[bit / 8], (uint8) ~(1 << (bit % 8)), __ATOMIC_RELEASE);
+}
 
 static inline RelFileNode
 remote_fork_node(const RemoteFork *fork)

@@ -2,16 +2,19 @@
  * pagestore_shim: makes a stock Postgres a compute of pagestore.
  *
  * Loaded by shared_preload_libraries into the postmaster of a data directory that pagestore
- * has laid: relation files of the right length but sparse, and a remote map that says which
+ * has laid: hardly any relation files, and a remote map that says which there are, and which
  * blocks are still only on the page server. The parts, bottom-up:
  *
  *   smgr_table.c   finds the storage manager's function table and takes slots over
  *   remote_map.c   the map: a file in memory, a bit a block
  *   grpc_stream.c  a gRPC call on a non-blocking socket; knows nothing of Postgres
  *   page_client.c  a process's requests and answers; waiting, cancelling, retrying
- *   hydrate.c      the hooks: read, write, prefetch, truncate, unlink, create
+ *   lay.c          makes a relation's files when they are first needed
+ *   hydrate.c      the hooks in the storage manager's table
+ *   sizes.c        the SQL functions that ask the file system how long relations are
  *   bypass.c       statements that go past the storage manager, or past the quorum
  *   fsm_log.c      the worker that logs free space maps at a clean stop
+ *   start.c        a start that waits for its directory
  *
  * Not here: WAL. It leaves through the stock walsender to the WAL service.
  */
@@ -53,6 +56,16 @@ request_shmem(void)
     RequestAddinShmemSpace(fsm_log_shmem_size());
 }
 
+/* Not again when shared memory is made anew after a crash: the files are what they were. */
+static void
+open_directory(void)
+{
+    if (IsUnderPostmaster || remote_map_bits != NULL)
+        return;
+    start_wait_for_files();
+    remote_map_open(map_path);
+}
+
 static void
 start_shmem(void)
 {
@@ -62,6 +75,7 @@ start_shmem(void)
     hydrate_init_shmem();
     fsm_log_shmem_init();
     LWLockRelease(AddinShmemInitLock);
+    open_directory();
 }
 
 static void
@@ -91,6 +105,10 @@ define_settings(void)
                             "How far sequential reads ask ahead; 0 turns it off.", NULL,
                             &shim_settings.readahead, 64, 0, PAGE_BATCH_MAX, PGC_USERSET,
                             GUC_UNIT_BLOCKS, NULL, NULL, NULL);
+    DefineCustomIntVariable("pagestore.start_fd",
+                            "The line to whoever starts this server; -1 is none.", NULL,
+                            &shim_settings.start_fd, -1, -1, INT_MAX, PGC_POSTMASTER, 0, NULL,
+                            NULL, NULL);
     MarkGUCPrefixReserved("pagestore");
 }
 
@@ -186,10 +204,11 @@ _PG_init(void)
         PG_VERSION_NUM / 10000)
         elog(FATAL, "pagestore_shim was built for PostgreSQL %s", PG_MAJORVERSION);
     define_settings();
+    hydrate_install();
+    start_take_settings();
     parse_settings();
     widen_prefetching();
-    remote_map_open(map_path);
-    hydrate_install();
+    sizes_install();
     bypass_install();
     commit_wait_install();
     fsm_log_register_worker();

@@ -18,6 +18,7 @@ typedef struct ShimSettings
     XLogRecPtr lsn;  /* the LSN of every remote block */
     int timeout_ms;  /* how long one read waits for the page server */
     int readahead;   /* blocks */
+    int start_fd;    /* see start.c; -1: none */
 } ShimSettings;
 
 extern ShimSettings shim_settings;
@@ -25,9 +26,17 @@ extern ShimSettings shim_settings;
 /* bypass.c: refuses, or prepares for, what reads files past the storage manager. */
 extern void bypass_install(void);
 
+/* sizes.c: SQL functions that look at relation files. */
+extern void sizes_install(void);
+
 /* commit_wait.c: answers a commit only when the WAL service has it. */
 extern void commit_wait_install(void);
 extern void commit_wait_for_own_records(void);
+
+/* start.c: waits for what whoever starts the server is still making. */
+extern void start_take_settings(void);
+extern void start_wait_for_files(void);
+extern void start_tell_when_attached(void);
 
 /* fsm_log.c: logs the free space maps that changed, when the server stops. */
 extern Size fsm_log_shmem_size(void);

@@ -24,7 +24,6 @@ PLACE = ServerPlace(
     page_server="127.0.0.1:7440",
     tenant=DEFAULT_TENANT,
     timeline=TimelineId(bytes(15) + b"\7"),
-    lsn=0x1_0000_0028,
     shim_library=Path("/lib/shim.so"),
 )
 
@@ -47,7 +46,6 @@ def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
 
 def test_the_shim_is_told_where_its_pages_are() -> None:
     values = command_line(PLACE)
-    assert values["pagestore.lsn"] == "1/28"
     assert values["pagestore.timeline_id"] == "0" * 30 + "07"
     assert values["pagestore.page_server"] == "127.0.0.1:7440"
 

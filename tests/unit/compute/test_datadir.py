@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
+from pagestore.compute import remote_map
 from pagestore.compute.datadir import DataDirectory
+from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.v1 import page_pb2 as pb
 
@@ -30,6 +33,11 @@ def file(path: str, data: bytes = b"") -> pb.BaseBackupChunk:
 
 def end(relations: int = 0, files: int = 0) -> pb.BaseBackupChunk:
     return pb.BaseBackupChunk(end=pb.BackupEnd(relations=relations, files=files))
+
+
+def feed_all(directory: DataDirectory, chunks: list[pb.BaseBackupChunk]) -> None:
+    for chunk in chunks:
+        directory.feed(chunk)
 
 
 REFUSED = {
@@ -56,14 +64,15 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("kind", [DataDirectory, HydratingDirectory])
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused(case: str, tmp_path: Path) -> None:
+def test_refused(case: str, kind: type[DataDirectory], tmp_path: Path) -> None:
     *before, last = REFUSED[case]
-    with DataDirectory(tmp_path / "data") as directory:
+    with kind(tmp_path / "data") as directory:
         for chunk in before:
             directory.feed(chunk)
         with pytest.raises(DataLoss):
-            directory.feed(last)
+            feed_all(directory, [last, end(relations=2)])
 
 
 def test_files_are_sparse_and_as_long_as_they_should_be(tmp_path: Path) -> None:
@@ -91,7 +100,32 @@ def test_an_unlogged_relation_starts_as_its_init_fork(tmp_path: Path) -> None:
         directory.lay_unlogged({fork: [image]})
         assert (directory.root / "base/5/7").read_bytes() == image
         assert (directory.root / "base/5/7_init").read_bytes() == image
-        assert directory.local == {fork: [0], (1663, 5, 7, 0): [0]}
+
+
+def test_a_hydrating_directory_has_files_of_unlogged_relations_only(tmp_path: Path) -> None:
+    init = pb.RelTag(spc_oid=1663, db_oid=5, rel_number=7, fork=3)
+    with HydratingDirectory(tmp_path / "data") as directory:
+        for chunk in [HEADER, relations(1, init), relations(9), pages(3), end(relations=2)]:
+            directory.feed(chunk)
+        directory.lay_unlogged({(1663, 5, 7, 3): [bytes(8192)]})
+        directory.lay_remote_map()
+    files = {path.name for path in (tmp_path / "data/base/5").iterdir()}
+    assert files == {"7", "7_init"}
+    data = (tmp_path / "data" / remote_map.FILE_NAME).read_bytes()
+    assert remote_map.HEADER.unpack_from(data)[2] == 1
+    assert remote_map.HEADER.unpack_from(data)[7] == 1
+
+
+def test_relations_may_come_packed(tmp_path: Path) -> None:
+    packed = struct.pack("<10I", 1663, 5, 7, 0, 3, 1663, 5, 9, 2, 0)
+    chunk = pb.BaseBackupChunk(relations=pb.BackupRelations(packed=packed))
+    with DataDirectory(tmp_path / "data") as directory:
+        directory.feed(HEADER)
+        directory.feed(chunk)
+        assert directory.lengths == {(1663, 5, 7, 0): 3, (1663, 5, 9, 2): 0}
+        chunk.relations.packed = packed[:-1]
+        with pytest.raises(DataLoss, match="odd length"):
+            directory.feed(chunk)
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Where a stateless start spends its time: the launcher's phases, beside plain Postgres.
+
+    .venv/bin/python -m bench.compute_start [ROUNDS [SCALE]]
+
+A whole pagestore is started; then, in turns: plain Postgres's start on the same data, a start by
+the control plane, and a start by the launcher in this process, whose phases are printed. All end
+with a first row over TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+from pagestore.bench.harness import Bench, Settings
+from pagestore.bench.plain import PlainCluster, seconds_of, sql
+from pagestore.bench.report import Report
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
+from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.control.ports import Ports
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+
+FIRST_ROW = "SELECT count(*) FROM pg_class"
+Times = dict[str, list[float]]
+
+
+def note(taken: Times, name: str, seconds: float) -> None:
+    taken.setdefault(name, []).append(seconds * 1e3)
+
+
+async def launch(bench: Bench, name: str, taken: Times) -> None:
+    """One start and stop in this process, of a database that is stopped."""
+    stack = bench.stack
+    database = stack.control.get(name)
+    computes = stack.data / "computes"
+    [library] = (computes / "lib").glob("*.so")
+    port = Ports([]).choose()
+    spec = ComputeSpec(
+        tenant=DEFAULT_TENANT,
+        timeline=TimelineId(database.timeline_id),
+        directory=computes / f"bench-{port}",
+        port=port,
+        page_server=stack.addresses["pageserver"],
+        run_as="postgres",
+        shim_library=library,
+    )
+    pages = AsyncPageClient(stack.addresses["pageserver"])
+    async with pages, WalClient(stack.addresses["safekeeper"]) as wal:
+        await pages.get_timeline(DEFAULT_TENANT, spec.timeline)
+        await wal.get_status(DEFAULT_TENANT, spec.timeline)
+        began = time.perf_counter()
+        compute = await start_compute(spec, pages, wal)
+        note(taken, "launcher: started", time.perf_counter() - began)
+        url = database.url.replace(f":{database.url.rsplit(':', 1)[1].split('/')[0]}/", f":{port}/")
+        note(taken, "launcher: first row", seconds_of(lambda: sql(url, FIRST_ROW)))
+        note(taken, "launcher: second session", seconds_of(lambda: sql(url, FIRST_ROW)))
+        for phase, seconds in compute.phases.items():
+            note(taken, f"  phase {phase}", seconds)
+        await compute.stop(wal)
+
+
+def main(rounds: int = 15, scale: int = 10) -> None:
+    taken: Times = {}
+    with tempfile.TemporaryDirectory(prefix="ps-bench-", dir="/tmp") as folder:
+        Path(folder).chmod(0o711)
+        bench = Bench(Settings(scale=scale), Path(folder), Report({}))
+        try:
+            with bench.loaded(scale) as cluster:
+                control = bench.stack.control
+                cluster.stop()
+                bench.stack.command("import", "start", "--from-pgdata", str(cluster.data))
+                for number in range(rounds + 1):
+                    if number == 1:
+                        taken.clear()
+                    note(taken, "plain: first row", seconds_of(lambda: plain_start(cluster)))
+                    cluster.stop()
+                    control.stop("start")
+                    began = time.perf_counter()
+                    url = control.wake("start").url
+                    note(taken, "control: started", time.perf_counter() - began)
+                    note(taken, "control: first row", seconds_of(partial(sql, url, FIRST_ROW)))
+                    note(taken, "control: in all", time.perf_counter() - began)
+                    control.stop("start")
+                    asyncio.run(launch(bench, "start", taken))
+                control.delete("start")
+        finally:
+            bench.close()
+    for name, values in taken.items():
+        values.sort()
+        spread = f"({values[0]:.2f} to {values[-1]:.2f})"
+        print(f"{name:28} {statistics.median(values):8.2f} ms {spread}")
+
+
+def plain_start(cluster: PlainCluster) -> None:
+    cluster.start()
+    cluster.sql(FIRST_ROW)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
