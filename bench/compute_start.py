@@ -1,10 +1,10 @@
 """Where a stateless start spends its time: the launcher's phases, beside plain Postgres.
 
-    .venv/bin/python -m bench.compute_start [ROUNDS [SCALE]]
+    .venv/bin/python -m bench.compute_start [ROUNDS [SCALE [TABLES]]]
 
-A whole pagestore is started; then, in turns: plain Postgres's start on the same data, a start by
-the control plane, and a start by the launcher in this process, whose phases are printed. All end
-with a first row over TCP.
+A whole pagestore is started, with pgbench's tables at SCALE and TABLES empty ones. Then, in
+turns: plain Postgres's start on the same data, a start by the control plane, and a start by the
+launcher in this process, whose phases are printed. All end with a first row over TCP.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.control.ports import Ports
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 
-FIRST_ROW = "SELECT count(*) FROM pg_class"
+FIRST_ROW = "SELECT 1 FROM pgbench_accounts LIMIT 1"
 Times = dict[str, list[float]]
 
 
@@ -65,7 +65,7 @@ async def launch(bench: Bench, name: str, taken: Times) -> None:
         await compute.stop(wal)
 
 
-def main(rounds: int = 15, scale: int = 10) -> None:
+def main(rounds: int = 15, scale: int = 10, tables: int = 0) -> None:
     taken: Times = {}
     with tempfile.TemporaryDirectory(prefix="ps-bench-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)
@@ -73,6 +73,7 @@ def main(rounds: int = 15, scale: int = 10) -> None:
         try:
             with bench.loaded(scale) as cluster:
                 control = bench.stack.control
+                make_tables(cluster, tables)
                 cluster.stop()
                 bench.stack.command("import", "start", "--from-pgdata", str(cluster.data))
                 for number in range(rounds + 1):
@@ -95,6 +96,17 @@ def main(rounds: int = 15, scale: int = 10) -> None:
         values.sort()
         spread = f"({values[0]:.2f} to {values[-1]:.2f})"
         print(f"{name:28} {statistics.median(values):8.2f} ms {spread}")
+
+
+def make_tables(cluster: PlainCluster, count: int) -> None:
+    """A few hundred a transaction: each takes locks."""
+    for first in range(0, count, 500):
+        statements = [
+            f"CREATE TABLE more_{number} (id int PRIMARY KEY, note text)"
+            for number in range(first, min(first + 500, count))
+        ]
+        cluster.sql(";".join(statements))
+    cluster.sql("CHECKPOINT")
 
 
 def plain_start(cluster: PlainCluster) -> None:
