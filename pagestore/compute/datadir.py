@@ -274,10 +274,13 @@ class DataDirectory:
             self._extend(path, offset + layout.PAGE_SIZE)
 
     def write(self, path: str, data: bytes | str, mode: int = _FILE_MODE) -> None:
-        """A whole file, at a path relative to the root."""
-        fd = self._create(str(self.root / path), mode=mode, replace=True)
+        """A whole file, at a path relative to the root. Whoever reads it meanwhile finds the
+        old one or the new one: a server may be starting on the directory already."""
+        temporary = self.root / f"{path}.new"
+        fd = self._create(str(temporary), mode=mode, replace=True)
         with os.fdopen(fd, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
+        temporary.rename(self.root / path)
 
     def sync(self) -> None:
         """Makes everything laid so far durable."""

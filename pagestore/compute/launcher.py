@@ -339,14 +339,15 @@ class _Start:
         return status == 1
 
     def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
-        """What the server reads before it makes its shared memory."""
+        """What the server reads before it makes its shared memory. A slow one may not have read
+        the first files yet: each state of the directory is one that it can go on from."""
         spec = self.spec
         lay_control_file(directory, checkpoint)
+        rule = quorum_rule(self.won.needed, self.won.standbys)
+        directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
-        rule = quorum_rule(self.won.needed, self.won.standbys)
-        directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
         if spec.auto_conf is not None:
             directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
 

@@ -9,9 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,9 @@ import psycopg
 import pytest
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
-from pagestore.compute import cluster as vanilla
-from pagestore.compute.launcher import ComputeSpec, start_compute
-from pagestore.compute.process import start_ticks
-from pagestore.compute.running import RECORD_FILE, RunningCompute, adopt, clear
+from pagestore.compute import launcher
+from pagestore.compute.process import spawn, start_ticks
+from pagestore.compute.running import RECORD_FILE, adopt, clear
 from pagestore.errors import (
     Aborted,
     DeadlineExceeded,
@@ -32,14 +28,13 @@ from pagestore.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2
-from tests.integration.file_pages import file_pages
-from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
+from tests.integration.launching import sql, starter_of, world
+from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
 
 
 @pytest.fixture(scope="module")
@@ -65,53 +60,6 @@ def root() -> Iterator[Path]:
     path = reachable_dir()
     yield path
     shutil.rmtree(path, ignore_errors=True)
-
-
-@dataclass
-class World:
-    spec: ComputeSpec
-    pages: AsyncPageClient
-    wal: WalClient
-
-    async def start(self, **changes: Any) -> RunningCompute:
-        return await start_compute(replace(self.spec, **changes), self.pages, self.wal)
-
-
-@asynccontextmanager
-async def world(
-    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path, *, hot: bool = True
-) -> AsyncIterator[World]:
-    """A new timeline at the end of the source cluster, ready to be started."""
-    control = vanilla.read_control(source.data)
-    library = root / SHIM.name
-    shutil.copy(SHIM, library)
-    spec = ComputeSpec(
-        tenant=DEFAULT_TENANT,
-        timeline=TimelineId.generate(),
-        directory=root / "c1",
-        port=free_port(),
-        page_server="127.0.0.1:1",
-        shim_library=library,
-        run_as="postgres" if os.geteuid() == 0 else None,
-    )
-    async with (
-        file_pages(source.data, root, hot=hot) as pages,
-        WalClient(safekeeper.listen, timeout=20) as wal,
-    ):
-        await wal.create_timeline(
-            spec.tenant,
-            spec.timeline,
-            control.checkpoint_lsn + 120,
-            prev_record_lsn=control.checkpoint_lsn,
-            system_id=control.system_id,
-        )
-        yield World(spec, pages, wal)
-
-
-def sql(compute: RunningCompute, text: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(compute.conninfo(), autocommit=True) as session:
-        cursor = session.execute(text)
-        return cursor.fetchall() if cursor.description else []
 
 
 def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path) -> None:
@@ -240,24 +188,6 @@ def test_it_is_found_again_and_can_be_stopped(
             assert adopt(w.spec.directory) is None
 
     asyncio.run(main())
-
-
-def starter_of(spec: ComputeSpec, body: str) -> str:
-    """A program that has `spec`, and runs `body` in an event loop."""
-    return f"""
-import asyncio, os
-from pathlib import Path
-from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
-from pagestore.compute.launcher import ComputeSpec, start_compute
-from pagestore.ids import TenantId, TimelineId
-async def main():
-    spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),
-                       Path("{spec.directory}"), {spec.port}, "{spec.page_server}",
-                       Path("{spec.shim_library}"), run_as={spec.run_as!r})
-{body}
-asyncio.run(main())
-"""
 
 
 def test_it_outlives_the_process_that_started_it(
@@ -590,5 +520,29 @@ def test_a_starter_that_dies_leaves_no_waiting_server(
             assert "gave it up before its directory was finished" in spec.log_path.read_text()
             await clear(spec.directory)
             assert not spec.directory.exists()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_slow_to_begin_finds_what_it_is_told(
+    source: PlainPostgres,
+    safekeeper: SafekeeperProcess,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def frozen_at_first(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        child = spawn(*args, **options)
+        child.send_signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(0.5, child.send_signal, signal.SIGCONT)
+        return child
+
+    monkeypatch.setattr(launcher, "spawn", frozen_at_first)
+
+    async def main() -> None:
+        async with world(source, safekeeper, root) as w:
+            compute = await w.start(settings={"work_mem": "7MB"})
+            assert sql(compute, "SHOW work_mem") == [("7MB",)]
+            assert sql(compute, "SHOW synchronous_standby_names") == [("ANY 1 (sk1)",)]
+            assert (await compute.stop(w.wal)).clean
 
     asyncio.run(main())
