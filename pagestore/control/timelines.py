@@ -18,7 +18,7 @@ from pagestore.client.walservice import WalService
 from pagestore.control.history import Position
 from pagestore.control.records import TimelineRecord, TimelineState
 from pagestore.control.state import ControlState, now_micros
-from pagestore.errors import NotFound
+from pagestore.errors import NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId
 
 INGEST_WAIT_MS = 60_000
@@ -95,21 +95,38 @@ class Timelines:
                     change.set_timeline_state(record.timeline, TimelineState.DROPPED)
 
     async def collect(self) -> int:
-        """Deletes dropped timelines off which nothing branches; how many it deleted."""
+        """Deletes dropped timelines off which nothing branches; how many it deleted.
+
+        Raises:
+            Unavailable: of some something is left, at a service that is away.
+        """
         deleted = 0
+        left: dict[TimelineId, Unavailable] = {}
         async with self._collecting:
-            while leaves := self._leaves():
+            while leaves := [item for item in self._leaves() if item.timeline not in left]:
                 for record in leaves:
-                    await self._delete(record)
-                deleted += len(leaves)
+                    try:
+                        await self._delete(record)
+                        deleted += 1
+                    except Unavailable as error:
+                        left[record.timeline] = error
+        if left:
+            raise next(iter(left.values()))
         return deleted
 
     async def _delete(self, record: TimelineRecord) -> None:
-        await self._wal.remove_timeline(record.tenant, record.timeline)
+        """One of several safekeepers may be away: the pages go all the same."""
+        away: Unavailable | None = None
+        try:
+            await self._wal.remove_timeline(record.tenant, record.timeline)
+        except Unavailable as error:
+            away = error
         try:
             await self._pages.delete_timeline(record.tenant, record.timeline)
         except NotFound:
             _log.info("the timeline was not at the page server", timeline=str(record.timeline))
+        if away is not None:
+            raise away
         with self._state.change() as change:
             change.forget_timeline(record.timeline)
         self._on_delete(record.timeline)

@@ -123,8 +123,11 @@ class QuorumClient:
                     await client.vote(*key)
                 await client.delete_timeline(*key)
 
-        deadline = asyncio.get_running_loop().time() + REMOVE_SECONDS
-        removing = (patiently(partial(remove, number), deadline) for number in self.asked(key))
+        now, suspects = asyncio.get_running_loop().time(), self.safekeepers.suspects
+        removing = (
+            patiently(partial(remove, number), now + (number not in suspects) * REMOVE_SECONDS)
+            for number in self.asked(key)
+        )
         results = await asyncio.gather(*removing, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
