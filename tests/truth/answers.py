@@ -156,7 +156,7 @@ def check_answers(made: History, lsn: int, replayed: Path) -> int:
     by amcheck. How many indexes it looked at."""
     with serving(replayed) as server:
         expected = server.dump()
-    assert sum(line.startswith("COPY ") for line in expected) > 0
+    assert any(line.startswith("CREATE ROLE") for line in expected)
     with exported(made, lsn) as server:
         _same(server.dump(), expected, "the exported directory")
     timelines = {"a branch": made.stack.branch(made.timeline, lsn)}
