@@ -13,7 +13,7 @@ import pytest
 
 from pagestore.compute import cluster as vanilla
 from pagestore.compute.checkpoint import lay_control_file, lay_segments, synthesize
-from pagestore.compute.config import HBA
+from pagestore.compute.config import hba
 from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.ids import format_lsn
 from pagestore.pgformat.control_file import ControlFile, DbState
@@ -84,7 +84,7 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
             "postgresql.conf",
             "full_page_writes = off\nmax_prepared_transactions = 10\nwal_keep_size = 100MB\n",
         )
-        directory.write("pg_hba.conf", HBA)
+        directory.write("pg_hba.conf", hba(""))
     return laid, checkpoint.end_lsn
 
 
