@@ -3,8 +3,7 @@
 Every verb that makes a timeline goes the same way:
 
 1. enter the timeline as pending, in a transaction;
-2. make it at the page server, then at the WAL service (the page server must know a timeline
-   before it hears of its WAL);
+2. make it at the page server and at the WAL service;
 3. start its compute, where the verb needs one;
 4. in one transaction: the name points at the timeline, the log says so, it is live.
 

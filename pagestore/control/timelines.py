@@ -64,17 +64,24 @@ class Timelines:
         with self._state.change() as change:
             change.put_timeline(record)
         try:
-            # The page server first: it must know a timeline before it hears of its WAL.
-            await self._pages.create_timeline(
-                tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
+            # In any order: a page server that hears of WAL first looks again when the timeline
+            # appears.
+            made = await asyncio.gather(
+                self._pages.create_timeline(
+                    tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
+                ),
+                self._wal.create_timeline(
+                    tenant,
+                    record.timeline,
+                    point.lsn,
+                    prev_record_lsn=point.prev_record_lsn,
+                    system_id=parent.system_id,
+                ),
+                return_exceptions=True,
             )
-            await self._wal.create_timeline(
-                tenant,
-                record.timeline,
-                point.lsn,
-                prev_record_lsn=point.prev_record_lsn,
-                system_id=parent.system_id,
-            )
+            for result in made:
+                if isinstance(result, BaseException):
+                    raise result
         except BaseException:
             self.abandon(record.timeline)
             raise

@@ -100,6 +100,8 @@ class ControlService:
             if_not_exists=request.if_not_exists,
             leave_stopped=request.leave_stopped,
         )
+        if created and request.leave_stopped:
+            return self._new_branch(record)
         return await self._database(record, created=created)
 
     async def get_database(self, request: pb.GetDatabaseRequest, _: Any) -> pb.Database:
@@ -248,6 +250,12 @@ class ControlService:
             compute_pid=compute.pid,
             compute_dir=compute.directory,
         )
+
+    def _new_branch(self, record: DatabaseRecord) -> pb.Database:
+        """Nobody need be asked: it is where it left its parent, and has nothing of its own."""
+        answer = self._described(record, created=True)
+        answer.lsn = record.branch_lsn
+        return answer
 
     async def _database(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
         answer = self._described(record, created=created)
