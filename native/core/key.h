@@ -45,6 +45,7 @@ enum ps_file_id { PS_FILE_PGSTAT = 1 };
 
 enum ps_fork { PS_FORK_MAIN = 0, PS_FORK_FSM = 1, PS_FORK_VM = 2, PS_FORK_INIT = 3 };
 
+#define PS_DEFAULT_TABLESPACE 1663u /* pg_default */
 enum ps_database_flag { PS_DATABASE_HAS_VERSION = 1 }; /* its directory holds PG_VERSION */
 
 static inline void

@@ -152,18 +152,35 @@ drop_database(ps_ingest *in, uint32_t spc, uint32_t db)
     return rc != PS_OK ? rc : ps_put_tombstone(in, &database);
 }
 
-/* The relation map, or that there is a PG_VERSION: in the database's own tablespace alone. */
 static int
-copy_file(ps_ingest *in, uint8_t kind, const ps_clone *clone)
+copy_relmap(ps_ingest *in, const ps_clone *clone)
 {
-    uint8_t content[RELMAP_LENGTH];
+    uint8_t map[RELMAP_LENGTH];
     size_t length = 0;
-    ps_key from = ps_key_make(kind, clone->src_spc, clone->src_db, 0, 0, 0);
-    ps_key to = ps_key_make(kind, clone->dst_spc, clone->dst_db, 0, 0, 0);
-    int rc = ps_latest(in, &from, content, sizeof content, &length);
+    ps_key from = ps_key_make(PS_KIND_RELMAP, clone->src_spc, clone->src_db, 0, 0, 0);
+    ps_key to = ps_key_make(PS_KIND_RELMAP, clone->dst_spc, clone->dst_db, 0, 0, 0);
+    int rc = ps_latest(in, &from, map, sizeof map, &length);
     if (rc == PS_ERR_NOT_FOUND)
         return PS_OK;
-    return rc != PS_OK ? rc : ps_put(in, &to, PS_VALUE_IMAGE, content, length);
+    return rc != PS_OK ? rc : ps_put(in, &to, PS_VALUE_IMAGE, map, length);
+}
+
+/* A PG_VERSION lies in the database's own tablespace alone: for each of its tablespaces there is
+ * a record. That of a database made by initdb's bootstrap is in no WAL, but it is in pg_default. */
+static int
+copy_database(ps_ingest *in, const ps_clone *clone)
+{
+    uint32_t flags = 0;
+    size_t length = 0;
+    ps_key from = ps_key_make(PS_KIND_DATABASE, clone->src_spc, clone->src_db, 0, 0, 0);
+    int rc = ps_latest(in, &from, (uint8_t *) &flags, sizeof flags, &length);
+    if (rc == PS_ERR_NOT_FOUND && clone->src_spc != PS_DEFAULT_TABLESPACE)
+        return PS_OK;
+    if (rc == PS_ERR_NOT_FOUND)
+        flags = PS_DATABASE_HAS_VERSION;
+    else if (rc != PS_OK)
+        return rc;
+    return put_database(in, clone->dst_spc, clone->dst_db, flags);
 }
 
 /* The relations are the caller's to copy: only he can read their pages. */
@@ -182,8 +199,8 @@ clone_database(ps_ingest *in)
     in->step->has_clone = 1;
     rc = drop_sizes_of(in, clone->dst_spc, clone->dst_db);
     if (rc == PS_OK)
-        rc = copy_file(in, PS_KIND_DATABASE, clone);
-    return rc != PS_OK ? rc : copy_file(in, PS_KIND_RELMAP, clone);
+        rc = copy_database(in, clone);
+    return rc != PS_OK ? rc : copy_relmap(in, clone);
 }
 
 int

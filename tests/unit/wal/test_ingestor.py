@@ -319,7 +319,6 @@ def test_dropping_a_database_knows_what_the_same_feed_made() -> None:
 
 def test_a_file_copy_is_a_barrier() -> None:
     rig = Rig()
-    rig.meta.put(ks.database(1663, 1).pack(), u32(1))
     rig.meta.put(ks.relmap(1663, 1).pack(), b"m" * 512)
     end = rig.add(DBASE, 0x00, body(u32(20000, 1663, 1, 1663)))
     rig.add(HEAP, 0x10, body(bytes(8), (0, b"x")))
