@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable
@@ -40,11 +41,14 @@ def seeds_of(option: str) -> range:
     return range(int(first) if colon else 0, int(end))
 
 
+@pytest.mark.timeout(1200)
 def test_every_seed_keeps_what_was_acknowledged(request: pytest.FixtureRequest) -> None:
     seeds = seeds_of(request.config.getoption("--seeds"))
     pieces = [seeds[at : at + PIECE] for at in range(0, len(seeds), PIECE)]
     happened: Counter[str] = Counter()
-    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
+    # What the tests before this one left on the heap is not to be looked through again and again.
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(PROCESSES, fork, initializer=gc.freeze) as pool:
         for failure, counts in pool.map(lives, pieces):
             assert not failure, failure
             happened += counts
