@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
 from pagestore._native import crc32c
@@ -218,6 +218,3 @@ class ControlFile:
                     "Load the data into a cluster of the distribution's defaults first: "
                     "pg_dumpall and psql.",
                 )
-
-    def with_state(self, state: DbState) -> ControlFile:
-        return replace(self, state=state)

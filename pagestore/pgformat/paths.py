@@ -47,7 +47,6 @@ DIRECTORIES = (
 _FORK_SUFFIX = ("", "_fsm", "_vm", "_init")
 _FORK_OF = {"": 0, "fsm": 1, "vm": 2, "init": 3}
 _RELATION_FILE = re.compile(r"([1-9][0-9]{0,9})(?:_(fsm|vm|init))?(?:\.([1-9][0-9]{0,4}))?")
-_TEMPORARY_FILE = re.compile(r"t[0-9]+_[0-9]+(?:_(?:fsm|vm|init))?(?:\.[0-9]+)?")
 
 
 class RelationFile(NamedTuple):
@@ -96,7 +95,3 @@ def parse_relation_file(name: str) -> RelationFile | None:
     if match is None or int(match[1]) > 0xFFFFFFFF:
         return None
     return RelationFile(int(match[1]), _FORK_OF[match[2] or ""], int(match[3] or 0))
-
-
-def is_temporary_relation(name: str) -> bool:
-    return _TEMPORARY_FILE.fullmatch(name) is not None

@@ -295,10 +295,7 @@ class QuorumClient:
         deadline = asyncio.get_running_loop().time() + NEWS_SECONDS
         while True:
             errors = []
-            first = self._ahead.get(key, 0)
-            for number in sorted(
-                self.asked(key), key=lambda n: (n in self.safekeepers.suspects, n != first)
-            ):
+            for number in self._able_first(key):
                 try:
                     async with self.safekeepers.answer(number) as client:
                         return await client.align_lsn(*key, lsn)
