@@ -21,6 +21,9 @@ from pagestore.cli.installation import Installation
 from pagestore.client.control import ControlClient
 from pagestore.control.ports import Ports
 
+RUNS_WITHIN = 30.0
+"""Seconds; the supervisor pauses longer and longer before it starts a part again."""
+
 
 class Whole:
     """A running installation, its command line and its client."""
@@ -78,10 +81,18 @@ class Whole:
         return "\n".join(f"{part}: {self.installation.log_tail(part, 25)}" for part in parts)
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
-        """Ends a part as a crash would; its process id."""
-        pid = self.installation.parts()[part].pid
-        os.kill(pid, number)
-        return pid
+        """Ends a part as a crash would, once it runs: it may be starting again; its process id."""
+        deadline = time.monotonic() + RUNS_WITHIN
+        while True:
+            pid = self.installation.parts()[part].pid
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return pid
 
     def end(self) -> None:
         """Ends everything, whatever state it is in, and removes it."""
