@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -24,6 +24,18 @@ from pagestore.errors import Aborted, NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
+
+
+class WalPiece(NamedTuple):
+    """Bytes of a log from `lsn` on; taken out of their message once, since each look at a
+    message's field copies it."""
+
+    lsn: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.lsn + len(self.data)
 
 
 class WalClient(RetryingClient):
@@ -252,7 +264,7 @@ class WalClient(RetryingClient):
 
     async def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
-    ) -> AsyncGenerator[pb.WalChunk, None]:
+    ) -> AsyncGenerator[WalPiece, None]:
         """Committed WAL from `start_lsn` on; ends when none came for `linger_ms`.
 
         With 0 it ends at what was committed when it began.
@@ -264,7 +276,7 @@ class WalClient(RetryingClient):
             linger_ms=linger_ms,
         )
         async for chunk in self._stream(self._stub.ReadWal(request)):
-            yield chunk
+            yield WalPiece(chunk.lsn, chunk.data)
 
     async def read_log(
         self,
@@ -275,7 +287,7 @@ class WalClient(RetryingClient):
         end_lsn: int,
         *,
         silence: float | None = None,
-    ) -> AsyncIterator[pb.WalChunk]:
+    ) -> AsyncIterator[WalPiece]:
         """The log of `term` from `start_lsn` up to `end_lsn`, or as far as it goes, committed or
         not; with 0 from the first record that is kept, and then at least one chunk."""
         request = pb.ReadLogRequest(
@@ -286,7 +298,7 @@ class WalClient(RetryingClient):
             end_lsn=end_lsn,
         )
         async for chunk in self._stream(self._stub.ReadLog(request), silence):
-            yield chunk
+            yield WalPiece(chunk.lsn, chunk.data)
 
     async def watch_commits(
         self, consumer: str, *, silence: float | None = None

@@ -167,9 +167,9 @@ async def service_wal(
         here = parent
     for owner, begin, stop in reversed(parts):
         await wal.get_status(tenant, owner)  # repeated until connected, as streams are not
-        async for chunk in wal.read_wal(tenant, owner, begin):
-            yield chunk.lsn, chunk.data[: max(0, stop - chunk.lsn)]
-            if chunk.lsn + len(chunk.data) >= stop:
+        async for piece in wal.read_wal(tenant, owner, begin):
+            yield piece.lsn, piece.data[: max(0, stop - piece.lsn)]
+            if piece.end >= stop:
                 break
 
 

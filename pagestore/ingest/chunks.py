@@ -1,51 +1,53 @@
 """WAL as it arrives, joined into larger pieces while ingest is busy.
 
 Feeding the core costs the same few microseconds for a kilobyte as for megabytes, and a batch
-becomes readable as a whole. So a slow reader of the stream gets all that came meanwhile as one
-piece, and a reader that keeps up gets each chunk at once.
+becomes readable as a whole. So a slow reader of the stream gets what came meanwhile as one
+piece, as long as it is small: to join large ones costs more than to feed them one by one. A
+reader that keeps up gets each at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from itertools import pairwise
 
+from pagestore.client.wal import WalPiece
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
-from pagestore.v1 import wal_pb2
 
-QUEUED_CHUNKS = 4
-"""Bounds what waits: a chunk has at most 1 MiB."""
-
-Piece = tuple[int, bytes]
-"""(LSN of the first byte, bytes)."""
+QUEUED = 4
+"""Bounds what waits: a piece that arrives has at most 1 MiB."""
+LARGE_BYTES = 256 << 10
 
 
-async def joined(stream: AsyncIterator[wal_pb2.WalChunk]) -> AsyncGenerator[Piece, None]:
+async def joined(stream: AsyncIterator[WalPiece]) -> AsyncGenerator[WalPiece, None]:
     """Pieces of contiguous WAL; ends and fails as `stream` does.
 
     Raises:
-        DataLoss: WAL_GAP; a chunk does not begin where the one before it ended.
+        DataLoss: WAL_GAP; a piece does not begin where the one before it ended.
     """
-    queue: asyncio.Queue[wal_pb2.WalChunk | None] = asyncio.Queue(QUEUED_CHUNKS)
+    queue: asyncio.Queue[WalPiece | None] = asyncio.Queue(QUEUED)
 
     async def pump() -> None:
         try:
-            async for chunk in stream:
-                await queue.put(chunk)
+            async for piece in stream:
+                await queue.put(piece)
         finally:
             await queue.put(None)
 
     task = asyncio.create_task(pump())
     try:
-        ended = False
-        while not ended:
-            chunks = [await queue.get()]
-            while not queue.empty():
-                chunks.append(queue.get_nowait())
-            ended = chunks[-1] is None
-            some = [chunk for chunk in chunks if chunk is not None and chunk.data]
-            if some:
+        while (piece := await queue.get()) is not None:
+            some, size = [piece], len(piece.data)
+            while size < LARGE_BYTES and not queue.empty():
+                more = queue.get_nowait()
+                if more is None:
+                    queue.put_nowait(None)
+                    break
+                some.append(more)
+                size += len(more.data)
+            if size:
                 yield _join(some)
         await task
     finally:
@@ -55,14 +57,12 @@ async def joined(stream: AsyncIterator[wal_pb2.WalChunk]) -> AsyncGenerator[Piec
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _join(chunks: list[wal_pb2.WalChunk]) -> Piece:
-    expected = chunks[0].lsn
-    for chunk in chunks:
-        if chunk.lsn != expected:
+def _join(pieces: list[WalPiece]) -> WalPiece:
+    for before, piece in pairwise(pieces):
+        if piece.lsn != before.end:
             raise DataLoss(
-                "WAL_GAP", f"WAL at {format_lsn(chunk.lsn)} came after {format_lsn(expected)}."
+                "WAL_GAP", f"WAL at {format_lsn(piece.lsn)} came after {format_lsn(before.end)}."
             )
-        expected += len(chunk.data)
-    if len(chunks) == 1:
-        return chunks[0].lsn, chunks[0].data
-    return chunks[0].lsn, b"".join(chunk.data for chunk in chunks)
+    if len(pieces) == 1:
+        return pieces[0]
+    return WalPiece(pieces[0].lsn, b"".join(piece.data for piece in pieces))

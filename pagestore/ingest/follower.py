@@ -22,6 +22,7 @@ from contextlib import aclosing
 import structlog
 
 from pagestore._native import RedoPool
+from pagestore.client.wal import WalPiece
 from pagestore.errors import (
     DataLoss,
     NotFound,
@@ -289,8 +290,8 @@ class Follower:
 
     def _stream(
         self, source: Source, key: TimelineKey, lsn: int, pace: Pace
-    ) -> AsyncGenerator[wal_pb2.WalChunk, None]:
-        def read(lsn: int, linger_ms: int) -> AsyncGenerator[wal_pb2.WalChunk, None]:
+    ) -> AsyncGenerator[WalPiece, None]:
+        def read(lsn: int, linger_ms: int) -> AsyncGenerator[WalPiece, None]:
             return source.client.read_wal(*key, lsn, linger_ms=linger_ms)
 
         stream = paced(read, lsn, pace, self._linger_ms)

@@ -16,12 +16,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from pagestore.v1 import wal_pb2
+from pagestore.client.wal import WalPiece
 
 PACE_SECONDS = 0.1
 LARGE_BYTES = 1 << 20
 
-Read = Callable[[int, int], AsyncGenerator[wal_pb2.WalChunk, None]]
+Read = Callable[[int, int], AsyncGenerator[WalPiece, None]]
 """Committed WAL from an LSN on; ends when none came for so many milliseconds."""
 
 
@@ -63,17 +63,15 @@ class Pace:
         return True
 
 
-async def paced(
-    read: Read, lsn: int, pace: Pace, linger_ms: int
-) -> AsyncGenerator[wal_pb2.WalChunk, None]:
-    """Chunks from `lsn` on; ends when nothing new came for `linger_ms`, fails as `read` does."""
+async def paced(read: Read, lsn: int, pace: Pace, linger_ms: int) -> AsyncGenerator[WalPiece, None]:
+    """WAL from `lsn` on; ends when nothing new came for `linger_ms`, fails as `read` does."""
     while True:
         begin = lsn
         stays = pace.awaited()
         async with aclosing(read(lsn, linger_ms if stays else 0)) as stream:
-            async for chunk in stream:
-                yield chunk
-                lsn = chunk.lsn + len(chunk.data)
+            async for piece in stream:
+                yield piece
+                lsn = piece.end
                 if stays and not pace.awaited():
                     break
         if lsn - begin < LARGE_BYTES and not await pace.rest(lsn, linger_ms / 1000):

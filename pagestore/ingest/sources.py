@@ -15,6 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pagestore.client.wal import WalPiece
 from pagestore.errors import Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.waiters import TimelineKey
@@ -34,7 +35,7 @@ class WalSource(Protocol):
     ) -> AsyncIterator[wal_pb2.CommitUpdate]: ...
     def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
-    ) -> AsyncGenerator[wal_pb2.WalChunk, None]: ...
+    ) -> AsyncGenerator[WalPiece, None]: ...
     async def release_wal(
         self, consumer: str, positions: Iterable[tuple[TenantId, TimelineId, int]]
     ) -> None: ...
@@ -88,8 +89,8 @@ class Sources:
 
 
 async def unless_stalled(
-    stream: AsyncGenerator[wal_pb2.WalChunk, None], start_lsn: int, known: Callable[[], int]
-) -> AsyncGenerator[wal_pb2.WalChunk, None]:
+    stream: AsyncGenerator[WalPiece, None], start_lsn: int, known: Callable[[], int]
+) -> AsyncGenerator[WalPiece, None]:
     """`stream`, until it brings nothing for STALL_SECONDS while more is known to be committed.
 
     Raises:
@@ -110,5 +111,5 @@ async def unless_stalled(
             chunk = coming.result()
             if chunk is None:
                 return
-            reached = chunk.lsn + len(chunk.data)
+            reached = chunk.end
             yield chunk

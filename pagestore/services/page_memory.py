@@ -15,17 +15,12 @@ import asyncio
 from dataclasses import dataclass
 
 from pagestore import _native
+from pagestore.services import allocator
 
 PROGRAM_BYTES = 144 << 20
 LEAST_BYTES = PROGRAM_BYTES + (16 << 20)
 DEFAULT_BYTES = 272 << 20
 REST_SECONDS = 5.0
-
-MALLOC_ARENAS = 4
-"""Threads that come and go would else leave free memory in an arena each."""
-MALLOC_MAPPED_BYTES = 4 << 20
-"""From here on a piece goes back to the system when it is freed; a response's pages do not."""
-MALLOC_TOP_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Shares:
 
 def keep_within(shares: Shares) -> None:
     """Sets the limits of this process."""
-    _native.limit_malloc(MALLOC_ARENAS, MALLOC_MAPPED_BYTES, MALLOC_TOP_BYTES)
+    allocator.set_limits()
     _native.set_store_limits(
         block_cache_bytes=shares.blocks,
         index_bytes=shares.indexes,

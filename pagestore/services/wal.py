@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pagestore._native import NativeError, check_conninfo
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import MAX_LSN
+from pagestore.services import allocator
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
@@ -55,6 +56,7 @@ async def serve(settings: WalSettings) -> None:
         FailedPrecondition: DATA_DIR_IN_USE, ADDRESS_IN_USE.
         InvalidInput: INVALID_SETTING.
     """
+    allocator.set_limits()
     peers = messages.parse_addresses(settings.peers)
     inner = Settings(settings.id, peers, settings.keep_bytes)
     safekeeper = await Safekeeper.open(settings.data_dir, inner)

@@ -15,10 +15,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pagestore import _native
-from pagestore.client.wal import WalClient
+from pagestore.client.wal import WalClient, WalPiece
 from pagestore.errors import FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn
-from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice.acceptor import Position
 from pagestore.walservice.news import TimelineKey
 from pagestore.walservice.segments import PAGE
@@ -100,7 +99,7 @@ async def _fill_from(
             await _append(timeline, term, buffer)
 
 
-async def _read(chunks: AsyncIterator[pb.WalChunk]) -> AsyncGenerator[pb.WalChunk, None]:
+async def _read(chunks: AsyncIterator[WalPiece]) -> AsyncGenerator[WalPiece, None]:
     try:
         async for chunk in chunks:
             yield chunk

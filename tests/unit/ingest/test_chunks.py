@@ -8,18 +8,16 @@ from contextlib import aclosing
 
 import pytest
 
+from pagestore.client.wal import WalPiece
 from pagestore.errors import DataLoss, Unavailable
-from pagestore.ingest.chunks import QUEUED_CHUNKS, Piece, joined
-from pagestore.v1 import wal_pb2 as pb
+from pagestore.ingest.chunks import LARGE_BYTES, QUEUED, joined
 
 
-def chunk(lsn: int, data: bytes) -> pb.WalChunk:
-    return pb.WalChunk(lsn=lsn, data=data)
+def chunk(lsn: int, data: bytes) -> WalPiece:
+    return WalPiece(lsn, data)
 
 
-async def stream(
-    *chunks: pb.WalChunk, error: Exception | None = None
-) -> AsyncIterator[pb.WalChunk]:
+async def stream(*chunks: WalPiece, error: Exception | None = None) -> AsyncIterator[WalPiece]:
     for item in chunks:
         yield item
     if error is not None:
@@ -29,17 +27,29 @@ async def stream(
 def test_a_slow_reader_gets_what_came_meanwhile_as_one_piece() -> None:
     async def main() -> None:
         many = [chunk(100 + i, bytes([i])) for i in range(50)]
-        got: list[Piece] = []
+        got: list[WalPiece] = []
         async for piece in joined(stream(*many)):
             got.append(piece)
             await asyncio.sleep(0.001)
         assert b"".join(data for _, data in got) == bytes(range(50))
         assert len(got) < 50
-        assert max(len(data) for _, data in got) <= QUEUED_CHUNKS + 1
+        assert max(len(data) for _, data in got) <= QUEUED + 1
         position = 100
         for lsn, data in got:
             assert lsn == position
             position += len(data)
+
+    asyncio.run(main())
+
+
+def test_large_pieces_are_not_joined() -> None:
+    async def main() -> None:
+        large = [chunk(1 + i * LARGE_BYTES, bytes(LARGE_BYTES)) for i in range(8)]
+        got: list[WalPiece] = []
+        async for piece in joined(stream(*large, chunk(large[-1].end, b"last"))):
+            got.append(piece)
+            await asyncio.sleep(0.001)
+        assert got == [*large, (large[-1].end, b"last")]
 
     asyncio.run(main())
 
@@ -68,7 +78,7 @@ def test_a_reader_that_leaves_ends_the_stream() -> None:
     async def main() -> None:
         closed = asyncio.Event()
 
-        async def endless() -> AsyncIterator[pb.WalChunk]:
+        async def endless() -> AsyncIterator[WalPiece]:
             try:
                 lsn = 1
                 while True:
@@ -89,7 +99,7 @@ def test_a_reader_that_leaves_ends_the_stream() -> None:
 
 def test_a_reader_that_gives_up_is_not_kept_by_what_still_waits() -> None:
     async def main() -> None:
-        many = [chunk(i, b"x") for i in range(10 * QUEUED_CHUNKS)]
+        many = [chunk(i, b"x") for i in range(10 * QUEUED)]
         async with asyncio.timeout(10), aclosing(joined(stream(*many))) as pieces:
             await anext(pieces)
             await asyncio.sleep(0.01)  # the queue fills up

@@ -8,9 +8,9 @@ from contextlib import aclosing
 
 import pytest
 
+from pagestore.client.wal import WalPiece
 from pagestore.ingest import pacing
 from pagestore.ingest.pacing import LARGE_BYTES, Pace, paced
-from pagestore.v1 import wal_pb2 as pb
 
 NEVER_MS = 3_600_000
 
@@ -30,18 +30,18 @@ class Log:
         self._grown.set()
         self.pace.look()
 
-    async def read(self, lsn: int, linger_ms: int) -> AsyncGenerator[pb.WalChunk, None]:
+    async def read(self, lsn: int, linger_ms: int) -> AsyncGenerator[WalPiece, None]:
         self.reads.append((lsn, linger_ms))
         while True:
             if self.end > lsn:
-                yield pb.WalChunk(lsn=lsn, data=bytes(self.end - lsn))
+                yield WalPiece(lsn, bytes(self.end - lsn))
                 lsn = self.end
             if linger_ms == 0:
                 return
             self._grown.clear()
             await self._grown.wait()
 
-    def follow(self, linger_ms: int = NEVER_MS) -> AsyncGenerator[pb.WalChunk, None]:
+    def follow(self, linger_ms: int = NEVER_MS) -> AsyncGenerator[WalPiece, None]:
         return paced(self.read, 0, self.pace, linger_ms)
 
 
