@@ -2,12 +2,16 @@
 
 #include <limits.h>
 #include <lz4.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
 
+enum { LEAST_HASTE = 1, MOST_HASTE = 16 }; /* LZ4's "acceleration" */
+
 struct ps_compressor {
     int level;
+    int haste;
     ZSTD_CCtx *zstd;
     void *lz4;
 };
@@ -23,6 +27,7 @@ ps_compressor_make(int level)
     if (made == NULL)
         return NULL;
     made->level = level;
+    made->haste = LEAST_HASTE;
     if (level == PS_LEVEL_LZ4)
         made->lz4 = malloc((size_t)LZ4_sizeofState());
     else
@@ -52,6 +57,17 @@ ps_compress_bound(const ps_compressor *compressor, size_t raw)
     return raw > LZ4_MAX_INPUT_SIZE ? raw : (size_t)LZ4_compressBound((int)raw);
 }
 
+/* Bytes that hardly shrink are not searched as thoroughly the next time. */
+static void
+choose_haste(ps_compressor *compressor, size_t raw, size_t size)
+{
+    bool worthwhile = size > 0 && size <= raw / 2;
+    if (worthwhile && compressor->haste > LEAST_HASTE)
+        compressor->haste /= 2;
+    else if (!worthwhile && compressor->haste < MOST_HASTE)
+        compressor->haste *= 2;
+}
+
 /* 0 when it cannot be done. */
 static size_t
 shrink(ps_compressor *compressor, uint8_t *to, size_t room, const uint8_t *from, size_t raw)
@@ -62,8 +78,10 @@ shrink(ps_compressor *compressor, uint8_t *to, size_t room, const uint8_t *from,
     }
     if (raw > LZ4_MAX_INPUT_SIZE)
         return 0;
-    return (size_t)LZ4_compress_fast_extState(compressor->lz4, (const char *)from, (char *)to,
-                                              (int)raw, (int)room, 1);
+    size_t size = (size_t)LZ4_compress_fast_extState(
+        compressor->lz4, (const char *)from, (char *)to, (int)raw, (int)room, compressor->haste);
+    choose_haste(compressor, raw, size);
+    return size;
 }
 
 size_t
