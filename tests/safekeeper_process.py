@@ -167,11 +167,11 @@ class Timeline:
         async def work(client: WalClient) -> bytes:
             at = start_lsn or self.start_lsn
             parts = []
-            async for chunk in client.read_wal(self.tenant, self.id, at, linger_ms=linger_ms):
-                assert chunk.lsn == at
-                at += len(chunk.data)
-                assert at <= chunk.commit_lsn
-                parts.append(chunk.data)
+            async for piece in client.read_wal(self.tenant, self.id, at, linger_ms=linger_ms):
+                assert piece.lsn == at
+                at = piece.end
+                parts.append(piece.data)
+            assert at <= (await client.get_status(self.tenant, self.id)).commit_lsn
             return b"".join(parts)
 
         return self.safekeeper.call(work)

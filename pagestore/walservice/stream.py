@@ -25,7 +25,7 @@ from pagestore.walservice.acceptor import Position, State
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
-PROMPT_SECONDS, LAZY_SECONDS = 0.002, 0.05
+PROMPT_SECONDS, LAZY_SECONDS = 0.002, 0.1
 """News of advances are told at most this often while somebody waits for them, and while nobody
 does: to tell costs as much as some commits. The compute's confirmation never waits for it."""
 

@@ -19,7 +19,8 @@ enum {
     AHEAD = 256 << 10,    /* zeros kept written ahead of small commits */
     BULK = 128 << 10,     /* a batch of this size waits for its own bytes, not for blocks */
     BLOCK = 4096,         /* of a file system */
-    ZEROS = 64 << 10
+    ZEROS = 64 << 10,
+    HELD = 32 << 10       /* small messages are written together, at the latest for a flush */
 };
 
 struct ps_wal_writer {
@@ -30,8 +31,11 @@ struct ps_wal_writer {
     char *directory;
     int directory_fd;
     uint64_t start_lsn;
-    ps_wal_reader reader; /* knows where records end in what has been written */
-    uint64_t write_lsn;
+    ps_wal_reader reader; /* knows where records end in what has been received */
+    uint64_t received_lsn;
+    uint64_t write_lsn;    /* behind received_lsn by what is held */
+    uint8_t held[HELD];
+    size_t held_length;
 
     int fd; /* of the segment numbered `segment`, or -1 */
     uint64_t segment;
@@ -261,7 +265,7 @@ ps_wal_writer_open(ps_wal_writer **out, const char *directory, uint64_t start_ls
     writer->start_lsn = start_lsn;
     writer->fd = -1;
     writer->position = (ps_wal_position){flush_lsn, prev_record_lsn, flush_lsn};
-    writer->write_lsn = flush_lsn;
+    writer->received_lsn = writer->write_lsn = flush_lsn;
     int status = ps_wal_reader_init(&writer->reader, flush_lsn, prev_record_lsn, err);
     writer->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (status == PS_OK && writer->directory_fd < 0)
@@ -292,13 +296,12 @@ ps_wal_writer_close(ps_wal_writer *writer)
     free(writer);
 }
 
-/* Writes what fits into the segment of `lsn`, opening it first; returns bytes or a status. */
+/* Writes what fits into the segment at write_lsn, opening it first. */
 static int
-write_part(ps_wal_writer *writer, uint64_t lsn, const uint8_t *data, size_t length, size_t *done,
-           ps_error *err)
+write_part(ps_wal_writer *writer, const uint8_t *data, size_t length, size_t *done, ps_error *err)
 {
-    uint64_t segment = lsn / PS_WAL_SEGMENT;
-    uint32_t offset = (uint32_t)(lsn % PS_WAL_SEGMENT);
+    uint64_t segment = writer->write_lsn / PS_WAL_SEGMENT;
+    uint32_t offset = (uint32_t)(writer->write_lsn % PS_WAL_SEGMENT);
     if (writer->fd >= 0 && writer->segment != segment) {
         int status = sync_segment(writer, err);
         if (status != PS_OK)
@@ -316,7 +319,44 @@ write_part(ps_wal_writer *writer, uint64_t lsn, const uint8_t *data, size_t leng
     if (number != 0)
         return file_failed(writer, segment, "write", number, err);
     writer->batch += *done;
+    writer->write_lsn += *done;
     return PS_OK;
+}
+
+static int
+write_parts(ps_wal_writer *writer, const uint8_t *data, size_t length, ps_error *err)
+{
+    int status = PS_OK;
+    while (status == PS_OK && length > 0) {
+        size_t done = 0;
+        status = write_part(writer, data, length, &done, err);
+        data += done;
+        length -= done;
+    }
+    return status;
+}
+
+static int
+write_held(ps_wal_writer *writer, ps_error *err)
+{
+    size_t length = writer->held_length;
+    writer->held_length = 0;
+    return write_parts(writer, writer->held, length, err);
+}
+
+static int
+hold_or_write(ps_wal_writer *writer, const uint8_t *data, size_t length, ps_error *err)
+{
+    int status = PS_OK;
+    if (length > HELD - writer->held_length)
+        status = write_held(writer, err);
+    if (status == PS_OK && length > HELD)
+        return write_parts(writer, data, length, err);
+    if (status == PS_OK) {
+        memcpy(writer->held + writer->held_length, data, length);
+        writer->held_length += length;
+    }
+    return status;
 }
 
 /* Follows the records in the bytes; what does not continue the log ends this writer. */
@@ -346,21 +386,15 @@ write_locked(ps_wal_writer *writer, uint64_t lsn, const uint8_t *data, size_t le
 {
     if (writer->failed != 0)
         return ps_fail(err, writer->failed, "%s", writer->failure_text);
-    if (lsn != writer->write_lsn)
+    if (lsn != writer->received_lsn)
         return ps_fail(err, PS_ERR_INVALID,
                        "WAL of " PS_LSN_FORMAT " came where " PS_LSN_FORMAT " was expected",
-                       PS_LSN_ARGS(lsn), PS_LSN_ARGS(writer->write_lsn));
+                       PS_LSN_ARGS(lsn), PS_LSN_ARGS(writer->received_lsn));
     int status = follow_records(writer, data, length, whole_records, err);
-    while (status == PS_OK && length > 0) {
-        size_t done;
-        status = write_part(writer, lsn, data, length, &done, err);
-        if (status == PS_OK) {
-            lsn += done;
-            data += done;
-            length -= done;
-            writer->write_lsn = lsn;
-        }
-    }
+    if (status == PS_OK)
+        status = hold_or_write(writer, data, length, err);
+    if (status == PS_OK)
+        writer->received_lsn += length;
     return status;
 }
 
@@ -391,8 +425,8 @@ flush_locked(ps_wal_writer *writer, bool ahead, ps_error *err)
 {
     if (writer->failed != 0)
         return ps_fail(err, writer->failed, "%s", writer->failure_text);
-    int status = PS_OK;
-    if (writer->reader.end_lsn != writer->position.flush_lsn) {
+    int status = write_held(writer, err);
+    if (status == PS_OK && writer->reader.end_lsn != writer->position.flush_lsn) {
         if (ahead && writer->fd >= 0 && writer->dirty)
             prepare_ahead(writer);
         status = sync_segment(writer, err);

@@ -34,7 +34,7 @@ typedef struct ps_wal_writer ps_wal_writer;
 typedef struct ps_wal_position {
     uint64_t flush_lsn;
     uint64_t prev_record_lsn; /* start of the record that ends at flush_lsn; 0 if unknown */
-    uint64_t write_lsn;       /* end of the bytes written, whole records or not */
+    uint64_t write_lsn;       /* end of the bytes in the file, whole records or not */
 } ps_wal_position;
 
 /*
@@ -49,7 +49,8 @@ int ps_wal_writer_open(ps_wal_writer **writer, const char *directory, uint64_t s
 void ps_wal_writer_close(ps_wal_writer *writer);
 
 /*
- * Writes bytes at write_lsn; durable only after ps_wal_writer_flush.
+ * Takes the bytes that follow all that were taken; small ones stay here until a flush, or until
+ * there are many. Durable only after ps_wal_writer_flush.
  * PS_ERR_INVALID: `lsn` is another. PS_ERR_CORRUPT: the bytes do not continue the log; they are
  * not written. PS_ERR_NO_SPACE, PS_ERR_IO.
  */
