@@ -6,11 +6,11 @@ that stay. So whatever is killed in the middle of a change, the file has where i
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from pagestore import durable
 from pagestore.cli.config import SafekeeperConfig, load
 
 _HEADER = re.compile(r"\s*\[(\[)?\s*([^\]]+?)\s*\]")
@@ -52,10 +52,4 @@ def _section(lines: list[str], number: int) -> tuple[int, int]:
 
 def _write(path: Path, lines: list[str]) -> None:
     """Checked, durable, and whole whatever happens."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write("\n".join(lines))
-        file.flush()
-        os.fsync(file.fileno())
-    load(temporary)
-    temporary.rename(path)
+    durable.replace(path, "\n".join(lines).encode(), mode=0o644, check=load)

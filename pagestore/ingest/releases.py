@@ -9,12 +9,12 @@ comes when a timeline is first read.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from pathlib import Path
 
 import structlog
 
+from pagestore import durable
 from pagestore.errors import NotFound, PagestoreError
 from pagestore.ingest.sources import Source, Sources
 from pagestore.ingest.waiters import TimelineKey
@@ -33,12 +33,7 @@ def consumer_of(data_dir: Path) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         name = f"page-{secrets.token_hex(8)}"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as file:
-            file.write(name)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        durable.replace(path, name.encode())
         return name
 
 

@@ -7,12 +7,12 @@ it. The steps are methods of one small object so that tests can stop the world a
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from pagestore import durable
 from pagestore._native import LayerSummary
 from pagestore.errors import ResourceExhausted, Unavailable
 from pagestore.layers.native import FULL_HINT, LayerKind, store_errors
@@ -54,11 +54,7 @@ class Files:
 
     def sync_directory(self, path: Path) -> None:
         with _os_errors():
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            durable.sync_directory(path)
 
     def make_directory(self, path: Path) -> None:
         """With its parents; each new name is synced."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
+
+from pagestore import durable
 
 NAME = "peers"
 _log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ class AddressBook:
             listener(moved)
         async with self._lock:
             try:
-                await asyncio.to_thread(_replace, self._path, encode(self.addresses))
+                whole = encode(self.addresses).encode()
+                await asyncio.to_thread(durable.replace, self._path, whole)
             except OSError as error:
                 _log.warning("addresses not kept", path=str(self._path), error=str(error))
 
@@ -60,12 +62,3 @@ def decode(text: str) -> dict[int, str]:
     """Lines of a number and an address; others are passed over."""
     pairs = (line.partition(" ") for line in text.splitlines())
     return {int(number): address for number, _, address in pairs if number.isdigit() and address}
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

@@ -7,10 +7,10 @@ the old one or the new one. The layout is in docs/formats/safekeeper.md.
 from __future__ import annotations
 
 import dataclasses
-import os
 import struct
 from pathlib import Path
 
+from pagestore import durable
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss
 from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
@@ -149,26 +149,8 @@ def read(directory: Path) -> tuple[State, bool]:
 
 def replace(directory: Path, state: State, *, clean: bool) -> None:
     """Durable when it returns; OSError leaves the old file in force."""
-    temporary = directory / f"{NAME}.tmp"
-    with open(temporary, "wb", opener=_private) as file:
-        file.write(encode(state, clean=clean))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(directory / NAME)
-    sync_directory(directory)
-
-
-def _private(path: str, flags: int) -> int:
-    """A conninfo may hold a password."""
-    return os.open(path, flags, 0o600)
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # For its owner alone: a conninfo may hold a password.
+    durable.replace(directory / NAME, encode(state, clean=clean), mode=durable.PRIVATE)
 
 
 def _damaged(where: str, why: str) -> DataLoss:

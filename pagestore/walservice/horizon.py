@@ -12,16 +12,15 @@ The layout is in docs/formats/safekeeper.md.
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pagestore import durable
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss
 from pagestore.walservice.acceptor import State
-from pagestore.walservice.control_file import sync_directory
 
 NAME = "horizon"
 MAGIC = b"PSSKHOR\0"
@@ -90,13 +89,7 @@ def read(directory: Path) -> Horizon:
 
 def replace(directory: Path, horizon: Horizon) -> None:
     """Durable when it returns; OSError leaves the old file in force."""
-    temporary = directory / f"{NAME}.tmp"
-    with temporary.open("wb") as file:
-        file.write(encode(horizon))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(directory / NAME)
-    sync_directory(directory)
+    durable.replace(directory / NAME, encode(horizon))
 
 
 def _damaged(where: str, why: str) -> DataLoss:

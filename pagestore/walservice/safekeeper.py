@@ -21,6 +21,7 @@ from pathlib import Path
 
 import structlog
 
+from pagestore import durable
 from pagestore.errors import (
     AlreadyExists,
     DataLoss,
@@ -363,13 +364,13 @@ def _settled_state(directory: Path) -> State | None:
 def _create_directory(directory: Path, state: State) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     control_file.replace(directory, state, clean=True)
-    control_file.sync_directory(directory.parent)
-    control_file.sync_directory(directory.parent.parent)
+    durable.sync_directory(directory.parent)
+    durable.sync_directory(directory.parent.parent)
 
 
 def _remove_directory(directory: Path) -> None:
     doomed = directory.with_name(directory.name + _DELETED)
     with contextlib.suppress(FileNotFoundError):
         directory.rename(doomed)
-        control_file.sync_directory(directory.parent)
+        durable.sync_directory(directory.parent)
         shutil.rmtree(doomed)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pagestore import _native
+from pagestore import _native, durable
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
 from pagestore.pgformat.wal import (
@@ -220,8 +220,4 @@ def _sync(directory: Path, start: int, end: int) -> None:
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    durable.sync_directory(directory)
