@@ -25,9 +25,11 @@ from pagestore.walservice.acceptor import Position, State
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
-PROMPT_SECONDS, LAZY_SECONDS = 0.002, 0.1
-"""News of advances are told at most this often while somebody waits for them, and while nobody
-does: to tell costs as much as some commits. The compute's confirmation never waits for it."""
+PROMPT_SECONDS, BUSY_SECONDS, LAZY_SECONDS = 0.002, 0.05, 0.25
+"""News of advances are told at most this often: while somebody waits for them; while nobody does,
+but much has come; and else. To tell costs as much as some commits, in each process that hears it.
+The compute's confirmation never waits for it."""
+MUCH_BYTES = 1 << 20
 
 _IO_ERROR = -2
 _log = structlog.get_logger(__name__)
@@ -63,6 +65,7 @@ class Stream:
         self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._timer: asyncio.TimerHandle | None = None
         self._told_at = 0.0
+        self._told_lsn = state.position.flush_lsn
         self._loop.add_reader(self._news_fd, self._tell)
         self._thread = threading.Thread(target=self._run, name=f"wal-{name}", daemon=True)
         self._thread.start()
@@ -108,7 +111,10 @@ class Stream:
             os.eventfd_read(self._news_fd)
         self._loop.remove_reader(self._news_fd)
         self._told_at = self._loop.time()
-        self._timer = self._loop.call_at(self._told_at + LAZY_SECONDS, self._listen)
+        much = self.position.flush_lsn - self._told_lsn > MUCH_BYTES
+        self._told_lsn = self._position.flush_lsn
+        pause = BUSY_SECONDS if much else LAZY_SECONDS
+        self._timer = self._loop.call_at(self._told_at + pause, self._listen)
         self._on_advance()
 
     def _listen(self) -> None:
