@@ -63,7 +63,7 @@ class HydratingDirectory(DataDirectory):
 
     def lay_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
         self.lay_sparse(fork, len(pages))
-        self.store_pages(fork, range(len(pages)), pages)
+        super().lay_unlogged_fork(fork, pages)
 
     def lay_remote_map(self) -> None:
         self._settle()

@@ -576,10 +576,5 @@ hydrate_fork(const RemoteFork *fork)
 void
 hydrate_database(Oid db)
 {
-    uint32 count;
-    const RemoteFork *forks = remote_map_entries(&count);
-
-    for (uint32 i = 0; i < count; i++)
-        if (forks[i].db == db)
-            hydrate_fork(&forks[i]);
+    remote_map_each_of_database(db, hydrate_fork);
 }

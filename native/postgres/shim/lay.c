@@ -88,20 +88,11 @@ lay_relation(RelFileNode node)
 void
 lay_all(void)
 {
-    uint32 count;
-    const RemoteFork *forks = remote_map_entries(&count);
-
-    for (uint32 i = 0; i < count; i++)
-        lay_fork(&forks[i]);
+    remote_map_each(lay_fork);
 }
 
 void
 lay_forget_database(Oid db)
 {
-    uint32 count;
-    const RemoteFork *forks = remote_map_entries(&count);
-
-    for (uint32 i = 0; i < count; i++)
-        if (forks[i].db == db)
-            remote_map_set_laid(&forks[i]);
+    remote_map_each_of_database(db, remote_map_set_laid);
 }

@@ -253,11 +253,19 @@ remote_map_hot_page(const RemoteFork *fork, BlockNumber block)
     return NULL;
 }
 
-const RemoteFork *
-remote_map_entries(uint32 *count)
+void
+remote_map_each(void (*visit)(const RemoteFork *fork))
 {
-    *count = nentries;
-    return remote_map_index;
+    for (uint32 i = 0; i < nentries; i++)
+        visit(&remote_map_index[i]);
+}
+
+void
+remote_map_each_of_database(Oid db, void (*visit)(const RemoteFork *fork))
+{
+    for (uint32 i = 0; i < nentries; i++)
+        if (remote_map_index[i].db == db)
+            visit(&remote_map_index[i]);
 }
 
 void

@@ -29,8 +29,9 @@ extern void remote_map_open(const char *path);
 /* The fork's entry, or NULL when nothing of it was ever remote. */
 extern const RemoteFork *remote_map_find(RelFileNode node, ForkNumber fork);
 
-/* Every entry, in the order of (spc, db, rel, fork). */
-extern const RemoteFork *remote_map_entries(uint32 *count);
+/* Every entry, or those of a database, in the order of (spc, db, rel, fork). */
+extern void remote_map_each(void (*visit)(const RemoteFork *fork));
+extern void remote_map_each_of_database(Oid db, void (*visit)(const RemoteFork *fork));
 
 /* The content of a block that is still remote, where it came with the map; else NULL. */
 extern const char *remote_map_hot_page(const RemoteFork *fork, BlockNumber block);
