@@ -79,3 +79,11 @@ class Aborted(PagestoreError):
     """Somebody with a higher term, or an earlier claim, won."""
 
     code = "ABORTED"
+
+
+def stale_term(term: int, promised: int) -> Aborted:
+    return Aborted(
+        "STALE_TERM",
+        f"Term {term} is over: {promised} has been promised.",
+        "Another compute of this timeline was started; this one cannot commit any more.",
+    )

@@ -20,7 +20,7 @@ import grpc
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.client.walservice import Won
-from pagestore.errors import Aborted, NotFound, Unavailable
+from pagestore.errors import Aborted, NotFound, Unavailable, stale_term
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
@@ -95,6 +95,11 @@ class WalClient(RetryingClient):
 
     async def is_committed(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> bool:
         return (await self.get_status(tenant, timeline)).commit_lsn >= lsn
+
+    async def check_term(self, tenant: TenantId, timeline: TimelineId, term: int) -> None:
+        promised = (await self.get_status(tenant, timeline)).term
+        if promised > term:
+            raise stale_term(term, promised)
 
     async def vote(self, tenant: TenantId, timeline: TimelineId, term: int = 0) -> pb.VoteResponse:
         """Asks for the promise of `term`; 0 for one more than the highest promised."""

@@ -59,6 +59,13 @@ class WalService(Protocol):
         """
         ...
 
+    async def check_term(self, tenant: TenantId, timeline: TimelineId, term: int) -> None:
+        """
+        Raises:
+            Aborted: STALE_TERM; whoever has won `term` can never commit any more.
+        """
+        ...
+
     async def append_wal(
         self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes
     ) -> pb.AppendWalResponse:

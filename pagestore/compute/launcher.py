@@ -9,7 +9,8 @@ The sequence, and why in this order:
    the new term before anything can run behind it (beside 2, as soon as the header is known).
 4. *Serve*: the directory is finished, Postgres starts on it, the safekeeper is told to pull.
 5. *Ready* when Postgres accepts connections and a safekeeper streams as its synchronous
-   standby: before that every commit would only wait.
+   standby: before that every commit would only wait. Nobody comes if a rival has won a higher
+   term since the vote, so that is asked meanwhile.
 
 Postgres is executed before all that, and waits (parking.py): for its settings until the base
 backup's header has come, then, with its shared memory made, for its files.
@@ -75,6 +76,7 @@ from pagestore.errors import (
     FailedPrecondition,
     PagestoreError,
     ResourceExhausted,
+    Unavailable,
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat import layout, relmap, slru
@@ -82,6 +84,7 @@ from pagestore.v1 import page_pb2 as pb
 
 _SHARED = (layout.GLOBAL_TABLESPACE, 0)
 _BACKUP_WAIT_MS = 60_000
+_TERM_CHECK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ async def start_compute(
     """The whole sequence; returns when commits work.
 
     Raises:
-        Aborted: TERM_LOST; somebody else started this timeline meanwhile.
+        Aborted: TERM_LOST, STALE_TERM; somebody else started this timeline meanwhile.
         Unavailable: COMPUTE_FAILED; Postgres exited. The message has its last words.
         DeadlineExceeded: COMPUTE_START_TIMEOUT.
         PagestoreError: what the page server or the WAL service answered.
@@ -379,18 +382,19 @@ class _Start:
         await wal.attach_compute(
             spec.tenant, spec.timeline, self.won.term, record.wal_conninfo(), self.end_lsn
         )
-        await self._wait_attached(line)
+        await self._wait_attached(line, wal)
         self.clock.mark("streaming")
         record = record.now_ready()
         record.save(spec.directory)
         return RunningCompute(spec.directory, record, self.server, self.clock.phases)
 
-    async def _wait_attached(self, line: Line) -> None:
+    async def _wait_attached(self, line: Line, wal: WalService) -> None:
         """Until enough safekeepers are synchronous standbys."""
         assert self.server is not None
         waits = [
             asyncio.create_task(line.attached()),
             asyncio.create_task(self.server.wait()),
+            asyncio.create_task(self._superseded(wal)),
         ]
         try:
             await asyncio.wait(
@@ -398,9 +402,12 @@ class _Start:
             )
             if waits[0].done():
                 return
+            if waits[2].done():
+                await waits[2]
         finally:
             for wait in waits:
                 wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
         if not self.server.alive:
             raise failed(self.server, self.spec.log_path)
         raise DeadlineExceeded(
@@ -410,6 +417,13 @@ class _Start:
             f"ends:\n{log_tail(self.spec.log_path)}",
             "Look at the safekeeper's log; `pagestore status` shows its state.",
         )
+
+    async def _superseded(self, wal: WalService) -> None:
+        """Ends by raising Aborted: no safekeeper will follow a compute whose term is over."""
+        while True:
+            await asyncio.sleep(_TERM_CHECK_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await wal.check_term(self.spec.tenant, self.spec.timeline, self.won.term)
 
     async def undo(self, wal: WalService) -> None:
         if self.server is not None:

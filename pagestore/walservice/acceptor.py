@@ -51,7 +51,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from pagestore.errors import Aborted, DataLoss, FailedPrecondition, PagestoreError
+from pagestore.errors import Aborted, DataLoss, FailedPrecondition, PagestoreError, stale_term
 from pagestore.ids import format_lsn
 from pagestore.walservice.members import ALONE, UNCONFIGURED, Configuration, Member
 
@@ -483,11 +483,7 @@ def _in_history(state: State) -> State:
 
 def _wrong_term(state: State, term: int) -> PagestoreError | None:
     if term < state.term:
-        return Aborted(
-            "STALE_TERM",
-            f"Term {term} is over: {state.term} has been promised.",
-            "Another compute of this timeline was started; this one cannot commit any more.",
-        )
+        return stale_term(term, state.term)
     if term > state.term or term == 0:
         return FailedPrecondition(
             "TERM_NOT_PROMISED",

@@ -22,7 +22,7 @@ from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import Aborted
-from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
 from tests.integration.stack import RUN_AS
@@ -74,10 +74,13 @@ class Starter:
         directory = parts.root / name
         make_compute_dir(directory)
         self.directory = directory
-        self.launcher = LocalLauncher(
+        self.launcher = self.launcher_with(self.wal)
+
+    def launcher_with(self, wal: QuorumClient) -> LocalLauncher:
+        return LocalLauncher(
             pages=self.pages,
-            wal=self.wal,
-            directory=directory,
+            wal=wal,
+            directory=self.directory,
             bindir=BINDIR,
             run_as=RUN_AS,
             shim_library=lib_dir() / "pagestore_shim.so",
@@ -85,7 +88,10 @@ class Starter:
         )
 
     async def start(self, timeline: TimelineId) -> Compute:
-        record = DatabaseRecord(
+        return await self.launcher.start(self.record(timeline), Kept())
+
+    def record(self, timeline: TimelineId) -> DatabaseRecord:
+        return DatabaseRecord(
             tenant=DEFAULT_TENANT,
             name="app",
             timeline=timeline,
@@ -95,7 +101,6 @@ class Starter:
             postgres_database="postgres",
             port=free_port(),
         )
-        return await self.launcher.start(record, Kept())
 
     async def start_unwatched(self, timeline: TimelineId) -> RunningCompute:
         """By a control plane that is gone right afterwards."""
@@ -197,6 +202,39 @@ def test_of_two_computes_started_at_once_one_can_commit(
                 assert await rows(winner) == committed
                 for compute in computes:
                     await compute.discard()
+
+    asyncio.run(main())
+
+
+class Overtaken(QuorumClient):
+    """Of a start whose rival wins when the safekeepers have agreed to follow it, and cannot yet."""
+
+    starter: Starter
+    rival: Starter
+
+    async def attach_compute(
+        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+    ) -> None:
+        [pid_file] = self.starter.directory.glob("*/data/postmaster.pid")
+        with server_frozen(int(pid_file.read_text().split()[0])):
+            await super().attach_compute(tenant, timeline, term, conninfo, start_lsn)
+            await self.rival.wal.win_term(tenant, timeline)
+
+
+def test_a_start_that_is_overtaken_when_it_is_attached_ends_with_the_reason(
+    parts: Parts, cluster: PlainPostgres
+) -> None:
+    async def main() -> None:
+        async with rivals(parts, cluster) as (first, second, timeline):
+            async with Overtaken(parts.safekeepers, generations=lambda above: above + 1) as wal:
+                wal.starter, wal.rival = first, second
+                with pytest.raises(Aborted) as caught:
+                    await first.launcher_with(wal).start(first.record(timeline), Kept())
+            assert caught.value.reason == "STALE_TERM"
+            assert await first.launcher.leftovers() == []
+            compute = await second.start(timeline)
+            assert await connect_and_insert(compute, "after")
+            await compute.discard()
 
     asyncio.run(main())
 

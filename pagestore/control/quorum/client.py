@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from pagestore.client.walservice import Won
-from pagestore.control.quorum.head import Head, Said, judge
+from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.majority import Calls, patiently
 from pagestore.control.quorum.race import Led, win
 from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
-from pagestore.errors import Aborted, NotFound, OutOfRange, PagestoreError, Unavailable
+from pagestore.errors import NotFound, OutOfRange, PagestoreError, Unavailable, stale_term
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
@@ -162,6 +162,11 @@ class QuorumClient:
         await self.win_term(*key)
         return self._led[key]
 
+    async def check_term(self, tenant: TenantId, timeline: TimelineId, term: int) -> None:
+        said, head = await self._hear((tenant, timeline), lambda head: True)
+        if superseded(term, said, head):
+            raise stale_term(term, max(item.ballot.term for item in said))
+
     async def append_wal(
         self, tenant: TenantId, timeline: TimelineId, term: int, lsn: int, data: bytes
     ) -> pb.AppendWalResponse:
@@ -228,11 +233,7 @@ class QuorumClient:
         said, head = await self._hear(key, lambda head: True)
         promised = max(item.ballot.term for item in said)
         if promised > term:
-            raise Aborted(
-                "STALE_TERM",
-                f"Term {term} is over: {promised} has been promised.",
-                "Another compute of this timeline was started; this one cannot commit any more.",
-            )
+            raise stale_term(term, promised)
         elected = [item for item in said if item.writing_term == term]
         ballot = max(
             (item.ballot for item in elected), key=lambda item: item.position, default=None

@@ -8,6 +8,7 @@ has it, or it is not known yet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pagestore.control.quorum import wire
@@ -71,3 +72,10 @@ def judge(said: list[Said]) -> Head | None:
     counted = configuration.reached(ends)
     told = max(item.status.commit_lsn for item in members)
     return Head(max(told, counted if counted >= begins else 0), best, configuration)
+
+
+def superseded(term: int, said: Iterable[Said], head: Head) -> bool:
+    """Whether those who may still confirm something in `term` are no majority any more."""
+    higher = {item.member for item in said if item.ballot.term > term}
+    rest = {item for item in head.configuration.everyone if item not in higher}
+    return not head.configuration.decided_by(rest)

@@ -24,7 +24,7 @@ from pagestore.compute.running import RunningCompute
 from pagestore.control.quorum import wire
 from pagestore.control.quorum.changing import Changing
 from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.quorum.head import Head, Said, judge
+from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
 from pagestore.walservice.acceptor import Elect
@@ -112,12 +112,8 @@ class Keeper:
         return View(said, frozenset(blank), head)
 
     def _is_over(self, view: View) -> bool:
-        """Whether those who may still confirm are no majority any more."""
-        if view.head is None:
-            return False
-        higher = {item.member for item in view.said.values() if item.ballot.term > self._term}
-        rest = {item for item in view.head.configuration.everyone if item not in higher}
-        return not view.head.configuration.decided_by(rest)
+        head = view.head
+        return head is not None and superseded(self._term, view.said.values(), head)
 
     async def _tend(self, view: View) -> bool:
         """Whether nothing is amiss."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagestore.control.quorum.head import Said, judge
+from pagestore.control.quorum.head import Said, judge, superseded
 from pagestore.v1 import wal_pb2 as pb
 
 THREE = ((1, 1), (2, 1), (3, 1))
@@ -96,3 +96,19 @@ def test_one_alone_is_its_own_majority() -> None:
     assert head is not None
     assert (head.committed, head.known) == (8, True)
     assert [item.number for item in head.configuration.members] == [1]
+
+
+def test_a_term_is_over_when_too_few_are_left_to_confirm_it() -> None:
+    overtaken = {"history": ((1, 0), (2, 8))}
+    one, two, three = (says(n, 8) for n in (1, 2, 3))
+    later_two, later_three = (says(n, 8, **overtaken) for n in (2, 3))  # type: ignore[arg-type]
+    for said, over in (
+        ([one, two, three], False),
+        ([one, two, later_three], False),
+        ([one, later_two, later_three], True),
+        ([later_two, later_three], True),
+    ):
+        head = judge(said)
+        assert head is not None
+        assert superseded(1, said, head) == over
+        assert not superseded(2, said, head)
