@@ -302,11 +302,21 @@ class AsyncPageClient(RetryingClient):
             raise Unavailable("STREAM_ENDED", f"{self.address} ended the base backup early.")
 
     async def lease(
-        self, tenant: TenantId, timeline: TimelineId, lsn: int, ttl_seconds: int
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int,
+        ttl_seconds: int,
+        *,
+        wait_ms: int = 0,
     ) -> int:
-        """Keeps `lsn` readable; returns when the lease expires, in Unix seconds."""
+        """Keeps `lsn` readable, once it is; returns when the lease expires, in Unix seconds."""
         request = pb.LeaseLsnRequest(
-            tenant_id=tenant.raw, timeline_id=timeline.raw, lsn=lsn, ttl_seconds=ttl_seconds
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            lsn=lsn,
+            ttl_seconds=ttl_seconds,
+            wait_ms=wait_ms,
         )
         return (
             await self._call(self._pages.LeaseLsn, request, pb.LeaseLsnResponse)

@@ -156,9 +156,17 @@ class PageClient:
         while (chunk := self._run(_following(chunks))) is not None:
             yield chunk
 
-    def lease(self, tenant: TenantId, timeline: TimelineId, lsn: int, ttl_seconds: int) -> int:
-        """Keeps `lsn` readable; returns when the lease expires, in Unix seconds."""
-        return self._run(self._client.lease(tenant, timeline, lsn, ttl_seconds))
+    def lease(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int,
+        ttl_seconds: int,
+        *,
+        wait_ms: int = 0,
+    ) -> int:
+        """Keeps `lsn` readable, once it is; returns when the lease expires, in Unix seconds."""
+        return self._run(self._client.lease(tenant, timeline, lsn, ttl_seconds, wait_ms=wait_ms))
 
     def create_timeline(
         self,

@@ -38,7 +38,7 @@ BLOCKS_PER_REQUEST = 128
 REQUESTS_AHEAD = 8
 _RETRY_SECONDS = 60.0
 _LEASE_SECONDS = 24 * 3600
-_BACKUP_WAIT_MS = 60_000
+_WAIT_MS = 60_000
 _SETTINGS = {
     "listen_addresses": "localhost",
     "unix_socket_permissions": "0700",
@@ -137,8 +137,8 @@ async def _export(
     existed = directory.exists()
     laid = DataDirectory(directory, owner)
     try:
-        await pages.lease(tenant, timeline, lsn, _LEASE_SECONDS)
-        chunks = pages.base_backup(tenant, timeline, lsn, hot_pages=False, wait_ms=_BACKUP_WAIT_MS)
+        await pages.lease(tenant, timeline, lsn, _LEASE_SECONDS, wait_ms=_WAIT_MS)
+        chunks = pages.base_backup(tenant, timeline, lsn, hot_pages=False, wait_ms=_WAIT_MS)
         async for chunk in chunks:
             laid.feed(chunk)
         fetch = _Fetch(pages, tenant, timeline, lsn, laid, progress or (lambda done, total: None))

@@ -124,8 +124,7 @@ class PageReads:
             raise InvalidInput(
                 "INVALID_LEASE", f"A lease lasts 1 to {LONGEST_LEASE_SECONDS} seconds."
             )
-        if self._access.read_now(timeline, request.lsn, 0) is None:
-            raise InvalidInput("INVALID_LSN", "A lease is for an LSN that has been ingested.")
+        await self._access.read_lsn(timeline, request.lsn, 0, request.wait_ms)
         now = int(time.time())
         expires = now + request.ttl_seconds
         leases = self._access.leases.setdefault((timeline.tenant_id, timeline.timeline_id), {})

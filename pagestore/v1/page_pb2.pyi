@@ -287,16 +287,18 @@ class ControlSettings(_message.Message):
     def __init__(self, system_id: _Optional[int] = ..., wal_level: _Optional[int] = ..., wal_log_hints: _Optional[bool] = ..., max_connections: _Optional[int] = ..., max_worker_processes: _Optional[int] = ..., max_wal_senders: _Optional[int] = ..., max_prepared_xacts: _Optional[int] = ..., max_locks_per_xact: _Optional[int] = ..., track_commit_timestamp: _Optional[bool] = ..., data_checksum_version: _Optional[int] = ..., pg_control_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., mock_authentication_nonce: _Optional[bytes] = ...) -> None: ...
 
 class LeaseLsnRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "lsn", "ttl_seconds")
+    __slots__ = ("tenant_id", "timeline_id", "lsn", "ttl_seconds", "wait_ms")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
     TTL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     lsn: int
     ttl_seconds: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., ttl_seconds: _Optional[int] = ...) -> None: ...
+    wait_ms: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., ttl_seconds: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class LeaseLsnResponse(_message.Message):
     __slots__ = ("expires_unix_seconds",)

@@ -338,11 +338,11 @@ def test_leases(store: Imported, client: PageClient) -> None:
     assert 90 <= expires - time.time() <= 101
     assert client.lease(TENANT, store.timeline, store.import_lsn, 10) == expires
     for lsn, ttl, reason in (
-        (1 << 40, 10, "INVALID_LSN"),
+        (1 << 40, 10, "LSN_NOT_REACHED"),
         (store.import_lsn, 0, "INVALID_LEASE"),
         (store.import_lsn, 1 << 31, "INVALID_LEASE"),
     ):
-        assert refused(client.lease, TENANT, store.timeline, lsn, ttl).reason == reason
+        assert refused(client.lease, TENANT, store.timeline, lsn, ttl, wait_ms=50).reason == reason
 
 
 def test_a_broken_import_leaves_nothing(

@@ -66,12 +66,14 @@ def test_a_reader_of_the_future_is_woken_when_it_arrives(tmp_path: Path) -> None
             pool.submit(client.get_pages, TENANT, store.timeline, end, PG_DATABASE, [0])
             for _ in range(8)
         ]
+        leased = pool.submit(client.lease, TENANT, store.timeline, end, 10)
         too_short = refused(
             client.get_pages, TENANT, store.timeline, end, PG_DATABASE, [0], wait_ms=50
         )
         assert too_short.reason == "LSN_NOT_REACHED"
         publish(store, end)
         assert {len(done.result(30)) for done in waiting} == {1}
+        assert leased.result(30) > 0
         assert info(client, store.timeline).last_record_lsn == end
         # A second helping, after the first stream has gone idle or not.
         store.cluster.sql("DROP TABLE t")
