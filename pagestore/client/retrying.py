@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import grpc
 
+from pagestore.client.closing import Closing
 from pagestore.client.errors import from_rpc_error
 from pagestore.errors import PagestoreError, Unavailable
 
@@ -38,7 +38,7 @@ _CHANNEL_OPTIONS = [
 ]
 
 
-class RetryingClient:
+class RetryingClient(Closing):
     """A channel to `address` ("host:port"). Use it from one event loop.
 
     Args:
@@ -52,17 +52,6 @@ class RetryingClient:
         self.address = address
         self.timeout = timeout
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         await self._channel.close(None)

@@ -44,12 +44,6 @@ def source() -> Iterator[PlainPostgres]:
 
 
 @pytest.fixture
-def pages(source: PlainPostgres) -> Iterator[PageSource]:
-    with serving(source) as server:
-        yield server
-
-
-@pytest.fixture
 def compute(source: PlainPostgres, pages: PageSource) -> Iterator[HydratingPostgres]:
     with hydrating(source, pages, **SERIAL) as cluster:
         yield cluster

@@ -12,7 +12,6 @@ from tests.integration.page_source import (
     PageSource,
     hydrating,
     relation_files,
-    serving,
 )
 from tests.plain_postgres import PlainPostgres, plain_postgres
 
@@ -45,12 +44,6 @@ def source() -> Iterator[PlainPostgres]:
         cluster.sql("VACUUM ANALYZE")
         cluster.stop()
         yield cluster
-
-
-@pytest.fixture
-def pages(source: PlainPostgres) -> Iterator[PageSource]:
-    with serving(source) as server:
-        yield server
 
 
 @pytest.fixture

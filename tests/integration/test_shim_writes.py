@@ -89,12 +89,6 @@ def source() -> Iterator[PlainPostgres]:
         yield cluster
 
 
-@pytest.fixture
-def pages(source: PlainPostgres) -> Iterator[PageSource]:
-    with serving(source) as server:
-        yield server
-
-
 def answers(cluster: PlainPostgres) -> list[object]:
     with cluster.connect() as connection:
         found: list[object] = []

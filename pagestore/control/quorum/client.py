@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
+from pagestore.client.closing import Closing
 from pagestore.client.walservice import Won
 from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.majority import Calls, patiently
@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT = 30.0
 _T = TypeVar("_T")
 
 
-class QuorumClient:
+class QuorumClient(Closing):
     """Of one event loop.
 
     Args:
@@ -63,17 +63,6 @@ class QuorumClient:
         self._led: dict[Key, Led] = {}
         self._numbers: dict[Key, frozenset[int]] = {}
         self._ahead: dict[Key, int] = {}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         await self._calls.close()
