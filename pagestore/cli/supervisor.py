@@ -30,6 +30,8 @@ LAST_PAUSE = 10.0
 STEADY_SECONDS = 20.0
 """A part that ran this long has started well."""
 STOP_SECONDS = 30.0
+LEAVE_SECONDS = 5.0
+"""For a part that nobody needs any more, and that may be replaced because it is frozen."""
 STOP_COMPUTES_SECONDS = 120.0
 
 
@@ -133,18 +135,18 @@ class Supervisor:
         before, self._installation = self._control, fresh
         self._start_missing()
         for part in left:
-            await self._retire(part)
+            await self._retire(part, LEAVE_SECONDS)
             del self._parts[part]
             fresh.write_parts(self._parts)
         if self._control != before:
             # Its keeper starts it again, with the new addresses.
             await self._end("control")
 
-    async def _retire(self, part: str) -> None:
+    async def _retire(self, part: str, seconds: float = STOP_SECONDS) -> None:
         keeper = self._keepers.pop(part)
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
-        await self._end(part)
+        await self._end(part, seconds)
         self._installation.forget_address(part)
 
     async def _keep(self, part: str) -> None:
@@ -199,16 +201,16 @@ class Supervisor:
         while self._installation.postmasters() and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    async def _end(self, part: str) -> None:
+    async def _end(self, part: str, seconds: float = STOP_SECONDS) -> None:
         process = self._processes.get(part)
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), seconds)
         except TimeoutError:
-            _say(f"{part} did not end in {STOP_SECONDS:.0f} s and is killed")
+            _say(f"{part} did not end in {seconds:.0f} s and is killed")
             process.kill()
             await process.wait()
 

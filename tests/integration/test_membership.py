@@ -72,7 +72,7 @@ def test_a_living_one_is_replaced(three: Whole) -> None:
     assert three.sql("later", "SELECT count(*) FROM t") == [(writer.count,)]
 
 
-def test_a_dead_one_is_replaced(three: Whole) -> None:
+def test_a_frozen_one_is_replaced(three: Whole) -> None:
     writer = writing(three)
     three.kill("safekeeper-1", signal.SIGSTOP)
     three.run("safekeepers", "--replace", "1")
