@@ -152,7 +152,7 @@ class QuorumClient(Closing):
         return self._led[key]
 
     async def check_term(self, tenant: TenantId, timeline: TimelineId, term: int) -> None:
-        said, head = await self._hear((tenant, timeline), lambda head: True)
+        said, head = await self._hear((tenant, timeline), lambda head: False)
         if superseded(term, said, head):
             raise stale_term(term, max(item.ballot.term for item in said))
 
@@ -302,7 +302,8 @@ class QuorumClient(Closing):
         return sorted(self.asked(key), key=lambda n: (n in suspects, n != ahead))
 
     async def _hear(self, key: Key, is_enough: Callable[[Head], bool]) -> tuple[list[Said], Head]:
-        """What the safekeepers say: of a majority, and of more as long as it is not enough."""
+        """What the safekeepers say: of a majority, and of more as long as it is not enough, until
+        all have answered or cannot."""
         deadline = asyncio.get_running_loop().time() + self.timeout
         return await patiently(partial(self._hear_once, key, is_enough), deadline)
 
