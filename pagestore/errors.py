@@ -82,6 +82,7 @@ class Aborted(PagestoreError):
 
 
 def stale_term(term: int, promised: int) -> Aborted:
+    """What whoever won `term` is told, once safekeepers have promised `promised`."""
     return Aborted(
         "STALE_TERM",
         f"Term {term} is over: {promised} has been promised.",

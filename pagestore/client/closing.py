@@ -8,6 +8,8 @@ from typing import Self
 
 
 class Closing(ABC):
+    """Whatever has a `close`, as an asynchronous context manager."""
+
     @abstractmethod
     async def close(self) -> None: ...
 

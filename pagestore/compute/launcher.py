@@ -391,19 +391,17 @@ class _Start:
     async def _wait_attached(self, line: Line, wal: WalService) -> None:
         """Until enough safekeepers are synchronous standbys."""
         assert self.server is not None
-        waits = [
-            asyncio.create_task(line.attached()),
-            asyncio.create_task(self.server.wait()),
-            asyncio.create_task(self._superseded(wal)),
-        ]
+        attached = asyncio.create_task(line.attached())
+        superseded = asyncio.create_task(self._superseded(wal))
+        waits = [attached, superseded, asyncio.create_task(self.server.wait())]
         try:
             await asyncio.wait(
                 waits, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED
             )
-            if waits[0].done():
+            if attached.done():
                 return
-            if waits[2].done():
-                await waits[2]
+            if superseded.done():
+                await superseded
         finally:
             for wait in waits:
                 wait.cancel()

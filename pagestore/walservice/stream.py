@@ -111,8 +111,9 @@ class Stream:
             os.eventfd_read(self._news_fd)
         self._loop.remove_reader(self._news_fd)
         self._told_at = self._loop.time()
-        much = self.position.flush_lsn - self._told_lsn > MUCH_BYTES
-        self._told_lsn = self._position.flush_lsn
+        end = self.position.flush_lsn
+        much = end - self._told_lsn > MUCH_BYTES
+        self._told_lsn = end
         pause = BUSY_SECONDS if much else LAZY_SECONDS
         self._timer = self._loop.call_at(self._told_at + pause, self._listen)
         self._on_advance()
