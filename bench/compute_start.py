@@ -22,7 +22,7 @@ from pagestore.bench.plain import PlainCluster, seconds_of, sql
 from pagestore.bench.report import Report
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
-from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control.ports import Ports
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 

@@ -19,12 +19,12 @@ from pagestore.bench.plain import PlainCluster
 from pagestore.client import PageClient
 from pagestore.client.control import ControlClient
 from pagestore.client.wal import WalClient
-from pagestore.compute.checkpoint import end_of_checkpoint
-from pagestore.compute.cluster import read_control
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.checkpoint import end_of_checkpoint
+from pagestore.postgres.cluster import read_control
+from pagestore.transfer.pgdata import read_pgdata
 
 _T = TypeVar("_T")
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pagestore.cli.installation import Installation, PartProcess, lib_dir
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import (
     DeadlineExceeded,
@@ -20,6 +19,7 @@ from pagestore.errors import (
     PagestoreError,
     Unavailable,
 )
+from pagestore.installation.layout import Installation, PartProcess, lib_dir
 
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
@@ -97,7 +97,7 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     Raises:
         FailedPrecondition: what is missing, and how to get it.
     """
-    from pagestore.cli import config
+    from pagestore.installation import config
 
     lib_dir()
     try:
@@ -156,7 +156,7 @@ def supervise() -> None:
 def _supervise(installation: Installation) -> None:
     import asyncio
 
-    from pagestore.cli.supervisor import Supervisor
+    from pagestore.installation.supervisor import Supervisor
 
     lock = installation.take_lock()
     if lock is None:
@@ -222,7 +222,7 @@ def _process(installation: Installation, part: str) -> PartProcess | None:
 
 def _serves(installation: Installation, part: str) -> bool:
     """Whether our own part answers, not another's at an address that ours could not get."""
-    from pagestore.cli.health import is_serving
+    from pagestore.installation.health import is_serving
 
     if _process(installation, part) is None:
         return False

@@ -12,9 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from pagestore.cli import safekeeper_sections
-from pagestore.cli.config import Config, SafekeeperConfig, free_listen
-from pagestore.cli.installation import Installation, not_running
 from pagestore.cli.session import Data, Json, Session, session
 from pagestore.errors import (
     DeadlineExceeded,
@@ -23,6 +20,9 @@ from pagestore.errors import (
     NotFound,
     PagestoreError,
 )
+from pagestore.installation import safekeeper_sections
+from pagestore.installation.config import Config, SafekeeperConfig, free_listen
+from pagestore.installation.layout import Installation, not_running
 from pagestore.v1 import control_pb2 as pb
 
 POLL_SECONDS = 0.2

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore import errors
-from pagestore.cli.installation import Installation, default_data_dir
 from pagestore.errors import PagestoreError
 from pagestore.ids import format_lsn
+from pagestore.installation.layout import Installation, default_data_dir
 
 if TYPE_CHECKING:
     from pagestore.client.control import ControlClient
@@ -71,8 +71,8 @@ class Session:
         Raises:
             Unavailable: NOT_RUNNING.
         """
-        from pagestore.cli.installation import not_running
         from pagestore.client.control import ControlClient
+        from pagestore.installation.layout import not_running
 
         client = ControlClient(self.installation.address("control"))
         if self.installation.running_supervisor() is None and not self._is_ours(client):
@@ -199,7 +199,7 @@ def short_time(unix_micros: int) -> str:
 
 def point_message(text: str | None) -> pb.Point | None:
     """What a user wrote for ``--at``, as the control plane takes it."""
-    from pagestore.control import points
+    from pagestore.client import points
     from pagestore.v1 import control_pb2
 
     match points.parse_point(text or "head"):

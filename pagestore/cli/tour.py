@@ -22,12 +22,12 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
-from pagestore.cli.installation import Installation, default_data_dir
 from pagestore.cli.session import human_bytes
 from pagestore.client.control import ControlClient
 from pagestore.client.sync import PageClient
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.installation.layout import Installation, default_data_dir
 
 Rows = list[tuple[Any, ...]]
 

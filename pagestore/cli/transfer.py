@@ -91,9 +91,9 @@ def _import(
     import asyncio
 
     from pagestore.client.page import AsyncPageClient
-    from pagestore.compute.pgdata import read_pgdata
-    from pagestore.compute.recovery import stopped_cluster
     from pagestore.control.template import Imported
+    from pagestore.oracle.recovery import stopped_cluster
+    from pagestore.transfer.pgdata import read_pgdata
 
     address = run.control.system_status().page_server_address
     imported = Imported()
@@ -136,8 +136,8 @@ def export(
         import asyncio
 
         from pagestore.client.page import AsyncPageClient
-        from pagestore.compute.export import export_pgdata
-        from pagestore.compute.process import account
+        from pagestore.postgres.process import account
+        from pagestore.transfer.export import export_pgdata
         from pagestore.v1 import control_pb2 as pb
 
         found = run.control.resolve(name, point_message(at) or pb.Point())

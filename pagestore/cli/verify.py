@@ -16,10 +16,10 @@ from pagestore.errors import DataLoss, InvalidInput
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 
 if TYPE_CHECKING:
-    from pagestore.cli.installation import Installation
     from pagestore.cli.session import Session
-    from pagestore.compute.comparison import Comparison
-    from pagestore.compute.verify import Verified
+    from pagestore.installation.layout import Installation
+    from pagestore.oracle.comparison import Comparison
+    from pagestore.oracle.verify import Verified
 
 SHOWN = 20
 """Problems that people see; --json has up to 1,000."""
@@ -116,14 +116,14 @@ def _answer(run: Session, fields: dict[str, Any], said: str, problems: list[str]
 
 async def _verify(run: Session, timeline: TimelineId, lsn: int, progress: Progress) -> Verified:
     from pagestore.client.page import AsyncPageClient
-    from pagestore.compute.verify import verify_timeline
+    from pagestore.oracle.verify import verify_timeline
 
     async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
         return await verify_timeline(pages, DEFAULT_TENANT, timeline, lsn, progress)
 
 
 def _serving_safekeeper(installation: Installation) -> str:
-    from pagestore.cli.health import is_serving
+    from pagestore.installation.health import is_serving
 
     addresses = [installation.address(part) for part in installation.config.safekeepers_here]
     return next((address for address in addresses if is_serving(address)), addresses[0])
@@ -139,9 +139,9 @@ async def _compare(
 ) -> Comparison:
     from pagestore.client.page import AsyncPageClient
     from pagestore.client.wal import WalClient
-    from pagestore.compute.comparison import compare_cluster
-    from pagestore.compute.replay import end_of_wal, replayed_cluster
-    from pagestore.compute.verify import archived_wal, imported_base, service_wal
+    from pagestore.oracle.comparison import compare_cluster
+    from pagestore.oracle.replay import end_of_wal, replayed_cluster
+    from pagestore.oracle.verify import archived_wal, imported_base, service_wal
 
     installation = run.installation
     run_as, scratch = installation.run_as, installation.compute_dir

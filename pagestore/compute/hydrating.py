@@ -3,7 +3,7 @@
 What a base backup says of relations is kept in memory and becomes one file, the remote map; the
 shim makes a relation's file when something is first written to it or asked of it. So a start
 costs the same whether a cluster has a hundred relations or ten thousand, but for the unlogged
-ones: those are laid whole, as copies of their init forks (see :mod:`pagestore.compute.datadir`).
+ones: those are laid whole, as copies of their init forks (see :mod:`pagestore.postgres.datadir`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pagestore.compute import remote_map
-from pagestore.compute.datadir import INIT_FORK, DataDirectory, Owner, malformed
-from pagestore.compute.remote_map import RELATION, Fork, HotPage
 from pagestore.pgformat import page
+from pagestore.postgres import remote_map
+from pagestore.postgres.datadir import INIT_FORK, DataDirectory, Owner, malformed
+from pagestore.postgres.remote_map import RELATION, Fork, HotPage
 
 
 class HydratingDirectory(DataDirectory):

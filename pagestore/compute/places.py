@@ -9,8 +9,8 @@ import struct
 import tempfile
 from pathlib import Path
 
-from pagestore.compute.datadir import Owner
 from pagestore.errors import FailedPrecondition
+from pagestore.postgres.datadir import Owner
 
 _SOCKET_NAME = "/.s.PGSQL.65535"
 _MAX_SOCKET_PATH = 107

@@ -20,10 +20,6 @@ from typing import Any
 import psycopg
 
 from pagestore.client.walservice import WalService
-from pagestore.compute.checkpoint import end_of_checkpoint
-from pagestore.compute.config import SYNCHRONOUS_FILE, synchronous_conf
-from pagestore.compute.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
-from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.errors import (
     Aborted,
     DataLoss,
@@ -34,6 +30,10 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat import wal as walformat
 from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.postgres.checkpoint import end_of_checkpoint
+from pagestore.postgres.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
+from pagestore.postgres.settings import SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.postgres.wal_role import WAL_ROLE
 
 RECORD_FILE = "compute.json"
 _VERSION = 1

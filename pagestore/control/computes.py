@@ -40,7 +40,7 @@ Slotted = tuple[TenantId, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CarriedFiles:
     """Files that no WAL holds, handed from one compute of a database to its next."""
 
     pgstat: bytes | None = None
@@ -81,7 +81,7 @@ class Compute(Protocol):
         """Waits until it is no more; says why it ended, as far as can be known."""
         ...
 
-    async def stop(self) -> Kept:
+    async def stop(self) -> CarriedFiles:
         """A clean stop: everything durable at the WAL service, the directory removed."""
         ...
 
@@ -91,7 +91,7 @@ class Compute(Protocol):
 
 
 class Launcher(Protocol):
-    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute: ...
+    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute: ...
     async def leftovers(self) -> list[Compute]:
         """Computes still running from before this process began."""
         ...
@@ -138,8 +138,8 @@ class Computes:
         *,
         wanted: Callable[[Slotted], DatabaseRecord | None],
         with_free_port: Callable[[DatabaseRecord], DatabaseRecord],
-        load: Callable[[DatabaseRecord], Kept],
-        save: Callable[[Slotted, TimelineId, Kept], None],
+        load: Callable[[DatabaseRecord], CarriedFiles],
+        save: Callable[[Slotted, TimelineId, CarriedFiles], None],
     ) -> None:
         self._launcher = launcher
         self._wanted = wanted

@@ -7,7 +7,7 @@ upward, whose branch LSN lies below it. A time is looked up on the timeline on w
 stood *at that time*, so that "ten minutes ago" is what one saw ten minutes ago, also when a
 restore has happened since.
 
-Invariant: a :class:`Position` is the end of a record at or below the owner's commit LSN, so
+Invariant: a :class:`BranchPoint` is the end of a record at or below the owner's commit LSN, so
 that a branch can begin there.
 """
 
@@ -17,10 +17,10 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from pagestore.client.names import MAX_NAME_BYTES
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.walservice import WalService
-from pagestore.control.names import MAX_NAME_BYTES
-from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.records import MOVES, CheckpointRecord, DatabaseRecord, TimelineRecord
 from pagestore.control.state import ControlState
 from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
@@ -37,7 +37,7 @@ longer than COMMIT_DEADLINE seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class BranchPoint:
     timeline: TimelineRecord
     lsn: int
     prev_record_lsn: int
@@ -49,13 +49,13 @@ class History:
         self._pages = pages
         self._wal = wal
 
-    async def head(self, timeline: TimelineId) -> Position:
+    async def head(self, timeline: TimelineId) -> BranchPoint:
         """The end of the last complete record that is committed."""
         record = self._state.view().known_timeline(timeline)
         status = await self._wal.get_status(record.tenant, timeline)
         return await self._aligned(record, status.commit_lsn)
 
-    async def resolve(self, database: DatabaseRecord, point: Point) -> Position:
+    async def resolve(self, database: DatabaseRecord, point: Point) -> BranchPoint:
         """
         Raises:
             NotFound: CHECKPOINT_NOT_FOUND.
@@ -72,7 +72,7 @@ class History:
                 checkpoint = self._checkpoint(database, name)
                 return await self.at_lsn(checkpoint.timeline, checkpoint.lsn)
 
-    async def at_lsn(self, timeline: TimelineId, lsn: int) -> Position:
+    async def at_lsn(self, timeline: TimelineId, lsn: int) -> BranchPoint:
         """`lsn`, aligned down to a record's end, on the timeline that owns it."""
         owner = self._owner(timeline, lsn)
         if lsn < owner.usable_lsn or lsn < owner.branch_lsn:
@@ -113,7 +113,7 @@ class History:
             record = view.known_timeline(record.parent)
         return record
 
-    async def _aligned(self, owner: TimelineRecord, lsn: int) -> Position:
+    async def _aligned(self, owner: TimelineRecord, lsn: int) -> BranchPoint:
         """Where the WAL is not kept any more, nobody knows where its records end. But every
         record that ends at or below an LSN is in what the page server has there, so a branch may
         begin at any: all that is lost is the link to the record before."""
@@ -123,9 +123,9 @@ class History:
             if error.reason != "LSN_TOO_OLD" or lsn <= owner.branch_lsn:
                 raise
             end, prev = position_below(lsn), 0
-        return Position(owner, end, prev)
+        return BranchPoint(owner, end, prev)
 
-    async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> Position:
+    async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> BranchPoint:
         timeline = self._timeline_at(database, unix_micros)
         await self._ingested(self._state.view().known_timeline(timeline))
         found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
-from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute, adopt, clear
+from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control import credentials
-from pagestore.control.computes import Compute, Kept
+from pagestore.control.computes import CarriedFiles, Compute
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.keeper import Keeper
 from pagestore.control.records import DatabaseRecord
@@ -86,10 +86,10 @@ class LocalCompute:
             return f"Postgres was killed by {signal.Signals(-code).name}"
         return f"Postgres ended with exit status {code}"
 
-    async def stop(self) -> Kept:
+    async def stop(self) -> CarriedFiles:
         await self._end_keeping()
         result = await self._running.stop(self._wal)
-        return Kept(result.pgstat, result.auto_conf)
+        return CarriedFiles(result.pgstat, result.auto_conf)
 
     async def discard(self) -> None:
         await self._end_keeping()
@@ -131,7 +131,7 @@ class LocalLauncher:
         self._library = _install(shim_library, directory / "lib")
         _make_passable(directory / "logs")
 
-    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute:
+    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
         name = f"{str(record.timeline)[:10]}-{secrets.token_hex(3)}"
         spec = ComputeSpec(
             tenant=record.tenant,

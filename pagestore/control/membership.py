@@ -20,6 +20,7 @@ from functools import partial
 
 import structlog
 
+from pagestore.consensus.change import MembershipChange
 from pagestore.control.computes import Computes, Slotted
 from pagestore.control.quorum.changing import Changing
 from pagestore.control.quorum.client import QuorumClient
@@ -27,7 +28,6 @@ from pagestore.control.quorum.safekeepers import Key
 from pagestore.control.records import TimelineRecord
 from pagestore.control.state import ControlState
 from pagestore.errors import NotFound, PagestoreError
-from pagestore.walservice.change import MembershipChange
 
 AGAIN_SECONDS = 1.0
 AT_ONCE = 4

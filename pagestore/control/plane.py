@@ -25,13 +25,13 @@ from typing import Any, TypeVar
 
 import structlog
 
+from pagestore.client.names import checkpoint_name, database_name
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.points import Point
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.computes import Computes, Slotted
-from pagestore.control.history import History, Position
-from pagestore.control.names import checkpoint_name, database_name
-from pagestore.control.points import Point
+from pagestore.control.history import BranchPoint, History
 from pagestore.control.ports import Ports
 from pagestore.control.records import (
     CheckpointRecord,
@@ -235,7 +235,7 @@ class ControlPlane:
             if template is None:
                 raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
             parent = self.state.view().known_timeline(template.timeline)
-            point = Position(parent, template.lsn, template.prev_record_lsn)
+            point = BranchPoint(parent, template.lsn, template.prev_record_lsn)
             timeline = await self._timelines.branch(tenant, name, point)
             record = DatabaseRecord(
                 tenant=tenant,
@@ -319,7 +319,7 @@ class ControlPlane:
             words = f"where it was before the {marks.last_move.verb} ({kept.name})"
             return await self._move(record, point, Verb.UNDO, words)
 
-    async def _moved_already(self, record: DatabaseRecord, point: Position) -> Restored | None:
+    async def _moved_already(self, record: DatabaseRecord, point: BranchPoint) -> Restored | None:
         """What the last restore or undo did, if it went to `point` and nothing was committed
         since: a restore that is sent again is one restore, and one undo takes it back."""
         marks = Marks.of(self.state.view().events(record.tenant, record.name))
@@ -336,7 +336,7 @@ class ControlPlane:
         return Restored(await self._started(record), kept, summary)
 
     async def _move(
-        self, record: DatabaseRecord, point: Position, verb: Verb, words: str
+        self, record: DatabaseRecord, point: BranchPoint, verb: Verb, words: str
     ) -> Restored:
         """Makes a branch at `point`, then swings the name to it; the old position is kept."""
         key = (record.tenant, record.name)
@@ -357,8 +357,8 @@ class ControlPlane:
         self,
         record: DatabaseRecord,
         timeline: TimelineRecord,
-        point: Position,
-        head: Position,
+        point: BranchPoint,
+        head: BranchPoint,
         verb: Verb,
         words: str,
     ) -> Restored:

@@ -21,12 +21,12 @@ from typing import Any
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.control.credentials import ROLE, TEMPLATE_DATABASE
 from pagestore.control.records import TemplateRecord, TimelineRecord, TimelineState
 from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
+from pagestore.transfer.pgdata import read_pgdata
 from pagestore.v1 import page_pb2 as pb
 
 INITDB = ("-U", ROLE, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "--no-sync")

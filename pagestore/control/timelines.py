@@ -15,7 +15,7 @@ import structlog
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
-from pagestore.control.history import Position
+from pagestore.control.history import BranchPoint
 from pagestore.control.records import TimelineRecord, TimelineState
 from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import NotFound, Unavailable
@@ -48,7 +48,7 @@ class Timelines:
         self._on_delete = on_delete
         self._collecting = asyncio.Lock()
 
-    async def branch(self, tenant: TenantId, name: str, point: Position) -> TimelineRecord:
+    async def branch(self, tenant: TenantId, name: str, point: BranchPoint) -> TimelineRecord:
         """A pending timeline for `name`, made at both services."""
         parent = point.timeline
         record = TimelineRecord(

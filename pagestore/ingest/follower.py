@@ -18,6 +18,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from typing import Protocol
 
 import structlog
 
@@ -34,7 +35,6 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.apply import TimelineIngest, stopped
 from pagestore.ingest.chunks import joined
-from pagestore.ingest.flusher import Flusher
 from pagestore.ingest.pacing import Pace, paced
 from pagestore.ingest.releases import Releases
 from pagestore.ingest.sources import Source, Sources, WalSource, unless_stalled
@@ -87,6 +87,20 @@ class Pauses:
         self._next = min(self._next * 2, LONGEST_PAUSE)
 
 
+class OpenLayerBound(Protocol):
+    """What keeps open layers within their memory; pagestore.maintenance.flusher is one."""
+
+    on_flushed: Callable[[TimelineKey], None]
+
+    def touch(self, key: TimelineKey) -> None:
+        """Says that a timeline has just taken something in."""
+
+    def forget(self, key: TimelineKey) -> None: ...
+
+    async def make_room(self) -> None:
+        """Returns once memory is within its bound."""
+
+
 class Follower:
     """Takes in the WAL of all timelines that the repository knows."""
 
@@ -95,7 +109,7 @@ class Follower:
         repository: Repository,
         sources: Sequence[WalSource],
         waiters: LsnWaiters,
-        flusher: Flusher,
+        flusher: OpenLayerBound,
         redo: Callable[[], RedoPool | None],
         *,
         consumer: str = "page",

@@ -17,16 +17,15 @@ import structlog
 from pydantic import BaseModel
 
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
-from pagestore.compute.config import LOOPBACK
 from pagestore.control import credentials
-from pagestore.control.computes import Computes, ComputeState, Kept, Slotted
+from pagestore.control.computes import CarriedFiles, Computes, ComputeState, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.plane import ControlPlane, Restored
-from pagestore.control.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.ports import Ports, check_compute_host, is_free
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
@@ -34,6 +33,7 @@ from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
 from pagestore.errors import InvalidInput, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
+from pagestore.postgres.settings import LOOPBACK
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import control_pb2 as pb
 
@@ -326,14 +326,14 @@ def _computes(
         record = state.view().database(*name)
         return record if record is not None and record.wanted else None
 
-    def load(record: DatabaseRecord) -> Kept:
+    def load(record: DatabaseRecord) -> CarriedFiles:
         view = state.view()
         auto_conf = view.auto_conf(record.tenant, record.name)
         if auto_conf is None and record.parent:
             auto_conf = view.auto_conf(record.tenant, record.parent)
-        return Kept(view.pgstat(record.timeline), auto_conf)
+        return CarriedFiles(view.pgstat(record.timeline), auto_conf)
 
-    def save(name: Slotted, timeline: TimelineId, kept: Kept) -> None:
+    def save(name: Slotted, timeline: TimelineId, kept: CarriedFiles) -> None:
         with state.change() as change:
             if kept.pgstat is not None:
                 change.put_pgstat(timeline, kept.pgstat)

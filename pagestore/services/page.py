@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field
 
 from pagestore._native import RedoPool
 from pagestore.client.wal import WalClient
-from pagestore.ingest.flusher import IDLE_SECONDS, Flusher
 from pagestore.ingest.follower import LINGER_MS, Follower
 from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
+from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.reader.redo import RedoHelpers
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_memory import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pagestore._native import RedoPool, Snapshot
 from pagestore.errors import InvalidInput, NotFound, OutOfRange
 from pagestore.ids import TenantId, TimelineId, format_lsn
-from pagestore.ingest.flusher import Flusher
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
+from pagestore.maintenance.flusher import Flusher
 from pagestore.timeline import Repository, Timeline
 
 DEFAULT_WAIT_MS = 10_000

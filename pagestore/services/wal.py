@@ -11,13 +11,13 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pagestore._native import NativeError, check_conninfo
+from pagestore.consensus.acceptor import ChangeMembers
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
-from pagestore.walservice.acceptor import ChangeMembers
 from pagestore.walservice.filling import fill
 from pagestore.walservice.messages import key_of
 from pagestore.walservice.peers import HEARTBEAT_SECONDS
@@ -243,7 +243,7 @@ class WalService:
         self, request: pb.WatchPositionsRequest, context: Any
     ) -> AsyncIterator[Any]:
         number = request.number
-        watcher = self._safekeeper.standings.watch(lambda standing: number in standing.peers)
+        watcher = self._safekeeper.peer_statuses.watch(lambda status: number in status.peers)
         try:
             while True:
                 yield messages.position_update(watcher.take(POSITIONS_PER_UPDATE))

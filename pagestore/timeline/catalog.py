@@ -17,9 +17,9 @@ from pagestore._native import LayerSummary
 from pagestore.errors import FailedPrecondition, PagestoreError, ResourceExhausted, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.native import FULL_HINT
-from pagestore.timeline import records
+from pagestore.timeline import entries
 from pagestore.timeline.catalog_check import check_catalog
-from pagestore.timeline.records import TimelineRecord, corrupt
+from pagestore.timeline.entries import TimelineEntry, corrupt
 
 T = TypeVar("T")
 
@@ -43,42 +43,42 @@ class CatalogWriter:
         self._catalog = catalog
         self._txn = txn
 
-    def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineRecord | None:
+    def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineEntry | None:
         return self._catalog.read_timeline(self._txn, tenant, timeline)
 
     def put_timeline(
         self,
         tenant: TenantId,
         timeline: TimelineId,
-        record: TimelineRecord,
+        record: TimelineEntry,
         layers: Iterable[tuple[int, LayerSummary]] = (),
     ) -> None:
         """Writes a timeline's record, and adds layers: (number, summary)."""
-        key = records.timeline_key(tenant, timeline)
+        key = entries.timeline_key(tenant, timeline)
         self._txn.put(key, record.pack(key))
         for number, summary in layers:
-            key = records.layer_key(tenant, timeline, number)
-            self._txn.put(key, records.pack_layer(key, summary))
+            key = entries.layer_key(tenant, timeline, number)
+            self._txn.put(key, entries.pack_layer(key, summary))
 
     def put_branch(
-        self, tenant: TenantId, parent: TimelineId, child: TimelineId, record: TimelineRecord
+        self, tenant: TenantId, parent: TimelineId, child: TimelineId, record: TimelineEntry
     ) -> None:
         """A new timeline with the link by which its parent finds it."""
         self.put_timeline(tenant, child, record)
-        key = records.child_key(tenant, parent, child)
-        self._txn.put(key, records.seal(key, b""))
+        key = entries.child_key(tenant, parent, child)
+        self._txn.put(key, entries.seal(key, b""))
 
     def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """With its layers' entries and its parent's link."""
         record = self.timeline(tenant, timeline)
         if record is None:
             return
-        prefix = records.layer_key(tenant, timeline, 0)[:-8]
+        prefix = entries.layer_key(tenant, timeline, 0)[:-8]
         for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
             self._txn.delete(key)
         if record.parent is not None:
-            self._txn.delete(records.child_key(tenant, record.parent, timeline))
-        self._txn.delete(records.timeline_key(tenant, timeline))
+            self._txn.delete(entries.child_key(tenant, record.parent, timeline))
+        self._txn.delete(entries.timeline_key(tenant, timeline))
 
     def has_children(self, tenant: TenantId, timeline: TimelineId) -> bool:
         return self._catalog.has_children(self._txn, tenant, timeline)
@@ -127,19 +127,19 @@ class Catalog:
 
     def _check_format(self) -> None:
         with self._errors(), self._env.begin() as txn:
-            value = txn.get(records.FORMAT_KEY)
+            value = txn.get(entries.FORMAT_KEY)
             fresh = value is None and txn.stat()["entries"] == 0
         if fresh:
             self.update(lambda _: None)
             return
         if value is None:
             raise corrupt(self.where, "it has no format version")
-        version = records.unpack_format(value, self.where)
-        if version != records.FORMAT_VERSION:
+        version = entries.unpack_format(value, self.where)
+        if version != entries.FORMAT_VERSION:
             raise FailedPrecondition(
                 "CATALOG_VERSION",
                 f"{self.where} has format {version}; this pagestore reads "
-                f"{records.FORMAT_VERSION}.",
+                f"{entries.FORMAT_VERSION}.",
                 "Use the pagestore version that wrote it.",
             )
 
@@ -151,8 +151,8 @@ class Catalog:
         """
         with self._errors(), self._env.begin(write=True) as txn:
             result = change(CatalogWriter(self, txn))
-            txn.put(records.FORMAT_KEY, records.pack_format(), overwrite=False)
-            txn.put(records.GENERATION_KEY, records.pack_generation(txn.id()))
+            txn.put(entries.FORMAT_KEY, entries.pack_format(), overwrite=False)
+            txn.put(entries.GENERATION_KEY, entries.pack_generation(txn.id()))
         return result
 
     def entries(self, txn: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -168,52 +168,52 @@ class Catalog:
 
     def read_timeline(
         self, txn: lmdb.Transaction, tenant: TenantId, timeline: TimelineId
-    ) -> TimelineRecord | None:
-        key = records.timeline_key(tenant, timeline)
+    ) -> TimelineEntry | None:
+        key = entries.timeline_key(tenant, timeline)
         value = txn.get(key)
         if value is None:
             return None
-        return TimelineRecord.unpack(key, bytes(value), self.where)
+        return TimelineEntry.unpack(key, bytes(value), self.where)
 
     def has_children(self, txn: lmdb.Transaction, tenant: TenantId, timeline: TimelineId) -> bool:
-        prefix = records.child_key(tenant, timeline, timeline)[:-16]
+        prefix = entries.child_key(tenant, timeline, timeline)[:-16]
         return next(self.entries(txn, prefix), None) is not None
 
-    def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineRecord | None:
+    def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineEntry | None:
         with self._errors(), self._env.begin() as txn:
             return self.read_timeline(txn, tenant, timeline)
 
     def timelines(
         self, tenant: TenantId | None = None
-    ) -> list[tuple[TenantId, TimelineId, TimelineRecord]]:
+    ) -> list[tuple[TenantId, TimelineId, TimelineEntry]]:
         """All of a tenant, or of all tenants, hidden ones too."""
         with self._errors(), self._env.begin() as txn:
             return [
                 (
                     TenantId(key[1:17]),
                     TimelineId(key[17:33]),
-                    TimelineRecord.unpack(key, value, self.where),
+                    TimelineEntry.unpack(key, value, self.where),
                 )
                 for key, value in self.entries(txn, b"t" + (tenant.raw if tenant else b""))
             ]
 
     def children(self, tenant: TenantId, timeline: TimelineId) -> list[TimelineId]:
-        prefix = records.child_key(tenant, timeline, timeline)[:-16]
+        prefix = entries.child_key(tenant, timeline, timeline)[:-16]
         with self._errors(), self._env.begin() as txn:
             return [TimelineId(key[-16:]) for key, _ in self.entries(txn, prefix)]
 
     def layers(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[int, LayerSummary]]:
         """(number, summary), ascending by number: oldest first."""
-        prefix = records.layer_key(tenant, timeline, 0)[:-8]
+        prefix = entries.layer_key(tenant, timeline, 0)[:-8]
         with self._errors(), self._env.begin() as txn:
             return [
                 (
                     int.from_bytes(key[-8:], "big"),
-                    records.unpack_layer(key, value, self.where),
+                    entries.unpack_layer(key, value, self.where),
                 )
                 for key, value in self.entries(txn, prefix)
             ]
 
     def has_layer(self, tenant: TenantId, timeline: TimelineId, number: int) -> bool:
         with self._errors(), self._env.begin() as txn:
-            return txn.get(records.layer_key(tenant, timeline, number)) is not None
+            return txn.get(entries.layer_key(tenant, timeline, number)) is not None

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from pagestore.timeline.records import GENERATION_KEY, corrupt, unpack_generation, unseal
+from pagestore.timeline.entries import GENERATION_KEY, corrupt, unpack_generation, unseal
 
 _PAGE = struct.Struct("<QHHHH")  # number, pad, flags, lower, upper
 _NODE = struct.Struct("<HHHH")  # low, high, flags, key size

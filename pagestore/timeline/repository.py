@@ -36,7 +36,7 @@ from pagestore.errors import (
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files, layer_name
 from pagestore.timeline.catalog import Catalog, CatalogWriter
-from pagestore.timeline.records import TimelineRecord
+from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.rootimport import RootImport
 from pagestore.timeline.store import Store
 from pagestore.timeline.timeline import Timeline, physical_bytes
@@ -135,7 +135,7 @@ class Repository:
 
     def _load(self, key: Key) -> Timeline | None:
         """The one object of a timeline, hidden or not, with its ancestors."""
-        missing: list[tuple[Key, TimelineRecord]] = []
+        missing: list[tuple[Key, TimelineEntry]] = []
         found: Timeline | None = None
         next_key: Key | None = key
         while next_key is not None:
@@ -196,7 +196,7 @@ class Repository:
                 raise AlreadyExists("TIMELINE_EXISTS", f"Timeline {timeline} exists already.")
             self._importing.add(key)
 
-        def done(record: TimelineRecord | None) -> Timeline | None:
+        def done(record: TimelineEntry | None) -> Timeline | None:
             with self._changing:
                 self._importing.discard(key)
             return self.get(*key) if record is not None else None
@@ -226,7 +226,7 @@ class Repository:
                 return self._same_branch(tenant, parent, child, branch_lsn, existing)
             source = self.get(tenant, parent)
             _check_branch_lsn(source, branch_lsn)
-            record = TimelineRecord(
+            record = TimelineEntry(
                 parent=parent,
                 branch_lsn=Lsn(branch_lsn),
                 disk_consistent_lsn=Lsn(branch_lsn),
@@ -242,7 +242,7 @@ class Repository:
         parent: TimelineId,
         child: TimelineId,
         branch_lsn: int,
-        existing: TimelineRecord | None,
+        existing: TimelineEntry | None,
     ) -> Timeline:
         same = (
             existing is not None

@@ -14,7 +14,7 @@ from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.timeline.records import TimelineRecord
+from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class RootImport:
         timeline: TimelineId,
         lsn: Lsn,
         prev_record_lsn: Lsn,
-        done: Callable[[TimelineRecord | None], Timeline | None],
+        done: Callable[[TimelineEntry | None], Timeline | None],
     ) -> None:
         self._store = store
         self._tenant = tenant
@@ -82,7 +82,7 @@ class RootImport:
         with self._lock:
             self._check_open()
             self._end_layer()
-            record = TimelineRecord(
+            record = TimelineEntry(
                 parent=None,
                 branch_lsn=self._lsn,
                 disk_consistent_lsn=self._lsn,

@@ -26,12 +26,12 @@ from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name
 from pagestore.layers.native import store_errors
-from pagestore.timeline import records
-from pagestore.timeline.records import TimelineRecord
+from pagestore.timeline import entries
+from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.store import Store
 
 
-class Position(NamedTuple):
+class IngestPosition(NamedTuple):
     last_record_lsn: Lsn  # the end of the last whole record
     prev_record_lsn: Lsn  # its start; 0 when unknown
 
@@ -41,7 +41,7 @@ class Frozen:
     """An open layer that takes no more, and the position it ends at."""
 
     layer: OpenLayer
-    position: Position
+    position: IngestPosition
 
 
 class Timeline:
@@ -52,7 +52,7 @@ class Timeline:
         store: Store,
         tenant_id: TenantId,
         timeline_id: TimelineId,
-        record: TimelineRecord,
+        record: TimelineEntry,
         ancestor: Timeline | None,
     ) -> None:
         self.tenant_id = tenant_id
@@ -61,7 +61,7 @@ class Timeline:
         self._record = record
         self._ancestor = ancestor
         self._children: weakref.WeakSet[Timeline] = weakref.WeakSet()
-        self._position = Position(record.disk_consistent_lsn, record.prev_record_lsn)
+        self._position = IngestPosition(record.disk_consistent_lsn, record.prev_record_lsn)
         self._open: OpenLayer | None = None
         self._frozen: list[Frozen] = []  # newest first
         self._layers: list[Layer] | None = None  # newest first; None until first needed
@@ -154,7 +154,7 @@ class Timeline:
                 layer = self._open_layer()
                 with store_errors():
                     layer.put(batch)
-            self._position = Position(Lsn(last_record_lsn), Lsn(prev_record_lsn))
+            self._position = IngestPosition(Lsn(last_record_lsn), Lsn(prev_record_lsn))
         self._store.account(self)
 
     def _check_ahead(self, batch: Batch, last_record_lsn: int) -> None:
@@ -352,8 +352,8 @@ class Timeline:
         return layers
 
 
-def physical_bytes(record: TimelineRecord) -> int:
-    entries = records.TIMELINE_ENTRY_BYTES + record.layer_count * records.LAYER_ENTRY_BYTES
+def physical_bytes(record: TimelineEntry) -> int:
+    total = entries.TIMELINE_ENTRY_BYTES + record.layer_count * entries.LAYER_ENTRY_BYTES
     if record.parent is not None:
-        entries += records.CHILD_ENTRY_BYTES
-    return record.layer_bytes + entries
+        total += entries.CHILD_ENTRY_BYTES
+    return record.layer_bytes + total

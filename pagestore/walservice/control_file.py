@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pagestore import durable
 from pagestore._native import crc32c
+from pagestore.consensus.acceptor import Attachment, State, TermSwitch, WalPosition
+from pagestore.consensus.members import Configuration, Member
 from pagestore.errors import DataLoss
-from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
-from pagestore.walservice.members import Configuration, Member
 
 NAME = "control"
 MAGIC = b"PSSKCTL\0"
@@ -125,12 +125,12 @@ def decode(raw: bytes, where: str) -> tuple[State, bool]:
     if flags & _ATTACHED:
         attachment = Attachment(attached_term, body[conninfo_at:members_at].decode())
     state = State(
-        Position(start_lsn, start_prev),
+        WalPosition(start_lsn, start_prev),
         system_id,
         term,
         history,
         attachment,
-        Position(flush_lsn, flush_prev),
+        WalPosition(flush_lsn, flush_prev),
     )
     if version == MEMBERS_VERSION:
         whole = _with_configuration(state, body[members_at:])

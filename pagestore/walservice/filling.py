@@ -16,12 +16,12 @@ from contextlib import aclosing
 
 from pagestore import _native
 from pagestore.client.wal import WalClient, WalPiece
+from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn
-from pagestore.walservice.acceptor import Position
-from pagestore.walservice.news import TimelineKey
 from pagestore.walservice.segments import PAGE
 from pagestore.walservice.timeline import WalTimeline
+from pagestore.walservice.watch import TimelineKey
 
 PIECE = 8 << 20
 """Bytes made durable at once, about."""
@@ -117,7 +117,7 @@ async def _append(timeline: WalTimeline, term: int, buffer: bytearray) -> None:
         del buffer[:length]
 
 
-def _last_end(at: Position, buffer: bytearray) -> int:
+def _last_end(at: WalPosition, buffer: bytearray) -> int:
     into_page = at.flush_lsn % PAGE
     page = at.flush_lsn - into_page
     data = bytes(into_page) + buffer

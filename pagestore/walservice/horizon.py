@@ -19,8 +19,8 @@ from pathlib import Path
 
 from pagestore import durable
 from pagestore._native import crc32c
+from pagestore.consensus.acceptor import State
 from pagestore.errors import DataLoss
-from pagestore.walservice.acceptor import State
 
 NAME = "horizon"
 MAGIC = b"PSSKHOR\0"

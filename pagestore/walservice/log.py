@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore._native import NativeError, WalWriter
+from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.errors import (
     DataLoss,
     InvalidInput,
@@ -19,7 +20,6 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.walservice import control_file, horizon, segments
-from pagestore.walservice.acceptor import Position, State
 from pagestore.walservice.horizon import Horizon
 
 _CORRUPT, _NO_SPACE = -3, -8
@@ -55,7 +55,7 @@ def load(directory: Path) -> Loaded:
     return Loaded(stored, stored, clean, kept)
 
 
-def cut(directory: Path, base_lsn: int, position: Position) -> None:
+def cut(directory: Path, base_lsn: int, position: WalPosition) -> None:
     """Opening a log for writing makes zeros of all that is behind its end."""
     try:
         _open(directory, base_lsn, position).close()
@@ -63,13 +63,13 @@ def cut(directory: Path, base_lsn: int, position: Position) -> None:
         raise _failure(error, DataLoss, "SEGMENT_DAMAGED") from error
 
 
-def begin(directory: Path, position: Position) -> None:
+def begin(directory: Path, position: WalPosition) -> None:
     """Forgets the log's files: it goes on at `position`."""
     cut(directory, position.flush_lsn, position)
     segments.remove_before(directory, position.flush_lsn)
 
 
-def append(directory: Path, base_lsn: int, end: Position, lsn: int, data: bytes) -> Position:
+def append(directory: Path, base_lsn: int, end: WalPosition, lsn: int, data: bytes) -> WalPosition:
     """Appends whole records behind `end`, durably; returns the log's new end."""
     try:
         writer = _open(directory, base_lsn, end)
@@ -77,14 +77,14 @@ def append(directory: Path, base_lsn: int, end: Position, lsn: int, data: bytes)
         raise _failure(error, DataLoss, "SEGMENT_DAMAGED") from error
     try:
         writer.append(lsn, data)
-        return Position(*writer.position[:2])
+        return WalPosition(*writer.position[:2])
     except NativeError as error:
         raise _failure(error, InvalidInput, "NOT_WAL") from error
     finally:
         writer.close()
 
 
-def _open(directory: Path, base_lsn: int, end: Position) -> WalWriter:
+def _open(directory: Path, base_lsn: int, end: WalPosition) -> WalWriter:
     return WalWriter(str(directory), base_lsn, end.flush_lsn, end.prev_record_lsn)
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+from pagestore.consensus.acceptor import Elect, Heard, State, TermSwitch, WalPosition
+from pagestore.consensus.election import named
+from pagestore.consensus.members import ALONE, Configuration, Member
 from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Elect, Heard, Position, State, TermSwitch
-from pagestore.walservice.election import named
-from pagestore.walservice.members import ALONE, Configuration, Member
-from pagestore.walservice.news import TimelineKey
-from pagestore.walservice.standing import Standing
+from pagestore.walservice.peer_status import PeerStatus
 from pagestore.walservice.timeline import WalTimeline
+from pagestore.walservice.watch import TimelineKey
 
 Addresses = Mapping[int, str]
 
@@ -193,8 +193,8 @@ def heard_in(told: pb.WalTimelineStatus) -> Heard:
     )
 
 
-def start_of(request: Any) -> Position:
-    return Position(request.start_lsn, request.prev_record_lsn)
+def start_of(request: Any) -> WalPosition:
+    return WalPosition(request.start_lsn, request.prev_record_lsn)
 
 
 def safekeepers(addresses: Addresses) -> list[pb.Member]:
@@ -212,18 +212,18 @@ def commit_update(news: Iterable[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
     )
 
 
-def position_update(news: Iterable[tuple[TimelineKey, Standing]]) -> pb.PositionUpdate:
+def position_update(news: Iterable[tuple[TimelineKey, PeerStatus]]) -> pb.PositionUpdate:
     return pb.PositionUpdate(
         positions=[
             pb.PeerPosition(
                 tenant_id=key.tenant.raw,
                 timeline_id=key.timeline.raw,
-                member=member(standing.heard.member, {}),
-                term=standing.heard.term,
-                generation=standing.heard.generation,
-                flush_lsn=standing.heard.flush_lsn,
-                commit_lsn=standing.heard.commit_lsn,
+                member=member(status.heard.member, {}),
+                term=status.heard.term,
+                generation=status.heard.generation,
+                flush_lsn=status.heard.flush_lsn,
+                commit_lsn=status.heard.commit_lsn,
             )
-            for key, standing in news
+            for key, status in news
         ]
     )

@@ -21,13 +21,13 @@ from collections.abc import Callable
 import structlog
 
 from pagestore.client.wal import WalClient
+from pagestore.consensus.acceptor import Heard
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
-from pagestore.walservice.acceptor import Heard
 from pagestore.walservice.addresses import AddressBook
-from pagestore.walservice.news import TimelineKey
+from pagestore.walservice.watch import TimelineKey
 
 HEARTBEAT_SECONDS = 2.0
 """A stream of positions says something at least this often."""

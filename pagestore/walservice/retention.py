@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
+from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.errors import ResourceExhausted, Unavailable
 from pagestore.walservice import horizon, segments
-from pagestore.walservice.acceptor import Position, State
 from pagestore.walservice.horizon import Horizon
 from pagestore.walservice.stored import write_failure
 
@@ -48,7 +48,7 @@ class Retention:
                 await self._replace(released)
             self.horizon = released
 
-    def due(self, state: State, stored: Position) -> int:
+    def due(self, state: State, stored: WalPosition) -> int:
         """The LSN below which WAL can go now; 0 when there is nothing to do, or the disk failed
         a moment ago."""
         if time.monotonic() < self._not_before:
@@ -82,7 +82,7 @@ class Retention:
             raise write_failure(self._directory, error) from error
 
 
-def droppable(state: State, stored: Position, known: Horizon, keep_bytes: int) -> int:
+def droppable(state: State, stored: WalPosition, known: Horizon, keep_bytes: int) -> int:
     """The segment's start below which nobody needs anything.
 
     Members count by what they have of the log that this one follows; one that was never heard

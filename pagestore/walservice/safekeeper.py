@@ -22,6 +22,9 @@ from pathlib import Path
 import structlog
 
 from pagestore import durable
+from pagestore.consensus import acceptor
+from pagestore.consensus.acceptor import Elect, Heard, State, WalPosition
+from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
 from pagestore.errors import (
     AlreadyExists,
     DataLoss,
@@ -32,16 +35,14 @@ from pagestore.errors import (
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
-from pagestore.walservice import acceptor, control_file
-from pagestore.walservice.acceptor import Elect, Heard, Position, State
+from pagestore.walservice import control_file
 from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.finishing import Finishing
-from pagestore.walservice.members import ALONE, UNCONFIGURED, Configuration, Member
-from pagestore.walservice.news import News, TimelineKey
+from pagestore.walservice.peer_status import PeerStatus
 from pagestore.walservice.peers import Peers
-from pagestore.walservice.standing import Standing
 from pagestore.walservice.stored import write_failure
 from pagestore.walservice.timeline import WalTimeline
+from pagestore.walservice.watch import TimelineKey, Watchable
 
 MAX_OPEN = 1000
 """Open timelines kept without a user or a stream."""
@@ -70,8 +71,8 @@ class Safekeeper:
         self.data_dir = data_dir
         self.number = settings.number
         self.keep_bytes = settings.keep_bytes
-        self.commits: News[int] = News()
-        self.standings: News[Standing] = News()
+        self.commits: Watchable[int] = Watchable()
+        self.peer_statuses: Watchable[PeerStatus] = Watchable()
         self.book = AddressBook(data_dir)
         self.peers = Peers(self.number, self.book, self._heard)
         self._open: OrderedDict[TimelineKey, asyncio.Task[WalTimeline]] = OrderedDict()
@@ -122,19 +123,19 @@ class Safekeeper:
     def publish(self, key: TimelineKey, state: State) -> None:
         """Tells consumers and peers how far a timeline is."""
         self.commits.publish(key, state.commit_lsn)
-        standing = Standing.of(state)
-        self.peers.share(key, standing.peers)
-        if standing.peers:
-            self.standings.publish(key, standing)
+        status = PeerStatus.of(state)
+        self.peers.share(key, status.peers)
+        if status.peers:
+            self.peer_statuses.publish(key, status)
         else:
-            self.standings.forget(key)
+            self.peer_statuses.forget(key)
 
     def _heard(self, key: TimelineKey, heard: Heard) -> None:
         """A timeline is opened for what a peer tells only if it could learn by that."""
         task = self._open.get(key)
         if task is None:
-            standing = self.standings.get(key)
-            if standing is not None and standing.may_learn(heard):
+            status = self.peer_statuses.get(key)
+            if status is not None and status.may_learn(heard):
                 self._finishing.begin(self._open_found(key))
         elif task.done() and not _failed(task):
             task.result().hear(heard)
@@ -177,7 +178,7 @@ class Safekeeper:
 
     async def _open_timeline(self, key: TimelineKey) -> WalTimeline:
         try:
-            return await WalTimeline.open(self._directory(key), _Surroundings(self, key))
+            return await WalTimeline.open(self._directory(key), _TimelineHost(self, key))
         except FileNotFoundError as error:
             raise NotFound(
                 "TIMELINE_NOT_FOUND", f"There is no WAL of timeline {key.timeline}."
@@ -199,7 +200,7 @@ class Safekeeper:
     async def create(
         self,
         key: TimelineKey,
-        start: Position,
+        start: WalPosition,
         system_id: int,
         member: Member = ALONE,
         configuration: Configuration = UNCONFIGURED,
@@ -228,7 +229,9 @@ class Safekeeper:
                 f"Timeline {key.timeline} exists, from {format_lsn(there.start.flush_lsn)} on.",
             )
 
-    async def admit(self, key: TimelineKey, elect: Elect, start: Position, system_id: int) -> State:
+    async def admit(
+        self, key: TimelineKey, elect: Elect, start: WalPosition, system_id: int
+    ) -> State:
         """Follows an election that the others have carried out: as a learner where there is no
         memory of the timeline, else as whom it is.
 
@@ -239,7 +242,7 @@ class Safekeeper:
         return await self._finishing.finish(self._admit(key, elect, start, system_id))
 
     async def _admit(
-        self, key: TimelineKey, elect: Elect, start: Position, system_id: int
+        self, key: TimelineKey, elect: Elect, start: WalPosition, system_id: int
     ) -> State:
         async with self._catalog_lock:
             try:
@@ -284,11 +287,11 @@ class Safekeeper:
             finally:
                 self._open.pop(key, None)
             self.commits.forget(key)
-            self.standings.forget(key)
+            self.peer_statuses.forget(key)
             self.peers.share(key, frozenset())
 
 
-class _Surroundings:
+class _TimelineHost:
     """One timeline's view of its safekeeper."""
 
     def __init__(self, safekeeper: Safekeeper, key: TimelineKey) -> None:
@@ -311,7 +314,7 @@ def _failed(task: asyncio.Task[WalTimeline]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _check_start(start: Position) -> None:
+def _check_start(start: WalPosition) -> None:
     lsn, prev = start.flush_lsn, start.prev_record_lsn
     in_page_header = 0 < lsn % PAGE_SIZE < header_length(lsn)
     possible = 0 < lsn < MAX_START_LSN and lsn % 8 == 0 and not in_page_header

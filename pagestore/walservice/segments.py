@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pagestore import _native, durable
+from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
 from pagestore.pgformat.wal import (
@@ -21,7 +22,6 @@ from pagestore.pgformat.wal import (
     record_start,
     segment_name,
 )
-from pagestore.walservice.acceptor import Position
 
 PAGE = 8192
 SEGMENT = 16 << 20
@@ -57,7 +57,7 @@ def read_range(directory: Path, start: int, end: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def align(directory: Path, base: Position, end: Position, lsn: int) -> Position:
+def align(directory: Path, base: WalPosition, end: WalPosition, lsn: int) -> WalPosition:
     """The last record's end at or below `lsn`, which is between `base`, the first that is known,
     and `end`.
 
@@ -73,7 +73,7 @@ def align(directory: Path, base: Position, end: Position, lsn: int) -> Position:
         data = _read_from(directory, page, lsn, base.flush_lsn)
         found = _native.wal_align(data, page, lsn, known, base.prev_record_lsn if known else 0)
         if found is not None:
-            return Position(*found)
+            return WalPosition(*found)
         if known is not None:
             break
         window *= 2
@@ -96,7 +96,7 @@ def first_end(directory: Path, page: int, limit: int) -> int | None:
     return None
 
 
-def find_end(directory: Path, known: Position, base_lsn: int) -> Position:
+def find_end(directory: Path, known: WalPosition, base_lsn: int) -> WalPosition:
     """The end of the last whole record from `known` on, made durable.
 
     A record counts when its length, its checksum and its xl_prev are right; the log ends before
@@ -114,7 +114,7 @@ def find_end(directory: Path, known: Position, base_lsn: int) -> Position:
         data = _read_available(directory, page, page + wanted, known.flush_lsn, base_lsn)
         found = _native.wal_align(data, page, page + len(data), end.flush_lsn, end.prev_record_lsn)
         if found is not None and found[0] > end.flush_lsn:
-            end, window = Position(*found), _SEARCH
+            end, window = WalPosition(*found), _SEARCH
         elif window < MAX_RECORD and len(data) == wanted and _length_at(data, page, end):
             window *= 2
         else:
@@ -202,7 +202,7 @@ def _read_available(directory: Path, page: int, end: int, known: int, base_lsn: 
     return b"".join(parts)
 
 
-def _length_at(data: bytes, lsn: int, end: Position) -> int:
+def _length_at(data: bytes, lsn: int, end: WalPosition) -> int:
     """xl_tot_len of what follows `end`, behind a page header if there is one; 0: nothing."""
     offset = end.flush_lsn - lsn
     if offset % PAGE == 0:

@@ -12,13 +12,13 @@ import errno
 from dataclasses import replace
 from pathlib import Path
 
+from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.errors import PagestoreError, ResourceExhausted, Unavailable
 from pagestore.walservice import control_file
-from pagestore.walservice.acceptor import Position, State
 
 
 class Stored:
-    """`clean` as in :class:`pagestore.walservice.acceptor.Persist`. Its owner sees to it that
+    """`clean` as in :class:`pagestore.consensus.acceptor.Persist`. Its owner sees to it that
     one call runs at a time."""
 
     def __init__(self, directory: Path, state: State, *, clean: bool) -> None:
@@ -47,7 +47,7 @@ class Stored:
             return
         await self._replace(state, clean)
 
-    async def search_from(self, position: Position) -> None:
+    async def search_from(self, position: WalPosition) -> None:
         """Says that the log's end is to be searched from there, and nothing else new."""
         await self._replace(replace(self.state, position=position), False)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from pagestore._native import NativeError, WalReceiver, WalWriter
-from pagestore.walservice.acceptor import Position, State
+from pagestore.consensus.acceptor import State, WalPosition
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -71,13 +71,13 @@ class Stream:
         self._thread.start()
 
     @property
-    def position(self) -> Position:
+    def position(self) -> WalPosition:
         """How far the log is durable and confirmed."""
         writer = self._writer
         if writer is not None:
             with contextlib.suppress(NativeError):
                 flush_lsn, prev_record_lsn, _ = writer.position
-                self._position = max(self._position, Position(flush_lsn, prev_record_lsn))
+                self._position = max(self._position, WalPosition(flush_lsn, prev_record_lsn))
         return self._position
 
     @property
@@ -85,7 +85,7 @@ class Stream:
         receiver = self._receiver
         return receiver is not None and receiver.streaming
 
-    async def stop(self) -> Position:
+    async def stop(self) -> WalPosition:
         """Ends the stream; after this nothing is confirmed. Returns the final position."""
         self._stopping.set()
         receiver = self._receiver
@@ -165,5 +165,5 @@ class Stream:
             _log.warning("stream", directory=str(self._directory), error=text)
 
 
-def _fields(position: Position) -> tuple[int, int]:
+def _fields(position: WalPosition) -> tuple[int, int]:
     return position.flush_lsn, position.prev_record_lsn

@@ -24,19 +24,8 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from pagestore.errors import (
-    DataLoss,
-    DeadlineExceeded,
-    FailedPrecondition,
-    NotFound,
-    OutOfRange,
-    PagestoreError,
-    ResourceExhausted,
-    Unavailable,
-)
-from pagestore.ids import format_lsn
-from pagestore.walservice import acceptor, log, segments
-from pagestore.walservice.acceptor import (
+from pagestore.consensus import acceptor
+from pagestore.consensus.acceptor import (
     Action,
     Append,
     Attach,
@@ -49,17 +38,29 @@ from pagestore.walservice.acceptor import (
     Heard,
     Message,
     Persist,
-    Position,
     StartStream,
     State,
     StopStream,
     Vote,
+    WalPosition,
     WriteLog,
     step,
 )
-from pagestore.walservice.election import named
+from pagestore.consensus.election import named
+from pagestore.errors import (
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    OutOfRange,
+    PagestoreError,
+    ResourceExhausted,
+    Unavailable,
+)
+from pagestore.ids import format_lsn
+from pagestore.walservice import log, segments
 from pagestore.walservice.finishing import Finishing
-from pagestore.walservice.kept import Kept
+from pagestore.walservice.retained import RetainedWal
 from pagestore.walservice.retention import Retention
 from pagestore.walservice.stored import Stored
 from pagestore.walservice.stream import Stream
@@ -81,7 +82,7 @@ class Handled(NamedTuple):
     acted: bool
 
 
-class Surroundings(Protocol):
+class TimelineHost(Protocol):
     """What a timeline needs of the safekeeper around it."""
 
     number: int
@@ -100,7 +101,7 @@ class Surroundings(Protocol):
 class WalTimeline:
     """Make it with :meth:`open`."""
 
-    def __init__(self, directory: Path, loaded: log.Loaded, around: Surroundings) -> None:
+    def __init__(self, directory: Path, loaded: log.Loaded, around: TimelineHost) -> None:
         self.directory = directory
         self.state = loaded.state
         self.users = 0
@@ -118,7 +119,7 @@ class WalTimeline:
         self._asked_at = 0.0
 
     @classmethod
-    async def open(cls, directory: Path, around: Surroundings) -> WalTimeline:
+    async def open(cls, directory: Path, around: TimelineHost) -> WalTimeline:
         """Reads the control file, searches the log's end if it must, resumes the attachment.
 
         Raises:
@@ -147,8 +148,8 @@ class WalTimeline:
         return self.retention.horizon.base_lsn(self.state)
 
     @property
-    def kept(self) -> Kept:
-        return Kept(self.directory, self.state.start, self.base_lsn, self.state.position)
+    def kept(self) -> RetainedWal:
+        return RetainedWal(self.directory, self.state.start, self.base_lsn, self.state.position)
 
     @property
     def receiving(self) -> bool:
@@ -326,7 +327,7 @@ class WalTimeline:
                 self._start_stream(state)
         return state
 
-    async def _cut(self, position: Position) -> Position:
+    async def _cut(self, position: WalPosition) -> WalPosition:
         """The log's end is to be searched from there on before anything is cut, so that a crash
         finds the old end or the new one. Nothing behind it is claimed from now on, even if this
         fails: it has lost. Returns the position with the record that ends there."""
@@ -376,7 +377,7 @@ class WalTimeline:
                 with contextlib.suppress(Unavailable, ResourceExhausted):
                     await self._stored.note(self.state)
 
-    def _learn(self, position: Position) -> None:
+    def _learn(self, position: WalPosition) -> None:
         outcome = step(self.state, Flushed(self.state.writing_term, position))
         if outcome.refusal is None:
             self._become(outcome.state)
@@ -417,7 +418,7 @@ class WalTimeline:
             outcome = step(self.state, Append(term, self.state.position.flush_lsn, 0))
             if outcome.refusal is not None:
                 raise outcome.refusal
-            position = Position(lsn, 0)
+            position = WalPosition(lsn, 0)
             if position > self.state.position:
                 state = step(self.state, Flushed(term, position)).state
                 await self.retention.keep_from(lsn)
@@ -552,13 +553,13 @@ class WalTimeline:
                 f"{format_lsn(lsn)} is beyond the commit LSN, {format_lsn(self.state.commit_lsn)}.",
             )
 
-    async def align(self, lsn: int) -> Position:
+    async def align(self, lsn: int) -> WalPosition:
         """The last record's end at or below `lsn`."""
         await self.check_readable(lsn)
         return await asyncio.to_thread(self.kept.align, lsn)
 
 
-def _segment(position: Position) -> int:
+def _segment(position: WalPosition) -> int:
     return position.flush_lsn // segments.SEGMENT
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute.cluster import open_cluster
-from pagestore.compute.remote_map import Fork
 from pagestore.pgformat.layout import PAGE_SIZE
+from pagestore.postgres.cluster import open_cluster
+from pagestore.postgres.remote_map import Fork
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.local_backup import backup_chunks

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagestore.client import PageClient, Rel
-from pagestore.compute.checkpoint import end_of_checkpoint
-from pagestore.compute.cluster import open_cluster, read_control
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 from pagestore.keyspace import PAGE_SIZE
+from pagestore.postgres.checkpoint import end_of_checkpoint
+from pagestore.postgres.cluster import open_cluster, read_control
+from pagestore.transfer.pgdata import read_pgdata
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.page_process import PageProcess
 from tests.integration.wal_files import FileWalService

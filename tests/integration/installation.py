@@ -17,9 +17,9 @@ from typing import Any
 
 import psycopg
 
-from pagestore.cli.installation import Installation
 from pagestore.client.control import ControlClient
 from pagestore.control.ports import Ports
+from pagestore.installation.layout import Installation
 
 RUNS_WITHIN = 30.0
 """Seconds; the supervisor pauses longer and longer before it starts a part again."""

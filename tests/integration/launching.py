@@ -14,10 +14,10 @@ import psycopg
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
-from pagestore.compute import cluster as vanilla
-from pagestore.compute.launcher import ComputeSpec, start_compute
 from pagestore.compute.running import RunningCompute
+from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres import cluster as vanilla
 from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, free_port
 from tests.safekeeper_process import SafekeeperProcess
@@ -79,7 +79,7 @@ import asyncio, os
 from pathlib import Path
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
-from pagestore.compute.launcher import ComputeSpec, start_compute
+from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.ids import TenantId, TimelineId
 async def main():
     spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),

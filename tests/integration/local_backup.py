@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pagestore._native import crc32c
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat import slru
+from pagestore.transfer.pgdata import read_pgdata
 from pagestore.v1 import page_pb2 as pb
 
 EVERYTHING: Callable[[pb.RelTag], bool] = lambda rel: True  # noqa: E731

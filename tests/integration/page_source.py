@@ -24,7 +24,7 @@ from typing import Any
 
 import grpc
 
-from pagestore.compute import remote_map
+from pagestore.postgres import remote_map
 from pagestore.v1 import page_pb2
 from tests.plain_postgres import PlainPostgres, free_port, reachable_dir
 

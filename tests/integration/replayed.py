@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pagestore.compute.replay import replayed_cluster
 from pagestore.keyspace import PAGE_SIZE, Fork
+from pagestore.oracle.replay import replayed_cluster
 from pagestore.pgformat.pagekind import differing_rows, kind_of
 from pagestore.pgformat.paths import relation_path
 from tests.integration.wal_chains import Block

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pagestore.cli.installation import lib_dir
 from pagestore.client.control import ControlClient
+from pagestore.installation.layout import lib_dir
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
 from tests.plain_postgres import reachable_dir

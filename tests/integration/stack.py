@@ -20,12 +20,12 @@ import psycopg
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
-from pagestore.compute.launcher import ComputeSpec, start_compute
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.compute.running import RunningCompute, StopResult
+from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.errors import OutOfRange
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import position_below
+from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.page_process import PageProcess
 from tests.plain_postgres import free_port, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess

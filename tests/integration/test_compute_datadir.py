@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.compute import cluster as vanilla
-from pagestore.compute.checkpoint import lay_control_file, lay_segments, synthesize
-from pagestore.compute.config import hba
-from pagestore.compute.datadir import DataDirectory, Owner
 from pagestore.ids import format_lsn
 from pagestore.pgformat.control_file import ControlFile, DbState
 from pagestore.pgformat.wal import record_start
+from pagestore.postgres import cluster as vanilla
+from pagestore.postgres.checkpoint import lay_control_file, lay_segments, synthesize
+from pagestore.postgres.datadir import DataDirectory, Owner
+from pagestore.postgres.settings import hba
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.local_backup import backup_chunks
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir

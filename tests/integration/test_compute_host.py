@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from pagestore.compute.running import RECORD_FILE
-from pagestore.compute.wal_role import WAL_ROLE
 from pagestore.control.ports import check_compute_host
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.wal_role import WAL_ROLE
 from tests.integration.stack import Compute, Stack, running_stack
 from tests.plain_postgres import plain_postgres
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from pagestore.compute.export import export_pgdata
-from pagestore.compute.process import account
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import read_records
+from pagestore.postgres.process import account
+from pagestore.transfer.export import export_pgdata
 from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from pagestore.compute.cluster import open_cluster
+from pagestore.postgres.cluster import open_cluster
 from pagestore.reader.hotpages import choose
 from tests.plain_postgres import PlainPostgres, plain_postgres
 

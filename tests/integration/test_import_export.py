@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.compute.cluster import open_cluster, read_control
-from pagestore.compute.export import export_pgdata
-from pagestore.compute.pgdata import read_pgdata
-from pagestore.compute.process import account
-from pagestore.compute.recovery import stopped_cluster
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.oracle.recovery import stopped_cluster
+from pagestore.postgres.cluster import open_cluster, read_control
+from pagestore.postgres.process import account
+from pagestore.transfer.export import export_pgdata
+from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 

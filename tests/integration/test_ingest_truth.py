@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from pagestore import _native
-from pagestore.compute.replay import end_of_wal
 from pagestore.keyspace import PAGE_SIZE, SETTINGS, WILL_INIT, Fork, Key, Kind, ValueKind
+from pagestore.oracle.replay import end_of_wal
 from pagestore.pgformat.bufmask import PageKind
 from pagestore.pgformat.pagekind import differing_rows
 from pagestore.reader.redo import LOG_HINTS, RedoHelpers

@@ -348,7 +348,7 @@ def test_leases(store: Imported, client: PageClient) -> None:
 def test_a_broken_import_leaves_nothing(
     store: Imported, client: PageClient, tmp_path: Path
 ) -> None:
-    from pagestore.compute.pgdata import read_pgdata
+    from pagestore.transfer.pgdata import read_pgdata
 
     timeline = TimelineId.generate()
     chunks = list(read_pgdata(store.cluster.data, TENANT, timeline))

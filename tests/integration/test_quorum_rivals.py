@@ -12,17 +12,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pagestore.cli.installation import lib_dir
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute.launcher import ComputeSpec, start_compute
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.compute.running import RunningCompute
-from pagestore.control.computes import Compute, Kept
+from pagestore.compute.start import ComputeSpec, start_compute
+from pagestore.control.computes import CarriedFiles, Compute
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import Aborted
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.installation.layout import lib_dir
+from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
 from tests.integration.stack import RUN_AS
@@ -88,7 +88,7 @@ class Starter:
         )
 
     async def start(self, timeline: TimelineId) -> Compute:
-        return await self.launcher.start(self.record(timeline), Kept())
+        return await self.launcher.start(self.record(timeline), CarriedFiles())
 
     def record(self, timeline: TimelineId) -> DatabaseRecord:
         return DatabaseRecord(
@@ -229,7 +229,7 @@ def test_a_start_that_is_overtaken_when_it_is_attached_ends_with_the_reason(
             async with Overtaken(parts.safekeepers, generations=lambda above: above + 1) as wal:
                 wal.starter, wal.rival = first, second
                 with pytest.raises(Aborted) as caught:
-                    await first.launcher_with(wal).start(first.record(timeline), Kept())
+                    await first.launcher_with(wal).start(first.record(timeline), CarriedFiles())
             assert caught.value.reason == "STALE_TERM"
             assert await first.launcher.leftovers() == []
             compute = await second.start(timeline)

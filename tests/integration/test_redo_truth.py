@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pagestore import keyspace
-from pagestore.compute.replay import end_of_wal
+from pagestore.oracle.replay import end_of_wal
 from pagestore.pgformat.bufmask import PageKind
 from pagestore.pgformat.page import as_pages, page_lsns
 from pagestore.pgformat.pagekind import kind_of

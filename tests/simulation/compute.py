@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pagestore.walservice.election import Ballot, Blank, Declined, Election, Reached
-from pagestore.walservice.members import Configuration, Member
+from pagestore.consensus.election import Ballot, Blank, Declined, Election, Reached
+from pagestore.consensus.members import Configuration, Member
 from tests.simulation.keeper import Keeper, Plan
 from tests.simulation.ledger import Ledger
 from tests.simulation.safekeeper import (

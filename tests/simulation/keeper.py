@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from pagestore.walservice.change import MembershipChange, Message, RuleIs, SetRule
-from pagestore.walservice.election import Ballot, Blank, Choice, Reached, ruling
-from pagestore.walservice.members import Configuration
+from pagestore.consensus.change import MembershipChange, Message, RuleIs, SetRule
+from pagestore.consensus.election import Ballot, Blank, Choice, Reached, ruling
+from pagestore.consensus.members import Configuration
 from tests.simulation.safekeeper import AskState, Retire, Told
 
 if TYPE_CHECKING:

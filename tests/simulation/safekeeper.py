@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from pagestore.walservice import acceptor, election
-from pagestore.walservice.acceptor import (
+from pagestore.consensus import acceptor, election
+from pagestore.consensus.acceptor import (
     Append,
     Attach,
     Attachment,
@@ -18,18 +18,18 @@ from pagestore.walservice.acceptor import (
     Flushed,
     Heard,
     Persist,
-    Position,
     StartStream,
     State,
     Step,
     StopStream,
     Vote,
+    WalPosition,
     WriteLog,
     step,
 )
-from pagestore.walservice.change import Admit, Send
-from pagestore.walservice.election import AskVote, Ballot, Blank, Declined, Fill, Reached, SendElect
-from pagestore.walservice.members import Member
+from pagestore.consensus.change import Admit, Send
+from pagestore.consensus.election import AskVote, Ballot, Blank, Declined, Fill, Reached, SendElect
+from pagestore.consensus.members import Member
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.world import Crash, Record, World
 
@@ -167,10 +167,10 @@ class SimSafekeeper:
 
         self.world.after(every * self.world.random.random(), again)
 
-    def _position(self, start: Position) -> Position:
+    def _position(self, start: WalPosition) -> WalPosition:
         if not self.disk.log:
             return start
-        return Position(self.disk.log[-1].end, self.disk.log[-1].start)
+        return WalPosition(self.disk.log[-1].end, self.disk.log[-1].start)
 
     def _from(self, lsn: int, to: int) -> list[Record]:
         log = self.disk.log
@@ -221,7 +221,7 @@ class SimSafekeeper:
                 self._pull()
         return state
 
-    def _cut(self, position: Position) -> None:
+    def _cut(self, position: WalPosition) -> None:
         assert self.disk.stored is not None
         self.disk.stored = replace(self.disk.stored, position=position)
         self.disk.clean = False

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pagestore.walservice.acceptor import Position, State, initial
-from pagestore.walservice.election import named
-from pagestore.walservice.members import UNCONFIGURED, Configuration, Member
+from pagestore.consensus.acceptor import State, WalPosition, initial
+from pagestore.consensus.election import named
+from pagestore.consensus.members import UNCONFIGURED, Configuration, Member
 from tests.simulation.compute import SimCompute, SimReader
 from tests.simulation.ledger import Ledger, Stuck
 from tests.simulation.safekeeper import SimSafekeeper
 from tests.simulation.world import Faults, World
 
-START = Position(0x1000, 0xF80)
+START = WalPosition(0x1000, 0xF80)
 FAULTY = 100.0
 QUIET = 600.0
 HOPELESS = 100.0

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import pytest
 
-from pagestore.walservice import acceptor, members
-from pagestore.walservice.acceptor import (
+from pagestore.consensus import acceptor, members
+from pagestore.consensus.acceptor import (
     Heard,
     Persist,
     State,
@@ -25,8 +25,8 @@ from pagestore.walservice.acceptor import (
     TermSwitch,
     Vote,
 )
-from pagestore.walservice.change import MembershipChange
-from pagestore.walservice.members import Configuration, Member
+from pagestore.consensus.change import MembershipChange
+from pagestore.consensus.members import Configuration, Member
 from tests.simulation import safekeeper
 from tests.simulation.ledger import Stuck, Violation
 from tests.simulation.safekeeper import Disk, SimSafekeeper

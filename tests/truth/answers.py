@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 
 from pagestore._native import wal_align
-from pagestore.compute.export import export_pgdata
-from pagestore.compute.process import account
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.process import account
+from pagestore.transfer.export import export_pgdata
 from tests.integration.stack import RUN_AS, Compute
 from tests.plain_postgres import BINDIR, PlainPostgres, reachable_dir, unprivileged
 from tests.truth.history import WAIT_SECONDS, History

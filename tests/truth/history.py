@@ -18,10 +18,10 @@ from pathlib import Path
 
 from pagestore._native import wal_align
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute.comparison import Comparison, compare_cluster
-from pagestore.compute.replay import end_of_wal
 from pagestore.errors import DeadlineExceeded
 from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
+from pagestore.oracle.comparison import Comparison, compare_cluster
+from pagestore.oracle.replay import end_of_wal
 from tests.integration.imported import WORKLOAD_SETTINGS, fresh_cluster, wait_ingested
 from tests.integration.page_process import PageProcess
 from tests.integration.replayed import replayed

@@ -18,10 +18,10 @@ import pytest
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
-from pagestore.compute.comparison import Comparison, compare_cluster
-from pagestore.compute.replay import end_of_wal, replayed_cluster
-from pagestore.compute.verify import service_wal
 from pagestore.ids import DEFAULT_TENANT, TimelineId, parse_lsn
+from pagestore.oracle.comparison import Comparison, compare_cluster
+from pagestore.oracle.replay import end_of_wal, replayed_cluster
+from pagestore.oracle.verify import service_wal
 from tests.integration.features import FEATURES, run
 from tests.integration.installation import Whole, whole_pagestore
 from tests.plain_postgres import PlainPostgres, reachable_dir

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pagestore.client import PageClient
-from pagestore.compute.pgdata import read_pgdata
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT
+from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.imported import wait_ingested
 from tests.integration.page_process import PageProcess
 from tests.truth.history import History, history

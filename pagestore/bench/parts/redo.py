@@ -18,9 +18,9 @@ from pagestore.bench.harness import BULK, OURS, Bench
 from pagestore.bench.plain import BINDIR, USER, PlainCluster
 from pagestore.bench.report import Target
 from pagestore.bench.stack import end_of_wal
-from pagestore.compute.cluster import read_control
 from pagestore.keyspace import WILL_INIT, Key, Kind, ValueKind
 from pagestore.pgformat.wal import SEGMENT_SIZE, segment_name
+from pagestore.postgres.cluster import read_control
 from pagestore.reader.redo import RedoHelpers
 
 Item = tuple[int, int, int, bytes]

@@ -1,6 +1,6 @@
 """Carries a change of members out, while the compute goes on.
 
-The decisions are pagestore.walservice.change's. Here are the calls, the compute's rule, and the
+The decisions are pagestore.consensus.change's. Here are the calls, the compute's rule, and the
 attaching of learners: they have to follow the compute before anybody counts on them.
 """
 
@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
+from pagestore.consensus.change import Action, Admit, MembershipChange, RuleIs, Send, SetRule
+from pagestore.consensus.election import Blank, Declined, Fill, Message, Reached
 from pagestore.control.quorum.safekeepers import Key, Safekeepers
 from pagestore.errors import Aborted, PagestoreError, Unavailable
-from pagestore.walservice.change import Action, Admit, MembershipChange, RuleIs, Send, SetRule
-from pagestore.walservice.election import Blank, Declined, Fill, Message, Reached
 
 PATIENCE = 0.5
 """Seconds between two askings."""

@@ -16,6 +16,9 @@ from typing import TypeVar
 
 from pagestore.client.closing import Closing
 from pagestore.client.walservice import Won
+from pagestore.consensus.acceptor import Elect
+from pagestore.consensus.election import Choice
+from pagestore.consensus.members import Configuration, Member, majority
 from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.majority import Calls, patiently
 from pagestore.control.quorum.race import Led, win
@@ -24,9 +27,6 @@ from pagestore.errors import NotFound, OutOfRange, PagestoreError, Unavailable, 
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
-from pagestore.walservice.acceptor import Elect
-from pagestore.walservice.election import Choice
-from pagestore.walservice.members import Configuration, Member, majority
 
 HEAD_SECONDS = 1.0
 """For a position that one safekeeper has and the others do not tell of, where no compute runs."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pagestore.consensus.election import Ballot, rank, ruling
+from pagestore.consensus.members import Configuration, Member
 from pagestore.control.quorum import wire
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.election import Ballot, rank, ruling
-from pagestore.walservice.members import Configuration, Member
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Said:
 
     @classmethod
     def by(cls, status: pb.WalTimelineStatus) -> Said:
-        return cls(wire.standing(status), status)
+        return cls(wire.status_ballot(status), status)
 
     @property
     def member(self) -> Member:

@@ -21,16 +21,16 @@ import psycopg
 import structlog
 
 from pagestore.compute.running import RunningCompute
+from pagestore.consensus.acceptor import Elect
+from pagestore.consensus.change import MembershipChange
+from pagestore.consensus.election import Ballot, Declined, SendElect
+from pagestore.consensus.members import Configuration
 from pagestore.control.quorum import wire
 from pagestore.control.quorum.changing import Changing
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
-from pagestore.walservice.acceptor import Elect
-from pagestore.walservice.change import MembershipChange
-from pagestore.walservice.election import Ballot, Declined, SendElect
-from pagestore.walservice.members import Configuration
 
 AMISS_SECONDS = 1.0
 WELL_SECONDS = 5.0

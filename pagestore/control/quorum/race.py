@@ -1,6 +1,6 @@
 """Drives elections over gRPC: asks, waits, and asks again, until a term is won.
 
-The decisions are pagestore.walservice.election's. Here is only patience: how long those who
+The decisions are pagestore.consensus.election's. Here is only patience: how long those who
 have not voted are waited for when a majority has, when to ask again, and when to try a higher
 term. A safekeeper that did not answer lately is a *suspect*: it is asked like the others, but
 not waited for.
@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pagestore.control.quorum.safekeepers import Key, Safekeepers
-from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
-from pagestore.ids import format_lsn
-from pagestore.walservice.election import (
+from pagestore.consensus.election import (
     Action,
     Ballot,
     Choice,
@@ -27,7 +24,10 @@ from pagestore.walservice.election import (
     Message,
     Reached,
 )
-from pagestore.walservice.members import Configuration, Member, majority
+from pagestore.consensus.members import Configuration, Member, majority
+from pagestore.control.quorum.safekeepers import Key, Safekeepers
+from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
+from pagestore.ids import format_lsn
 
 PATIENCE = 0.25
 """Seconds for those who have not answered when a majority has; and between two askings."""

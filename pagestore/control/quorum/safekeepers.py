@@ -11,13 +11,8 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 
 from pagestore.client.wal import WalClient
-from pagestore.control.quorum import wire
-from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
-from pagestore.ids import TenantId, TimelineId
-from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice import messages
-from pagestore.walservice.change import Admit, Send
-from pagestore.walservice.election import (
+from pagestore.consensus.change import Admit, Send
+from pagestore.consensus.election import (
     AskVote,
     Blank,
     Declined,
@@ -26,7 +21,12 @@ from pagestore.walservice.election import (
     Reached,
     SendElect,
 )
-from pagestore.walservice.members import Configuration
+from pagestore.consensus.members import Configuration
+from pagestore.control.quorum import wire
+from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
+from pagestore.ids import TenantId, TimelineId
+from pagestore.v1 import wal_pb2 as pb
+from pagestore.walservice import messages
 
 ANSWER_SECONDS = 2.0
 """For what needs little but a sync."""

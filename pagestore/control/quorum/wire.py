@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pagestore.consensus.acceptor import TermSwitch, WalPosition
+from pagestore.consensus.election import Ballot
+from pagestore.consensus.members import Member
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Position, TermSwitch
-from pagestore.walservice.election import Ballot
-from pagestore.walservice.members import Member
 from pagestore.walservice.messages import configuration_of
 
 
@@ -29,20 +29,20 @@ def ballot(answer: pb.VoteResponse) -> Ballot:
         configuration_of(answer.configuration),
         answer.term,
         history(answer.term_history),
-        Position(answer.start_lsn, answer.start_prev_record_lsn),
-        Position(answer.end_lsn, answer.prev_record_lsn),
+        WalPosition(answer.start_lsn, answer.start_prev_record_lsn),
+        WalPosition(answer.end_lsn, answer.prev_record_lsn),
         answer.system_id,
     )
 
 
-def standing(answer: pb.WalTimelineStatus) -> Ballot:
+def status_ballot(answer: pb.WalTimelineStatus) -> Ballot:
     """A status, as far as it is a ballot: it does not tell the record before the start."""
     return Ballot(
         Member(answer.number, answer.incarnation),
         configuration_of(answer.configuration),
         answer.term,
         history(answer.term_history),
-        Position(answer.start_lsn, 0),
-        Position(answer.flush_lsn, answer.prev_record_lsn),
+        WalPosition(answer.start_lsn, 0),
+        WalPosition(answer.flush_lsn, answer.prev_record_lsn),
         answer.system_id,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.control.computes import Compute, Computes, ComputeState, Kept, Slotted
+from pagestore.control.computes import CarriedFiles, Compute, Computes, ComputeState, Slotted
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
@@ -37,10 +37,10 @@ class Sleeper:
     async def wait_exit(self) -> str:
         return f"ended with {await self._process.wait()}"
 
-    async def stop(self) -> Kept:
+    async def stop(self) -> CarriedFiles:
         self.stopped = True
         await self.discard()
-        return Kept(b"statistics")
+        return CarriedFiles(b"statistics")
 
     async def discard(self) -> None:
         if self._process.returncode is None:
@@ -53,11 +53,11 @@ class Sleepers:
 
     def __init__(self) -> None:
         self.started: list[Sleeper] = []
-        self.kept: list[Kept] = []
+        self.kept: list[CarriedFiles] = []
         self.fail = 0
         self.left: list[Compute] = []
 
-    async def start(self, record: DatabaseRecord, kept: Kept) -> Compute:
+    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
         if self.fail > 0:
             self.fail -= 1
             raise Unavailable("COMPUTE_FAILED", "refused by the test")
@@ -74,12 +74,12 @@ class Bench:
     def __init__(self) -> None:
         self.launcher = Sleepers()
         self.records: dict[Slotted, DatabaseRecord] = {}
-        self.saved: dict[TimelineId, Kept] = {}
+        self.saved: dict[TimelineId, CarriedFiles] = {}
         self.computes = Computes(
             self.launcher,
             wanted=self.records.get,
             with_free_port=lambda record: record,
-            load=lambda record: self.saved.get(record.timeline, Kept()),
+            load=lambda record: self.saved.get(record.timeline, CarriedFiles()),
             save=lambda name, timeline, kept: self.saved.update({timeline: kept}),
         )
 
@@ -167,7 +167,7 @@ async def _stop_keeps_files() -> None:
     assert bench.launcher.started[0].stopped
     assert bench.computes.status(KEY).state is ComputeState.STOPPED
     await bench.computes.start(record)
-    assert bench.launcher.kept == [Kept(), Kept(b"statistics")]
+    assert bench.launcher.kept == [CarriedFiles(), CarriedFiles(b"statistics")]
     await bench.end()
 
 

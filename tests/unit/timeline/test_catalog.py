@@ -11,18 +11,18 @@ import pytest
 from pagestore._native import LayerSummary
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
-from pagestore.timeline import Repository, records
+from pagestore.timeline import Repository, entries
 from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.catalog_check import check_catalog
-from pagestore.timeline.records import TimelineRecord
+from pagestore.timeline.entries import TimelineEntry
 
 from .model import timeline_id
 
 SUMMARY = LayerSummary((1, bytes(18), b"\xff" * 18, 10, 20, 30, 4, 5000))
 
 
-def record(parent: TimelineId | None) -> TimelineRecord:
-    return TimelineRecord(parent, Lsn(100), Lsn(100), Lsn(90), created=12345)
+def record(parent: TimelineId | None) -> TimelineEntry:
+    return TimelineEntry(parent, Lsn(100), Lsn(100), Lsn(90), created=12345)
 
 
 def fill(catalog: Catalog, timelines: int) -> None:
@@ -91,7 +91,7 @@ def test_every_state_on_the_way_passes_the_check(tmp_path: Path) -> None:
 
 
 def test_a_branch_costs_less_than_a_kilobyte() -> None:
-    assert records.TIMELINE_ENTRY_BYTES + records.CHILD_ENTRY_BYTES < 300
+    assert entries.TIMELINE_ENTRY_BYTES + entries.CHILD_ENTRY_BYTES < 300
 
 
 def test_a_flipped_bit_is_found_or_harmless(filled: Path, original: bytes) -> None:
@@ -138,9 +138,9 @@ def test_a_truncated_file_is_refused(filled: Path, size: int) -> None:
 def test_another_format_version_is_refused(filled: Path) -> None:
     environment = lmdb.open(str(filled), subdir=False)
     with environment.begin(write=True) as txn:
-        key = records.FORMAT_KEY
-        txn.put(key, records.seal(key, b"\x02\0\0\0"))
-        txn.put(records.GENERATION_KEY, records.pack_generation(txn.id()))
+        key = entries.FORMAT_KEY
+        txn.put(key, entries.seal(key, b"\x02\0\0\0"))
+        txn.put(entries.GENERATION_KEY, entries.pack_generation(txn.id()))
     environment.close()
     with pytest.raises(FailedPrecondition, match="format 2"):
         Catalog(filled)
@@ -168,20 +168,20 @@ def test_a_store_is_opened_once(tmp_path: Path) -> None:
 
 def test_entries_have_the_sizes_that_the_document_says() -> None:
     document = (Path(__file__).parents[3] / "docs" / "formats" / "catalog.md").read_text()
-    key = records.timeline_key(DEFAULT_TENANT, timeline_id(1))
-    layer = records.layer_key(DEFAULT_TENANT, timeline_id(1), 1)
-    child = records.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
+    key = entries.timeline_key(DEFAULT_TENANT, timeline_id(1))
+    layer = entries.layer_key(DEFAULT_TENANT, timeline_id(1), 1)
+    child = entries.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
     sizes = [
-        ("`f`", records.FORMAT_KEY, records.pack_format()),
-        ("`g`", records.GENERATION_KEY, records.pack_generation(1)),
+        ("`f`", entries.FORMAT_KEY, entries.pack_format()),
+        ("`g`", entries.GENERATION_KEY, entries.pack_generation(1)),
         ("`t` tenant timeline", key, record(None).pack(key)),
-        ("`c` tenant parent child", child, records.seal(child, b"")),
-        ("`l` tenant timeline u64 number", layer, records.pack_layer(layer, SUMMARY)),
+        ("`c` tenant parent child", child, entries.seal(child, b"")),
+        ("`l` tenant timeline u64 number", layer, entries.pack_layer(layer, SUMMARY)),
     ]
     rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| `")]
     shown = [
         (row[0].removeprefix("| "), int(row[1]), int(row[3].removesuffix(" |"))) for row in rows
     ]
     assert shown == [(name, len(key), len(value)) for name, key, value in sizes]
-    total = records.TIMELINE_ENTRY_BYTES + records.CHILD_ENTRY_BYTES
+    total = entries.TIMELINE_ENTRY_BYTES + entries.CHILD_ENTRY_BYTES
     assert f"{total} bytes, in one transaction" in document

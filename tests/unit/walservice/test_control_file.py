@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagestore._native import crc32c
+from pagestore.consensus.acceptor import Attachment, State, TermSwitch, WalPosition
+from pagestore.consensus.members import Configuration, Member
 from pagestore.errors import DataLoss
 from pagestore.walservice import control_file
-from pagestore.walservice.acceptor import Attachment, Position, State, TermSwitch
-from pagestore.walservice.members import Configuration, Member
 
 STATE = State(
-    start=Position(0x1000028, 0x1000000),
+    start=WalPosition(0x1000028, 0x1000000),
     system_id=0x1122334455667788,
     term=5,
     history=(TermSwitch(3, 0x1000028), TermSwitch(5, 0x1002000)),
     attachment=Attachment(5, "host=/run/é"),
-    position=Position(0x1003000, 0x1002F00),
+    position=WalPosition(0x1003000, 0x1002F00),
 )
 GOLDEN = (
     b"PSSKCTL\0\x01\0\0\0\x02\0\0\0\x88\x77\x66\x55\x44\x33\x22\x11"
@@ -41,7 +41,7 @@ GOLDEN = (
     b"host=/run/\xc3\xa9"
 )
 
-positions = st.builds(Position, st.integers(1, 2**62), st.integers(0, 2**62))
+positions = st.builds(WalPosition, st.integers(1, 2**62), st.integers(0, 2**62))
 states = st.builds(
     State,
     start=positions,

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.errors import Unavailable
-from pagestore.walservice import control_file, segments
-from pagestore.walservice import log as log_files
-from pagestore.walservice.acceptor import (
+from pagestore.consensus.acceptor import (
     Append,
     Elect,
     Heard,
@@ -19,7 +16,10 @@ from pagestore.walservice.acceptor import (
     Vote,
     initial,
 )
-from pagestore.walservice.members import Configuration, Member
+from pagestore.consensus.members import Configuration, Member
+from pagestore.errors import Unavailable
+from pagestore.walservice import control_file, segments
+from pagestore.walservice import log as log_files
 from pagestore.walservice.timeline import WalTimeline
 from tests.unit.walservice.test_segments import SEGMENT, Log
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from pagestore.consensus.acceptor import Elect, TermSwitch
+from pagestore.consensus.members import Configuration, Member
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.services import wal as service
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice.acceptor import Elect, TermSwitch
 from pagestore.walservice.addresses import AddressBook
-from pagestore.walservice.members import Configuration, Member
-from pagestore.walservice.news import TimelineKey
 from pagestore.walservice.safekeeper import Safekeeper, Settings
+from pagestore.walservice.watch import TimelineKey
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
 TWO = Configuration(1, (Member(1), Member(2)))

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from pagestore._native import crc32c
+from pagestore.consensus.acceptor import Heard, State, TermSwitch, WalPosition, initial
+from pagestore.consensus.members import Configuration, Member
 from pagestore.errors import DataLoss, OutOfRange, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.walservice import horizon, segments
-from pagestore.walservice.acceptor import Heard, Position, State, TermSwitch, initial
 from pagestore.walservice.horizon import NEVER_AGAIN, Horizon
-from pagestore.walservice.members import Configuration, Member
-from pagestore.walservice.news import TimelineKey
 from pagestore.walservice.retention import droppable
 from pagestore.walservice.safekeeper import Safekeeper, Settings
+from pagestore.walservice.watch import TimelineKey
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
 KEY = TimelineKey(DEFAULT_TENANT, TimelineId.generate())
@@ -42,10 +42,10 @@ def state_of_three(**changes: object) -> State:
     """Elected in term 2, everything flushed by all and committed."""
     heard = tuple(Heard(member, 2, 1, END, END) for member in MEMBERS[1:])
     state = replace(
-        initial(Position(START, 0), 1, MEMBERS[0], Configuration(1, MEMBERS)),
+        initial(WalPosition(START, 0), 1, MEMBERS[0], Configuration(1, MEMBERS)),
         term=2,
         history=(TermSwitch(2, START),),
-        position=Position(END, 0),
+        position=WalPosition(END, 0),
         known_commit_lsn=END,
         heard=heard,
     )
@@ -65,7 +65,7 @@ def test_all_but_what_somebody_may_ask_for_can_go() -> None:
     assert droppable(state, at_end, slow, 0) == 4 * SEGMENT
     assert droppable(state, at_end, slow.released("other", 3), 0) == 4 * SEGMENT, "never less"
     assert droppable(state, at_end, slow.released("other", NEVER_AGAIN), 0) == first
-    assert droppable(state, Position(2 * SEGMENT, 0), everybody_past, 0) == SEGMENT
+    assert droppable(state, WalPosition(2 * SEGMENT, 0), everybody_past, 0) == SEGMENT
     committed = replace(state, known_commit_lsn=5 * SEGMENT + 8)
     assert droppable(committed, at_end, everybody_past, 0) == 5 * SEGMENT
 
@@ -158,7 +158,7 @@ def test_lsns_align_as_far_as_wal_is_kept(tmp_path: Path) -> None:
             oldest = timeline.base_lsn
             kept = [at for at in LONG.ends if at.flush_lsn >= oldest]
             assert len(kept) < len(LONG.ends)
-            first = kept[0] = Position(kept[0].flush_lsn, 0)
+            first = kept[0] = WalPosition(kept[0].flush_lsn, 0)
             for before, after in pairwise(kept):
                 assert await timeline.align(after.flush_lsn - 8) == before
             assert await timeline.align(first.flush_lsn) == first

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.walservice import control_file, safekeeper
-from pagestore.walservice.acceptor import Position
-from pagestore.walservice.news import TimelineKey
 from pagestore.walservice.safekeeper import Safekeeper, Settings
+from pagestore.walservice.watch import TimelineKey
 
-START = Position(0x1000028, 0)
+START = WalPosition(0x1000028, 0)
 
 
 def new_key() -> TimelineKey:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pagestore._native import NativeError, WalWriter
+from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import DataLoss
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.walservice import segments
-from pagestore.walservice.acceptor import Position
 
 SYSTEM_ID = 42
 XLOG_NOOP = 0x20
@@ -21,7 +21,7 @@ class Log:
     """WAL of records of given body lengths, from `start` on."""
 
     def __init__(self, start: int, *lengths: int) -> None:
-        self.start = Position(start, 0)
+        self.start = WalPosition(start, 0)
         self.ends = [self.start]
         self.data = b""
         for number, length in enumerate(lengths):
@@ -32,10 +32,10 @@ class Log:
         record = record_bytes(0, info, 0, at.prev_record_lsn, body)
         data, record_lsn, end = lay_out(at.flush_lsn, record, system_id=SYSTEM_ID)
         self.data += data
-        self.ends.append(Position(end, record_lsn))
+        self.ends.append(WalPosition(end, record_lsn))
 
     @property
-    def end(self) -> Position:
+    def end(self) -> WalPosition:
         return self.ends[-1]
 
     def bytes_to(self, lsn: int) -> bytes:
@@ -45,7 +45,7 @@ class Log:
 def write(directory: Path, log: Log) -> None:
     writer = WalWriter(str(directory), log.start.flush_lsn, log.start.flush_lsn)
     writer.append(log.start.flush_lsn, log.data)
-    assert Position(*writer.position[:2]) == log.end
+    assert WalPosition(*writer.position[:2]) == log.end
     writer.close()
 
 
@@ -94,7 +94,9 @@ def test_a_cut_log_is_continued_and_the_rest_is_zeros(tmp_path: Path) -> None:
     data, record_lsn, end = lay_out(cut.flush_lsn, other, system_id=SYSTEM_ID)
     writer.append(cut.flush_lsn, data)
     writer.close()
-    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == Position(end, record_lsn)
+    assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == WalPosition(
+        end, record_lsn
+    )
     raw = segments.segment_path(tmp_path, end).read_bytes()
     assert raw[end % SEGMENT :] == bytes(SEGMENT - end % SEGMENT)
 
@@ -124,7 +126,7 @@ def test_a_switch_ends_with_its_segment(tmp_path: Path) -> None:
     log.add(b"", info=0x40)
     switched = log.ends.pop()
     log.data += bytes(2 * SEGMENT - switched.flush_lsn)
-    log.ends.append(Position(2 * SEGMENT, switched.prev_record_lsn))
+    log.ends.append(WalPosition(2 * SEGMENT, switched.prev_record_lsn))
     log.add(b"behind")
     write(tmp_path, log)
     assert segments.find_end(tmp_path, log.start, log.start.flush_lsn) == log.end

@@ -1,0 +1,64 @@
+"""Which names databases and checkpoints may have."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from pagestore.client.points import reads_as_point
+from pagestore.errors import InvalidInput
+
+MAX_NAME_BYTES = 63
+"""As Postgres's own names: a database here has the same name inside Postgres."""
+
+RULE = (
+    "A name has 1 to 63 bytes of UTF-8; no slash, control or invisible characters; "
+    "no space at either end; does not begin with a dash; and is not only dots."
+)
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def database_name(text: str) -> str:
+    """The name in Unicode's composed form (NFC).
+
+    Raises:
+        InvalidInput: INVALID_NAME, with the rule as its hint.
+    """
+    return _checked(text, "database")
+
+
+def checkpoint_name(text: str) -> str:
+    """As :func:`database_name`; what reads as an LSN, a time or ``head`` is refused too."""
+    name = _checked(text, "checkpoint")
+    if reads_as_point(name):
+        raise InvalidInput(
+            "INVALID_NAME",
+            f"{name!r} cannot name a checkpoint: it reads as an LSN, a time or the head.",
+            "Choose another name.",
+        )
+    return name
+
+
+def _checked(text: str, noun: str) -> str:
+    name = unicodedata.normalize("NFC", text)
+    fault = _fault(name)
+    if fault:
+        shown = repr(text if len(text) <= 40 else text[:40] + "…")
+        raise InvalidInput("INVALID_NAME", f"{shown} cannot name a {noun}: {fault}.", RULE)
+    return name
+
+
+def _fault(name: str) -> str | None:
+    if not name:
+        return "it is empty"
+    if any(unicodedata.category(character) in _INVISIBLE for character in name):
+        return "it has a control or invisible character"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"it has {len(name.encode())} bytes, more than {MAX_NAME_BYTES}"
+    if "/" in name:
+        return "it has a slash"
+    if name != name.strip() or re.search(r"\s", name[0] + name[-1]):
+        return "it begins or ends with a space"
+    if not name.strip("."):
+        return "it is only dots"
+    return "it begins with a dash" if name.startswith("-") else None

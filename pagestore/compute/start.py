@@ -1,0 +1,433 @@
+"""Starts a compute: Postgres on a data directory made for this start alone.
+
+The sequence, and why in this order:
+
+1. *Vote*: a new term at the WAL service. From here on no earlier compute of this timeline
+   can commit; the log is cut at X, the end of its last complete record.
+2. *Base backup* at X from the page server, laid as it arrives.
+3. *Checkpoint*: one shutdown checkpoint record at X, made durable at the WAL service under
+   the new term before anything can run behind it (beside 2, as soon as the header is known).
+4. *Serve*: the directory is finished, Postgres starts on it, the safekeeper is told to pull.
+5. *Ready* when Postgres accepts connections and a safekeeper streams as its synchronous
+   standby: before that every commit would only wait. Nobody comes if a rival has won a higher
+   term since the vote, so that is asked meanwhile.
+
+Postgres is executed before all that, and waits (parking.py): for its settings until the base
+backup's header has come, then, with its shared memory made, for its files.
+
+Whatever fails, the process is gone, the safekeeper detached and the directory removed; the
+log stays, and its end is in the error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pagestore.client.page import AsyncPageClient, Rel
+from pagestore.client.walservice import WalService, Won
+from pagestore.compute.hydrating import HydratingDirectory
+from pagestore.compute.parking import SETTINGS, Line
+from pagestore.compute.places import (
+    check_reachable,
+    make_private,
+    socket_directory,
+    spread_children,
+)
+from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    PagestoreError,
+    ResourceExhausted,
+    Unavailable,
+)
+from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.pgformat import layout, relmap, slru
+from pagestore.postgres import shared_catalogs as catalog
+from pagestore.postgres.checkpoint import (
+    ANY_CONTROL_FILE,
+    StartCheckpoint,
+    lay_control_file,
+    lay_segments,
+    synthesize,
+)
+from pagestore.postgres.datadir import Owner
+from pagestore.postgres.process import (
+    ServerProcess,
+    account,
+    failed,
+    log_tail,
+    spawn,
+    wait_accepting,
+)
+from pagestore.postgres.remote_map import Fork
+from pagestore.postgres.settings import (
+    OF_SEVERAL,
+    SYNCHRONOUS_FILE,
+    ServerPlace,
+    command_line,
+    hba,
+    kept_auto_conf,
+    postgresql_conf,
+    quorum_rule,
+    synchronous_conf,
+)
+from pagestore.postgres.shared_catalogs import Entry
+from pagestore.postgres.wal_role import ensure_wal_role
+from pagestore.v1 import page_pb2 as pb
+
+_SHARED = (layout.GLOBAL_TABLESPACE, 0)
+_BACKUP_WAIT_MS = 60_000
+_TERM_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeSpec:
+    """What to start, and where.
+
+    Args:
+        directory: made by the start and removed by the stop; a new name each time.
+        run_as: the user that the server runs as; None for our own.
+        shim_library: readable by that user.
+        settings: for postgresql.conf, over the defaults.
+        log: the server's log; beside the directory unless given. Kept after a failure.
+        pgstat: statistics that the last clean stop returned.
+        auto_conf: postgresql.auto.conf (ALTER SYSTEM), likewise.
+        host: an address of this machine at which safekeepers and clients on other hosts reach the
+            server; empty for this machine alone.
+        wal_password: by which safekeepers log in there.
+    """
+
+    tenant: TenantId
+    timeline: TimelineId
+    directory: Path
+    port: int
+    page_server: str
+    shim_library: Path
+    run_as: str | None = None
+    bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    settings: Mapping[str, str] = field(default_factory=dict)
+    log: Path | None = None
+    pgstat: bytes | None = None
+    auto_conf: bytes | None = None
+    host: str = ""
+    wal_password: str = field(default="", repr=False)
+    start_timeout: float = 60.0
+
+    @property
+    def log_path(self) -> Path:
+        return self.log or self.directory.with_name(self.directory.name + ".log")
+
+
+async def start_compute(
+    spec: ComputeSpec, pages: AsyncPageClient, wal: WalService
+) -> RunningCompute:
+    """The whole sequence; returns when commits work.
+
+    Raises:
+        Aborted: TERM_LOST, STALE_TERM; somebody else started this timeline meanwhile.
+        Unavailable: COMPUTE_FAILED; Postgres exited. The message has its last words.
+        DeadlineExceeded: COMPUTE_START_TIMEOUT.
+        PagestoreError: what the page server or the WAL service answered.
+    """
+    owner = account(spec.run_as)
+    if not (spec.bindir / "postgres").exists():
+        raise FailedPrecondition(
+            "POSTGRES_MISSING",
+            f"There is no Postgres in {spec.bindir}.",
+            "Install the package postgresql-15, or set the directory of its programs.",
+        )
+    check_reachable(spec.directory.parent, owner)
+    spread_children(spec.directory.parent)
+    start = _Start(spec, owner)
+    try:
+        return await start.run(pages, wal)
+    except BaseException as error:
+        await asyncio.shield(start.undo(wal))
+        if isinstance(error, TimeoutError):
+            raise DeadlineExceeded(
+                "COMPUTE_START_TIMEOUT",
+                f"No base backup came from the page server {spec.page_server} within "
+                f"{spec.start_timeout:.0f} s.",
+                "Is it running? `pagestore status` shows it.",
+            ) from error
+        if isinstance(error, OSError):
+            raise _disk_error(spec.directory, error) from error
+        raise
+
+
+def _disk_error(directory: Path, error: OSError) -> PagestoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceExhausted(
+            "NO_SPACE_FOR_COMPUTE",
+            f"There is no room for a compute's files in {directory.parent}.",
+            "Free some space there; nothing is lost.",
+        )
+    return FailedPrecondition(
+        "COMPUTE_DIRECTORY", f"A compute's files could not be laid in {directory}: {error}."
+    )
+
+
+class _Clock:
+    """How long each phase of a start took, in seconds."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def mark(self, phase: str) -> None:
+        now = time.monotonic()
+        self.phases[phase] = now - self._last
+        self._last = now
+
+
+class _Start:
+    """One start under way; `undo` takes back whatever it has come to."""
+
+    def __init__(self, spec: ComputeSpec, owner: Owner | None) -> None:
+        self.spec = spec
+        self.clock = _Clock()
+        self.owner = owner
+        self.won = Won(0, 0, 0, 0, ())
+        self.data = spec.directory / "data"
+        self.sockets = spec.directory / "run"
+        self.server: ServerProcess | None = None
+        self.made_directory = False
+        self.attached = False
+        self.end_lsn = 0
+        self.settings = pb.ControlSettings()
+        self.entry = Entry("postgres", "postgres")
+
+    async def run(self, pages: AsyncPageClient, wal: WalService) -> RunningCompute:
+        """All steps. The vote is on its way while the server is executed."""
+        spec = self.spec
+        voting = asyncio.create_task(wal.win_term(spec.tenant, spec.timeline))
+        await asyncio.sleep(0)
+        try:
+            with contextlib.closing(Line()) as line:
+                with self._parked(line) as directory:
+                    self.won = await voting
+                    self.clock.mark("vote")
+                    async with asyncio.timeout(spec.start_timeout):
+                        await self._lay(directory, line, pages, wal)
+                line.go()
+                return await self._serve(line, wal)
+        finally:
+            voting.cancel()
+            await asyncio.gather(voting, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _parked(self, line: Line) -> Iterator[HydratingDirectory]:
+        """The directory to lay, and a server that waits for it."""
+        spec = self.spec
+        make_private(spec.directory, self.owner)
+        self.made_directory = True
+        self.sockets = socket_directory(spec.directory, self.owner)
+        with HydratingDirectory(self.data, self.owner) as directory:
+            directory.write("PG_VERSION", layout.VERSION_FILE)
+            directory.write("global/pg_control", ANY_CONTROL_FILE)
+            directory.write("postgresql.conf", b"")
+            directory.write("pg_hba.conf", hba(spec.host))
+            directory.write("pg_ident.conf", b"")
+            place = ServerPlace(
+                spec.port,
+                self.sockets,
+                spec.page_server,
+                spec.tenant,
+                spec.timeline,
+                spec.shim_library,
+                spec.host,
+            )
+            argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
+            for name, value in (command_line(place) | SETTINGS).items():
+                argv += ["-c", f"{name}={value}"]
+            child = spawn(argv, log=spec.log_path, owner=self.owner, stdin=line.theirs.fileno())
+            self.server = ServerProcess(child.pid, child)
+            yield directory
+
+    async def _lay(
+        self, directory: HydratingDirectory, line: Line, pages: AsyncPageClient, wal: WalService
+    ) -> None:
+        """Steps 2 and 3."""
+        spec = self.spec
+        chunks = pages.base_backup(
+            spec.tenant, spec.timeline, self.won.end_lsn, wait_ms=_BACKUP_WAIT_MS
+        )
+        directory.feed(await anext(chunks))
+        self.settings = directory.settings
+        checkpoint = synthesize(
+            self.won.end_lsn,
+            self.won.prev_record_lsn,
+            directory.counters,
+            directory.settings.system_id,
+            full_page_writes=False,
+        )
+        self.end_lsn = checkpoint.end_lsn
+        self._configure(directory, checkpoint)
+        line.settings({"pagestore.lsn": format_lsn(self.won.end_lsn)})
+        await self._receive(directory, chunks, checkpoint, wal)
+        self.clock.mark("base backup")
+        directory.lay_unlogged(await self._init_pages(directory, pages))
+        self.entry = await self._find_entry(directory, pages)
+        directory.lay_missing_slru_pages()
+        lay_segments(directory, checkpoint)
+        if spec.pgstat is not None:
+            directory.write("pg_stat/pgstat.stat", spec.pgstat)
+        directory.lay_remote_map()
+        self.clock.mark("finish")
+
+    async def _receive(
+        self,
+        directory: HydratingDirectory,
+        chunks: AsyncIterator[pb.BaseBackupChunk],
+        checkpoint: StartCheckpoint,
+        wal: WalService,
+    ) -> None:
+        spec = self.spec
+        durable = asyncio.create_task(
+            wal.append_wal(
+                spec.tenant, spec.timeline, self.won.term, self.won.end_lsn, checkpoint.data
+            )
+        )
+        try:
+            async for chunk in chunks:
+                directory.feed(chunk)
+            await durable
+        finally:
+            durable.cancel()
+            await asyncio.gather(durable, return_exceptions=True)
+
+    async def _init_pages(
+        self, directory: HydratingDirectory, pages: AsyncPageClient
+    ) -> dict[Fork, list[bytes]]:
+        found: dict[Fork, list[bytes]] = {}
+        for fork in directory.unlogged_forks():
+            found[fork] = directory.hot_pages(fork) or await self._pages(directory, pages, fork)
+        return found
+
+    async def _pages(
+        self, directory: HydratingDirectory, pages: AsyncPageClient, fork: Fork
+    ) -> list[bytes]:
+        """All pages of a fork; none of one that there is not."""
+        spec = self.spec
+        blocks = range(directory.length(fork) or 0)
+        if not blocks:
+            return []
+        rel = Rel(*fork)
+        return await pages.get_pages(spec.tenant, spec.timeline, self.won.end_lsn, rel, blocks)
+
+    async def _find_entry(self, directory: HydratingDirectory, pages: AsyncPageClient) -> Entry:
+        """From the shared catalogs."""
+        mapping = relmap.parse((self.data / "global" / relmap.FILE_NAME).read_bytes())
+        heaps = []
+        for oid in (catalog.PG_AUTHID, catalog.PG_DATABASE):
+            fork = (*_SHARED, mapping[oid], 0)
+            hot = directory.hot_pages(fork)
+            heaps.append(hot or await self._pages(directory, pages, fork))
+        return catalog.find_entry(heaps[0], heaps[1], self._committed)
+
+    def _committed(self, xid: int) -> bool:
+        path, offset = slru.page_position(slru.XACT, slru.page_of(slru.XACT, xid))
+        position = offset + xid % slru.XACTS_PER_PAGE // 4
+        try:
+            status = (self.data / path).read_bytes()[position] >> xid % 4 * 2 & 3
+        except (FileNotFoundError, IndexError):
+            return False
+        return status == 1
+
+    def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
+        """What the server reads before it makes its shared memory. A slow one may not have read
+        the first files yet: each state of the directory is one that it can go on from."""
+        spec = self.spec
+        lay_control_file(directory, checkpoint)
+        rule = quorum_rule(self.won.needed, self.won.standbys)
+        directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
+        quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
+        settings = {**quorum, **spec.settings}
+        directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
+        if spec.auto_conf is not None:
+            directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
+
+    async def _serve(self, line: Line, wal: WalService) -> RunningCompute:
+        """Steps 4 and 5."""
+        spec = self.spec
+        assert self.server is not None
+        record = ComputeRecord.of_start(
+            self.server.pid,
+            tenant=spec.tenant,
+            timeline=spec.timeline,
+            term=self.won.term,
+            start_lsn=self.end_lsn,
+            system_id=self.settings.system_id,
+            port=spec.port,
+            socket_directory=str(self.sockets),
+            log=str(spec.log_path),
+            superuser=self.entry.superuser,
+            database=self.entry.database,
+            host=spec.host,
+            wal_password=spec.wal_password,
+        )
+        record.save(spec.directory)
+        await wait_accepting(self.server, self.data, spec.log_path, spec.start_timeout)
+        self.clock.mark("accepting")
+        if spec.host:
+            await ensure_wal_role(record.conninfo(), spec.wal_password)
+        self.attached = True
+        await wal.attach_compute(
+            spec.tenant, spec.timeline, self.won.term, record.wal_conninfo(), self.end_lsn
+        )
+        await self._wait_attached(line, wal)
+        self.clock.mark("streaming")
+        record = record.now_ready()
+        record.save(spec.directory)
+        return RunningCompute(spec.directory, record, self.server, self.clock.phases)
+
+    async def _wait_attached(self, line: Line, wal: WalService) -> None:
+        """Until enough safekeepers are synchronous standbys."""
+        assert self.server is not None
+        attached = asyncio.create_task(line.attached())
+        superseded = asyncio.create_task(self._superseded(wal))
+        waits = [attached, superseded, asyncio.create_task(self.server.wait())]
+        try:
+            await asyncio.wait(
+                waits, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if attached.done():
+                return
+            if superseded.done():
+                await superseded
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if not self.server.alive:
+            raise failed(self.server, self.spec.log_path)
+        raise DeadlineExceeded(
+            "COMPUTE_START_TIMEOUT",
+            "Postgres runs, but no safekeeper pulled its WAL within "
+            f"{self.spec.start_timeout:.0f} s. Its log {self.spec.log_path} "
+            f"ends:\n{log_tail(self.spec.log_path)}",
+            "Look at the safekeeper's log; `pagestore status` shows its state.",
+        )
+
+    async def _superseded(self, wal: WalService) -> None:
+        """Ends by raising Aborted: no safekeeper will follow a compute whose term is over."""
+        while True:
+            await asyncio.sleep(_TERM_CHECK_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await wal.check_term(self.spec.tenant, self.spec.timeline, self.won.term)
+
+    async def undo(self, wal: WalService) -> None:
+        if self.server is not None:
+            await self.server.kill()
+        if self.attached:
+            with contextlib.suppress(Exception):
+                await wal.detach_compute(self.spec.tenant, self.spec.timeline, self.won.term)
+        if self.made_directory:
+            await asyncio.to_thread(remove_directory, self.spec.directory, self.sockets)

@@ -1,0 +1,234 @@
+"""One data directory: where its parts keep their files, their addresses and their logs.
+
+::
+
+    DATA/pagestore.toml       addresses and settings; written at the first `up`, yours to edit
+    DATA/lock                 held by the running supervisor; holds its process id
+    DATA/parts.json           process ids of the parts, written by the supervisor
+    DATA/log/<part>.log
+    DATA/pageserver, DATA/control, DATA/computes
+    DATA/safekeeper, or DATA/safekeeper-1, -2, -3
+    DATA/last-safekeeper-id   so that no number is given twice
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import stat
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pagestore.errors import FailedPrecondition, Unavailable
+
+if TYPE_CHECKING:
+    from pagestore.installation.config import Config
+
+MAX_COMPUTE_DIR = 60
+"""Characters: below it lie a directory a compute, and Unix sockets of at most 107."""
+
+
+def default_data_dir() -> Path:
+    configured = os.environ.get("PAGESTORE_DATA")
+    if configured:
+        return Path(configured)
+    if os.geteuid() == 0:
+        return Path("/var/lib/pagestore")
+    return Path.home() / ".local/share/pagestore"
+
+
+@dataclass(frozen=True)
+class Installation:
+    data: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.data / "pagestore.toml"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.data / "lock"
+
+    @property
+    def parts_file(self) -> Path:
+        return self.data / "parts.json"
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """In the order in which they start."""
+        return "pageserver", *self.config.safekeepers_here, "control"
+
+    @property
+    def safekeeper_id_file(self) -> Path:
+        return self.data / "last-safekeeper-id"
+
+    @property
+    def last_safekeeper_id(self) -> int:
+        """The highest number that was given to a safekeeper after the first ones; 0 for none."""
+        try:
+            return int(self.safekeeper_id_file.read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def part_dir(self, part: str) -> Path:
+        return self.data / part
+
+    def log_file(self, part: str) -> Path:
+        return self.data / "log" / f"{part}.log"
+
+    @cached_property
+    def config(self) -> Config:
+        """
+        Raises:
+            FailedPrecondition: CONFIG_INVALID.
+        """
+        from pagestore.installation import config
+
+        return config.load(self.config_file)
+
+    @property
+    def run_as(self) -> str | None:
+        """The user of Postgres's processes, where this one is root."""
+        return self.config.computes.run_as if os.geteuid() == 0 else None
+
+    @property
+    def compute_dir(self) -> Path:
+        """Below the data directory where Postgres's user can reach that, else in /var/tmp."""
+        if self.config.computes.directory is not None:
+            return self.config.computes.directory
+        inside = self.data / "computes"
+        if len(str(inside)) <= MAX_COMPUTE_DIR and _reachable(self.data, self.run_as):
+            return inside
+        digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
+        return Path(f"/var/tmp/pagestore-{os.geteuid()}-{digest}")  # noqa: S108
+
+    def address(self, part: str) -> str:
+        """Where a part serves.
+
+        Raises:
+            Unavailable: NOT_RUNNING.
+        """
+        try:
+            return (self.part_dir(part) / "address").read_text().strip()
+        except OSError as error:
+            raise not_running(self.data) from error
+
+    def forget_address(self, part: str) -> None:
+        """Until the part has written it anew, nobody takes another's service for it."""
+        (self.part_dir(part) / "address").unlink(missing_ok=True)
+
+    def running_supervisor(self) -> int | None:
+        """The process id of the supervisor that holds the lock, if one does."""
+        try:
+            with self.lock_file.open("rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or b"0") or None
+        except FileNotFoundError:
+            pass
+        return None
+
+    def take_lock(self) -> IO[bytes] | None:
+        """The lock, held while the file stays open; None when another process holds it."""
+        file = self.lock_file.open("ab+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        return file
+
+    def parts(self) -> dict[str, PartProcess]:
+        """What the supervisor last wrote of its parts."""
+        try:
+            found = json.loads(self.parts_file.read_text())
+            return {part: PartProcess(**fields) for part, fields in found.items()}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def write_parts(self, parts: dict[str, PartProcess]) -> None:
+        temporary = self.parts_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps({name: asdict(part) for name, part in parts.items()}))
+        temporary.rename(self.parts_file)
+
+    def postmasters(self) -> list[int]:
+        """Process ids of Postgres servers that run in this installation's compute directory."""
+        found = []
+        for pid_file in self.compute_dir.glob("*/data/postmaster.pid"):
+            pid = pid_file.read_text().split("\n", 1)[0].strip()
+            if pid.isdigit() and Path(f"/proc/{pid}").exists():
+                found.append(int(pid))
+        return found
+
+    def log_tail(self, part: str, lines: int = 8) -> str:
+        try:
+            text = self.log_file(part).read_text(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+@dataclass(frozen=True, slots=True)
+class PartProcess:
+    pid: int
+    supervisor: int
+    """The process id of the supervisor that started it."""
+    restarts: int = 0
+    """In a row: without the part having served for a while in between."""
+    last_exit: str = ""
+
+
+def not_running(data: Path) -> Unavailable:
+    return Unavailable(
+        "NOT_RUNNING",
+        f"pagestore is not running on {data}.",
+        "Start it with `pagestore up` (with the same --data or PAGESTORE_DATA).",
+    )
+
+
+def lib_dir() -> Path:
+    """The folder of the Postgres modules.
+
+    Raises:
+        FailedPrecondition: MODULES_MISSING.
+    """
+    package = Path(__file__).resolve().parent.parent
+    configured = os.environ.get("PAGESTORE_LIB_DIR")
+    candidates = [package.parent / "native/postgres", package / "_lib"]
+    if configured:
+        candidates.insert(0, Path(configured))
+    for folder in candidates:
+        if (folder / "pagestore_shim.so").exists():
+            return folder
+    raise FailedPrecondition(
+        "MODULES_MISSING",
+        f"pagestore_shim.so is in none of {', '.join(map(str, candidates))}.",
+        "Build it with `make setup`, or say where it is in PAGESTORE_LIB_DIR.",
+    )
+
+
+def _reachable(path: Path, user: str | None) -> bool:
+    """Whether `user` may pass through `path` and everything above it."""
+    if user is None:
+        return True
+    entry = pwd.getpwnam(user)
+    groups = set(os.getgrouplist(user, entry.pw_gid))
+    existing = [folder for folder in (path.resolve(), *path.resolve().parents) if folder.exists()]
+    return all(_may_pass(folder.stat(), entry.pw_uid, groups) for folder in existing)
+
+
+def _may_pass(status: os.stat_result, uid: int, groups: set[int]) -> bool:
+    if status.st_uid == uid:
+        return bool(status.st_mode & stat.S_IXUSR)
+    if status.st_gid in groups:
+        return bool(status.st_mode & stat.S_IXGRP)
+    return bool(status.st_mode & stat.S_IXOTH)

@@ -1,0 +1,205 @@
+"""Makes a cleanly stopped cluster of one that is not: recovers a *copy* with stock Postgres.
+
+What a base backup, a file-system snapshot or a crash leaves behind is not yet the truth: WAL
+must be replayed. Postgres knows how; and since the original is the user's, and perhaps the
+only one, it does it on a copy (a reflink where the file system can), which is removed
+afterwards. Settings of the original play no part: its libraries may be missing here, and its
+recovery commands may do anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    PagestoreError,
+    ResourceExhausted,
+)
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.pgformat.control_file import ControlFile
+from pagestore.postgres.cluster import (
+    check_not_running,
+    is_cleanly_stopped,
+    named_read_errors,
+    read_control,
+    refuse_tablespaces,
+)
+from pagestore.postgres.datadir import Owner
+from pagestore.postgres.process import ServerProcess, account, log_tail, spawn, wait_accepting
+from pagestore.postgres.settings import control_settings
+from pagestore.transfer.pgdata import import_header
+
+_RECOVERY_SECONDS = 24 * 3600.0
+_STOP_SECONDS = 600.0
+_NOT_COPIED = (
+    "postmaster.pid",
+    "postmaster.opts",
+    "postgresql.auto.conf",
+    "recovery.signal",
+    "standby.signal",
+)
+_HBA = "local all all reject\n"
+
+
+@asynccontextmanager
+async def stopped_cluster(
+    directory: Path,
+    *,
+    run_as: str | None = None,
+    bindir: Path = Path("/usr/lib/postgresql/15/bin"),
+    scratch: Path = Path("/var/tmp"),  # noqa: S108
+) -> AsyncIterator[Path]:
+    """A cleanly stopped cluster with the content of `directory`: itself, or a recovered copy
+    that lives until the block ends.
+
+    Raises:
+        FailedPrecondition: CLUSTER_RUNNING, RECOVERY_FAILED, TABLESPACE_UNSUPPORTED, ...
+        ResourceExhausted: no room for the copy in `scratch`.
+    """
+    directory = directory.absolute()
+    with named_read_errors():
+        control = read_control(directory)
+        check_not_running(directory)
+    if is_cleanly_stopped(directory, control):
+        yield directory
+        return
+    refuse_tablespaces(directory)
+    owner = account(run_as)
+    root = Path(tempfile.mkdtemp(prefix="pagestore-recovery-", dir=scratch))
+    try:
+        if owner is not None:
+            os.chown(root, *owner)
+        copy = root / "data"
+        await copy_cluster(directory, copy, owner)
+        await _recover(copy, control, bindir, owner)
+        yield copy
+    finally:
+        await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
+
+
+async def copy_cluster(source: Path, target: Path, owner: Owner | None) -> None:
+    """Copies a data directory without its settings, for the owner to run.
+
+    Raises:
+        ResourceExhausted: NO_SPACE_FOR_RECOVERY.
+    """
+    needed = await asyncio.to_thread(_bytes_below, source)
+    free = shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise ResourceExhausted(
+            "NO_SPACE_FOR_RECOVERY",
+            f"Recovering a copy of {source} needs {needed >> 20} MiB in {target.parent.parent}; "
+            f"{free >> 20} MiB are free.",
+            "Free some space, or start and stop the cluster once with Postgres 15 yourself.",
+        )
+    await _run("cp", "-a", "--reflink=auto", "--", str(source), str(target))
+    wal = target / "pg_wal"
+    if wal.is_symlink():
+        elsewhere = (source / "pg_wal").resolve()
+        wal.unlink()
+        await _run("cp", "-a", "--reflink=auto", "--", str(elsewhere), str(wal))
+    for name in _NOT_COPIED:
+        (target / name).unlink(missing_ok=True)
+    for name, text in {"postgresql.conf": "", "pg_hba.conf": _HBA, "pg_ident.conf": ""}.items():
+        (target / name).unlink(missing_ok=True)
+        (target / name).write_text(text)
+    target.chmod(0o700)
+    if owner is not None:
+        await _run("chown", "-R", "-h", f"{owner.uid}:{owner.gid}", str(target))
+
+
+def _bytes_below(directory: Path) -> int:
+    return sum(
+        (Path(folder) / name).lstat().st_blocks * 512
+        for folder, _, names in os.walk(directory)
+        for name in names
+    )
+
+
+async def _run(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, complaint = await process.communicate()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        raise FailedPrecondition(
+            "COPY_FAILED", f"{command[0]} failed: {complaint.decode(errors='replace').strip()}"
+        )
+
+
+async def _recover(data: Path, control: ControlFile, bindir: Path, owner: Owner | None) -> None:
+    try:
+        await recover(data, control, bindir, owner, {"port": "5432", "archive_mode": "off"})
+    except (PagestoreError, TimeoutError) as error:
+        kind = DeadlineExceeded if isinstance(error, TimeoutError) else FailedPrecondition
+        raise kind(
+            "RECOVERY_FAILED",
+            f"Stock Postgres could not recover a copy of the cluster. Its log ends:\n"
+            f"{log_tail(log_of(data))}",
+            "Where WAL is missing, take the backup with pg_basebackup -X stream, or stop the "
+            "cluster cleanly before copying it.",
+        ) from error
+
+
+async def recover(
+    data: Path,
+    control: ControlFile,
+    bindir: Path,
+    owner: Owner | None,
+    settings: Mapping[str, str],
+) -> None:
+    """Starts Postgres on a copy, and stops it cleanly as soon as it has recovered. Nobody can
+    connect to it.
+
+    Args:
+        settings: besides those that the control file asks for.
+
+    Raises:
+        Unavailable: COMPUTE_FAILED; it exited instead.
+        DeadlineExceeded, TimeoutError: it neither recovered nor ended in time.
+    """
+    log = log_of(data)
+    settings = {
+        **control_settings(import_header(control, DEFAULT_TENANT, _NOBODY).settings),
+        "listen_addresses": "",
+        "unix_socket_directories": str(log.parent),
+        "hot_standby": "off",
+        "allow_in_place_tablespaces": "on",
+        "autovacuum": "off",
+        "fsync": "off",
+        **settings,
+    }
+    argv = [str(bindir / "postgres"), "-D", str(data)]
+    for name, value in settings.items():
+        argv += ["-c", f"{name}={value}"]
+    child = spawn(argv, log=log, owner=owner)
+    server = ServerProcess(child.pid, child)
+    try:
+        await wait_accepting(server, data, log, _RECOVERY_SECONDS)
+        server.send(signal.SIGINT)
+        await asyncio.wait_for(server.wait(), _STOP_SECONDS)
+    finally:
+        if server.alive:
+            await server.kill()
+
+
+def log_of(data: Path) -> Path:
+    """Where a copy's server writes its log."""
+    return data.parent / "postgres.log"
+
+
+_NOBODY = TimelineId(bytes(16))

@@ -1,0 +1,219 @@
+"""A Postgres server process: started directly, watched by pidfd, found again later.
+
+A compute outlives the process that started it, so a handle is either of a child or of a
+process that was *adopted*: named by its pid and its start time, which together are never
+reused. Nothing here reads or writes a data directory but ``postmaster.pid``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from pagestore.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from pagestore.postgres.datadir import Owner
+
+POLL_SECONDS = 0.002
+_KILL_GRACE_SECONDS = 3.0
+_LOG_TAIL_LINES = 12
+_STATUS_LINE = 7
+_START_TIME_FIELD = 19
+"""Of /proc/<pid>/stat, counted behind the command's closing parenthesis."""
+
+
+def account(run_as: str | None) -> Owner | None:
+    """The user that the server runs as; None for our own.
+
+    Raises:
+        FailedPrecondition: there is no such user, or the server would run as root.
+    """
+    if run_as is None:
+        if os.geteuid() == 0:
+            raise FailedPrecondition(
+                "RUNS_AS_ROOT",
+                "Postgres refuses to run as root.",
+                "Name an unprivileged user to run it as, for example postgres.",
+            )
+        return None
+    try:
+        entry = pwd.getpwnam(run_as)
+    except KeyError as error:
+        raise FailedPrecondition(
+            "USER_MISSING", f"There is no user {run_as!r} to run Postgres as."
+        ) from error
+    if entry.pw_uid == 0:
+        raise FailedPrecondition(
+            "RUNS_AS_ROOT",
+            f"Postgres refuses to run as {run_as!r}.",
+            "Name an unprivileged user to run it as, for example postgres.",
+        )
+    if entry.pw_uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        raise FailedPrecondition(
+            "CANNOT_CHANGE_USER",
+            f"Only root can run Postgres as {run_as!r}.",
+            "Run pagestore as root, or as that user.",
+        )
+    return Owner(entry.pw_uid, entry.pw_gid)
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    owner: Owner | None,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Starts a server in a session of its own, so that it survives its starter.
+
+    The user is changed by setpriv(1), not between fork and exec: that would take a real
+    fork, and in a process with gRPC's threads the forked copy crashes every so often.
+    Without it, subprocess uses vfork.
+    """
+    if owner is not None:
+        identity = [f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups"]
+        argv = ["setpriv", *identity, "--", *argv]
+    with log.open("ab") as output:
+        try:
+            return subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise FailedPrecondition(
+                "POSTGRES_MISSING",
+                f"{argv[0]} cannot be started: {error.strerror}.",
+                "Install the package postgresql-15, or set the directory of its programs.",
+            ) from error
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a server's log, for an error message."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[_START_TIME_FIELD])
+
+
+class ServerProcess:
+    """A running postmaster. Belongs to the event loop in which it was made."""
+
+    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self.exit_code: int | None = None
+        self._child = child
+        self._exited = asyncio.Event()
+        self._pidfd = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+
+    @property
+    def alive(self) -> bool:
+        return not self._exited.is_set()
+
+    async def wait(self) -> int | None:
+        """Until it is gone. Its exit code, or None when it is not our child."""
+        await self._exited.wait()
+        return self.exit_code
+
+    def release(self) -> None:
+        """Stops watching, and lets the server live."""
+        if self._pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal; nothing, if the process is gone."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    async def kill(self) -> None:
+        """Ends the server and its backends at once, as a crash would."""
+        children = _children(self.pid)
+        self.send(signal.SIGQUIT)
+        try:
+            await asyncio.wait_for(self._exited.wait(), _KILL_GRACE_SECONDS)
+        except TimeoutError:
+            children += _children(self.pid)
+            self.send(signal.SIGKILL)
+            await self._exited.wait()
+        for pid, ticks in children:
+            if start_ticks(pid) == ticks:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _on_exit(self) -> None:
+        if self._child is not None:
+            self.exit_code = self._child.wait()
+        self.release()
+        self._exited.set()
+
+
+def _children(pid: int) -> list[tuple[int, int]]:
+    try:
+        names = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    found = ((int(name), start_ticks(int(name))) for name in names)
+    return [(child, ticks) for child, ticks in found if ticks is not None]
+
+
+async def wait_accepting(server: ServerProcess, data: Path, log: Path, seconds: float) -> None:
+    """Until the postmaster says in its pid file that it accepts connections.
+
+    Raises:
+        Unavailable: COMPUTE_FAILED; it exited instead. Its last words are in the message.
+        DeadlineExceeded: it did neither in time.
+    """
+    pid_file = data / "postmaster.pid"
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not _says_ready(pid_file):
+        if not server.alive:
+            raise failed(server, log)
+        if loop.time() > deadline:
+            raise DeadlineExceeded(
+                "COMPUTE_START_TIMEOUT",
+                f"Postgres accepted no connections within {seconds:.0f} s. Its log {log} ends:\n"
+                + log_tail(log),
+            )
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def failed(server: ServerProcess, log: Path) -> Unavailable:
+    code = "" if server.exit_code is None else f" with status {server.exit_code}"
+    return Unavailable(
+        "COMPUTE_FAILED", f"Postgres exited{code}. Its log {log} ends:\n{log_tail(log)}"
+    )
+
+
+def _says_ready(pid_file: Path) -> bool:
+    try:
+        lines = pid_file.read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"

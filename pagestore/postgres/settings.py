@@ -1,0 +1,167 @@
+"""What a compute's server is told: postgresql.conf, pg_hba.conf, the command line.
+
+Three ranks. What keeps the directory usable is on the command line, where neither ALTER SYSTEM
+nor a user's file can change it. Whose confirmation a commit waits for is in a file of its own,
+since it changes with the safekeepers while the server runs: postgresql.conf includes it last,
+and the shim refuses it to ALTER SYSTEM. Everything else is in postgresql.conf.
+
+A setting that Postgres keeps in its control file is taken over from the timeline, raised
+where a compute needs more; so a restart logs no PARAMETER_CHANGE record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagestore.errors import InvalidInput
+from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres import remote_map
+from pagestore.postgres.wal_role import WAL_ROLE
+from pagestore.v1 import page_pb2 as pb
+
+WAL_LEVELS = ("minimal", "replica", "logical")
+MIN_CONNECTIONS = 100
+MIN_WAL_SENDERS = 10
+MIN_PREPARED_XACTS = 64
+
+DEFAULTS = {
+    "shared_buffers": "128MB",
+    "datestyle": "iso, mdy",
+    "timezone": "Etc/UTC",
+    "log_timezone": "Etc/UTC",
+    "lc_messages": "C",
+    "lc_monetary": "C.UTF-8",
+    "lc_numeric": "C.UTF-8",
+    "lc_time": "C.UTF-8",
+    "default_text_search_config": "pg_catalog.english",
+    "password_encryption": "scram-sha-256",
+    "log_checkpoints": "off",
+    "log_autovacuum_min_duration": "-1",
+    "log_line_prefix": "%m [%p] ",
+    "min_wal_size": "32MB",
+    "max_wal_size": "1GB",
+    # Local WAL is not durable anyway: new segments are sparse instead of written with zeros.
+    "wal_init_zero": "off",
+}
+
+_SYNCHRONOUS = "synchronous_standby_names"
+SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
+"""Beside postgresql.conf; replaced as a whole, then read again at a SIGHUP."""
+OF_SEVERAL = {
+    # Each has peers that fill it: a compute need not keep its WAL for ever.
+    "max_slot_wal_keep_size": "1GB",
+    # One that is frozen delays nobody for long who has to end all streams.
+    "wal_sender_timeout": "5s",
+}
+"""Settings where there are several safekeepers."""
+
+LOOPBACK = "127.0.0.1"
+_HBA = """\
+# The socket's directory is open to the server's own user alone.
+local  all          all                trust
+local  replication  all                trust
+"""
+_HBA_LOOPBACK = """\
+host   all          all  127.0.0.1/32  scram-sha-256
+"""
+_HBA_ANYWHERE = f"""\
+# The address is one that other hosts reach: safekeepers, and whoever has the URL.
+host   replication  {WAL_ROLE}  all  scram-sha-256
+host   all          {WAL_ROLE}  all  reject
+host   all          all  all  scram-sha-256
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a server listens and which pages it reads.
+
+    Args:
+        host: an address of this machine that other hosts reach; empty for none.
+    """
+
+    port: int
+    socket_directory: Path
+    page_server: str
+    tenant: TenantId
+    timeline: TimelineId
+    shim_library: Path
+    host: str = ""
+
+
+def hba(host: str) -> str:
+    """pg_hba.conf of a server that listens at `host` too."""
+    return _HBA + (_HBA_ANYWHERE if host else _HBA_LOOPBACK)
+
+
+def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
+    """The settings that the control file of a compute names."""
+    level = max(settings.wal_level, WAL_LEVELS.index("replica"))
+    return {
+        "wal_level": WAL_LEVELS[level],
+        "wal_log_hints": _on(settings.wal_log_hints),
+        "max_connections": str(max(settings.max_connections, MIN_CONNECTIONS)),
+        "max_worker_processes": str(settings.max_worker_processes),
+        "max_wal_senders": str(max(settings.max_wal_senders, MIN_WAL_SENDERS)),
+        "max_prepared_transactions": str(max(settings.max_prepared_xacts, MIN_PREPARED_XACTS)),
+        "max_locks_per_transaction": str(settings.max_locks_per_xact),
+        "track_commit_timestamp": _on(settings.track_commit_timestamp),
+    }
+
+
+def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) -> str:
+    """The file's text; later wins: defaults, the timeline's settings, `overrides`."""
+    values = {**DEFAULTS, **control_settings(settings), **overrides}
+    return quoted_settings(values) + f"include '{SYNCHRONOUS_FILE}'\n"
+
+
+def quorum_rule(needed: int, standbys: Iterable[str]) -> str:
+    """Commits wait for `needed` of these."""
+    return f"ANY {needed} ({', '.join(standbys)})"
+
+
+def synchronous_conf(rule: str) -> str:
+    """The text of SYNCHRONOUS_FILE."""
+    return quoted_settings({_SYNCHRONOUS: rule})
+
+
+def kept_auto_conf(text: bytes) -> bytes:
+    """postgresql.auto.conf, which Postgres reads after all else, without what is not its own to
+    say. Postgres writes it a line a setting."""
+    lines = text.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.lower().startswith(_SYNCHRONOUS.encode()))
+
+
+def quoted_settings(values: Mapping[str, str]) -> str:
+    """Lines of a configuration file."""
+    return "".join(f"{name} = {_quoted(name, value)}\n" for name, value in values.items())
+
+
+def command_line(place: ServerPlace) -> dict[str, str]:
+    """Settings that nothing inside the server may change."""
+    return {
+        "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
+        "port": str(place.port),
+        "unix_socket_directories": str(place.socket_directory),
+        "fsync": "off",
+        "full_page_writes": "off",
+        "restart_after_crash": "off",
+        "archive_mode": "off",
+        "shared_preload_libraries": str(place.shim_library),
+        "pagestore.page_server": place.page_server,
+        "pagestore.tenant_id": str(place.tenant),
+        "pagestore.timeline_id": str(place.timeline),
+        "pagestore.remote_map": remote_map.FILE_NAME,
+    }
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _quoted(name: str, value: str) -> str:
+    if "\n" in value or "\0" in value or not name.replace(".", "_").isidentifier():
+        raise InvalidInput("INVALID_SETTING", f"The setting {name!r} cannot be written to a file.")
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
