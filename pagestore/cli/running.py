@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import threading
-import time
 from typing import Annotated, Any
 
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
-from pagestore.errors import (
-    DeadlineExceeded,
-    FailedPrecondition,
-    PagestoreError,
-    Unavailable,
-)
-from pagestore.installation.layout import Installation, PartProcess, lib_dir
-
-START_SECONDS = 180.0
-STOP_SECONDS = 240.0
-MAX_RESTARTS = 4
-"""A part that dies this often in a row will not come up by itself."""
+from pagestore.errors import PagestoreError
+from pagestore.installation import lifecycle
+from pagestore.installation.layout import Installation
 
 NEXT = """What to do next:
   pagestore create app              make a database; prints its URL
@@ -54,23 +41,23 @@ def up(
         installation = run.installation
         pid = installation.running_supervisor()
         if pid is not None:
-            _check_count(installation, safekeepers)
-            wait_until_serving(installation)
+            lifecycle.check_count(installation, safekeepers)
+            lifecycle.wait_until_serving(installation)
             _answer_up(run, already=True)
             return
-        prepare(installation, safekeepers)
+        lifecycle.prepare(installation, safekeepers)
         if foreground:
             # The supervisor has this thread; what `up` would say comes from another.
             threading.Thread(target=_announce, args=(run,), daemon=True).start()
-            _supervise(installation)
+            lifecycle.supervise(installation)
             return
-        wait_until_serving(installation, spawn_supervisor(installation))
+        lifecycle.wait_until_serving(installation, lifecycle.spawn_supervisor(installation))
         _answer_up(run, already=False)
 
 
 def _announce(run: Session) -> None:
     try:
-        wait_until_serving(run.installation)
+        lifecycle.wait_until_serving(run.installation)
         _answer_up(run, already=False)
     except PagestoreError as error:
         run.fail(error)
@@ -88,148 +75,10 @@ def _answer_up(run: Session, *, already: bool) -> None:
     run.answer(fields, NEXT, f"{words} on {installation.data}")
 
 
-def prepare(installation: Installation, safekeepers: int | None = None) -> None:
-    """Makes the data directory and checks what `up` needs.
-
-    Args:
-        safekeepers: how many a new installation shall have; one that exists must have as many.
-
-    Raises:
-        FailedPrecondition: what is missing, and how to get it.
-    """
-    from pagestore.installation import config
-
-    lib_dir()
-    try:
-        if not installation.data.exists():
-            installation.data.mkdir(parents=True)
-            # Computes' directories lie below: Postgres's user must be able to pass through.
-            installation.data.chmod(0o711)
-        (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise FailedPrecondition(
-            "DATA_DIR_UNUSABLE",
-            f"Cannot use {installation.data}: {error.strerror}.",
-            "Name another data directory: --data DIR or PAGESTORE_DATA.",
-        ) from error
-    config.write_first(installation.config_file, safekeepers or 1)
-    _check_count(installation, safekeepers)
-    for part in installation.part_names:
-        installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
-    postgres = installation.config.computes.postgres_bindir / "postgres"
-    if not postgres.exists():
-        raise FailedPrecondition(
-            "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
-        )
-
-
-def _check_count(installation: Installation, wanted: int | None) -> None:
-    there = len(installation.config.staying)
-    if wanted is not None and wanted != there:
-        raise FailedPrecondition(
-            "OTHER_SAFEKEEPERS",
-            f"{installation.data} has {there} safekeeper{'s' if there > 1 else ''}, not {wanted}.",
-            "`pagestore up`, and then `pagestore safekeepers --grow N` for more.",
-        )
-
-
-def spawn_supervisor(installation: Installation) -> subprocess.Popen[bytes]:
-    """Starts the supervisor in a session of its own, so that it outlives the terminal."""
-    with installation.log_file("supervisor").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pagestore.cli.main", "supervise"],
-            env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
-
-
 def supervise() -> None:
     """Keep the parts of PAGESTORE_DATA running (what `up` starts)."""
     with session(None, False) as run:
-        _supervise(run.installation)
-
-
-def _supervise(installation: Installation) -> None:
-    import asyncio
-
-    from pagestore.installation.supervisor import Supervisor
-
-    lock = installation.take_lock()
-    if lock is None:
-        raise FailedPrecondition(
-            "ALREADY_RUNNING",
-            f"pagestore runs already on {installation.data}.",
-            "`pagestore status` shows it; `pagestore down` stops it.",
-        )
-    with lock:
-        asyncio.run(Supervisor(installation).run())
-
-
-def wait_until_serving(
-    installation: Installation,
-    supervisor: subprocess.Popen[bytes] | None = None,
-    seconds: float = START_SECONDS,
-) -> None:
-    """
-    Args:
-        supervisor: the one just started, so that its death is noticed.
-
-    Raises:
-        PagestoreError: PART_FAILED, with the end of its log.
-        DeadlineExceeded: NOT_SERVING.
-    """
-    deadline = time.monotonic() + seconds
-    missing = list(installation.part_names)
-    while missing:
-        died = supervisor is not None and supervisor.poll() is not None
-        if died and installation.running_supervisor() is None:
-            assert supervisor is not None
-            raise _part_failed(installation, "supervisor", f"exit status {supervisor.returncode}")
-        missing = [part for part in missing if not _serves(installation, part)]
-        for part in missing:
-            process = _process(installation, part)
-            if process is not None and process.restarts >= MAX_RESTARTS:
-                raise _part_failed(installation, part, process.last_exit)
-        if missing and time.monotonic() > deadline:
-            raise DeadlineExceeded(
-                "NOT_SERVING",
-                f"Not serving after {seconds:.0f} s: {', '.join(missing)}.",
-                f"See the logs in {installation.data / 'log'}.",
-            )
-        if missing:
-            time.sleep(0.1)
-
-
-def _part_failed(installation: Installation, part: str, why: str) -> PagestoreError:
-    return PagestoreError(
-        "PART_FAILED",
-        f"The {part} does not start ({why}). Its log ends:\n{installation.log_tail(part)}",
-        f"See {installation.log_file(part)}; addresses are set in {installation.config_file}. "
-        "Then `pagestore down`, and `up` again.",
-    )
-
-
-def _process(installation: Installation, part: str) -> PartProcess | None:
-    """A part of the supervisor that runs now; None where it, or the part, is not started."""
-    process = installation.parts().get(part)
-    ours = process is not None and process.supervisor == installation.running_supervisor()
-    return process if ours else None
-
-
-def _serves(installation: Installation, part: str) -> bool:
-    """Whether our own part answers, not another's at an address that ours could not get."""
-    from pagestore.installation.health import is_serving
-
-    if _process(installation, part) is None:
-        return False
-    try:
-        return is_serving(installation.address(part))
-    except Unavailable:
-        return False
+        lifecycle.supervise(run.installation)
 
 
 def down(data: Data = None, as_json: Json = False) -> None:
@@ -240,28 +89,9 @@ def down(data: Data = None, as_json: Json = False) -> None:
     Example: pagestore down
     """
     with session(data, as_json) as run:
-        pid = run.installation.running_supervisor()
-        if pid is None:
-            run.answer({"was_running": False}, "", "pagestore was not running")
-            return
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while run.installation.running_supervisor() is not None:
-            if time.monotonic() > deadline:
-                raise DeadlineExceeded(
-                    "STILL_RUNNING",
-                    f"The supervisor (process {pid}) has not ended in {STOP_SECONDS:.0f} s.",
-                    f"See {run.installation.log_file('supervisor')}.",
-                )
-            time.sleep(0.02)
-        left = run.installation.postmasters()
-        if left:
-            raise PagestoreError(
-                "COMPUTES_LEFT",
-                f"Postgres processes still run: {', '.join(map(str, left))}.",
-                "`pagestore up` takes them over; or end them with kill -INT.",
-            )
-        run.answer({"was_running": True}, "", "pagestore is down")
+        was_running = lifecycle.stop(run.installation)
+        said = "pagestore is down" if was_running else "pagestore was not running"
+        run.answer({"was_running": was_running}, "", said)
 
 
 def status(data: Data = None, as_json: Json = False) -> None:
@@ -300,12 +130,12 @@ def status(data: Data = None, as_json: Json = False) -> None:
 def _part_rows(installation: Installation) -> list[dict[str, Any]]:
     rows = []
     for part in installation.part_names:
-        process = _process(installation, part)
+        process = lifecycle.running_part(installation, part)
         rows.append(
             {
                 "part": part,
                 "address": installation.config.listen(part),
-                "serving": _serves(installation, part),
+                "serving": lifecycle.serves(installation, part),
                 "pid": process.pid if process else None,
                 "restarts": process.restarts if process else 0,
                 "log": str(installation.log_file(part)),

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.cli.running import prepare
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.installation import config
 from pagestore.installation.layout import Installation, PartProcess
+from pagestore.installation.lifecycle import prepare
 from pagestore.installation.supervisor import end_leftovers, part_command
 
 
