@@ -1,0 +1,67 @@
+"""Background tasks whose unplanned end is the end of their process.
+
+A loop that has died silently is worse than a part that is down: the part says that it serves, and
+what the loop did is never done again. Every part comes back from a kill at any instruction, so it
+is ended on the spot, with a line in its log, and its supervisor starts it anew::
+
+    self._task = tasks.endless(self._listen(), "peers")     # ends only by cancel()
+    tasks.errand(self._tidy(), "tidy")                      # may return, must not raise
+
+What can fail by the world's doing (a full disk, a peer that is away) is the task's own to catch;
+what comes out here is a fault of the program, or a failure that nobody has thought of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+EXIT_STATUS = 70
+"""Of a process that such a task has ended; EX_SOFTWARE of sysexits.h."""
+
+_T = TypeVar("_T")
+_running: set[asyncio.Task[Any]] = set()
+"""The event loop itself refers to tasks only weakly."""
+_log = structlog.get_logger(__name__)
+
+
+def endless(
+    work: Coroutine[Any, Any, None], name: str, *, end: Callable[[int], object] = os._exit
+) -> asyncio.Task[None]:
+    """Starts `work`, which is to run until it is cancelled: both an exception and a return end
+    the process. `name` stands in the log."""
+    return _watched(work, name, end, may_return=False)
+
+
+def errand(
+    work: Coroutine[Any, Any, _T], name: str, *, end: Callable[[int], object] = os._exit
+) -> asyncio.Task[_T]:
+    """Starts `work` that nobody needs to wait for: an exception ends the process."""
+    return _watched(work, name, end, may_return=True)
+
+
+def _watched(
+    work: Coroutine[Any, Any, _T], name: str, end: Callable[[int], object], *, may_return: bool
+) -> asyncio.Task[_T]:
+    task = asyncio.create_task(work, name=name)
+    _running.add(task)
+
+    def done(ended: asyncio.Task[_T]) -> None:
+        _running.discard(ended)
+        if ended.cancelled():
+            return
+        error = ended.exception()
+        if error is None and may_return:
+            return
+        # The log may be on the disk that is full, which must not keep the process alive.
+        with contextlib.suppress(OSError, ValueError):
+            _log.critical("task ended unplanned: this process ends", task=name, exc_info=error)
+        end(EXIT_STATUS)
+
+    task.add_done_callback(done)
+    return task

@@ -1,0 +1,102 @@
+"""A background task that ends unplanned ends its process, with a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pagestore import tasks
+
+
+class Ends:
+    """Stands for os._exit."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+
+    def __call__(self, status: int) -> None:
+        self.statuses.append(status)
+
+
+async def _raise() -> None:
+    raise ValueError("no disk thought of this")
+
+
+async def _return() -> None:
+    return
+
+
+async def _run(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("work", [_raise, _return])
+def test_an_endless_task_that_ends_ends_the_process(work) -> None:
+    ends = Ends()
+
+    async def main() -> None:
+        await _run(tasks.endless(work(), "loop", end=ends))
+
+    asyncio.run(main())
+    assert ends.statuses == [tasks.EXIT_STATUS]
+
+
+def test_an_errand_may_return_but_not_raise() -> None:
+    ends = Ends()
+
+    async def main() -> None:
+        await _run(tasks.errand(_return(), "errand", end=ends))
+        assert ends.statuses == []
+        await _run(tasks.errand(_raise(), "errand", end=ends))
+
+    asyncio.run(main())
+    assert ends.statuses == [tasks.EXIT_STATUS]
+
+
+def test_to_cancel_is_the_planned_end() -> None:
+    ends = Ends()
+
+    async def main() -> None:
+        task = tasks.endless(asyncio.sleep(3600), "loop", end=ends)
+        await asyncio.sleep(0)
+        task.cancel()
+        await _run(task)
+
+    asyncio.run(main())
+    assert ends.statuses == []
+
+
+PROGRAM = """
+import asyncio, gc
+from pagestore import tasks
+
+async def die():
+    await asyncio.sleep(0.01)
+    raise ValueError("the reason")
+
+async def main():
+    tasks.endless(die(), "the loop's name")
+    gc.collect()
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("log", ["pipe", "/dev/full"])
+def test_the_process_ends_with_a_line_in_its_log_even_if_that_is_full(log) -> None:
+    command = [sys.executable, "-c", PROGRAM]
+    if log == "pipe":
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        text = ended.stdout + ended.stderr
+        assert "the loop's name" in text
+        assert "the reason" in text
+    else:
+        with Path(log).open("w") as full:
+            ended = subprocess.run(command, stdout=full, stderr=full, timeout=30)
+    assert ended.returncode == tasks.EXIT_STATUS
