@@ -129,7 +129,6 @@ def test_what_follows_a_startup_is_the_logins() -> None:
         b"user\0\0",
         b"user\0ann\0x\0\0",
         b"\0a\0\0",
-        b"user\0\xff\0\0",
     ],
 )
 def test_a_malformed_list_is_refused(body: bytes) -> None:
