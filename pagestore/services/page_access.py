@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pagestore._native import RedoPool, Snapshot
-from pagestore.errors import InvalidInput, NotFound, OutOfRange
+from pagestore.errors import InvalidInput, NotFound, OutOfRange, Unavailable
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
@@ -115,6 +115,9 @@ class PageAccess:
 
     async def whole_snapshot(self, timeline: Timeline, wait_ms: int = 0) -> Snapshot:
         """A snapshot; after a restart, once the ancestors have caught up again."""
-        while (behind := timeline.ancestor_behind()) is not None:
-            await self.reach(*behind, wait_ms)
-        return timeline.snapshot()
+        try:
+            return timeline.snapshot()  # nearly always; to look at each ancestor takes longer
+        except Unavailable:
+            while (behind := timeline.ancestor_behind()) is not None:
+                await self.reach(*behind, wait_ms)
+            return timeline.snapshot()

@@ -7,10 +7,15 @@ the recently used stay loaded.
 
 Deleting a timeline that has children hides it: it cannot be found or written any more, its
 layers stay as long as a child reads through them, and go with the last one.
+
+Locks, in the order in which they are taken: a timeline's ``_flushing``; ``_changing`` (which
+timelines there are: one change at a time, held over the catalog's sync); ``_loading`` (which are
+loaded; held over reads of the catalog at most). Finding a timeline needs the last alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
@@ -71,9 +76,12 @@ class Repository:
         self._lock_file = lock_file
         self._max_idle = max_idle
         self._loaded: weakref.WeakValueDictionary[Key, Timeline] = weakref.WeakValueDictionary()
-        self._recent: OrderedDict[Key, Timeline] = OrderedDict()
+        # By their bytes, whose hashing runs no Python code: so each step on it is atomic, and a
+        # hit takes no lock.
+        self._recent: OrderedDict[bytes, Timeline] = OrderedDict()
         self._importing: set[Key] = set()
-        self._changing = threading.RLock()  # which timelines there are
+        self._changing = threading.RLock()
+        self._loading = threading.RLock()
 
     @classmethod
     def open(
@@ -108,7 +116,7 @@ class Repository:
 
     def close(self) -> None:
         """Closes as a crash would: what is not flushed is gone, and is ingested again."""
-        with self._changing:
+        with self._changing, self._loading:
             self._recent.clear()
             self._loaded.clear()
             self._store.catalog.close()
@@ -118,23 +126,24 @@ class Repository:
 
     def get(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
         """Raises NotFound TIMELINE_NOT_FOUND."""
-        key = tenant, timeline
-        found = self._recent.get(key)
+        name = tenant.raw + timeline.raw
+        found = self._recent.get(name)
         if found is None or found._gone:
-            with self._changing:
-                found = self._load(key)
+            with self._loading:
+                found = self._load((tenant, timeline))
                 if found is None or found._gone:
                     raise NotFound(
                         "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
                     )
-                self._recent[key] = found
-                self._recent.move_to_end(key)
+                self._recent[name] = found
                 while len(self._recent) > self._max_idle:
                     self._recent.popitem(last=False)
+        with contextlib.suppress(KeyError):  # another thread has dropped it meanwhile
+            self._recent.move_to_end(name)
         return found
 
     def _load(self, key: Key) -> Timeline | None:
-        """The one object of a timeline, hidden or not, with its ancestors."""
+        """The one object of a timeline, hidden or not, with its ancestors; with ``_loading``."""
         missing: list[tuple[Key, TimelineEntry]] = []
         found: Timeline | None = None
         next_key: Key | None = key
@@ -265,39 +274,53 @@ class Repository:
             Unavailable: ANCESTOR_BEHIND: children need WAL of it that is not ingested again
                 yet. ResourceExhausted: STORE_FULL: and what they need cannot be flushed.
         """
-        with self._changing:
+        while True:
             found = self.get(tenant, timeline)
             self._flush_for_children(found)
-            layers = found.retire()
-            try:
-                removed = self._store.commit(lambda txn: _remove(txn, tenant, timeline))
-            except BaseException:
-                # Nothing was removed: forget the retired object, so that the next get reads
-                # the timeline as it is on disk.
-                self._recent.pop((tenant, timeline), None)
-                self._loaded.pop((tenant, timeline), None)
-                raise
-            self._recent.pop((tenant, timeline), None)
-            for gone in removed:
-                ancestor = self._loaded.pop((tenant, gone), None)
-                if gone != timeline:
-                    layers = ancestor.retire() if ancestor is not None else []
-                self._remove_files(tenant, gone, layers)
-                del layers
+            with found.unflushed(), self._changing:
+                if found._gone:  # deleted by another call
+                    continue
+                if self._children_need(found) <= found.disk_consistent_lsn:
+                    self._delete(found)
+                    return
+
+    def _delete(self, found: Timeline) -> None:
+        tenant, timeline = found.tenant_id, found.timeline_id
+        layers = found.retire()
+        try:
+            removed = self._store.commit(lambda txn: _remove(txn, tenant, timeline))
+        except BaseException:
+            # Nothing was removed: forget the retired object, so that the next get reads
+            # the timeline as it is on disk.
+            self._forget(tenant, timeline)
+            raise
+        self._recent.pop(tenant.raw + timeline.raw, None)  # hidden, if not gone altogether
+        for gone in removed:
+            ancestor = self._forget(tenant, gone)
+            if gone != timeline:
+                layers = ancestor.retire() if ancestor is not None else []
+            self._remove_files(tenant, gone, layers)
+            del layers
+
+    def _forget(self, tenant: TenantId, timeline: TimelineId) -> Timeline | None:
+        with self._loading:
+            self._recent.pop(tenant.raw + timeline.raw, None)
+            return self._loaded.pop((tenant, timeline), None)
+
+    def _children_need(self, timeline: Timeline) -> Lsn:
+        """Up to where they read it; 0 when there are none."""
+        children = self._store.catalog.children(timeline.tenant_id, timeline.timeline_id)
+        records = [self._store.catalog.timeline(timeline.tenant_id, child) for child in children]
+        return max((record.branch_lsn for record in records if record), default=Lsn(0))
 
     def _flush_for_children(self, timeline: Timeline) -> None:
-        children = self._store.catalog.children(timeline.tenant_id, timeline.timeline_id)
-        needed = [
-            record.branch_lsn
-            for child in children
-            if (record := self._store.catalog.timeline(timeline.tenant_id, child)) is not None
-        ]
-        if not needed or timeline.disk_consistent_lsn >= max(needed):
+        needed = self._children_need(timeline)
+        if timeline.disk_consistent_lsn >= needed:
             return
-        if timeline.last_record_lsn < max(needed):
+        if timeline.last_record_lsn < needed:
             raise Unavailable(
                 "ANCESTOR_BEHIND",
-                f"Timeline {timeline.timeline_id} has a branch at {format_lsn(max(needed))} but "
+                f"Timeline {timeline.timeline_id} has a branch at {format_lsn(needed)} but "
                 f"is ingested only up to {format_lsn(timeline.last_record_lsn)}.",
                 "Try again when the page server has caught up with the WAL service.",
             )

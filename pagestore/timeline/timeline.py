@@ -9,14 +9,18 @@ after an LSN was read from ``last_record_lsn`` has everything up to that LSN. Th
 when an open layer is begun or a frozen one has become a file; then the cached snapshots of the
 timeline and of all loaded descendants are dropped, so that none keeps old memory alive.
 
-Locks, in the order in which they are taken: ``_flushing`` (one flush at a time), ``_writing``
-(append and freeze), the store's ``structure`` (lists of layers; held for microseconds).
+Locks, in the order in which they are taken: ``_flushing`` (one flush at a time, held over its
+syncs), the repository's, ``_writing`` (append and freeze), the store's ``structure`` (lists of
+layers; held for microseconds). Reads need the last two at most, and they are never held over a
+sync: a disk that is slow to sync delays what is written to it and nothing else.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -60,13 +64,15 @@ class Timeline:
         self._store = store
         self._record = record
         self._ancestor = ancestor
+        # Every read asks for it, and an ancestry may be a thousand timelines deep.
+        self._earliest_lsn = record.branch_lsn if ancestor is None else ancestor.earliest_lsn
         self._children: weakref.WeakSet[Timeline] = weakref.WeakSet()
         self._position = IngestPosition(record.disk_consistent_lsn, record.prev_record_lsn)
         self._open: OpenLayer | None = None
         self._frozen: list[Frozen] = []  # newest first
         self._layers: list[Layer] | None = None  # newest first; None until first needed
         self._snapshot: Snapshot | None = None
-        self._flushing = threading.Lock()
+        self._flushing = threading.RLock()  # `unflushed` and `retire` of one thread nest
         self._writing = threading.Lock()
         self._gone = record.deleted
         if ancestor is not None:
@@ -88,10 +94,7 @@ class Timeline:
     @property
     def earliest_lsn(self) -> Lsn:
         """The oldest LSN that can be read: the import of the root of its ancestry."""
-        timeline = self
-        while timeline._ancestor is not None:
-            timeline = timeline._ancestor
-        return timeline.branch_lsn
+        return self._earliest_lsn
 
     @property
     def created(self) -> int:
@@ -207,9 +210,7 @@ class Timeline:
                 self._check_alive()
                 self._flush_one(self._frozen[-1])
                 self._store.account(self)
-            with self._writing:
-                if self._open is None and self.is_dirty:
-                    self._record_position()
+            self._record_position()
             self._store.account(self)
 
     def _flush_one(self, frozen: Frozen) -> None:
@@ -247,14 +248,20 @@ class Timeline:
             self._forget_snapshots()
 
     def _record_position(self) -> None:
-        position = self._position
+        """Makes the position durable where all values below it are in files."""
+        with self._writing:
+            position = self._position
+            if self._open is not None or self._frozen or not self.is_dirty:
+                return
+        # What is appended from here on lies behind `position`, which stays true of the files.
         record = replace(
             self._record,
             disk_consistent_lsn=position.last_record_lsn,
             prev_record_lsn=position.prev_record_lsn,
         )
         self._store.commit(lambda txn: txn.put_timeline(self.tenant_id, self.timeline_id, record))
-        self._record = record
+        with self._store.structure:
+            self._record = record
 
     def make_layer(self, number: int, summary: LayerSummary) -> Layer:
         path = self.directory / layer_name(number, summary.kind)
@@ -336,6 +343,12 @@ class Timeline:
     def _check_alive(self) -> None:
         if self._gone:
             raise NotFound("TIMELINE_NOT_FOUND", f"Timeline {self.timeline_id} was deleted.")
+
+    @contextmanager
+    def unflushed(self) -> Iterator[None]:
+        """Waits for a flush under way, and keeps others from beginning meanwhile."""
+        with self._flushing:
+            yield
 
     def retire(self) -> list[Layer]:
         """Takes no more; drops what is in memory. Its layers, for their files to go.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
+import timeit
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +103,30 @@ def test_idle_timelines_are_not_kept(repository: Repository, tmp_path: Path) -> 
     assert repository.get(DEFAULT_TENANT, timeline_id(2)) is held
     assert len(repository.list(DEFAULT_TENANT)) == 201
     assert repository.list(TenantId(bytes(16))) == []
+
+
+def test_the_least_recently_used_timeline_is_dropped_first(repository: Repository) -> None:
+    root(repository)
+    used = weakref.ref(branch(repository, 1, 2, ROOT_LSN))
+    unused = weakref.ref(branch(repository, 1, 3, ROOT_LSN))
+    for number in range(4, 100):
+        branch(repository, 1, number, ROOT_LSN)
+        repository.get(DEFAULT_TENANT, timeline_id(2))
+    assert (used() is not None, unused()) == (True, None)
+
+
+def test_the_earliest_lsn_costs_the_same_at_any_depth(repository: Repository) -> None:
+    root(repository)
+    for number in range(2, 1002):
+        branch(repository, number - 1, number, ROOT_LSN)
+    shallow = repository.get(DEFAULT_TENANT, timeline_id(2))
+    deepest = repository.get(DEFAULT_TENANT, timeline_id(1001))
+
+    def microseconds(timeline: Timeline) -> float:
+        return min(timeit.repeat(lambda: timeline.earliest_lsn, number=100, repeat=20)) * 1e4
+
+    assert deepest.earliest_lsn == ROOT_LSN
+    assert microseconds(deepest) < 5 * microseconds(shallow)
 
 
 def test_pressure_names_the_largest_until_memory_is_within_its_bound(
