@@ -9,7 +9,8 @@ up to the branch LSN again. Deleting is repeatable: what is already gone is no e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -18,6 +19,7 @@ from pagestore.client.walservice import WalService
 from pagestore.control.history import BranchPoint
 from pagestore.control.records import TimelineRecord, TimelineState
 from pagestore.control.state import ControlState, now_micros
+from pagestore.control.turns import Turns
 from pagestore.errors import NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId
 
@@ -32,6 +34,7 @@ _log = structlog.get_logger(__name__)
 class Timelines:
     """
     Args:
+        turns: runs what deletes them in the background.
         on_delete: told of each timeline that has been deleted.
     """
 
@@ -40,16 +43,25 @@ class Timelines:
         state: ControlState,
         pages: AsyncPageClient,
         wal: WalService,
+        turns: Turns,
         on_delete: Callable[[TimelineId], None],
     ) -> None:
         self._state = state
         self._pages = pages
         self._wal = wal
+        self._turns = turns
         self._on_delete = on_delete
         self._collecting = asyncio.Lock()
 
-    async def branch(self, tenant: TenantId, name: str, point: BranchPoint) -> TimelineRecord:
-        """A pending timeline for `name`, made at both services."""
+    @contextlib.asynccontextmanager
+    async def made(
+        self, tenant: TenantId, name: str, point: BranchPoint
+    ) -> AsyncIterator[TimelineRecord]:
+        """Within, a pending timeline for `name` that branches off at a point, at both services.
+
+        The body names it, in a transaction that also makes it live. If it ends before, by an
+        error, the timeline is dropped: nothing has happened.
+        """
         parent = point.timeline
         record = TimelineRecord(
             timeline=TimelineId.generate(),
@@ -63,34 +75,50 @@ class Timelines:
         )
         with self._state.change() as change:
             change.put_timeline(record)
-        try:
-            # In any order: a page server that hears of WAL first looks again when the timeline
-            # appears.
-            made = await asyncio.gather(
-                self._pages.create_timeline(
-                    tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
-                ),
-                self._wal.create_timeline(
-                    tenant,
-                    record.timeline,
-                    point.lsn,
-                    prev_record_lsn=point.prev_record_lsn,
-                    system_id=parent.system_id,
-                ),
-                return_exceptions=True,
-            )
-            for result in made:
-                if isinstance(result, BaseException):
-                    raise result
-        except BaseException:
-            self.abandon(record.timeline)
-            raise
-        return record
+        async with self.guarded(record.timeline):
+            await self._make(record, parent, point)
+            yield record
 
-    def abandon(self, timeline: TimelineId) -> None:
-        """Marks a timeline as dropped; `collect` deletes it."""
+    @contextlib.asynccontextmanager
+    async def guarded(self, timeline: TimelineId) -> AsyncIterator[None]:
+        """Drops a pending timeline if the body ends by an error before it is live."""
+        try:
+            yield
+        except BaseException:
+            # What failed after the name had moved does not take the timeline from it again.
+            if self._state.view().known_timeline(timeline).state is TimelineState.PENDING:
+                self._abandon(timeline)
+            raise
+
+    async def _make(
+        self, record: TimelineRecord, parent: TimelineRecord, point: BranchPoint
+    ) -> None:
+        # In any order: a page server that hears of WAL first looks again when the timeline
+        # appears. Both end before either's failure is told, so that what is dropped stands still.
+        results = await asyncio.gather(
+            self._pages.create_timeline(
+                record.tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
+            ),
+            self._wal.create_timeline(
+                record.tenant,
+                record.timeline,
+                point.lsn,
+                prev_record_lsn=point.prev_record_lsn,
+                system_id=record.system_id,
+            ),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def _abandon(self, timeline: TimelineId) -> None:
         with self._state.change() as change:
             change.set_timeline_state(timeline, TimelineState.DROPPED)
+        self.collect_soon()
+
+    def collect_soon(self) -> None:
+        self._turns.background(self.collect())
 
     def drop_unfinished(self) -> None:
         """At start: what is pending now is the rest of a verb that was killed."""

@@ -25,7 +25,8 @@ from pagestore.control import credentials
 from pagestore.control.computes import CarriedFiles, Computes, ComputeState, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
-from pagestore.control.plane import ControlPlane, Restored
+from pagestore.control.past import Restored
+from pagestore.control.plane import ControlPlane
 from pagestore.control.ports import Ports, check_compute_host, is_free
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
@@ -86,13 +87,13 @@ class ControlService:
         self._members = members
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
-        record, created = await self._plane.create(
+        record, created = await self._plane.databases.create(
             _tenant(request), request.name, if_not_exists=request.if_not_exists
         )
         return await self._database(record, created=created)
 
     async def branch_database(self, request: pb.BranchDatabaseRequest, _: Any) -> pb.Database:
-        record, created = await self._plane.branch(
+        record, created = await self._plane.databases.branch(
             _tenant(request),
             request.source,
             request.name,
@@ -126,13 +127,13 @@ class ControlService:
     async def delete_database(
         self, request: pb.DeleteDatabaseRequest, _: Any
     ) -> pb.DeleteDatabaseResponse:
-        deleted = await self._plane.remove(
+        deleted = await self._plane.databases.remove(
             _tenant(request), request.name, if_exists=request.if_exists
         )
         return pb.DeleteDatabaseResponse(deleted=deleted)
 
     async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
-        made = await self._plane.checkpoint(
+        made = await self._plane.past.checkpoint(
             _tenant(request), request.database, request.name, request.git_commit
         )
         return _checkpoint(made)
@@ -146,11 +147,11 @@ class ControlService:
                 "A restore needs a point to go to.",
                 "Name a checkpoint, an LSN or a time; `pagestore log NAME` lists checkpoints.",
             )
-        done = await self._plane.restore(_tenant(request), request.database, _point(request))
+        done = await self._plane.past.restore(_tenant(request), request.database, _point(request))
         return await self._restored(done)
 
     async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
-        return await self._restored(await self._plane.undo(_tenant(request), request.database))
+        return await self._restored(await self._plane.past.undo(_tenant(request), request.database))
 
     async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
         record = self._known(request, request.database)
@@ -165,10 +166,14 @@ class ControlService:
         return pb.ListLogResponse(entries=map(_log_entry, entries))
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
-        return await self._database(await self._plane.wake(_tenant(request), request.name))
+        return await self._database(
+            await self._plane.databases.wake(_tenant(request), request.name)
+        )
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
-        return await self._database(await self._plane.stop(_tenant(request), request.name))
+        return await self._database(
+            await self._plane.databases.stop(_tenant(request), request.name)
+        )
 
     async def stop_computes(
         self, request: pb.StopComputesRequest, _: Any
@@ -176,11 +181,11 @@ class ControlService:
         return pb.StopComputesResponse(stopped=await self._plane.computes.stop_all())
 
     async def begin_import(self, request: pb.BeginImportRequest, _: Any) -> pb.BeginImportResponse:
-        timeline = await self._plane.begin_import(_tenant(request), request.name)
+        timeline = await self._plane.databases.begin_import(_tenant(request), request.name)
         return pb.BeginImportResponse(timeline_id=timeline.raw)
 
     async def register_database(self, request: pb.RegisterDatabaseRequest, _: Any) -> pb.Database:
-        record = await self._plane.register(
+        record = await self._plane.databases.register(
             _tenant(request),
             request.name,
             TimelineId(request.timeline_id),
@@ -231,7 +236,7 @@ class ControlService:
         )
 
     def _known(self, request: Any, name: str) -> DatabaseRecord:
-        return self._plane.known(_tenant(request), name)
+        return self._plane.databases.known(_tenant(request), name)
 
     def _described(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
         compute = self._plane.computes.status((record.tenant, record.name))

@@ -1,0 +1,339 @@
+"""Databases come, get a place to run, and go: create, branch, import, remove; wake and stop.
+
+What makes a database goes the same way each time:
+
+1. enter its timeline as pending, in a transaction;
+2. make it at the page server and at the WAL service;
+3. start its compute, where the verb needs one;
+4. in one transaction: the name points at the timeline, the log says so, it is live.
+
+Killed before 4, nothing has happened, and the next start deletes the timeline; killed after
+it, everything has, and the next start starts the compute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from pagestore.client.names import database_name
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.points import Point
+from pagestore.client.walservice import WalService
+from pagestore.control import credentials
+from pagestore.control.computes import Compute, Computes
+from pagestore.control.history import BranchPoint, History
+from pagestore.control.ports import Ports
+from pagestore.control.records import (
+    DatabaseRecord,
+    EventRecord,
+    TimelineRecord,
+    TimelineState,
+    Verb,
+)
+from pagestore.control.state import ControlState, now_micros
+from pagestore.control.timelines import Timelines
+from pagestore.control.turns import Turns
+from pagestore.errors import AlreadyExists, FailedPrecondition
+from pagestore.ids import TenantId, TimelineId
+
+
+class Databases:
+    def __init__(
+        self,
+        state: ControlState,
+        pages: AsyncPageClient,
+        wal: WalService,
+        computes: Computes,
+        ports: Ports,
+        history: History,
+        timelines: Timelines,
+        turns: Turns,
+    ) -> None:
+        self._state = state
+        self._pages = pages
+        self._wal = wal
+        self._computes = computes
+        self._ports = ports
+        self._history = history
+        self._timelines = timelines
+        self._turns = turns
+
+    def known(self, tenant: TenantId, name: str) -> DatabaseRecord:
+        """
+        Raises:
+            InvalidInput: INVALID_NAME.
+            NotFound: DATABASE_NOT_FOUND.
+        """
+        return self._state.view().known_database(tenant, database_name(name))
+
+    async def create(
+        self, tenant: TenantId, name: str, *, if_not_exists: bool = False
+    ) -> tuple[DatabaseRecord, bool]:
+        """An empty database; the record, and whether it is new."""
+        name = database_name(name)
+        return await self._turns.to_its_end(self._create(tenant, name, if_not_exists))
+
+    async def branch(
+        self,
+        tenant: TenantId,
+        source: str,
+        name: str,
+        at: Point,
+        *,
+        if_not_exists: bool = False,
+        leave_stopped: bool = False,
+    ) -> tuple[DatabaseRecord, bool]:
+        """A new name on a branch of `source` at a point; the record, and whether it is new."""
+        source, name = database_name(source), database_name(name)
+        return await self._turns.to_its_end(
+            self._branch(tenant, source, name, at, if_not_exists, not leave_stopped)
+        )
+
+    async def begin_import(self, tenant: TenantId, name: str) -> TimelineId:
+        """A timeline id for an import, remembered as pending."""
+        name = database_name(name)
+        self._refuse_existing(tenant, name)
+        record = TimelineRecord(
+            timeline=TimelineId.generate(),
+            tenant=tenant,
+            state=TimelineState.PENDING,
+            database=name,
+            parent=None,
+            branch_lsn=0,
+            imported=True,
+            created_micros=now_micros(),
+        )
+        with self._state.change() as change:
+            change.put_timeline(record)
+        return record.timeline
+
+    async def register(
+        self,
+        tenant: TenantId,
+        name: str,
+        timeline: TimelineId,
+        *,
+        prev_record_lsn: int,
+        system_id: int,
+        postgres_database: str = "",
+    ) -> DatabaseRecord:
+        """Gives an imported timeline its name."""
+        name = database_name(name)
+        return await self._turns.to_its_end(
+            self._register(tenant, name, timeline, prev_record_lsn, system_id, postgres_database)
+        )
+
+    async def remove(self, tenant: TenantId, name: str, *, if_exists: bool = False) -> bool:
+        """Deletes the name, its checkpoints and its log; whether there was one."""
+        return await self._turns.to_its_end(self._remove(tenant, database_name(name), if_exists))
+
+    async def wake(self, tenant: TenantId, name: str) -> DatabaseRecord:
+        """Starts the compute unless it runs."""
+        name = database_name(name)
+        async with self._turns.on(tenant, name):
+            return await self._started(self.known(tenant, name))
+
+    async def stop(self, tenant: TenantId, name: str) -> DatabaseRecord:
+        """Stops the compute; nothing starts it but a wake."""
+        name = database_name(name)
+        async with self._turns.on(tenant, name):
+            record = self._want(tenant, name, wanted=False)
+            await self._computes.stop((tenant, record.name))
+            return record
+
+    # How they are done
+
+    async def _create(
+        self, tenant: TenantId, name: str, if_not_exists: bool
+    ) -> tuple[DatabaseRecord, bool]:
+        async with self._turns.on(tenant, name):
+            existing = self._existing(tenant, name, if_not_exists)
+            if existing is not None:
+                return await self._started(existing), False
+            template = self._state.view().template()
+            if template is None:
+                raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
+            parent = self._state.view().known_timeline(template.timeline)
+            point = BranchPoint(parent, template.lsn, template.prev_record_lsn)
+            async with self._timelines.made(tenant, name, point) as timeline:
+                record = DatabaseRecord(
+                    tenant=tenant,
+                    name=name,
+                    timeline=timeline.timeline,
+                    branch_lsn=point.lsn,
+                    created_micros=now_micros(),
+                    password=credentials.new_password(),
+                    postgres_database=credentials.inner_name(name),
+                    port=self._ports.choose(),
+                )
+                async with self._first_start(record) as compute:
+                    await credentials.make_ready(compute.conninfo, record)
+                    head = await self._history.head(record.timeline)
+                    record = record.model_copy(update={"port": compute.port})
+                    self._publish(record, timeline, Verb.CREATE, usable_lsn=head.lsn)
+            return record, True
+
+    async def _branch(
+        self,
+        tenant: TenantId,
+        source: str,
+        name: str,
+        at: Point,
+        if_not_exists: bool,
+        start: bool,
+    ) -> tuple[DatabaseRecord, bool]:
+        async with self._turns.on(tenant, name):
+            existing = self._existing(tenant, name, if_not_exists)
+            if existing is not None:
+                return (await self._started(existing) if start else existing), False
+            parent = self._state.view().known_database(tenant, source)
+            point = await self._history.resolve(parent, at)
+            async with self._timelines.made(tenant, name, point) as timeline:
+                record = parent.model_copy(
+                    update={
+                        "name": name,
+                        "timeline": timeline.timeline,
+                        "parent": parent.name,
+                        "branch_lsn": point.lsn,
+                        "created_micros": now_micros(),
+                        "port": self._ports.choose(),
+                        "wanted": start,
+                    }
+                )
+                words = f"of {parent.name} at {at}"
+                if not start:
+                    self._publish(record, timeline, Verb.BRANCH, words)
+                    return record, True
+                async with self._first_start(record) as compute:
+                    record = record.model_copy(update={"port": compute.port})
+                    self._publish(record, timeline, Verb.BRANCH, words)
+            return record, True
+
+    async def _register(
+        self,
+        tenant: TenantId,
+        name: str,
+        timeline: TimelineId,
+        prev_record_lsn: int,
+        system_id: int,
+        postgres_database: str,
+    ) -> DatabaseRecord:
+        async with self._turns.on(tenant, name):
+            self._refuse_existing(tenant, name)
+            begun = self._import_under_way(name, timeline)
+            info = await self._pages.get_timeline(tenant, timeline)
+            await self._wal.create_timeline(
+                tenant,
+                timeline,
+                info.branch_lsn,
+                prev_record_lsn=prev_record_lsn,
+                system_id=system_id,
+            )
+            record = DatabaseRecord(
+                tenant=tenant,
+                name=name,
+                timeline=timeline,
+                branch_lsn=info.branch_lsn,
+                created_micros=now_micros(),
+                password=credentials.new_password(),
+                postgres_database=postgres_database or credentials.ROLE,
+                port=self._ports.choose(),
+            )
+            made = begun.model_copy(update={"branch_lsn": info.branch_lsn, "system_id": system_id})
+            async with self._timelines.guarded(timeline), self._first_start(record) as compute:
+                inner = await credentials.adopt_import(compute.conninfo, record, postgres_database)
+                head = await self._history.head(timeline)
+                record = record.model_copy(
+                    update={"port": compute.port, "postgres_database": inner}
+                )
+                self._publish(record, made, Verb.IMPORT, usable_lsn=head.lsn)
+            return record
+
+    def _import_under_way(self, name: str, timeline: TimelineId) -> TimelineRecord:
+        begun = self._state.view().known_timeline(timeline)
+        under_way = begun.state is TimelineState.PENDING and begun.imported
+        if not under_way or begun.database != name:
+            raise FailedPrecondition(
+                "NOT_AN_IMPORT", f"Timeline {timeline} is not an import of {name!r} under way."
+            )
+        return begun
+
+    async def _remove(self, tenant: TenantId, name: str, if_exists: bool) -> bool:
+        async with self._turns.on(tenant, name):
+            record = self._state.view().database(tenant, name)
+            if record is None and if_exists:
+                return False
+            record = record or self._state.view().known_database(tenant, name)
+            with self._state.change() as change:
+                change.remove_database(record)
+            await self._computes.forget((tenant, record.name))
+            self._ports.release(record.port)
+            self._timelines.collect_soon()
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _first_start(self, record: DatabaseRecord) -> AsyncIterator[Compute]:
+        """The compute of a database that is coming to be; if the body ends by an error, nothing
+        of it stays: neither compute nor port."""
+        try:
+            yield await self._computes.start(record)
+        except BaseException:
+            await self._computes.forget((record.tenant, record.name))
+            self._ports.release(record.port)
+            raise
+
+    def _publish(
+        self,
+        record: DatabaseRecord,
+        timeline: TimelineRecord,
+        verb: Verb,
+        detail: str = "",
+        usable_lsn: int = 0,
+    ) -> None:
+        now = now_micros()
+        live = timeline.model_copy(
+            update={
+                "state": TimelineState.LIVE,
+                "usable_lsn": usable_lsn,
+                "created_micros": now,
+            }
+        )
+        event = EventRecord(
+            verb=verb,
+            timeline=record.timeline,
+            lsn=usable_lsn or record.branch_lsn,
+            created_micros=now,
+            detail=detail,
+        )
+        with self._state.change() as change:
+            change.put_timeline(live)
+            change.put_database(record)
+            change.add_event(record.tenant, record.name, event)
+
+    def _existing(self, tenant: TenantId, name: str, if_not_exists: bool) -> DatabaseRecord | None:
+        if if_not_exists:
+            return self._state.view().database(tenant, name)
+        self._refuse_existing(tenant, name)
+        return None
+
+    def _refuse_existing(self, tenant: TenantId, name: str) -> None:
+        if self._state.view().database(tenant, name) is not None:
+            raise AlreadyExists(
+                "DATABASE_EXISTS",
+                f"There is a database {name!r} already.",
+                "Choose another name, or say --if-not-exists.",
+            )
+
+    async def _started(self, record: DatabaseRecord) -> DatabaseRecord:
+        """Running, and wanted so; the record of afterwards, which may have another port."""
+        await self._computes.start(self._want(record.tenant, record.name, wanted=True))
+        return self._state.view().known_database(record.tenant, record.name)
+
+    def _want(self, tenant: TenantId, name: str, *, wanted: bool) -> DatabaseRecord:
+        with self._state.change() as change:
+            record = change.known_database(tenant, name)
+            if record.wanted is not wanted:
+                record = record.model_copy(update={"wanted": wanted})
+                change.put_database(record)
+        return record

@@ -1,0 +1,63 @@
+"""Who may work on a name, and until when.
+
+One verb at a time has a name; different names do not wait for each other. A verb runs to its
+end even when its caller hangs up: what is half done helps nobody, and whoever asks again waits
+for the turn and finds it done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from pagestore.ids import TenantId
+
+CLOSE_SECONDS = 10.0
+
+_T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
+
+
+class Turns:
+    """Of one event loop."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[tuple[TenantId, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @contextlib.asynccontextmanager
+    async def on(self, tenant: TenantId, *names: str) -> AsyncIterator[None]:
+        """Within, no other verb works on these names."""
+        async with contextlib.AsyncExitStack() as stack:
+            # In one order for all, so that two verbs on the same two names never wait crosswise.
+            for name in sorted(set(names)):
+                await stack.enter_async_context(self._locks[tenant, name])
+            yield
+
+    async def to_its_end(self, verb: Coroutine[Any, Any, _T]) -> _T:
+        """Runs a verb so that a caller who hangs up does not cut it short."""
+        task = asyncio.create_task(verb)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Starts what nobody waits for; its failure is logged, and somebody tries again later."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Lets what is under way end, within CLOSE_SECONDS."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.warning("clean-up will be tried again later", error=str(task.exception()))

@@ -1,0 +1,336 @@
+"""The parts that the control plane leans on, in memory and with no processes.
+
+All of them stand on one :class:`Logs`: for each timeline the records that were written to it. A
+record is a commit, with what it says, or something that nobody sees (a checkpoint record at the
+start or stop of a compute). So :meth:`Logs.content` is what a client would read at a position, and
+tests compare that, not LSNs. The state is a real ControlState, on LMDB in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pagestore.control import credentials
+from pagestore.control.computes import CarriedFiles, Compute, Computes, Slotted
+from pagestore.control.plane import ControlPlane
+from pagestore.control.records import (
+    DatabaseRecord,
+    TemplateRecord,
+    TimelineRecord,
+    TimelineState,
+)
+from pagestore.control.state import ControlState
+from pagestore.errors import NotFound, PagestoreError, Unavailable
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.v1 import page_pb2, wal_pb2
+
+TENANT = DEFAULT_TENANT
+TEMPLATE = TimelineId(b"template" * 2)
+RECORD_BYTES = 64
+FIRST_LSN = 1 << 20
+
+
+@dataclass(frozen=True)
+class Written:
+    end: int
+    said: str = ""
+    """What a commit says; empty for what is no commit."""
+    micros: int = 0
+
+
+@dataclass
+class Log:
+    parent: TimelineId | None
+    start: int
+    records: list[Written] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.records[-1].end if self.records else self.start
+
+
+class Logs:
+    """Every timeline's records; `micros` is the clock of the computes."""
+
+    def __init__(self) -> None:
+        self.timelines: dict[TimelineId, Log] = {TEMPLATE: Log(None, FIRST_LSN)}
+        self.micros = 1_800_000_000_000_000
+
+    def write(self, timeline: TimelineId, said: str = "") -> int:
+        log = self.timelines[timeline]
+        self.micros += 1_000
+        log.records.append(Written(log.end + RECORD_BYTES, said, self.micros))
+        return log.end
+
+    def commits(self, timeline: TimelineId, lsn: int) -> list[Written]:
+        """Up to an LSN, oldest first, those of the ancestors included."""
+        log = self.timelines[timeline]
+        before = self.commits(log.parent, min(log.start, lsn)) if log.parent else []
+        return before + [item for item in log.records if item.said and item.end <= lsn]
+
+    def content(self, timeline: TimelineId, lsn: int | None = None) -> list[str]:
+        lsn = self.timelines[timeline].end if lsn is None else lsn
+        return [item.said for item in self.commits(timeline, lsn)]
+
+
+class FakeWal:
+    def __init__(self, logs: Logs) -> None:
+        self.logs = logs
+        self.known: set[TimelineId] = {TEMPLATE}
+
+    async def create_timeline(
+        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, **_: int
+    ) -> None:
+        self.known.add(timeline)
+
+    async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        self.known.discard(timeline)
+
+    async def get_status(self, tenant: TenantId, timeline: TimelineId) -> Any:
+        await asyncio.sleep(0)
+        return wal_pb2.WalTimelineStatus(commit_lsn=self._log(timeline).end)
+
+    async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
+        log = self._log(timeline)
+        end = max((item.end for item in log.records if item.end <= lsn), default=log.start)
+        return end, end - RECORD_BYTES
+
+    def _log(self, timeline: TimelineId) -> Log:
+        if timeline not in self.known:
+            raise NotFound("TIMELINE_NOT_FOUND", f"No log of {timeline}.")
+        return self.logs.timelines[timeline]
+
+
+class FakePages:
+    """It has always read everything."""
+
+    def __init__(self, logs: Logs) -> None:
+        self.logs = logs
+        self.away = False
+
+    async def create_timeline(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        parent: TimelineId,
+        branch_lsn: int,
+        **_: int,
+    ) -> None:
+        if self.away:
+            raise Unavailable("SERVICE_UNAVAILABLE", "The page server is away.")
+        self.logs.timelines[timeline] = Log(parent, branch_lsn)
+
+    async def delete_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        if self.logs.timelines.pop(timeline, None) is None:
+            raise NotFound("TIMELINE_NOT_FOUND", f"No pages of {timeline}.")
+
+    async def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> Any:
+        log = self.logs.timelines[timeline]
+        return page_pb2.TimelineInfo(
+            timeline_id=timeline.raw, branch_lsn=log.start, last_record_lsn=log.end
+        )
+
+    async def lsn_by_time(self, tenant: TenantId, timeline: TimelineId, unix_micros: int) -> Any:
+        commits = self.logs.commits(timeline, self.logs.timelines[timeline].end)
+        older = [item for item in commits if item.micros <= unix_micros]
+        newer = [item for item in commits if item.micros > unix_micros]
+        end = self.logs.timelines[timeline].end
+        if not older:
+            return page_pb2.GetLsnByTimeResponse(before_history=True, after_head=not newer)
+        last = max(older, key=lambda item: item.micros)
+        return page_pb2.GetLsnByTimeResponse(
+            lsn=last.end if newer else end,
+            commit_lsn=last.end,
+            commit_unix_micros=last.micros,
+            after_head=not newer,
+        )
+
+
+class FakeCompute:
+    """Its sessions end when it does."""
+
+    def __init__(self, logs: Logs, record: DatabaseRecord) -> None:
+        self.timeline = record.timeline
+        self.port = record.port
+        self.pid = 4711
+        self.directory = Path("/nowhere")
+        self.conninfo = ""
+        self.complaint = ""
+        self.fenced = False
+        self._logs = logs
+        self._ended = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.is_set()
+
+    def commit(self, said: str) -> None:
+        """What a session does while the compute lives."""
+        assert self.alive, f"no session may say {said!r} any more"
+        self._logs.write(self.timeline, said)
+
+    async def wait_exit(self) -> str:
+        await self._ended.wait()
+        return "ended by the test"
+
+    async def stop(self) -> CarriedFiles:
+        if self.alive:
+            self._logs.write(self.timeline)
+        self._ended.set()
+        await asyncio.sleep(0)
+        return CarriedFiles()
+
+    async def discard(self) -> None:
+        self._ended.set()
+
+
+class FakeLauncher:
+    """`refuse` says of a record why its compute does not start, if it does not."""
+
+    def __init__(self, logs: Logs) -> None:
+        self.logs = logs
+        self.started: list[FakeCompute] = []
+        self.refuse: Callable[[DatabaseRecord], PagestoreError | None] = lambda record: None
+        self.left: list[Compute] = []
+
+    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
+        await asyncio.sleep(0)
+        error = self.refuse(record)
+        if error is not None:
+            raise error
+        self.logs.write(record.timeline)
+        self.started.append(FakeCompute(self.logs, record))
+        return self.started[-1]
+
+    async def leftovers(self) -> list[Compute]:
+        return self.left
+
+
+class FakePorts:
+    def __init__(self) -> None:
+        self.taken: set[int] = set()
+
+    def choose(self) -> int:
+        port = 10_000 + len(self.taken)
+        while port in self.taken:
+            port += 1
+        self.taken.add(port)
+        return port
+
+    def release(self, port: int) -> None:
+        self.taken.discard(port)
+
+
+class Plane:
+    """A ControlPlane over fakes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.logs = Logs()
+        self.wal, self.pages = FakeWal(self.logs), FakePages(self.logs)
+        self.launcher, self.ports = FakeLauncher(self.logs), FakePorts()
+        self.state = ControlState(directory)
+        self._enter_template()
+        self.plane = self.new_plane()
+
+    def new_plane(self) -> ControlPlane:
+        """As a control plane that starts again on the same state."""
+
+        def wanted(name: Slotted) -> DatabaseRecord | None:
+            record = self.state.view().database(*name)
+            return record if record is not None and record.wanted else None
+
+        self.computes = Computes(
+            self.launcher,
+            wanted=wanted,
+            with_free_port=lambda record: record,
+            load=lambda record: CarriedFiles(),
+            save=lambda name, timeline, kept: None,
+        )
+        pages: Any = self.pages
+        wal: Any = self.wal
+        ports: Any = self.ports
+        return ControlPlane(self.state, pages, wal, self.computes, ports)
+
+    def record(self, name: str = "app") -> DatabaseRecord:
+        return self.state.view().known_database(TENANT, name)
+
+    def commit(self, said: str, name: str = "app") -> None:
+        self.session(name).commit(said)
+
+    def session(self, name: str = "app") -> FakeCompute:
+        """The compute that a client of `name` would be connected to."""
+        timeline = self.record(name).timeline
+        return [item for item in self.launcher.started if item.timeline == timeline][-1]
+
+    def content(self, name: str = "app") -> list[str]:
+        return self.logs.content(self.record(name).timeline)
+
+    def live(self) -> set[TimelineId]:
+        return {record.timeline for record in self.state.view().live_timelines()}
+
+    async def settled(self) -> None:
+        """Until what runs in the background is done."""
+        await self.plane._turns.close()
+
+    async def close(self) -> None:
+        await self.plane.close()
+        self.state.close()
+
+    def _enter_template(self) -> None:
+        with self.state.change() as change:
+            change.put_timeline(
+                TimelineRecord(
+                    timeline=TEMPLATE,
+                    tenant=TENANT,
+                    state=TimelineState.LIVE,
+                    database="",
+                    parent=None,
+                    branch_lsn=FIRST_LSN,
+                    created_micros=1,
+                )
+            )
+            change.put_template(
+                TemplateRecord(timeline=TEMPLATE, lsn=FIRST_LSN, prev_record_lsn=FIRST_LSN - 64)
+            )
+
+
+Story = Callable[[Plane], Coroutine[Any, Any, None]]
+
+
+def without_sql(stack: ExitStack | pytest.MonkeyPatch) -> None:
+    """A fake compute answers no SQL: what is told to a new database counts as done."""
+
+    async def make_ready(conninfo: str, record: DatabaseRecord) -> None: ...
+
+    async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> str:
+        return wanted or "imported"
+
+    patch = stack if isinstance(stack, pytest.MonkeyPatch) else _patch(stack)
+    patch.setattr(credentials, "make_ready", make_ready)
+    patch.setattr(credentials, "adopt_import", adopt_import)
+
+
+def _patch(stack: ExitStack) -> pytest.MonkeyPatch:
+    return stack.enter_context(pytest.MonkeyPatch.context())
+
+
+def play(directory: Path, story: Story) -> None:
+    """A story on a plane of its own, from the beginning to the end."""
+
+    async def whole() -> None:
+        plane = Plane(directory)
+        try:
+            await story(plane)
+        finally:
+            await plane.close()
+
+    with ExitStack() as stack:
+        without_sql(stack)
+        asyncio.run(whole())

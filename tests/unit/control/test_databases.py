@@ -1,0 +1,90 @@
+"""Databases come and go: what a verb that fails leaves behind is nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagestore.client.points import Head
+from pagestore.control.records import TimelineState
+from pagestore.errors import AlreadyExists, PagestoreError, Unavailable
+from tests.unit.control.fakes import TEMPLATE, TENANT, Plane, play
+
+REFUSED = Unavailable("COMPUTE_FAILED", "refused by the test")
+
+
+async def _nothing_stays(world: Plane, verb: str) -> None:
+    """Neither name nor timeline, at any service, nor port."""
+    databases = world.plane.databases
+    begun = {
+        "create": lambda: databases.create(TENANT, "new"),
+        "branch": lambda: databases.branch(TENANT, "app", "new", Head()),
+        "import": lambda: _import(world),
+    }
+    with pytest.raises(PagestoreError):
+        await begun[verb]()
+    await world.settled()
+    assert world.state.view().database(TENANT, "new") is None
+    assert world.live() == {TEMPLATE, world.record().timeline}
+    assert world.state.view().unsettled() == []
+    assert set(world.logs.timelines) == world.wal.known == world.live()
+    assert world.ports.taken == {world.record().port}
+
+
+async def _import(world: Plane) -> None:
+    databases = world.plane.databases
+    timeline = await databases.begin_import(TENANT, "new")
+    await world.pages.create_timeline(TENANT, timeline, TEMPLATE, 1 << 20)
+    await databases.register(TENANT, "new", timeline, prev_record_lsn=1, system_id=1)
+
+
+@pytest.mark.parametrize("verb", ["create", "branch", "import"])
+def test_a_compute_that_does_not_start_leaves_nothing(tmp_path: Path, verb: str) -> None:
+    async def story(world: Plane) -> None:
+        await world.plane.databases.create(TENANT, "app")
+        world.launcher.refuse = lambda record: REFUSED
+        await _nothing_stays(world, verb)
+
+    play(tmp_path, story)
+
+
+def test_a_page_server_that_is_away_leaves_nothing(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        await world.plane.databases.create(TENANT, "app")
+        world.pages.away = True
+        with pytest.raises(Unavailable):
+            await world.plane.databases.branch(TENANT, "app", "new", Head())
+        await world.settled()
+        # Its pages never came to be, so its log alone had to go.
+        assert world.wal.known == world.live() == {TEMPLATE, world.record().timeline}
+
+    play(tmp_path, story)
+
+
+def test_a_new_control_plane_drops_what_was_pending(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        await world.plane.databases.create(TENANT, "app")
+        point = await world.plane.history.head(world.record().timeline)
+        made = world.plane._timelines.made(TENANT, "app", point)
+        begun = await made.__aenter__()
+        assert world.state.view().unsettled() == [begun]
+        world.plane = world.new_plane()
+        await world.plane.recover()
+        await world.settled()
+        assert world.live() == world.wal.known == {TEMPLATE, world.record().timeline}
+        assert begun.state is TimelineState.PENDING
+
+    play(tmp_path, story)
+
+
+def test_one_of_two_creates_wins_and_both_are_told(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        record, created = await world.plane.databases.create(TENANT, "app")
+        assert created
+        with pytest.raises(AlreadyExists):
+            await world.plane.databases.create(TENANT, "app")
+        again, created = await world.plane.databases.create(TENANT, "app", if_not_exists=True)
+        assert (again, created) == (record, False)
+
+    play(tmp_path, story)
