@@ -1,13 +1,7 @@
-"""What the control plane remembers, and how it is written down.
-
-Each value in the control plane's LMDB is ``version u8 | CRC-32 u32le | JSON``, the CRC over
-the JSON (zlib's polynomial). See docs/formats/control-state.md.
-"""
+"""What the control plane remembers, each record as JSON. See docs/formats/control-state.md."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -15,9 +9,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
-
-VERSION = 1
-_HEAD = struct.Struct("<BI")
 
 
 def _to_timeline(value: object) -> object:
@@ -38,8 +29,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def encode(self) -> bytes:
-        body = self.model_dump_json().encode()
-        return _HEAD.pack(VERSION, zlib.crc32(body)) + body
+        return self.model_dump_json().encode()
 
     @classmethod
     def decode(cls, raw: bytes, where: str) -> Self:
@@ -49,17 +39,13 @@ class Record(BaseModel):
             DataLoss: CONTROL_STATE_CORRUPT, naming `where` the value was.
         """
         try:
-            version, crc = _HEAD.unpack_from(raw)
-            body = raw[_HEAD.size :]
-            if version == VERSION and zlib.crc32(body) == crc:
-                return cls.model_validate_json(body)
-            fault = f"version {version}" if version != VERSION else "its checksum does not hold"
-        except (struct.error, ValidationError) as error:
+            return cls.model_validate_json(raw)
+        except ValidationError as error:
             fault = str(error)
         raise DataLoss(
             "CONTROL_STATE_CORRUPT",
-            f"The control plane's state has a damaged value ({where}): {fault}.",
-            "Restore the folder `control` of the data directory from a copy.",
+            f"The control plane's state has a value that cannot be read ({where}): {fault}.",
+            "Use the pagestore version that wrote it, or restore the folder `control` from a copy.",
         )
 
 

@@ -1,6 +1,6 @@
 """The control plane's state in LMDB: one environment, one transaction a verb.
 
-Tables and their keys (values are records, see records.py)::
+Tables and their keys (values are records, see records.py; storage.py seals them)::
 
     timelines    timeline (16)                        TimelineRecord
     children     parent (16) timeline (16)            -
@@ -11,6 +11,7 @@ Tables and their keys (values are records, see records.py)::
     events       tenant (16) name NUL sequence u64be  EventRecord
     meta         "template"                           TemplateRecord
     meta         "members"                            MembersRecord
+    meta         "whole"                              see storage.py
     pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat
     auto_conf    tenant (16) name                     bytes of postgresql.auto.conf
 
@@ -31,9 +32,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-import lmdb
+from typing import IO, TypeVar
 
 from pagestore.control.records import (
     CheckpointRecord,
@@ -45,15 +44,14 @@ from pagestore.control.records import (
     TimelineRecord,
     TimelineState,
 )
-from pagestore.errors import DataLoss, FailedPrecondition, NotFound, ResourceExhausted
+from pagestore.control.storage import Storage, Writer
+from pagestore.errors import FailedPrecondition, NotFound
 from pagestore.ids import TenantId, TimelineId
 
 TABLES = (
     *("timelines", "children", "owned", "unsettled"),
     *("databases", "checkpoints", "events", "meta", "pgstat", "auto_conf"),
 )
-MAP_BYTES = 1 << 34
-"""Address space, not disk: 16 GiB are some ten million databases."""
 
 _SEQUENCE = struct.Struct(">Q")
 _R = TypeVar("_R", bound=Record)
@@ -64,38 +62,44 @@ def now_micros() -> int:
 
 
 class ControlState:
+    """
+    Raises:
+        FailedPrecondition: CONTROL_STATE_IN_USE.
+        DataLoss: CONTROL_STATE_CORRUPT, CONTROL_STATE_OLDER, CONTROL_STATE_FOREIGN.
+    """
+
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self._lock = _locked(directory / "lock")
         try:
-            self._env = lmdb.open(str(directory), max_dbs=len(TABLES), map_size=MAP_BYTES)
-            self._tables = {name: self._env.open_db(name.encode()) for name in TABLES}
-        except lmdb.Error as error:
-            raise DataLoss(
-                "CONTROL_STATE_CORRUPT",
-                f"The control plane's state in {directory} does not open: {error}.",
-                "Restore the folder from a copy.",
-            ) from error
+            self._storage = Storage(directory, TABLES)
+        except BaseException:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
-        self._env.close()
+        self._storage.close()
         self._lock.close()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether somebody has said that an older copy of the state will do."""
+        return self._storage.accepted
+
+    def forget_acceptance(self) -> None:
+        """It counted once."""
+        self._storage.forget_acceptance()
 
     @contextmanager
     def change(self) -> Iterator[Change]:
         """A write transaction: all of it, or none when the body raises."""
-        try:
-            with self._env.begin(write=True) as txn:
-                yield Change(txn, self._tables)
-        except (lmdb.DiskError, lmdb.MapFullError) as error:
-            raise ResourceExhausted(
-                "STORE_FULL", f"{self.directory}: {error}.", "Free space and try again."
-            ) from error
+        with self._storage.writing() as writer:
+            yield Change(writer)
 
     def view(self) -> View:
         """Each method sees the latest committed state."""
-        return View(self._env, self._tables)
+        return View(self._storage)
 
     def __enter__(self) -> ControlState:
         return self
@@ -196,37 +200,35 @@ class _Tables:
 
 
 class View(_Tables):
-    def __init__(self, env: Any, tables: dict[str, Any]) -> None:
-        self._env = env
-        self._tables = tables
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def _get(self, table: str, key: bytes) -> bytes | None:
-        with self._env.begin(db=self._tables[table]) as txn:
-            return _bytes_or_none(txn.get(key))
+        with self._storage.reading() as reader:
+            return reader.get(table, key)
 
     def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        with self._env.begin() as txn:
-            return _scan(txn, self._tables[table], prefix)
+        with self._storage.reading() as reader:
+            return reader.scan(table, prefix)
 
 
 class Change(_Tables):
     """One write transaction; reads see its own writes."""
 
-    def __init__(self, txn: Any, tables: dict[str, Any]) -> None:
-        self._txn = txn
-        self._tables = tables
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
 
     def _get(self, table: str, key: bytes) -> bytes | None:
-        return _bytes_or_none(self._txn.get(key, db=self._tables[table]))
+        return self._writer.get(table, key)
 
     def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return _scan(self._txn, self._tables[table], prefix)
+        return self._writer.scan(table, prefix)
 
     def _put(self, table: str, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value, db=self._tables[table])
+        self._writer.put(table, key, value)
 
     def _delete(self, table: str, key: bytes) -> None:
-        self._txn.delete(key, db=self._tables[table])
+        self._writer.delete(table, key)
 
     def put_template(self, record: TemplateRecord) -> None:
         self._put("meta", b"template", record.encode())
@@ -274,7 +276,7 @@ class Change(_Tables):
 
     def add_event(self, tenant: TenantId, name: str, record: EventRecord) -> None:
         prefix = _within(tenant, name)
-        last = _last_key(self._txn, self._tables["events"], prefix)
+        last = self._writer.last_key("events", prefix)
         sequence = 1 if last is None else _SEQUENCE.unpack(last[len(prefix) :])[0] + 1
         self._put("events", prefix + _SEQUENCE.pack(sequence), record.encode())
 
@@ -319,27 +321,3 @@ def _database_key(tenant: TenantId, name: str) -> bytes:
 
 def _within(tenant: TenantId, name: str) -> bytes:
     return _database_key(tenant, name) + b"\0"
-
-
-def _bytes_or_none(value: Any) -> bytes | None:
-    return None if value is None else bytes(value)
-
-
-def _scan(txn: Any, table: Any, prefix: bytes) -> list[tuple[bytes, bytes]]:
-    found = []
-    with txn.cursor(db=table) as cursor:
-        if cursor.set_range(prefix):
-            for key, value in cursor:
-                if not bytes(key).startswith(prefix):
-                    break
-                found.append((bytes(key), bytes(value)))
-    return found
-
-
-def _last_key(txn: Any, table: Any, prefix: bytes) -> bytes | None:
-    """The last key with `prefix`, which ends with NUL."""
-    with txn.cursor(db=table) as cursor:
-        after = prefix[:-1] + b"\x01"
-        found = cursor.prev() if cursor.set_range(after) else cursor.last()
-        key = bytes(cursor.key()) if found else b""
-        return key if key.startswith(prefix) else None

@@ -1,11 +1,12 @@
 """The catalog: what timelines and layers there are. One LMDB file, one writer process.
 
-It is the truth: a layer file it does not name is garbage, and a change to a timeline is one
+It is the truth: a layer file it does not name is nobody's, and a change to a timeline is one
 transaction here, made after the files it speaks of are durable.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import TypeVar
 import lmdb
 
 from pagestore._native import LayerSummary
-from pagestore.errors import FailedPrecondition, PagestoreError, ResourceExhausted, Unavailable
+from pagestore.errors import ResourceExhausted, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.native import FULL_HINT
+from pagestore.lmdbfile import witness
+from pagestore.lmdbfile.whole import Tally, Whole
+from pagestore.lmdbfile.witness import Witness
 from pagestore.timeline import entries
 from pagestore.timeline.catalog_check import check_catalog
 from pagestore.timeline.entries import TimelineEntry, corrupt
@@ -42,6 +46,13 @@ class CatalogWriter:
     def __init__(self, catalog: Catalog, txn: lmdb.Transaction) -> None:
         self._catalog = catalog
         self._txn = txn
+        self.tally = Tally()
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.tally.put(b"", key, _owned(self._txn.replace(key, value)), value)
+
+    def delete(self, key: bytes) -> None:
+        self.tally.delete(b"", key, _owned(self._txn.pop(key)))
 
     def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineEntry | None:
         return self._catalog.read_timeline(self._txn, tenant, timeline)
@@ -55,10 +66,10 @@ class CatalogWriter:
     ) -> None:
         """Writes a timeline's record, and adds layers: (number, summary)."""
         key = entries.timeline_key(tenant, timeline)
-        self._txn.put(key, record.pack(key))
+        self.put(key, record.pack(key))
         for number, summary in layers:
             key = entries.layer_key(tenant, timeline, number)
-            self._txn.put(key, entries.pack_layer(key, summary))
+            self.put(key, entries.pack_layer(key, summary))
 
     def put_branch(
         self, tenant: TenantId, parent: TimelineId, child: TimelineId, record: TimelineEntry
@@ -66,7 +77,7 @@ class CatalogWriter:
         """A new timeline with the link by which its parent finds it."""
         self.put_timeline(tenant, child, record)
         key = entries.child_key(tenant, parent, child)
-        self._txn.put(key, entries.seal(key, b""))
+        self.put(key, entries.seal(key, b""))
 
     def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """With its layers' entries and its parent's link."""
@@ -75,10 +86,10 @@ class CatalogWriter:
             return
         prefix = entries.layer_key(tenant, timeline, 0)[:-8]
         for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
-            self._txn.delete(key)
+            self.delete(key)
         if record.parent is not None:
-            self._txn.delete(entries.child_key(tenant, record.parent, timeline))
-        self._txn.delete(entries.timeline_key(tenant, timeline))
+            self.delete(entries.child_key(tenant, record.parent, timeline))
+        self.delete(entries.timeline_key(tenant, timeline))
 
     def has_children(self, tenant: TenantId, timeline: TimelineId) -> bool:
         return self._catalog.has_children(self._txn, tenant, timeline)
@@ -93,20 +104,26 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = str(path)
-        if path.exists():
-            check_catalog(path)
+        checked = check_catalog(path)
+        self._witness: Witness | None = None
         with self._errors():
             self._env = lmdb.open(
                 self.where, subdir=False, map_size=MAP_BYTES, max_readers=1024, mode=0o600
             )
         try:
-            self._check_format()
-        except PagestoreError:
+            whole = checked.whole if checked else Whole(0, os.urandom(16), 0)
+            if checked is None or checked.version < entries.FORMAT_VERSION:
+                whole = self._begin_format(whole)
+            self._witness = Witness(path, whole)
+            witness.acceptance_file(path).unlink(missing_ok=True)
+        except BaseException:
             self._env.close()
             raise
 
     def close(self) -> None:
         self._env.close()
+        if self._witness is not None:
+            self._witness.close()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -125,23 +142,17 @@ class Catalog:
                 ) from error
             raise Unavailable("IO_ERROR", f"{self.where}: {error}") from error
 
-    def _check_format(self) -> None:
-        with self._errors(), self._env.begin() as txn:
-            value = txn.get(entries.FORMAT_KEY)
-            fresh = value is None and txn.stat()["entries"] == 0
-        if fresh:
-            self.update(lambda _: None)
-            return
-        if value is None:
-            raise corrupt(self.where, "it has no format version")
-        version = entries.unpack_format(value, self.where)
-        if version != entries.FORMAT_VERSION:
-            raise FailedPrecondition(
-                "CATALOG_VERSION",
-                f"{self.where} has format {version}; this pagestore reads "
-                f"{entries.FORMAT_VERSION}.",
-                "Use the pagestore version that wrote it.",
-            )
+    def _begin_format(self, whole: Whole) -> Whole:
+        """Of a new catalog, or one of format 1: the first transaction that speaks of the whole."""
+        with self._errors(), self._env.begin(write=True) as txn:
+            writer = CatalogWriter(self, txn)
+            writer.put(entries.FORMAT_KEY, entries.pack_format())
+            return self._seal_whole(writer, txn, whole)
+
+    def _seal_whole(self, writer: CatalogWriter, txn: lmdb.Transaction, whole: Whole) -> Whole:
+        after = writer.tally.after(whole, txn.id())
+        txn.put(entries.GENERATION_KEY, entries.pack_whole(after))
+        return after
 
     def update(self, change: Callable[[CatalogWriter], T]) -> T:
         """One durable transaction; all of ``change`` or nothing.
@@ -150,9 +161,15 @@ class Catalog:
             ResourceExhausted: STORE_FULL; nothing was changed.
         """
         with self._errors(), self._env.begin(write=True) as txn:
-            result = change(CatalogWriter(self, txn))
-            txn.put(entries.FORMAT_KEY, entries.pack_format(), overwrite=False)
-            txn.put(entries.GENERATION_KEY, entries.pack_generation(txn.id()))
+            said = _owned(txn.get(entries.GENERATION_KEY))
+            if said is None:
+                raise corrupt(self.where, "it has no generation")
+            whole = entries.unpack_whole(said, self.where)
+            writer = CatalogWriter(self, txn)
+            result = change(writer)
+            whole = self._seal_whole(writer, txn, whole)
+        if self._witness is not None:
+            self._witness.note(whole.transaction)
         return result
 
     def entries(self, txn: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -217,3 +234,7 @@ class Catalog:
     def has_layer(self, tenant: TenantId, timeline: TimelineId, number: int) -> bool:
         with self._errors(), self._env.begin() as txn:
             return txn.get(entries.layer_key(tenant, timeline, number)) is not None
+
+
+def _owned(value: bytes | memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)

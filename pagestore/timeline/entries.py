@@ -13,8 +13,9 @@ from typing import Any, Self
 from pagestore._native import LayerSummary, crc32c
 from pagestore.errors import DataLoss
 from pagestore.ids import Lsn, TenantId, TimelineId
+from pagestore.lmdbfile.whole import Whole
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FORMAT_KEY = b"f"
 GENERATION_KEY = b"g"
 
@@ -24,6 +25,7 @@ _GENERATION = struct.Struct("<Q")
 _TIMELINE = struct.Struct("<B16sQQQqQII")
 _LAYER = struct.Struct("<B18s18sQQQQQ")
 _NONE = bytes(16)
+GENERATION_1_BYTES = _GENERATION.size + _CRC.size
 
 
 def timeline_key(tenant: TenantId, timeline: TimelineId) -> bytes:
@@ -76,11 +78,16 @@ def unpack_format(value: bytes, where: str) -> int:
     return int(version)
 
 
-def pack_generation(transaction: int) -> bytes:
-    return seal(GENERATION_KEY, _GENERATION.pack(transaction))
+def pack_whole(whole: Whole) -> bytes:
+    return seal(GENERATION_KEY, whole.pack())
+
+
+def unpack_whole(value: bytes, where: str) -> Whole:
+    return Whole.unpack(unseal(GENERATION_KEY, value, where))
 
 
 def unpack_generation(value: bytes, where: str) -> int:
+    """The transaction, which is all that format 1 says."""
     (transaction,) = unpack(_GENERATION, GENERATION_KEY, value, where)
     return int(transaction)
 

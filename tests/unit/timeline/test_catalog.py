@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from pagestore._native import LayerSummary
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
+from pagestore.lmdbfile import witness
+from pagestore.lmdbfile.whole import Whole
 from pagestore.timeline import Repository, entries
 from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.catalog_check import check_catalog
@@ -43,7 +46,7 @@ def fill(catalog: Catalog, timelines: int) -> None:
             catalog.update(lambda txn, child=child: txn.remove_timeline(DEFAULT_TENANT, child))
 
 
-def contents(path: Path) -> list[object]:
+def contents(path: Path) -> list[Any]:
     catalog = Catalog(path)
     try:
         timelines = catalog.timelines()
@@ -139,11 +142,97 @@ def test_another_format_version_is_refused(filled: Path) -> None:
     environment = lmdb.open(str(filled), subdir=False)
     with environment.begin(write=True) as txn:
         key = entries.FORMAT_KEY
-        txn.put(key, entries.seal(key, b"\x02\0\0\0"))
-        txn.put(entries.GENERATION_KEY, entries.pack_generation(txn.id()))
+        txn.put(key, entries.seal(key, b"\x03\0\0\0"))
     environment.close()
-    with pytest.raises(FailedPrecondition, match="format 2"):
+    with pytest.raises(FailedPrecondition, match="format 3"):
         Catalog(filled)
+
+
+def older_and_newer(path: Path) -> tuple[bytes, bytes]:
+    """A catalog's file before and after a branch was made."""
+    catalog = Catalog(path)
+    fill(catalog, 40)
+    catalog.close()
+    before = path.read_bytes()
+    catalog = Catalog(path)
+    root = timeline_id(1000)
+    catalog.update(lambda txn: txn.put_branch(DEFAULT_TENANT, root, timeline_id(500), record(root)))
+    catalog.close()
+    return before, path.read_bytes()
+
+
+def test_an_older_copy_is_named_and_taken_only_when_told(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.lmdb"
+    before, after = older_and_newer(path)
+    path.write_bytes(before)
+    for _ in range(2):
+        with pytest.raises(DataLoss, match="older copy") as caught:
+            Catalog(path)
+        assert caught.value.reason == "CATALOG_OLDER"
+    witness.acceptance_file(path).touch()
+    catalog = Catalog(path)
+    assert catalog.timeline(DEFAULT_TENANT, timeline_id(500)) is None
+    catalog.close()
+    Catalog(path).close()
+    path.write_bytes(after)
+    Catalog(path).close()  # the word counted once, and for what it found
+
+
+def test_anothers_catalog_is_named(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for directory in (mine, other):
+        directory.mkdir()
+        older_and_newer(directory / "catalog.lmdb")
+    (mine / "catalog.lmdb").write_bytes((other / "catalog.lmdb").read_bytes())
+    with pytest.raises(DataLoss) as caught:
+        Catalog(mine / "catalog.lmdb")
+    assert caught.value.reason == "CATALOG_FOREIGN"
+
+
+def test_a_page_that_the_disk_did_not_write_is_noticed(tmp_path: Path) -> None:
+    """A leaf page as it was before: its number, its keys, its checksums all hold."""
+    path = tmp_path / "catalog.lmdb"
+    before, after = older_and_newer(path)
+    noticed = 0
+    for page in range(2, len(before) // 4096):
+        span = slice(page * 4096, (page + 1) * 4096)
+        if before[span] == after[span]:
+            continue
+        path.write_bytes(after[: span.start] + before[span] + after[span.stop :])
+        try:
+            assert len(contents(path)[0]) > 30
+        except DataLoss:
+            noticed += 1
+    assert noticed
+
+
+@pytest.mark.parametrize("left", [b"", b"garbage", None], ids=["empty", "garbage", "removed"])
+def test_what_only_knows_the_age_is_written_anew(tmp_path: Path, left: bytes | None) -> None:
+    path = tmp_path / "catalog.lmdb"
+    before, _ = older_and_newer(path)
+    generation = witness.generation_file(path)
+    generation.unlink() if left is None else generation.write_bytes(left)
+    Catalog(path).close()
+    path.write_bytes(before)
+    with pytest.raises(DataLoss, match="older copy"):
+        Catalog(path)
+
+
+def test_a_catalog_of_format_1_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.lmdb"
+    path.write_bytes((Path(__file__).parent / "version_1.lmdb").read_bytes())
+    first = TimelineId(b"1" * 16)
+    for _ in range(2):
+        timelines, layers, children = contents(path)
+        assert len(timelines) == 3
+        assert layers[0] == [(1, SUMMARY)]
+        assert children[0] == [TimelineId(b"2" * 16), TimelineId(b"3" * 16)]
+    with_branch = Catalog(path)
+    with_branch.update(
+        lambda txn: txn.put_branch(DEFAULT_TENANT, first, timeline_id(9), record(first))
+    )
+    with_branch.close()
+    assert len(contents(path)[0]) == 4
 
 
 def test_layers_are_not_deleted_for_want_of_a_catalog(tmp_path: Path) -> None:
@@ -173,7 +262,7 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
     child = entries.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
     sizes = [
         ("`f`", entries.FORMAT_KEY, entries.pack_format()),
-        ("`g`", entries.GENERATION_KEY, entries.pack_generation(1)),
+        ("`g`", entries.GENERATION_KEY, entries.pack_whole(Whole(1, bytes(16), 0))),
         ("`t` tenant timeline", key, record(None).pack(key)),
         ("`c` tenant parent child", child, entries.seal(child, b"")),
         ("`l` tenant timeline u64 number", layer, entries.pack_layer(layer, SUMMARY)),

@@ -1,0 +1,321 @@
+"""Where the control plane's state lies: an LMDB environment whose every transaction is whole.
+
+Each value is sealed: ``version u8 | CRC-32 u32le | body``, the CRC (zlib's) over the table's
+name, the key and the body, so that a value under another's key is found too. Each transaction
+that changes something also writes ``meta / "whole"`` (lmdbfile/whole.py), and is noted in the
+file beside (lmdbfile/witness.py). Before LMDB maps the file it is walked and all of this is
+held against it, once, at open.
+
+Version 1 sealed only the values of records, over the body alone, and said nothing of the whole;
+such a state is written anew by one transaction when it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from pagestore.errors import DataLoss, PagestoreError, ResourceExhausted, Unavailable
+from pagestore.lmdbfile import whole, witness
+from pagestore.lmdbfile.pages import Damaged, Entry, Pages
+from pagestore.lmdbfile.whole import Tally, Whole
+from pagestore.lmdbfile.witness import Fault, Witness
+
+MAP_BYTES = 1 << 34
+"""Address space, not disk: 16 GiB are some ten million databases."""
+VERSION = 2
+FILE = "data.mdb"
+META = "meta"
+WHOLE_KEY = b"whole"
+UNSEALED_1 = ("children", "owned", "unsettled", "pgstat", "auto_conf")
+"""Tables whose values version 1 did not seal."""
+
+_HEAD = struct.Struct("<BI")
+_REASONS = {
+    Fault.GONE: "CONTROL_STATE_CORRUPT",
+    Fault.OLDER: "CONTROL_STATE_OLDER",
+    Fault.FOREIGN: "CONTROL_STATE_FOREIGN",
+}
+
+
+class Reader:
+    """Reading within one transaction; every value's seal is checked."""
+
+    def __init__(self, storage: Storage, txn: Any) -> None:
+        self._storage = storage
+        self._txn = txn
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        raw = self._txn.get(key, db=self._storage.tables[table])
+        return None if raw is None else self._open(table, key, bytes(raw))
+
+    def scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
+        """In the order of keys."""
+        found = []
+        with self._txn.cursor(db=self._storage.tables[table]) as cursor:
+            if cursor.set_range(prefix):
+                for raw_key, value in cursor:
+                    key = bytes(raw_key)
+                    if not key.startswith(prefix):
+                        break
+                    found.append((key, self._open(table, key, bytes(value))))
+        return found
+
+    def last_key(self, table: str, prefix: bytes) -> bytes | None:
+        """The last key with `prefix`, which ends with NUL."""
+        with self._txn.cursor(db=self._storage.tables[table]) as cursor:
+            after = prefix[:-1] + b"\x01"
+            found = cursor.prev() if cursor.set_range(after) else cursor.last()
+            key = bytes(cursor.key()) if found else b""
+            return key if key.startswith(prefix) else None
+
+    def _open(self, table: str, key: bytes, raw: bytes) -> bytes:
+        try:
+            return unseal(table.encode(), key, raw)
+        except Damaged as error:
+            raise corrupt(self._storage.path, str(error)) from error
+
+
+class Writer(Reader):
+    """One write transaction; reads see its own writes."""
+
+    def __init__(self, storage: Storage, txn: Any) -> None:
+        super().__init__(storage, txn)
+        self.tally = Tally()
+
+    def put(self, table: str, key: bytes, body: bytes) -> None:
+        name, value = table.encode(), seal(table.encode(), key, body)
+        self._count(name, key, value)
+        self._txn.put(key, value, db=self._storage.tables[table])
+
+    def delete(self, table: str, key: bytes) -> None:
+        old = self._txn.pop(key, db=self._storage.tables[table])
+        self.tally.delete(table.encode(), key, None if old is None else bytes(old))
+
+    def _count(self, name: bytes, key: bytes, value: bytes) -> None:
+        old = self._txn.get(key, db=self._storage.tables[name.decode()])
+        self.tally.put(name, key, None if old is None else bytes(old), value)
+
+
+class Storage:
+    """One process has it open, which its caller sees to.
+
+    Args:
+        tables: their names; those that are new to a state are made.
+
+    Raises:
+        DataLoss: CONTROL_STATE_CORRUPT; CONTROL_STATE_OLDER, CONTROL_STATE_FOREIGN: it is whole,
+            but not the one that was written last.
+    """
+
+    def __init__(self, directory: Path, tables: Sequence[str]) -> None:
+        self.path = directory / FILE
+        self.accepted = witness.acceptance_file(self.path).exists()
+        """Whether somebody has said that an older copy will do."""
+        said = self._checked()
+        try:
+            self._env = lmdb.open(str(directory), max_dbs=len(tables) + 8, map_size=MAP_BYTES)
+        except lmdb.Error as error:
+            raise corrupt(self.path, str(error)) from error
+        try:
+            self.tables = self._tables(tables, said)
+            self._witness = Witness(self.path, self._last(said))
+        except BaseException:
+            self._env.close()
+            raise
+
+    def close(self) -> None:
+        self._env.close()
+        self._witness.close()
+
+    def forget_acceptance(self) -> None:
+        """It counted once."""
+        witness.acceptance_file(self.path).unlink(missing_ok=True)
+        self.accepted = False
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        with self._env.begin() as txn:
+            yield Reader(self, txn)
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """A transaction: all of it, durable, or none when the body raises.
+
+        Raises:
+            ResourceExhausted: STORE_FULL. Unavailable: IO_ERROR.
+        """
+        after: Whole | None = None
+        with self._errors():
+            with self._env.begin(write=True) as txn:
+                writer = Writer(self, txn)
+                yield writer
+                if writer.tally.touched:
+                    after = self._seal_whole(writer, txn)
+            if after is not None:
+                self._witness.note(after.transaction)
+
+    def _seal_whole(self, writer: Writer, txn: Any) -> Whole:
+        said = writer.get(META, WHOLE_KEY)
+        if said is None:
+            raise corrupt(self.path, "it says nothing of the whole")
+        after = writer.tally.after(Whole.unpack(said), txn.id())
+        self._put_whole(txn, self.tables[META], after)
+        return after
+
+    @staticmethod
+    def _put_whole(txn: Any, meta: Any, said: Whole) -> None:
+        txn.put(WHOLE_KEY, seal(META.encode(), WHOLE_KEY, said.pack()), db=meta)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.DiskError, lmdb.MapFullError) as error:
+            raise ResourceExhausted(
+                "STORE_FULL", f"{self.path}: {error}.", "Free space and try again."
+            ) from error
+        except lmdb.Error as error:
+            if "No space left" in str(error) or "quota" in str(error):
+                raise ResourceExhausted(
+                    "STORE_FULL", f"{self.path}: {error}.", "Free space and try again."
+                ) from error
+            raise Unavailable("IO_ERROR", f"{self.path}: {error}.") from error
+
+    def _checked(self) -> State | None:
+        try:
+            said = read_state(self.path)
+        except Damaged as error:
+            raise corrupt(self.path, str(error)) from error
+        complaint = witness.complaint(
+            self.path, said.whole if said else None, identified=said is not None and not said.old
+        )
+        if complaint is not None and not self.accepted:
+            raise DataLoss(
+                _REASONS[complaint.fault],
+                f"{complaint.words}.",
+                "Put the newest copy of the control plane's state back. To go on with this one, "
+                "`pagestore lost-found accept control`: nothing that it does not know is deleted.",
+            )
+        return said
+
+    def _tables(self, names: Sequence[str], said: State | None) -> dict[str, Any]:
+        """Makes what is missing, with the first transaction that speaks of the whole."""
+        known = said.tables if said else frozenset()
+        if said is not None and not said.old and known.issuperset(map(str.encode, names)):
+            return {name: self._env.open_db(name.encode(), create=False) for name in names}
+        with self._errors(), self._env.begin(write=True) as txn:
+            tables = {name: self._env.open_db(name.encode(), txn=txn) for name in names}
+            if said is None:
+                new = Whole(txn.id(), os.urandom(16), 0)
+            elif said.old:
+                new = self._written_anew(txn, tables, said)
+            else:
+                new = said.whole._replace(transaction=txn.id())
+            self._put_whole(txn, tables[META], new)
+        return tables
+
+    def _written_anew(self, txn: Any, tables: dict[str, Any], old: State) -> Whole:
+        total = 0
+        for table, key, body in old.entries:
+            value = seal(table, key, body)
+            total += whole.entry_hash(table, key, value)
+            txn.put(key, value, db=tables[table.decode()])
+        return Whole(txn.id(), os.urandom(16), total % (1 << 128))
+
+    def _last(self, said: State | None) -> Whole:
+        with self.reading() as reader:
+            raw = reader.get(META, WHOLE_KEY)
+        if raw is None:
+            raise corrupt(self.path, "it says nothing of the whole")
+        return Whole.unpack(raw)
+
+
+class State:
+    """What a checked file has; ``entries`` are there, unsealed, only of an old version."""
+
+    def __init__(self, said: Whole, tables: frozenset[bytes], entries: list[Entry] | None) -> None:
+        self.whole = said
+        self.tables = tables
+        self.old = entries is not None
+        self.entries = entries or []
+
+
+def read_state(path: Path) -> State | None:
+    """Checks a file; None where there is none, or none was ever written to.
+
+    Raises:
+        Damaged
+    """
+    data = path.read_bytes() if path.exists() else b""
+    if not data:  # what a crash leaves of a state that was never used
+        return None
+    pages = Pages(data)
+    entries = pages.entries()
+    tables = frozenset(pages.tables())
+    if not entries and not tables:
+        return None
+    said: Whole | None = None
+    rest = []
+    for entry in entries:
+        if entry.table == META.encode() and entry.key == WHOLE_KEY:
+            said = Whole.unpack(unseal(*entry))
+        elif not entry.table:
+            raise Damaged(0, "it has an entry that is in no table")
+        else:
+            rest.append(entry)
+    if said is None:
+        return State(Whole(pages.transaction, bytes(16), 0), tables, _unsealed_1(rest))
+    for entry in rest:
+        unseal(*entry)
+    _, before = pages.before(META.encode(), WHOLE_KEY)
+    older = Whole.unpack(unseal(META.encode(), WHOLE_KEY, before)) if before else None
+    whole.check(pages, said, rest, older)
+    return State(said, tables, None)
+
+
+def _unsealed_1(entries: list[Entry]) -> list[Entry]:
+    """Entries of version 1, with their bodies."""
+    found = []
+    for table, key, value in entries:
+        body = value
+        if table.decode() not in UNSEALED_1:
+            head, body = value[: _HEAD.size], value[_HEAD.size :]
+            if head != _HEAD.pack(1, zlib.crc32(body)):
+                raise Damaged(0, f"a damaged value ({table.decode()} {key!r})")
+        found.append(Entry(table, key, body))
+    return found
+
+
+def seal(table: bytes, key: bytes, body: bytes) -> bytes:
+    return _HEAD.pack(VERSION, _crc(table, key, body)) + body
+
+
+def unseal(table: bytes, key: bytes, raw: bytes) -> bytes:
+    """
+    Raises:
+        Damaged: the value is not what was written in this table under this key.
+    """
+    body = raw[_HEAD.size :]
+    if raw[: _HEAD.size] != _HEAD.pack(VERSION, _crc(table, key, body)):
+        raise Damaged(0, f"a damaged value ({table.decode(errors='replace')} {key!r})")
+    return body
+
+
+def _crc(table: bytes, key: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(key, zlib.crc32(table)))
+
+
+def corrupt(path: Path, fault: str) -> PagestoreError:
+    return DataLoss(
+        "CONTROL_STATE_CORRUPT",
+        f"The control plane's state is damaged ({path}: {fault}); nothing of it was used.",
+        "Restore the folder `control` of the data directory from a copy.",
+    )
