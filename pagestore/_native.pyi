@@ -266,12 +266,18 @@ class WalReceiver:
 
     streaming: bool
     def __init__(
-        self, writer: WalWriter, conninfo: str, name: str, system_id: int, notify_fd: int
+        self,
+        writer: WalWriter,
+        *,
+        host: str,
+        port: str,
+        user: str,
+        password: str,
+        name: str,
+        system_id: int,
+        notify_fd: int,
     ) -> None: ...
     def run(self) -> None:
         """One connection; returns when stopped or when the compute ended it in order."""
     def stop(self) -> None:
         """From any thread; also makes later runs return."""
-
-def check_conninfo(conninfo: str) -> None:
-    """Raises NativeError (-4) where libpq cannot parse it."""

@@ -129,7 +129,7 @@ class Timeline:
         )
 
     def vote(self) -> pb.VoteResponse:
-        answer = self.safekeeper.call(lambda client: client.vote(self.tenant, self.id))
+        answer = self.safekeeper.call(lambda client: client.vote_next(self.tenant, self.id))
         assert answer.granted
         self.term = answer.term
         return answer

@@ -133,12 +133,14 @@ static PyTypeObject WriterType = {
 static int
 receiver_init(ReceiverObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"writer", "conninfo", "name", "system_id", "notify_fd", NULL};
+    static char *names[] = {"writer",    "host", "port", "user", "password", "name", "system_id",
+                            "notify_fd", NULL};
     PyObject *writer;
     unsigned long long system_id;
     ps_receiver_options options;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!ssKi:WalReceiver", names, &WriterType,
-                                     &writer, &options.conninfo, &options.name, &system_id,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!$sssssKi:WalReceiver", names, &WriterType,
+                                     &writer, &options.host, &options.port, &options.user,
+                                     &options.password, &options.name, &system_id,
                                      &options.notify_fd))
         return -1;
     if (self->receiver != NULL) {
@@ -228,27 +230,10 @@ static PyTypeObject ReceiverType = {
     .tp_getset = receiver_getset,
 };
 
-static PyObject *
-check_conninfo(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    const char *conninfo;
-    if (!PyArg_ParseTuple(args, "s:check_conninfo", &conninfo))
-        return NULL;
-    ps_error err = {0};
-    int status = ps_receiver_check_conninfo(conninfo, &err);
-    if (status != PS_OK)
-        return ps_raise(status, &err);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef functions[] = {
-    {"check_conninfo", check_conninfo, METH_VARARGS, "Raises where libpq cannot parse it."},
-    {NULL, NULL, 0, NULL}};
-
 int
 ps_add_receiver(PyObject *module)
 {
     if (PyModule_AddType(module, &WriterType) < 0 || PyModule_AddType(module, &ReceiverType) < 0)
         return -1;
-    return PyModule_AddFunctions(module, functions);
+    return 0;
 }

@@ -144,7 +144,7 @@ class Followed:
 
     def attach(self, conninfo: str) -> None:
         async def work(client: WalClient) -> int:
-            term = (await client.vote(DEFAULT_TENANT, self.timeline)).term
+            term = (await client.vote_next(DEFAULT_TENANT, self.timeline)).term
             await client.attach_compute(
                 DEFAULT_TENANT, self.timeline, term, conninfo, self.start_lsn
             )

@@ -1,11 +1,10 @@
 """A client of one safekeeper, for the services that use it.
 
 A call that finds the safekeeper away is repeated, with growing pauses, until `timeout`
-seconds have passed: every call is idempotent, but for a vote for "one more than the highest",
-which only wastes a term. The streams are not repeated: whoever follows WAL for ever knows better
-where to resume. With `silence` they end with UNAVAILABLE when nothing came for so many seconds,
-as of a safekeeper that is frozen or cut off; `watch_commits` and `watch_positions` say something
-every two seconds.
+seconds have passed: every call is idempotent. The streams are not repeated: whoever follows WAL
+for ever knows better where to resume. With `silence` they end with UNAVAILABLE when nothing came
+for so many seconds, as of a safekeeper that is frozen or cut off; `watch_commits` and
+`watch_positions` say something every two seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import grpc
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.client.walservice import Won
-from pagestore.errors import Aborted, NotFound, Unavailable, stale_term
+from pagestore.errors import DataLoss, NotFound, Unavailable, stale_term
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
@@ -84,9 +83,9 @@ class WalClient(RetryingClient):
 
     async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """Ends what is attached, and removes the log."""
-        with contextlib.suppress(NotFound):
+        with contextlib.suppress(NotFound, DataLoss):
             # A new term detaches whatever compute was left attached when it was killed.
-            await self.vote(tenant, timeline)
+            await self.vote_next(tenant, timeline)
         await self.delete_timeline(tenant, timeline)
 
     async def get_status(self, tenant: TenantId, timeline: TimelineId) -> pb.WalTimelineStatus:
@@ -101,22 +100,21 @@ class WalClient(RetryingClient):
         if promised > term:
             raise stale_term(term, promised)
 
-    async def vote(self, tenant: TenantId, timeline: TimelineId, term: int = 0) -> pb.VoteResponse:
-        """Asks for the promise of `term`; 0 for one more than the highest promised."""
+    async def vote(self, tenant: TenantId, timeline: TimelineId, term: int) -> pb.VoteResponse:
+        """Asks for the promise of `term`, which is granted if it is higher than all before."""
         request = pb.VoteRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, term=term)
         return await self._call(self._stub.Vote, request, pb.VoteResponse)
 
-    async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
-        """One safekeeper is its own majority.
+    async def vote_next(self, tenant: TenantId, timeline: TimelineId) -> pb.VoteResponse:
+        """The promise of the lowest term that nobody has."""
+        promised = 0
+        while not (answer := await self.vote(tenant, timeline, promised + 1)).granted:
+            promised = answer.term
+        return answer
 
-        Raises:
-            Aborted: TERM_LOST.
-        """
-        vote = await self.vote(tenant, timeline)
-        if not vote.granted:
-            raise Aborted(
-                "TERM_LOST", f"The WAL service has promised term {vote.term} of {timeline} away."
-            )
+    async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
+        """One safekeeper is its own majority."""
+        vote = await self.vote_next(tenant, timeline)
         name = f"sk{vote.member.number}"
         return Won(vote.term, vote.end_lsn, vote.prev_record_lsn, 1, (name,))
 

@@ -144,9 +144,9 @@ def initial(
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """Promise `term`, or with 0 one more than the highest promised."""
+    """Promise `term`, if it is higher than every promised one."""
 
-    term: int = 0
+    term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +286,9 @@ def step(state: State, message: Message) -> Step:
 
 def _vote(state: State, message: Vote) -> Step:
     """The refusal of a vote is a plain answer, not an error: the state's term tells."""
-    term = message.term or state.term + 1
-    if not state.term < term < MAX_TERM:
+    if not state.term < message.term < MAX_TERM:
         return Step(state)
-    promised = replace(state, term=term, attachment=None)
+    promised = replace(state, term=message.term, attachment=None)
     if state.attachment is None:
         return Step(promised, (Persist(clean=True),))
     return Step(promised, (StopStream(), Persist(clean=True)))

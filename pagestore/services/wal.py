@@ -10,14 +10,12 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from pagestore._native import NativeError, check_conninfo
-from pagestore.consensus.acceptor import ChangeMembers
-from pagestore.errors import InvalidInput, NotFound
+from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
-from pagestore.walservice import messages
+from pagestore.walservice import compute_address, messages
 from pagestore.walservice.filling import fill
 from pagestore.walservice.messages import key_of
 from pagestore.walservice.peers import HEARTBEAT_SECONDS
@@ -26,12 +24,11 @@ from pagestore.walservice.safekeeper import KEEP_BYTES, Safekeeper, Settings
 CHUNK_BYTES = 1 << 20
 MAX_LINGER_MS = 60_000
 MAX_WAIT_MS = 600_000
-MAX_CONNINFO = 8192
-MAX_CONSUMER = 200
 POSITIONS_PER_UPDATE = 1000
 COALESCE_SECONDS = 0.05
 """Who watches is told at once of what comes after a rest, and else this often."""
 _ANYWHERE = ("0.0.0.0:", "[::]:")
+_THIS_MACHINE = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class WalSettings(BaseSettings):
@@ -57,12 +54,15 @@ async def serve(settings: WalSettings) -> None:
         InvalidInput: INVALID_SETTING.
     """
     allocator.set_limits()
+    compute_address.forget_environment()
     peers = messages.parse_addresses(settings.peers)
     inner = Settings(settings.id, peers, settings.keep_bytes)
     safekeeper = await Safekeeper.open(settings.data_dir, inner)
     try:
         server = GrpcServer()
-        server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], WalService(safekeeper))
+        near = settings.listen.startswith(_THIS_MACHINE)
+        service = WalService(safekeeper, near=near)
+        server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], service)
         address = await server.start(settings.listen, settings.data_dir)
         if not address.startswith(_ANYWHERE):
             await safekeeper.book.learn({settings.id: address})
@@ -72,10 +72,15 @@ async def serve(settings: WalSettings) -> None:
 
 
 class WalService:
-    """The methods of WalService, in snake_case; see proto/pagestore/v1/wal.proto."""
+    """The methods of WalService, in snake_case; see proto/pagestore/v1/wal.proto.
 
-    def __init__(self, safekeeper: Safekeeper) -> None:
+    Args:
+        near: computes are on this machine.
+    """
+
+    def __init__(self, safekeeper: Safekeeper, *, near: bool = True) -> None:
         self._safekeeper = safekeeper
+        self._near = near
         self._number = safekeeper.number
         self._book = safekeeper.book
 
@@ -87,9 +92,9 @@ class WalService:
         key = key_of(request)
         configuration = messages.configuration_of(request.configuration)
         own = messages.own_member(configuration, self._number)
-        start = messages.start_of(request)
+        start, told = messages.start_of(request), messages.addresses_of(request.configuration)
         await self._safekeeper.create(key, start, request.system_id, own, configuration)
-        await self._book.learn(messages.addresses_of(request.configuration))
+        await self._book.learn(told)
         async with self._safekeeper.use(key) as timeline:
             return messages.status(key, timeline, self._number, self._book.addresses)
 
@@ -110,46 +115,49 @@ class WalService:
     # Terms
 
     async def vote(self, request: pb.VoteRequest, context: Any) -> pb.VoteResponse:
+        term = messages.term_of(request)
         async with self._safekeeper.use(key_of(request)) as timeline:
-            granted, state = await timeline.vote(request.term)
+            granted, state = await timeline.vote(term)
             return messages.ballot(granted, state, self._number, self._book.addresses)
 
     async def elect(self, request: pb.ElectRequest, context: Any) -> pb.ElectResponse:
         key, elect = key_of(request), messages.elect_of(request)
-        await self._book.learn(messages.addresses_of(request.configuration))
+        told = messages.addresses_of(request.configuration)
         if request.admit:
             start = messages.start_of(request)
             state = await self._safekeeper.admit(key, elect, start, request.system_id)
         else:
             async with self._safekeeper.use(key) as timeline:
                 state = await timeline.elect(elect)
+        await self._book.learn(told)
         return messages.elect_response(state, self._number, self._book.addresses)
 
     async def fill(self, request: pb.FillRequest, context: Any) -> pb.FillResponse:
-        key = key_of(request)
-        await self._book.learn({item.number: item.address for item in request.donors})
-        known = self._book.addresses
+        key, term = key_of(request), messages.term_of(request)
+        told = messages.addresses_in(request.donors)
+        known = {**self._book.addresses, **told}
         donors = [known[item.number] for item in request.donors if item.number in known]
         async with self._safekeeper.use(key) as timeline:
-            await fill(key, timeline, request.term, request.end_lsn, donors)
+            await fill(key, timeline, term, request.end_lsn, donors)
+            await self._book.learn(told)
             return messages.fill_response(timeline.state, self._number, known)
 
     async def change_members(
         self, request: pb.ChangeMembersRequest, context: Any
     ) -> pb.ChangeMembersResponse:
-        configuration = messages.configuration_of(request.configuration)
-        await self._book.learn(messages.addresses_of(request.configuration))
+        change = messages.change_of(request)
+        told = messages.addresses_of(request.configuration)
         async with self._safekeeper.use(key_of(request)) as timeline:
-            state = await timeline.change_members(ChangeMembers(request.term, configuration))
+            state = await timeline.change_members(change)
+            await self._book.learn(told)
             return messages.change_response(state, self._number, self._book.addresses)
 
     # Writing
 
     async def append_wal(self, request: pb.AppendWalRequest, context: Any) -> pb.AppendWalResponse:
-        if not request.data:
-            raise InvalidInput("NOT_WAL", "There is nothing to append.")
+        term, lsn, data = messages.append_of(request)
         async with self._safekeeper.use(key_of(request)) as timeline:
-            state = await timeline.append(request.term, request.lsn, request.data)
+            state = await timeline.append(term, lsn, data)
             return pb.AppendWalResponse(
                 flush_lsn=state.position.flush_lsn, commit_lsn=state.commit_lsn
             )
@@ -157,17 +165,19 @@ class WalService:
     async def attach_compute(
         self, request: pb.AttachComputeRequest, context: Any
     ) -> pb.AttachComputeResponse:
-        _check_conninfo(request.conninfo)
+        term, address = messages.term_of(request), compute_address.parse(request.conninfo)
+        if self._near:
+            compute_address.check_near(address)
         async with self._safekeeper.use(key_of(request)) as timeline:
-            await timeline.attach(request.term, request.conninfo, request.start_lsn)
+            await timeline.attach(term, request.conninfo, request.start_lsn)
         return pb.AttachComputeResponse()
 
     async def detach_compute(
         self, request: pb.DetachComputeRequest, context: Any
     ) -> pb.DetachComputeResponse:
-        seconds = min(request.wait_ms, MAX_WAIT_MS) / 1000
+        term, seconds = messages.term_of(request), min(request.wait_ms, MAX_WAIT_MS) / 1000
         async with self._safekeeper.use(key_of(request)) as timeline:
-            state = await timeline.detach(request.term, request.wait_flush_lsn, seconds)
+            state = await timeline.detach(term, request.wait_flush_lsn, seconds)
             return pb.DetachComputeResponse(flush_lsn=state.position.flush_lsn)
 
     # Reading
@@ -185,12 +195,13 @@ class WalService:
                 lsn += len(data)
 
     async def read_log(self, request: pb.ReadLogRequest, context: Any) -> AsyncIterator[Any]:
+        term = messages.term_of(request)
         async with self._safekeeper.use(key_of(request)) as timeline:
-            lsn = request.start_lsn or await timeline.first_kept(request.term)
+            lsn = request.start_lsn or await timeline.first_kept(term)
             more = True
             while more:
                 limit = max(min(CHUNK_BYTES, request.end_lsn - lsn), 0)
-                data = await timeline.read_log(request.term, lsn, limit)
+                data = await timeline.read_log(term, lsn, limit)
                 yield pb.WalChunk(lsn=lsn, data=data, commit_lsn=timeline.state.commit_lsn)
                 lsn += len(data)
                 more = bool(data) and lsn < request.end_lsn
@@ -205,14 +216,11 @@ class WalService:
     async def release_wal(
         self, request: pb.ReleaseWalRequest, context: Any
     ) -> pb.ReleaseWalResponse:
-        if not 0 < len(request.consumer) <= MAX_CONSUMER:
-            raise InvalidInput(
-                "INVALID_CONSUMER", f"A consumer's name has 1 to {MAX_CONSUMER} characters."
-            )
+        consumer = messages.consumer_of(request)
         for item in request.positions:
             try:
                 async with self._safekeeper.use(key_of(item)) as timeline:
-                    await timeline.release(request.consumer, item.lsn)
+                    await timeline.release(consumer, item.lsn)
             except NotFound:
                 continue
         return pb.ReleaseWalResponse()
@@ -251,16 +259,3 @@ class WalService:
                 await watcher.wait(HEARTBEAT_SECONDS)
         finally:
             watcher.close()
-
-
-def _check_conninfo(conninfo: str) -> None:
-    if not conninfo or len(conninfo) > MAX_CONNINFO or "\0" in conninfo:
-        raise InvalidInput(
-            "INVALID_CONNINFO", f"A conninfo has 1 to {MAX_CONNINFO} characters and no NUL."
-        )
-    try:
-        check_conninfo(conninfo)
-    except NativeError as error:
-        raise InvalidInput(
-            "INVALID_CONNINFO", f"libpq cannot parse the conninfo: {error.args[1].strip()}."
-        ) from error

@@ -1,23 +1,43 @@
 """WalService's messages, to and from what the acceptor and the election know.
 
 Addresses stand beside members on the wire, and are no part of them inside.
+
+Whatever comes from outside is checked here, once: numbers that can never be right are refused
+with a reason before any of it reaches the acceptor, which then meets only what it may decide on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from pagestore.consensus.acceptor import Elect, Heard, State, TermSwitch, WalPosition
+from pagestore.consensus.acceptor import (
+    MAX_TERM,
+    ChangeMembers,
+    Elect,
+    Heard,
+    State,
+    TermSwitch,
+    WalPosition,
+)
 from pagestore.consensus.election import named
 from pagestore.consensus.members import ALONE, Configuration, Member
 from pagestore.errors import InvalidInput
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice.peer_status import PeerStatus
 from pagestore.walservice.timeline import WalTimeline
 from pagestore.walservice.watch import TimelineKey
+
+MAX_MEMBERS = 100
+MAX_GENERATION = 2**63
+"""Bound on generations, so that more always exist."""
+MAX_SWITCHES = 1_000_000
+MAX_APPEND_LSN = 2**63
+MAX_CONSUMER = 200
+_ADDRESS = re.compile(r"[!-~]{1,255}")
 
 Addresses = Mapping[int, str]
 
@@ -26,9 +46,52 @@ def key_of(request: Any) -> TimelineKey:
     return TimelineKey(TenantId(request.tenant_id), TimelineId(request.timeline_id))
 
 
+def term_of(request: Any) -> int:
+    """Raises InvalidInput (INVALID_TERM)."""
+    term = int(request.term)
+    if not 0 < term < MAX_TERM:
+        raise InvalidInput(
+            "INVALID_TERM",
+            f"{term} is no term: they are numbered from 1 on, below 2^63.",
+            "Vote tells the highest promised one: ask for the next.",
+        )
+    return term
+
+
+def append_of(request: pb.AppendWalRequest) -> tuple[int, int, bytes]:
+    """Term, LSN and bytes. Raises InvalidInput (INVALID_TERM, INVALID_LSN, NOT_WAL)."""
+    term, lsn, data = term_of(request), request.lsn, request.data
+    if not data:
+        raise InvalidInput("NOT_WAL", "There is nothing to append.")
+    if not 0 < lsn < MAX_APPEND_LSN:
+        raise InvalidInput("INVALID_LSN", f"No log goes to {format_lsn(lsn)}.")
+    return term, lsn, data
+
+
+def consumer_of(request: pb.ReleaseWalRequest) -> str:
+    """Raises InvalidInput (INVALID_CONSUMER)."""
+    name = request.consumer
+    if not 0 < len(name) <= MAX_CONSUMER or not name.isprintable():
+        raise InvalidInput(
+            "INVALID_CONSUMER",
+            f"A consumer's name has 1 to {MAX_CONSUMER} characters that can be printed.",
+        )
+    return name
+
+
 def addresses_of(configuration: pb.Configuration) -> dict[int, str]:
-    both = (*configuration.members, *configuration.joining)
-    return {item.number: item.address for item in both if item.address}
+    return addresses_in((*configuration.members, *configuration.joining))
+
+
+def addresses_in(members: Iterable[pb.Member]) -> dict[int, str]:
+    """What is told of where members are. Raises InvalidInput (INVALID_MEMBERS)."""
+    told = {item.number: item.address for item in members if item.address}
+    for number, address in told.items():
+        if not _ADDRESS.fullmatch(address) or ":" not in address:
+            raise InvalidInput(
+                "INVALID_MEMBERS", f"Safekeeper {number} cannot be at {address[:80]!r}."
+            )
+    return told
 
 
 def parse_addresses(text: str) -> dict[int, str]:
@@ -44,12 +107,16 @@ def configuration_of(told: pb.Configuration) -> Configuration:
     sets = (_members_of(told.members), _members_of(told.joining))
     if (told.generation or told.joining) and not told.members:
         raise InvalidInput("INVALID_MEMBERS", "A configuration has members.")
+    if told.generation >= MAX_GENERATION:
+        raise InvalidInput("INVALID_MEMBERS", "Generations are below 2^63.")
     return Configuration(told.generation, *sets)
 
 
 def _members_of(members: Iterable[pb.Member]) -> tuple[Member, ...]:
     found = tuple(sorted(Member(item.number, item.incarnation) for item in members))
     numbers = [item.number for item in found]
+    if len(found) > MAX_MEMBERS:
+        raise InvalidInput("INVALID_MEMBERS", f"There are at most {MAX_MEMBERS} members.")
     if 0 in numbers or len(set(numbers)) != len(numbers) or not all(x.incarnation for x in found):
         raise InvalidInput(
             "INVALID_MEMBERS",
@@ -72,18 +139,25 @@ def own_member(configuration: Configuration, number: int) -> Member:
 
 
 def elect_of(request: pb.ElectRequest) -> Elect:
-    """Raises InvalidInput (INVALID_MEMBERS, INVALID_HISTORY)."""
+    """Raises InvalidInput (INVALID_TERM, INVALID_MEMBERS, INVALID_HISTORY)."""
+    term = term_of(request)
     told = tuple(TermSwitch(item.term, item.start_lsn) for item in request.term_history)
     rising = all(
         before.term < after.term and before.start_lsn < after.start_lsn
         for before, after in pairwise(told)
     )
-    if not told or not rising or told[-1].term != request.term:
+    sane = 0 < len(told) <= MAX_SWITCHES and told[0].term > 0 and told[-1].term == term
+    if not sane or not rising:
         raise InvalidInput(
             "INVALID_HISTORY",
             "A term history rises in terms and positions, and ends with the elected term.",
         )
-    return Elect(request.term, told, configuration_of(request.configuration))
+    return Elect(term, told, configuration_of(request.configuration))
+
+
+def change_of(request: pb.ChangeMembersRequest) -> ChangeMembers:
+    """Raises InvalidInput (INVALID_TERM, INVALID_MEMBERS)."""
+    return ChangeMembers(term_of(request), configuration_of(request.configuration))
 
 
 def member(item: Member, addresses: Addresses) -> pb.Member:

@@ -22,6 +22,7 @@ import structlog
 
 from pagestore._native import NativeError, WalReceiver, WalWriter
 from pagestore.consensus.acceptor import State, WalPosition
+from pagestore.walservice import compute_address
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -146,8 +147,16 @@ class Stream:
         writer = WalWriter(str(self._directory), self._base_lsn, *_fields(at))
         try:
             self._writer = writer
+            address = compute_address.parse(self.attachment.conninfo)
             self._receiver = WalReceiver(
-                writer, self.attachment.conninfo, self._name, self._system_id, self._news_fd
+                writer,
+                host=address.host,
+                port=str(address.port),
+                user=address.user,
+                password=address.password,
+                name=self._name,
+                system_id=self._system_id,
+                notify_fd=self._news_fd,
             )
             if not self._stopping.is_set():
                 self._receiver.run()

@@ -82,7 +82,7 @@ def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
             assert not w.spec.directory.exists()
             assert not compute.alive
             # The log ends in the shutdown checkpoint.
-            vote = await w.wal.vote(*ids)
+            vote = await w.wal.vote_next(*ids)
             assert vote.end_lsn == stopped.flush_lsn
             assert vote.prev_record_lsn > compute.start_lsn
             assert not (await w.wal.get_status(*ids)).receiving
@@ -338,14 +338,14 @@ def test_a_stale_term_is_an_error_of_ours(
 
     async def main() -> None:
         async with world(source, safekeeper, root) as w:
-            vote = w.wal.vote
+            vote = w.wal.vote_next
 
             async def beaten(tenant: TenantId, timeline: TimelineId) -> wal_pb2.VoteResponse:
                 ours = await vote(tenant, timeline)
                 await vote(tenant, timeline)
                 return ours
 
-            w.wal.vote = beaten  # type: ignore[method-assign, assignment]
+            w.wal.vote_next = beaten  # type: ignore[method-assign, assignment]
             with pytest.raises(Aborted) as caught:
                 await w.start()
             assert caught.value.reason == "STALE_TERM"
@@ -420,7 +420,7 @@ def test_a_fenced_compute_cannot_commit(
         async with world(source, safekeeper, root) as w:
             compute = await w.start()
             ids = (w.spec.tenant, w.spec.timeline)
-            vote = await w.wal.vote(*ids)
+            vote = await w.wal.vote_next(*ids)
             client = await asyncio.create_subprocess_exec(
                 "psql",
                 compute.conninfo(),
@@ -458,7 +458,7 @@ def test_a_stop_without_safekeeper_hands_the_rest_over_later(
             await asyncio.to_thread(safekeeper.start)
             stopped = await stopping
             assert stopped.clean
-            vote = await w.wal.vote(w.spec.tenant, w.spec.timeline)
+            vote = await w.wal.vote_next(w.spec.tenant, w.spec.timeline)
             assert vote.end_lsn == stopped.flush_lsn
 
     try:

@@ -12,6 +12,8 @@ from pagestore.errors import DataLoss, FailedPrecondition, InvalidInput, NotFoun
 from pagestore.v1 import wal_pb2 as pb
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 
+NOWHERE = "host=/nowhere port=1 user=nobody"
+
 MEGABYTE = 1 << 20
 
 
@@ -207,7 +209,7 @@ def test_only_who_is_elected_attaches(three: Safekeepers) -> None:
     three.vote(1)
     with pytest.raises(FailedPrecondition) as refusal:
         three.at[1].call(
-            lambda client: client.attach_compute(*three.key, 1, "host=/nowhere", three.start_lsn)
+            lambda client: client.attach_compute(*three.key, 1, NOWHERE, three.start_lsn)
         )
     assert refusal.value.reason == "NOT_ELECTED"
 

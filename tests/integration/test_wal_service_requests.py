@@ -33,6 +33,7 @@ from tests.safekeeper_process import SafekeeperProcess
 START = 0x5000028
 PREV = 0x5000000 - 0x78
 T = DEFAULT_TENANT
+NOWHERE = "host=/nowhere port=1 user=nobody"
 
 
 def record_at(lsn: int, prev: int, size: int = 100, fill: bytes = b"w") -> tuple[bytes, int, int]:
@@ -72,7 +73,7 @@ async def raises(call: Awaitable[Any], kind: type[PagestoreError], reason: str) 
 def test_the_life_of_a_log(shared: SafekeeperProcess) -> None:
     async def work(client: WalClient) -> None:
         timeline = await made(client)
-        vote = await client.vote(T, timeline)
+        vote = await client.vote_next(T, timeline)
         assert (vote.granted, vote.term, vote.last_log_term) == (True, 1, 0)
         assert (vote.end_lsn, vote.prev_record_lsn) == (START, PREV)
         data, record, end = record_at(START, PREV)
@@ -83,7 +84,7 @@ def test_the_life_of_a_log(shared: SafekeeperProcess) -> None:
         assert await client.align_lsn(T, timeline, end) == (end, record)
         assert await client.align_lsn(T, timeline, end - 8) == (START, PREV)
         assert await client.align_lsn(T, timeline, START) == (START, PREV)
-        again = await client.vote(T, timeline)
+        again = await client.vote_next(T, timeline)
         assert (again.term, again.end_lsn, again.prev_record_lsn) == (2, end, record)
         assert again.last_log_term == 1
         assert not (await client.vote(T, timeline, 2)).granted
@@ -115,11 +116,11 @@ def test_terms_fence(shared: SafekeeperProcess) -> None:
         data, _, end = record_at(START, PREV)
         early = client.append_wal(T, timeline, 1, START, data)
         await raises(early, FailedPrecondition, "TERM_NOT_PROMISED")
-        votes = await asyncio.gather(*(client.vote(T, timeline) for _ in range(10)))
+        votes = await asyncio.gather(*(client.vote_next(T, timeline) for _ in range(10)))
         assert sorted(vote.term for vote in votes) == list(range(1, 11))
         await raises(client.append_wal(T, timeline, 9, START, data), Aborted, "STALE_TERM")
         await client.append_wal(T, timeline, 10, START, data)
-        stale = client.attach_compute(T, timeline, 9, "host=/nowhere", end)
+        stale = client.attach_compute(T, timeline, 9, NOWHERE, end)
         await raises(stale, Aborted, "STALE_TERM")
         await raises(client.detach_compute(T, timeline, 9), Aborted, "STALE_TERM")
         assert await client.detach_compute(T, timeline, 10) == end
@@ -130,7 +131,7 @@ def test_terms_fence(shared: SafekeeperProcess) -> None:
 def test_appends_fit_exactly_or_not_at_all(shared: SafekeeperProcess) -> None:
     async def work(client: WalClient) -> None:
         timeline = await made(client)
-        await client.vote(T, timeline)
+        await client.vote_next(T, timeline)
         data, record, end = record_at(START, PREV)
         other, _, _ = record_at(START, PREV, fill=b"o")
         await client.append_wal(T, timeline, 1, START, data)
@@ -152,13 +153,13 @@ def test_appends_fit_exactly_or_not_at_all(shared: SafekeeperProcess) -> None:
 def test_wrong_requests_have_reasons(shared: SafekeeperProcess) -> None:
     async def work(client: WalClient) -> None:
         timeline = await made(client)
-        await client.vote(T, timeline)
+        await client.vote_next(T, timeline)
         nobody = TimelineId.generate()
         stranger = TenantId.generate()
         calls: list[Callable[[Any, Any], Awaitable[Any]]] = [
-            client.get_status, client.vote,
+            client.get_status, client.vote_next,
             lambda tenant, line: client.append_wal(tenant, line, 1, START, b"x"),
-            lambda tenant, line: client.attach_compute(tenant, line, 1, "host=a", START),
+            lambda tenant, line: client.attach_compute(tenant, line, 1, NOWHERE, START),
             lambda tenant, line: client.align_lsn(tenant, line, START),
             lambda tenant, line: client.detach_compute(tenant, line, 1),
             lambda tenant, line: anext(client.read_wal(tenant, line, START)),
@@ -169,7 +170,7 @@ def test_wrong_requests_have_reasons(shared: SafekeeperProcess) -> None:
         for lsn, prev in ((0, 0), (START + 1, 0), (START, START), (2**64 - 8, 0), (8192 + 8, 0)):
             call = client.create_timeline(T, nobody, lsn, prev_record_lsn=prev)
             await raises(call, InvalidInput, "INVALID_LSN")
-        for text in ("", "=", "host=a port", "nosuch=1", "x" * 9000, "host=a\0b"):
+        for text in ("", "host=a port", "nosuch=1", "x" * 9000, f"{NOWHERE} passfile=/etc/shadow"):
             call = client.attach_compute(T, timeline, 1, text, START)
             await raises(call, InvalidInput, "INVALID_CONNINFO")
         for lsn, reason in ((START - 8, "LSN_TOO_OLD"), (2**64 - 1, "LSN_NOT_COMMITTED")):
@@ -177,6 +178,10 @@ def test_wrong_requests_have_reasons(shared: SafekeeperProcess) -> None:
             await raises(anext(client.read_wal(T, timeline, lsn)), OutOfRange, reason)
         waiting = client.detach_compute(T, timeline, 1, wait_flush_lsn=START + 8, wait_ms=50)
         await raises(waiting, DeadlineExceeded, "WAL_NOT_FLUSHED")
+
+        for term in (0, 2**63):
+            await raises(client.vote(T, timeline, term), InvalidInput, "INVALID_TERM")
+        assert (await client.get_status(T, timeline)).term == 1
 
     shared.call(work)
 
@@ -215,7 +220,7 @@ def test_watchers_get_a_snapshot_then_changes(shared: SafekeeperProcess) -> None
             known |= {item.timeline_id: item.commit_lsn for item in update.positions}
         assert known[first.raw] == START
         second = await made(client)
-        await client.vote(T, first)
+        await client.vote_next(T, first)
         _, _, end = await append(client, first)
         await client.delete_timeline(T, second)
         changes: dict[bytes, int] = {}
@@ -257,7 +262,7 @@ def test_everything_answered_survives(own: SafekeeperProcess, how: signal.Signal
         status = await client.get_status(T, timeline)
         assert (status.term, status.flush_lsn) == (7, records[-1][2])
         assert [(item.term, item.start_lsn) for item in status.term_history] == [(7, START)]
-        vote = await client.vote(T, timeline)
+        vote = await client.vote_next(T, timeline)
         assert (vote.term, vote.end_lsn, vote.prev_record_lsn) == (
             8,
             records[-1][2],
@@ -278,7 +283,7 @@ def test_idle_timelines_hold_no_thread_and_no_descriptor(own: SafekeeperProcess)
         async def make(timeline: TimelineId) -> None:
             async with limit:
                 await client.create_timeline(T, timeline, START, prev_record_lsn=PREV)
-                await client.vote(T, timeline)
+                await client.vote_next(T, timeline)
                 await client.append_wal(T, timeline, 1, START, data)
 
         await asyncio.gather(*map(make, timelines))
@@ -315,9 +320,9 @@ def test_damaged_control_file_is_named(own: SafekeeperProcess) -> None:
     own.start()
 
     async def check(client: WalClient) -> None:
-        error = await raises(client.vote(T, timeline), DataLoss, "CONTROL_DAMAGED")
+        error = await raises(client.vote_next(T, timeline), DataLoss, "CONTROL_DAMAGED")
         assert str(control) in error.message
-        await client.vote(T, other)
+        await client.vote_next(T, other)
         await client.delete_timeline(T, timeline)
 
     own.call(check)

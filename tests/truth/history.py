@@ -155,7 +155,7 @@ def _wal_of(cluster: PlainPostgres, start: int, end: int) -> tuple[bytes, list[i
 
 async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
     """As a compute of the timeline, in pieces of whole records."""
-    vote = await stack.wal.vote(DEFAULT_TENANT, timeline)
+    vote = await stack.wal.vote_next(DEFAULT_TENANT, timeline)
     at, limit, end, bytes_of = start, start, start + len(wal), memoryview(wal)
     while at < end:
         limit = min(limit + APPENDED, end)

@@ -25,7 +25,7 @@ enum {
 
 struct ps_receiver {
     ps_wal_writer *writer;
-    char *conninfo;
+    char *host, *port, *user, *password;
     char *name;
     uint64_t system_id;
     int notify_fd;
@@ -57,20 +57,6 @@ get64(const uint8_t *at)
 }
 
 int
-ps_receiver_check_conninfo(const char *conninfo, ps_error *err)
-{
-    char *text = NULL;
-    PQconninfoOption *options = PQconninfoParse(conninfo, &text);
-    int status = PS_OK;
-    if (options == NULL) {
-        status = ps_fail(err, PS_ERR_INVALID, "%s", text != NULL ? text : "out of memory");
-        PQfreemem(text);
-    }
-    PQconninfoFree(options);
-    return status;
-}
-
-int
 ps_receiver_new(ps_receiver **out, ps_wal_writer *writer, const ps_receiver_options *options,
                 ps_error *err)
 {
@@ -83,12 +69,16 @@ ps_receiver_new(ps_receiver **out, ps_wal_writer *writer, const ps_receiver_opti
     if (receiver == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory");
     receiver->writer = writer;
-    receiver->conninfo = strdup(options->conninfo);
+    receiver->host = strdup(options->host);
+    receiver->port = strdup(options->port);
+    receiver->user = strdup(options->user);
+    receiver->password = strdup(options->password);
     receiver->name = strdup(options->name);
     receiver->system_id = options->system_id;
     receiver->notify_fd = options->notify_fd;
     receiver->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (receiver->conninfo == NULL || receiver->name == NULL || receiver->stop_fd < 0) {
+    if (receiver->host == NULL || receiver->port == NULL || receiver->user == NULL ||
+        receiver->password == NULL || receiver->name == NULL || receiver->stop_fd < 0) {
         ps_receiver_free(receiver);
         return ps_fail(err, PS_ERR_NOMEM, "no memory or descriptor for a receiver");
     }
@@ -103,7 +93,10 @@ ps_receiver_free(ps_receiver *receiver)
         return;
     if (receiver->stop_fd >= 0)
         close(receiver->stop_fd);
-    free(receiver->conninfo);
+    free(receiver->host);
+    free(receiver->port);
+    free(receiver->user);
+    free(receiver->password);
     free(receiver->name);
     free(receiver);
 }
@@ -143,14 +136,37 @@ wait_socket(ps_receiver *receiver, short events, int timeout_ms)
     return ready > 0 && fds[1].revents == 0;
 }
 
+/* What libpq would otherwise take from files of this process's user: a password, a client's
+ * certificate and key, a Kerberos ticket. NOWHERE cannot exist, which libpq takes for "none". What
+ * it would take from the environment is gone from there (pagestore.walservice.compute_address). */
 static PGconn *
 begin_connection(ps_receiver *receiver)
 {
-    /* An entry given later overrides what conninfo says; `dbname` first so that it expands. */
-    const char *keywords[] = {"dbname", "replication", "application_name", "client_encoding",
-                              "tcp_user_timeout", NULL};
-    const char *values[] = {receiver->conninfo, "true", receiver->name, "UTF8", "30000", NULL};
-    return PQconnectStartParams(keywords, values, 1);
+    static const char nowhere[] = "/dev/null/nowhere";
+    const char *const options[][2] = {
+        {"host", receiver->host},
+        {"port", receiver->port},
+        {"user", receiver->user},
+        {"password", receiver->password},
+        {"replication", "true"},
+        {"application_name", receiver->name},
+        {"client_encoding", "UTF8"},
+        {"tcp_user_timeout", "30000"},
+        {"passfile", nowhere},
+        {"sslcert", nowhere},
+        {"sslkey", nowhere},
+        {"sslrootcert", nowhere},
+        {"sslcrl", nowhere},
+        {"gssencmode", "disable"},
+        {"target_session_attrs", "any"},
+    };
+    enum { OPTIONS = sizeof options / sizeof options[0] };
+    const char *keywords[OPTIONS + 1] = {NULL}, *values[OPTIONS + 1] = {NULL};
+    for (int i = 0; i < OPTIONS; i++) {
+        keywords[i] = options[i][0];
+        values[i] = options[i][1];
+    }
+    return PQconnectStartParams(keywords, values, 0);
 }
 
 static int

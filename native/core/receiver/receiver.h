@@ -19,7 +19,10 @@
 typedef struct ps_receiver ps_receiver;
 
 typedef struct ps_receiver_options {
-    const char *conninfo; /* libpq keywords or URI; replication and names are added */
+    const char *host; /* a socket directory or one host */
+    const char *port;
+    const char *user;
+    const char *password; /* "": none */
     const char *name;     /* application_name and slot: [a-z0-9_] */
     uint64_t system_id;   /* 0: take any cluster's */
     int notify_fd;        /* an eventfd that is signalled after each advance; or -1 */
@@ -43,8 +46,5 @@ void ps_receiver_stop(ps_receiver *receiver);
 
 /* Whether WAL flows (START_REPLICATION was accepted), for status only. */
 bool ps_receiver_streaming(ps_receiver *receiver);
-
-/* PS_ERR_INVALID: libpq cannot parse `conninfo`. */
-int ps_receiver_check_conninfo(const char *conninfo, ps_error *err);
 
 #endif

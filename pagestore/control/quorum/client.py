@@ -23,7 +23,14 @@ from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.majority import Calls, patiently
 from pagestore.control.quorum.race import Led, win
 from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
-from pagestore.errors import NotFound, OutOfRange, PagestoreError, Unavailable, stale_term
+from pagestore.errors import (
+    DataLoss,
+    NotFound,
+    OutOfRange,
+    PagestoreError,
+    Unavailable,
+    stale_term,
+)
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
@@ -107,9 +114,9 @@ class QuorumClient(Closing):
 
         async def remove(number: int) -> None:
             async with self.safekeepers.answer(number) as client:
-                with contextlib.suppress(NotFound):
+                with contextlib.suppress(NotFound, DataLoss):
                     # A new term detaches whatever compute was left attached.
-                    await client.vote(*key)
+                    await client.vote_next(*key)
                 await client.delete_timeline(*key)
 
         now, suspects = asyncio.get_running_loop().time(), self.safekeepers.suspects

@@ -184,5 +184,5 @@ class Safekeepers:
             with contextlib.suppress(Unavailable, NotFound):
                 async with self.answer(number) as client:
                     # A new term detaches whatever compute was left attached.
-                    await client.vote(*key)
+                    await client.vote_next(*key)
                     await client.delete_timeline(*key)

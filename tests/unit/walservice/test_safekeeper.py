@@ -28,7 +28,7 @@ async def append(keeper: Safekeeper, key: TimelineKey) -> int:
     """One record behind the last; returns the new end."""
     async with keeper.use(key) as timeline:
         if timeline.state.term == 0:
-            await timeline.vote(0)
+            await timeline.vote(1)
         at = timeline.state.position
         record = record_bytes(0, 0x20, 0, at.prev_record_lsn, b"x" * 50)
         data, _, _ = lay_out(at.flush_lsn, record, system_id=1)
