@@ -281,3 +281,46 @@ class WalReceiver:
         """One connection; returns when stopped or when the compute ended it in order."""
     def stop(self) -> None:
         """From any thread; also makes later runs return."""
+
+# --- relay.c
+
+class TlsContext:
+    """A certificate with its key, from PEM files. NativeError (INVALID) names the faulty one."""
+
+    certificate_hash: bytes
+    """tls-server-end-point of RFC 5929."""
+    def __init__(self, certificate: str, key: str) -> None: ...
+
+class Relay:
+    """Moves the bytes of sessions in threads of its own; native/core/relay/relay.h says how.
+
+    Args:
+        notify_fd: an eventfd, signalled when `take` has something.
+        max_connections, max_logins: of each thread; who comes beyond is told `full`.
+    """
+
+    def __init__(
+        self, threads: int, notify_fd: int, max_connections: int, max_logins: int, full: bytes
+    ) -> None: ...
+    def listen(self, fd: int) -> None:
+        """Takes a listening socket over."""
+
+    def adopt(self, fd: int, beside: int) -> int:
+        """Takes a connected socket over, into the thread of `beside`; its id, 0 without room."""
+
+    def take(self) -> list[tuple[int, int, bytes]]:
+        """Events: (id, kind, data); kind is a ps_relay_kind."""
+
+    def read(self, id: int) -> None: ...
+    def send(self, id: int, data: bytes) -> None: ...
+    def begin_tls(self, id: int, tls: TlsContext, early: bytes) -> None: ...
+    def join(self, client: int, server: int, rest: bytes) -> None: ...
+    def hold(self, client: int, now: bool = False) -> None: ...
+    def release(self, client: int) -> None: ...
+    def watch(self, id: int) -> None: ...
+    def close(self, id: int) -> None: ...
+    def sessions(self, limit: int) -> list[tuple[int, int, int, bool]]:
+        """(client, server, milliseconds since a byte moved, at rest) of joined ones."""
+
+    def shut_down(self) -> None:
+        """Closes everything."""

@@ -1,0 +1,137 @@
+#include "relay/framing.h"
+
+#include <string.h>
+
+typedef void on_message(ps_session *session, uint8_t kind, uint8_t first);
+
+static uint32_t
+length_of(const ps_framing *framing)
+{
+    const uint8_t *at = framing->head + 1;
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* Collects a head up to `wanted` bytes; the bytes that it took. */
+static size_t
+collect(ps_framing *framing, size_t wanted, const uint8_t *data, size_t length)
+{
+    size_t missing = wanted - framing->have;
+    size_t taken = missing < length ? missing : length;
+    memcpy(framing->head + framing->have, data, taken);
+    framing->have += (uint8_t)taken;
+    return taken;
+}
+
+/*
+ * Each message is told once its first byte of body is here, or that it has none. To wait for that
+ * byte costs nothing, since what is of interest has one or comes alone.
+ */
+static void
+feed(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *data, size_t length)
+{
+    while (length > 0 && !framing->broken) {
+        if (framing->left > 0) {
+            size_t passed = framing->left < length ? framing->left : length;
+            framing->left -= (uint32_t)passed;
+            data += passed;
+            length -= passed;
+            continue;
+        }
+        size_t taken = 0;
+        if (framing->have < PS_FRAME_HEAD)
+            taken = collect(framing, PS_FRAME_HEAD, data, length);
+        data += taken;
+        length -= taken;
+        if (framing->have < PS_FRAME_HEAD)
+            return;
+        uint32_t body = length_of(framing) - 4;
+        if (length_of(framing) < 4) {
+            framing->broken = true;
+            return;
+        }
+        if (body > 0 && length == 0)
+            return;
+        told(session, framing->head[0], body > 0 ? *data : 0);
+        framing->left = body;
+        framing->have = 0;
+    }
+}
+
+static void
+client_said(ps_session *session, uint8_t kind, uint8_t first)
+{
+    (void)first;
+    switch (kind) {
+        case 'Q':
+        case 'F':
+            session->awaited++;
+            break;
+        case 'S':
+            if (!session->copying_in)
+                session->awaited++;
+            break;
+        case 'c':
+        case 'f':
+            session->copying_in = false;
+            break;
+        default:
+            break;
+    }
+}
+
+static void
+server_said(ps_session *session, uint8_t kind, uint8_t first)
+{
+    switch (kind) {
+        case 'Z':
+            session->status = first;
+            session->copying_in = false;
+            if (session->awaited > 0)
+                session->awaited--;
+            break;
+        case 'G':
+            session->copying_in = true;
+            break;
+        case 'E':
+            session->copying_in = false;
+            break;
+        case 'W':
+            session->copying_both = true;
+            break;
+        default:
+            break;
+    }
+}
+
+void
+ps_session_begin(ps_session *session)
+{
+    memset(session, 0, sizeof *session);
+    session->status = 'I';
+}
+
+void
+ps_session_from_client(ps_session *session, const uint8_t *data, size_t length)
+{
+    feed(session, &session->client, client_said, data, length);
+}
+
+void
+ps_session_from_server(ps_session *session, const uint8_t *data, size_t length)
+{
+    feed(session, &session->server, server_said, data, length);
+}
+
+static bool
+between_messages(const ps_framing *framing)
+{
+    return framing->have == 0 && framing->left == 0 && !framing->broken;
+}
+
+bool
+ps_session_at_rest(const ps_session *session)
+{
+    return session->awaited == 0 && session->status == 'I' && !session->copying_in &&
+           !session->copying_both && between_messages(&session->client) &&
+           between_messages(&session->server);
+}

@@ -1,0 +1,50 @@
+/*
+ * Where messages begin in the two directions of a session, and whether the session is at rest.
+ *
+ * The relay moves bytes and never looks into a body, but it must know two things: that both
+ * directions stand between two messages, and that the backend owes no answer and is outside a
+ * transaction. Then, and only then, a session can be taken apart and put together elsewhere.
+ *
+ * Each Query, FunctionCall and Sync of a client is answered by exactly one ReadyForQuery, whose
+ * one byte says whether a transaction is open. The one exception is a Sync that reaches a backend
+ * which copies in: it is passed over. A client that sends one before it has heard that the copy
+ * began leaves `awaited` one too high for ever: that session never counts as at rest, which
+ * costs a process, and never cuts anybody off.
+ *
+ * Pure: no socket, no clock. Source: the chapter "Message Flow" of Postgres's documentation.
+ */
+#ifndef PS_RELAY_FRAMING_H
+#define PS_RELAY_FRAMING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { PS_FRAME_HEAD = 5 }; /* a message's type and its length */
+
+typedef struct ps_framing {
+    uint8_t head[PS_FRAME_HEAD + 1]; /* and the first byte of its body */
+    uint8_t have;                    /* bytes of head that are here */
+    uint32_t left;                   /* bytes of the body that are still to come */
+    bool broken;                     /* a length that no message has: nothing is known any more */
+} ps_framing;
+
+typedef struct ps_session {
+    ps_framing client, server;
+    uint32_t awaited;  /* ReadyForQuery messages that the backend owes */
+    uint8_t status;    /* of the last one: I, T or E */
+    bool copying_in;
+    bool copying_both; /* replication: never at rest again */
+} ps_session;
+
+/* A session whose backend has just said ReadyForQuery, outside a transaction. */
+void ps_session_begin(ps_session *session);
+
+/* Bytes in the order in which they are passed on. */
+void ps_session_from_client(ps_session *session, const uint8_t *data, size_t length);
+void ps_session_from_server(ps_session *session, const uint8_t *data, size_t length);
+
+/* Whether both directions stand between messages, nothing is owed and no transaction is open. */
+bool ps_session_at_rest(const ps_session *session);
+
+#endif

@@ -1,0 +1,122 @@
+/* Where messages begin, however the bytes are cut; when a session is at rest. */
+#undef NDEBUG
+#include <assert.h>
+#include <string.h>
+
+#include "relay/framing.h"
+
+typedef void feeder(ps_session *session, const uint8_t *data, size_t length);
+
+static void
+say(ps_session *session, feeder *feed, char kind, const char *body, uint32_t length, size_t step)
+{
+    uint8_t message[64] = {(uint8_t)kind, 0, 0, 0, (uint8_t)(length + 4)};
+    assert(length + 5 <= sizeof message);
+    memcpy(message + 5, body, length);
+    for (size_t at = 0; at < length + 5; at += step)
+        feed(session, message + at, length + 5 - at < step ? length + 5 - at : step);
+}
+
+static void
+client(ps_session *session, char kind, size_t step)
+{
+    say(session, ps_session_from_client, kind, "body", 4, step);
+}
+
+static void
+server(ps_session *session, char kind, const char *body, size_t step)
+{
+    say(session, ps_session_from_server, kind, body, (uint32_t)strlen(body), step);
+}
+
+static void
+simple_query(size_t step)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    assert(ps_session_at_rest(&session));
+    client(&session, 'Q', step);
+    assert(!ps_session_at_rest(&session));
+    server(&session, 'T', "row", step);
+    server(&session, 'Z', "T", step);
+    assert(!ps_session_at_rest(&session));
+    client(&session, 'Q', step);
+    client(&session, 'Q', step);
+    server(&session, 'Z', "I", step);
+    assert(!ps_session_at_rest(&session)); /* one more is owed */
+    server(&session, 'Z', "I", step);
+    assert(ps_session_at_rest(&session));
+}
+
+static void
+extended_query(size_t step)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    client(&session, 'P', step);
+    client(&session, 'B', step);
+    client(&session, 'E', step);
+    say(&session, ps_session_from_client, 'S', "", 0, step);
+    assert(!ps_session_at_rest(&session));
+    server(&session, '1', "", step);
+    server(&session, 'E', "fault", step);
+    server(&session, 'Z', "I", step);
+    assert(ps_session_at_rest(&session));
+}
+
+static void
+copy_in(size_t step)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    client(&session, 'Q', step);
+    server(&session, 'G', "formats", step);
+    client(&session, 'd', step);
+    say(&session, ps_session_from_client, 'S', "", 0, step); /* passed over by the backend */
+    say(&session, ps_session_from_client, 'c', "", 0, step);
+    assert(!ps_session_at_rest(&session));
+    server(&session, 'C', "COPY 1", step);
+    server(&session, 'Z', "I", step);
+    assert(ps_session_at_rest(&session));
+}
+
+static void
+half_a_message(void)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    const uint8_t head[] = {'P', 0, 0, 0, 9, 'a'};
+    for (size_t length = 1; length <= sizeof head; length++) {
+        ps_session_begin(&session);
+        ps_session_from_client(&session, head, length);
+        assert(!ps_session_at_rest(&session));
+    }
+}
+
+static void
+never_at_rest_again(void)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    const uint8_t broken[] = {'Q', 0, 0, 0, 3, 'x', 'y'};
+    ps_session_from_client(&session, broken, sizeof broken);
+    assert(!ps_session_at_rest(&session));
+    ps_session_begin(&session);
+    client(&session, 'Q', 100);
+    server(&session, 'W', "formats", 100);
+    server(&session, 'Z', "I", 100);
+    assert(!ps_session_at_rest(&session));
+}
+
+int
+main(void)
+{
+    for (size_t step = 1; step <= 16; step++) {
+        simple_query(step);
+        extended_query(step);
+        copy_in(step);
+    }
+    half_a_message();
+    never_at_rest_again();
+    return 0;
+}
