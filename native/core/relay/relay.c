@@ -129,7 +129,7 @@ ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, const void *res
               size_t rest_length, ps_error *err)
 {
     if ((client & 15) != (server & 15))
-        return ps_fail(err, PS_ERR_INVALID, "two connections of different threads cannot be joined");
+        return ps_fail(err, PS_ERR_INVALID, "connections of two threads cannot be joined");
     relay_command *command = new_command(DO_JOIN, client, rest, rest_length, err);
     if (command != NULL)
         command->other = server;

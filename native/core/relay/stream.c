@@ -115,7 +115,8 @@ bio_read(BIO *bio, char *data, int length)
     ps_stream *stream = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
     if (stream->early_length > 0) {
-        size_t taken = stream->early_length < (size_t)length ? stream->early_length : (size_t)length;
+        size_t wanted = (size_t)length;
+        size_t taken = stream->early_length < wanted ? stream->early_length : wanted;
         memcpy(data, stream->early, taken);
         stream->early += taken;
         stream->early_length -= taken;
