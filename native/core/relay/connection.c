@@ -227,7 +227,8 @@ go_on_with_tls(relay_loop *loop, connection *conn)
 }
 
 void
-connection_begin_tls(relay_loop *loop, connection *conn, ps_tls *tls, const void *early, size_t length)
+connection_begin_tls(relay_loop *loop, connection *conn, ps_tls *tls, const void *early,
+                     size_t length)
 {
     ps_error err;
     if (conn->mode != MODE_FEED || conn->stream.ssl != NULL)

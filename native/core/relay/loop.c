@@ -98,8 +98,9 @@ address_text(const struct sockaddr_storage *address, size_t *length)
         inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
         port = ntohs(six->sin6_port);
     }
-    char *whole = malloc(INET6_ADDRSTRLEN + 8);
-    *length = whole != NULL ? (size_t)snprintf(whole, INET6_ADDRSTRLEN + 8, "%s:%u", text, port) : 0;
+    size_t room = INET6_ADDRSTRLEN + 8;
+    char *whole = malloc(room);
+    *length = whole != NULL ? (size_t)snprintf(whole, room, "%s:%u", text, port) : 0;
     return (uint8_t *)whole;
 }
 
@@ -117,7 +118,8 @@ accept_some(relay_loop *loop, int listener)
     for (int i = 0; i < BATCH; i++) {
         struct sockaddr_storage address = {0};
         socklen_t size = sizeof address;
-        int fd = accept4(listener, (struct sockaddr *)&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+        int fd = accept4(listener, (struct sockaddr *)&address, &size, flags);
         if (fd < 0)
             return;
         bool room = loop->count < loop->options->max_connections &&
