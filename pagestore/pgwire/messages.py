@@ -48,19 +48,18 @@ class MessageReader:
         Raises:
             ProtocolViolation: 08P01; a length that no message of a login has.
         """
-        self._buffer += data
+        self.push(data)
         found = []
-        while (message := self._next()) is not None:
+        while (message := self.pop()) is not None:
             found.append(message)
         return found
 
-    def take_rest(self) -> bytes:
-        """What came behind the last whole message."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest
+    def push(self, data: bytes) -> None:
+        """More bytes, of which none is looked at yet."""
+        self._buffer += data
 
-    def _next(self) -> Message | None:
+    def pop(self) -> Message | None:
+        """The next message, if it is whole. Raises as `feed` does."""
         if len(self._buffer) < _HEAD_BYTES:
             return None
         length = int.from_bytes(self._buffer[1:_HEAD_BYTES], "big")
@@ -71,6 +70,12 @@ class MessageReader:
         message = Message(bytes(self._buffer[:1]), bytes(self._buffer[_HEAD_BYTES : length + 1]))
         del self._buffer[: length + 1]
         return message
+
+    def take_rest(self) -> bytes:
+        """What came behind the last message that was taken."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
 
 
 def error_response(

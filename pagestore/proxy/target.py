@@ -1,0 +1,36 @@
+"""What a client's ``database`` names: a database, perhaps an inner one, perhaps a moment.
+
+::
+
+    app                   the default inner database of app, now
+    app/other             another inner database of the same Postgres
+    app@before-migration  the past, read-only: a checkpoint, an LSN or a time, as --at has it
+    app/other@0/16B3748   both
+
+A name has no slash, so the first one ends it. A name that was given before ``@`` was reserved may
+have one: whoever looks names up tries the whole text first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    name: str
+    inner: str = ""
+    """The database inside Postgres; empty for the default one."""
+    point: str = ""
+    """As a user writes it for ``--at``; empty for now."""
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Any text reads as a target; whether there is such a database is asked elsewhere."""
+        place, _, point = text.partition("@")
+        name, _, inner = place.partition("/")
+        return cls(name, inner, point)
+
+    def __str__(self) -> str:
+        inner = f"/{self.inner}" if self.inner else ""
+        return f"{self.name}{inner}" + (f"@{self.point}" if self.point else "")
