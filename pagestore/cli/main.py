@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from pagestore.cli import bench, databases, parts, past, running, safekeepers, transfer
+from pagestore.cli import bench, databases, lost, parts, past, running, safekeepers, transfer
 from pagestore.cli.verify import verify
 
 app = typer.Typer(
@@ -19,7 +19,10 @@ app = typer.Typer(
 )
 
 VERBS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
-    ("Everything", (running.up, running.down, running.status, safekeepers.safekeepers)),
+    (
+        "Everything",
+        (running.up, running.down, running.status, safekeepers.safekeepers, lost.lost),
+    ),
     (
         "Databases",
         (

@@ -10,7 +10,7 @@ import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import PagestoreError
-from pagestore.installation import lifecycle
+from pagestore.installation import lifecycle, lost
 from pagestore.installation.layout import Installation
 
 NEXT = """What to do next:
@@ -117,6 +117,7 @@ def status(data: Data = None, as_json: Json = False) -> None:
             "running": supervisor is not None,
             "supervisor_pid": supervisor,
             "parts": parts,
+            "lost": _lost(installation),
             **system,
         }
         if as_json:
@@ -125,6 +126,11 @@ def status(data: Data = None, as_json: Json = False) -> None:
             _print_status(run, fields)
         if not system:
             raise typer.Exit(5)
+
+
+def _lost(installation: Installation) -> dict[str, int]:
+    items = lost.lost(installation)
+    return {"count": len(items), "bytes": sum(item.size for item in items)}
 
 
 def _part_rows(installation: Installation) -> list[dict[str, Any]]:
@@ -163,4 +169,9 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         sys.stdout.write(
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
+        )
+    if fields["lost"]["count"]:
+        sys.stdout.write(
+            f"{fields['lost']['count']} files that no record names, "
+            f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
         )

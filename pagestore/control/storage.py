@@ -202,7 +202,7 @@ class Storage:
                 _REASONS[complaint.fault],
                 f"{complaint.words}.",
                 "Put the newest copy of the control plane's state back. To go on with this one, "
-                "`pagestore lost-found accept control`: nothing that it does not know is deleted.",
+                "`pagestore lost --accept control`: nothing that it does not know is deleted.",
             )
         return said
 

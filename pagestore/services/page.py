@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
 from pydantic import BaseModel, Field
 
+from pagestore import lost_found, tasks
 from pagestore._native import RedoPool
 from pagestore.client.wal import WalClient
 from pagestore.ingest.follower import LINGER_MS, Follower
@@ -37,6 +39,8 @@ from pagestore.timeline import Repository
 from pagestore.v1 import page_pb2 as pb
 
 HELPER_IDLE_SECONDS = 60.0
+FREE_SECONDS = 3600.0
+"""How often it is looked for what has lain in lost+found long enough."""
 _log = structlog.get_logger(__name__)
 
 
@@ -116,6 +120,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             asyncio.create_task(flusher.run()),
             asyncio.create_task(_stop_idle_helpers(helpers)),
             asyncio.create_task(trim_at_rest()),
+            tasks.endless(_free_lost(settings.data_dir / "store"), "lost+found"),
         ]
         try:
             yield server, access
@@ -129,6 +134,16 @@ async def _stop_idle_helpers(helpers: RedoHelpers) -> None:
     while True:
         await asyncio.sleep(HELPER_IDLE_SECONDS / 4)
         helpers.pool.stop_idle(HELPER_IDLE_SECONDS)
+
+
+async def _free_lost(store: Path) -> None:
+    while True:
+        try:
+            for lost in await asyncio.to_thread(lost_found.free_old, store, time.time()):
+                _log.warning("freed from lost+found", path=str(lost.path), bytes=lost.size)
+        except OSError as error:
+            _log.warning("lost+found cannot be freed", error=str(error))
+        await asyncio.sleep(FREE_SECONDS)
 
 
 async def serve(settings: PageSettings) -> None:

@@ -52,7 +52,7 @@ def check_catalog(path: Path) -> Checked | None:
             _REASONS[complaint.fault],
             f"{complaint.words}.",
             "Put the newest catalog back; no layer file was touched. To go on with this one, "
-            "`pagestore lost-found accept pageserver`: layers it does not name are kept aside.",
+            "`pagestore lost --accept pageserver`: layers it does not name are kept aside.",
         )
     return checked
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import threading
 import time
 import weakref
@@ -27,6 +28,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+import structlog
+
+from pagestore import lost_found
 from pagestore._native import Layer
 from pagestore.errors import (
     AlreadyExists,
@@ -40,6 +44,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files, layer_name
+from pagestore.lmdbfile import witness
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.rootimport import RootImport
@@ -47,6 +52,9 @@ from pagestore.timeline.store import Store
 from pagestore.timeline.timeline import Timeline, physical_bytes
 
 Key = tuple[TenantId, TimelineId]
+_UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp")
+"""A layer that was being written when the power went: nobody was told of it."""
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +100,11 @@ class Repository:
         max_idle: int = 256,
         files: Files | None = None,
     ) -> Self:
-        """Opens or begins a store; removes the files that the catalog does not name.
+        """Opens or begins a store; moves the files that the catalog does not name aside.
 
         Raises:
-            FailedPrecondition: STORE_IN_USE, CATALOG_VERSION. DataLoss: CATALOG_CORRUPT.
+            FailedPrecondition: STORE_IN_USE, CATALOG_VERSION. DataLoss: CATALOG_CORRUPT,
+                CATALOG_OLDER, CATALOG_FOREIGN.
         """
         root = Path(root)
         root.mkdir(parents=True, exist_ok=True)
@@ -105,7 +114,7 @@ class Repository:
             _check_not_lost(root, catalog_path)
             catalog = Catalog(catalog_path)
             try:
-                _remove_unnamed(root, catalog)
+                _move_unnamed(root, catalog, time.time())
             except BaseException:
                 catalog.close()
                 raise
@@ -427,10 +436,11 @@ def _remove_if_empty(directory: Path) -> None:
 
 
 def _check_not_lost(root: Path, catalog: Path) -> None:
-    """Without a catalog every layer would be garbage; but the catalog is made before any."""
+    """Without a catalog nobody names the layers; but the catalog is made before any."""
     if catalog.exists() and catalog.stat().st_size > 0:
         return
-    if any(path.is_file() for path in root.glob("*/*/*")):
+    there = any(path.is_file() for path in root.glob("*/*/*"))
+    if there and not witness.acceptance_file(catalog).exists():
         raise DataLoss(
             "CATALOG_CORRUPT",
             f"{catalog} is missing or empty, but there are layer files under {root}.",
@@ -438,8 +448,9 @@ def _check_not_lost(root: Path, catalog: Path) -> None:
         )
 
 
-def _remove_unnamed(root: Path, catalog: Catalog) -> None:
-    """Deletes what a crash left: files that no catalog entry names."""
+def _move_unnamed(root: Path, catalog: Catalog, now: float) -> None:
+    """What no catalog entry names is what a crash left, or was named by a newer catalog."""
+    moved: list[Path] = []
     for directory in sorted(root.glob("*/*")):
         if not directory.is_dir():
             continue
@@ -454,7 +465,15 @@ def _remove_unnamed(root: Path, catalog: Catalog) -> None:
             layer_name(number, summary.kind) for number, summary in catalog.layers(tenant, timeline)
         }
         for path in directory.iterdir():
-            if path.name not in named:
+            if _UNFINISHED.fullmatch(path.name) and path.is_file():
                 path.unlink()
+            elif path.name not in named:
+                moved.append(lost_found.move_aside(root, path, now))
         if not named:
             _remove_if_empty(directory)
+    if moved:
+        _log.warning(
+            "files that the catalog does not name were moved aside",
+            directory=str(root / lost_found.DIRECTORY),
+            files=len(moved),
+        )

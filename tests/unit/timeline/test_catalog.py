@@ -9,6 +9,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from pagestore import keyspace, lost_found
 from pagestore._native import LayerSummary
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
@@ -19,7 +20,7 @@ from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.catalog_check import check_catalog
 from pagestore.timeline.entries import TimelineEntry
 
-from .model import timeline_id
+from .model import ROOT_LSN, image, make_root, put, timeline_id
 
 SUMMARY = LayerSummary((1, bytes(18), b"\xff" * 18, 10, 20, 30, 4, 5000))
 
@@ -245,6 +246,46 @@ def test_layers_are_not_deleted_for_want_of_a_catalog(tmp_path: Path) -> None:
         with pytest.raises(DataLoss, match="empty"):
             Repository.open(tmp_path)
         assert layer.exists()
+
+
+def test_what_the_catalog_does_not_name_is_moved_aside(tmp_path: Path) -> None:
+    Repository.open(tmp_path).close()
+    directory = tmp_path / str(DEFAULT_TENANT) / str(timeline_id(1))
+    names = ["000000000001.delta", "000000000002.image", "a stranger"]
+    for _ in range(2):
+        directory.mkdir(parents=True)
+        for name in [*names, "000000000003.delta.tmp"]:
+            (directory / name).write_bytes(name.encode())
+        (directory / "folder").mkdir()
+        Repository.open(tmp_path).close()
+        assert not directory.exists()
+    aside = sorted(lost_found.found(tmp_path))
+    assert [
+        item.path.name.removeprefix(f"{DEFAULT_TENANT}.{timeline_id(1)}.") for item in aside
+    ] == [*sorted([name + twice for name in [*names, "folder"] for twice in ("", "~2")])]
+    assert {item.path.read_bytes().decode() for item in aside if item.path.is_file()} == set(names)
+
+
+def test_an_older_catalog_takes_no_layer_with_it(tmp_path: Path) -> None:
+    repository = Repository.open(tmp_path)
+    first = make_root(repository, 1, [image(keyspace.rel_size(1, 2, 1, 0), ROOT_LSN, b"root")])
+    repository.close()
+    older = (tmp_path / "catalog.lmdb").read_bytes()
+    repository = Repository.open(tmp_path)
+    first = repository.get(DEFAULT_TENANT, timeline_id(1))
+    put(first, [image(keyspace.rel_size(1, 2, 1, 0), ROOT_LSN + 5, b"new")], ROOT_LSN + 9)
+    first.freeze()
+    first.flush()
+    layer = Path(first.files()[0].path)
+    repository.close()
+    (tmp_path / "catalog.lmdb").write_bytes(older)
+    with pytest.raises(DataLoss) as caught:
+        Repository.open(tmp_path)
+    assert caught.value.reason == "CATALOG_OLDER"
+    assert layer.exists()
+    witness.acceptance_file(tmp_path / "catalog.lmdb").touch()
+    Repository.open(tmp_path).close()
+    assert [item.path.name.split(".")[2] for item in lost_found.found(tmp_path)] == [layer.stem]
 
 
 def test_a_store_is_opened_once(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ A story is told: a root is imported, written, flushed, branched; the branch is w
 flushed; both are deleted. Every file step and every catalog transaction of it is a place to
 crash: before it, after it, or in the midst of a file's bytes; and a rename whose directory
 was not synced yet may be there or not. Afterwards the store must open, every timeline must
-stand where it was last durable or later, read as it was then, and nothing else may be on disk.
+stand where it was last durable or later, read as it was then, and nothing else may be on disk
+but in lost+found.
 """
 
 from __future__ import annotations
