@@ -351,8 +351,9 @@ class AsyncPageClient(RetryingClient):
         request = pb.GetTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         return await self._call(self._timelines.GetTimeline, request, pb.TimelineInfo)
 
-    async def list_timelines(self, tenant: TenantId) -> list[pb.TimelineInfo]:
-        request = pb.ListTimelinesRequest(tenant_id=tenant.raw)
+    async def list_timelines(self, tenant: TenantId | None) -> list[pb.TimelineInfo]:
+        """Of a tenant, or of all."""
+        request = pb.ListTimelinesRequest(tenant_id=tenant.raw if tenant else b"")
         return list(
             (
                 await self._call(self._timelines.ListTimelines, request, pb.ListTimelinesResponse)

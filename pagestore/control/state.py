@@ -134,6 +134,10 @@ class _Tables:
         found = self._all(TimelineRecord, "timelines", b"")
         return [item for item in found if item.state is TimelineState.LIVE]
 
+    def timeline_ids(self) -> set[TimelineId]:
+        """In whatever state they are."""
+        return {TimelineId(key) for key, _ in self._scan("timelines", b"")}
+
     def timeline(self, timeline: TimelineId) -> TimelineRecord | None:
         return self._one(TimelineRecord, "timelines", timeline.raw)
 

@@ -16,12 +16,14 @@ from typing import Any
 import structlog
 from pydantic import BaseModel
 
+from pagestore import tasks
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
+from pagestore.control.census import take_census
 from pagestore.control.computes import CarriedFiles, Computes, ComputeState, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
@@ -32,7 +34,7 @@ from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
-from pagestore.errors import InvalidInput, PagestoreError
+from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
 from pagestore.services.server import GrpcServer, configure_logging
@@ -40,6 +42,8 @@ from pagestore.v1 import control_pb2 as pb
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
+CENSUS_SECONDS = 5.0
+"""For the page server to say which timelines it has, before the start goes on without."""
 
 _STATES = {
     ComputeState.STOPPED: pb.COMPUTE_STATE_STOPPED,
@@ -397,8 +401,35 @@ async def serve(settings: ControlSettings) -> None:
         pages = AsyncPageClient(settings.page_server)
         wal = _wal_service(settings.wal_services, state)
         async with pages, wal:
+            await _take_census(settings, state)
             await _ensure_template(settings, state)
             await _serve(settings, state, pages, wal)
+
+
+async def _take_census(settings: ControlSettings, state: ControlState) -> None:
+    """Before anything is done, where the page server answers in time; what began without it
+    ends when it says later that the state is older."""
+    first = state.view().template() is None
+    seconds = FIRST_CONTACT_SECONDS if first else CENSUS_SECONDS
+    pages = AsyncPageClient(settings.page_server, timeout=seconds)
+    try:
+        async with pages, asyncio.timeout(seconds):
+            await take_census(state, pages)
+    except (Unavailable, TimeoutError):
+        if first:
+            raise
+        tasks.errand(_take_census_late(settings, state), "census")
+
+
+async def _take_census_late(settings: ControlSettings, state: ControlState) -> None:
+    async with AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS) as pages:
+        while True:
+            try:
+                await take_census(state, pages)
+            except (Unavailable, DeadlineExceeded):
+                await asyncio.sleep(CENSUS_SECONDS)
+            else:
+                return
 
 
 def _wal_service(

@@ -62,11 +62,9 @@ class PageTimelines:
         return self._info(timeline)
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
+        tenant = TenantId(request.tenant_id) if request.tenant_id else None
         timelines = await asyncio.to_thread(
-            lambda: [
-                self._info(timeline)
-                for timeline in self._access.repository.list(TenantId(request.tenant_id))
-            ]
+            lambda: [self._info(timeline) for timeline in self._access.repository.list(tenant)]
         )
         return pb.ListTimelinesResponse(timelines=timelines)
 

@@ -174,16 +174,16 @@ class Repository:
             self._loaded[missing_key] = found
         return found
 
-    def list(self, tenant: TenantId) -> Summaries:
-        """Without loading any."""
+    def list(self, tenant: TenantId | None) -> Summaries:
+        """Of a tenant, or of all; without loading any."""
         summaries = []
-        for _, timeline, record in self._store.catalog.timelines(tenant):
+        for owner, timeline, record in self._store.catalog.timelines(tenant):
             if record.deleted:
                 continue
-            loaded = self._loaded.get((tenant, timeline))
+            loaded = self._loaded.get((owner, timeline))
             summaries.append(
                 TimelineSummary(
-                    tenant,
+                    owner,
                     timeline,
                     record.parent,
                     record.branch_lsn,
