@@ -29,6 +29,7 @@ class Kind(enum.IntEnum):
     FILE = 0x06
     COMMIT_TIME = 0x07
     ORIGIN = 0x08
+    LAST_COMMIT = 0x09
     SLRU_PAGE = 0x10
     REL_BLOCK = 0x20
 
@@ -79,6 +80,7 @@ class Key(NamedTuple):
 
 COUNTERS = Key(Kind.CONTROL, block=0)
 SETTINGS = Key(Kind.CONTROL, block=1)
+LAST_COMMIT = Key(Kind.LAST_COMMIT)
 
 
 def database(spc: int, db: int) -> Key:

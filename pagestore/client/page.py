@@ -392,6 +392,21 @@ class AsyncPageClient(RetryingClient):
         )
         return await self._call(self._timelines.GetLsnByTime, request, pb.GetLsnByTimeResponse)
 
+    async def last_commit(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int, *, wait_ms: int = 0
+    ) -> int:
+        """The end of the last commit at or below an LSN, in the timeline's whole history; 0 when
+        there is none.
+
+        Raises:
+            DeadlineExceeded: LSN_NOT_REACHED; the WAL up to there has not come in.
+        """
+        request = pb.GetLastCommitRequest(
+            tenant_id=tenant.raw, timeline_id=timeline.raw, lsn=lsn, wait_ms=wait_ms
+        )
+        method = self._timelines.GetLastCommit
+        return (await self._call(method, request, pb.GetLastCommitResponse)).commit_lsn
+
     async def flush(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
         """Returns when everything ingested is in files."""
         request = pb.FlushTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)

@@ -200,6 +200,9 @@ class PageClient:
     ) -> pb.GetLsnByTimeResponse:
         return self._run(self._client.lsn_by_time(tenant, timeline, unix_micros))
 
+    def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> int:
+        return self._run(self._client.last_commit(tenant, timeline, lsn))
+
     def flush(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
         """Returns when everything ingested is in files."""
         return self._run(self._client.flush(tenant, timeline))

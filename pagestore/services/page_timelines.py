@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pagestore import keyspace
-from pagestore._native import Layer, NativeError
+from pagestore._native import Layer, NativeError, Snapshot
 from pagestore.client.errors import code_number
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import TenantId, TimelineId
@@ -102,6 +102,14 @@ class PageTimelines:
         await self._catch_up(timeline)
         return await asyncio.to_thread(lsn_by_time, timeline, request.unix_micros)
 
+    async def get_last_commit(self, request: pb.GetLastCommitRequest, context: Any) -> Any:
+        snapshot, lsn = await self._access.snapshot(
+            request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
+        )
+        return pb.GetLastCommitResponse(
+            commit_lsn=await asyncio.to_thread(last_commit, snapshot, lsn)
+        )
+
     async def _catch_up(self, timeline: Timeline) -> None:
         committed = self._access.follower.commit_lsn((timeline.tenant_id, timeline.timeline_id))
         # The commit LSN may lie inside a record; then its end is not reached, and what is
@@ -144,6 +152,17 @@ async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in requests:
                 pass
+
+
+def last_commit(snapshot: Snapshot, lsn: int) -> int:
+    """The end of the last commit at or below an LSN; 0 when there is none."""
+    value = snapshot.get(keyspace.LAST_COMMIT.pack(), lsn)
+    if value is None:
+        # History of before the key was written has the times alone: the latest time is the
+        # last commit, unless a clock was set back.
+        found = snapshot.last_before(*keyspace.kind_range(Kind.COMMIT_TIME), lsn)
+        value = found[1] if found else bytes(_U64.size)
+    return int(_U64.unpack(value)[0])
 
 
 def lsn_by_time(timeline: Timeline, unix_micros: int) -> pb.GetLsnByTimeResponse:

@@ -454,6 +454,24 @@ class GetLsnByTimeRequest(_message.Message):
     unix_micros: int
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., unix_micros: _Optional[int] = ...) -> None: ...
 
+class GetLastCommitRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "lsn", "wait_ms")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    lsn: int
+    wait_ms: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class GetLastCommitResponse(_message.Message):
+    __slots__ = ("commit_lsn",)
+    COMMIT_LSN_FIELD_NUMBER: _ClassVar[int]
+    commit_lsn: int
+    def __init__(self, commit_lsn: _Optional[int] = ...) -> None: ...
+
 class GetLsnByTimeResponse(_message.Message):
     __slots__ = ("lsn", "commit_unix_micros", "before_history", "after_head", "commit_lsn")
     LSN_FIELD_NUMBER: _ClassVar[int]

@@ -363,6 +363,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.GetLsnByTimeRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.GetLsnByTimeResponse.FromString,
                 _registered_method=True)
+        self.GetLastCommit = channel.unary_unary(
+                '/pagestore.v1.TimelineService/GetLastCommit',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.FromString,
+                _registered_method=True)
         self.FlushTimeline = channel.unary_unary(
                 '/pagestore.v1.TimelineService/FlushTimeline',
                 request_serializer=pagestore_dot_v1_dot_page__pb2.FlushTimelineRequest.SerializeToString,
@@ -419,6 +424,13 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLastCommit(self, request, context):
+        """The last commit at or below a position, whatever any clock said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FlushTimeline(self, request, context):
         """Flushes the open layer, so that everything ingested is in files. For tests and tools.
         """
@@ -466,6 +478,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.GetLsnByTime,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.GetLsnByTimeRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.GetLsnByTimeResponse.SerializeToString,
+            ),
+            'GetLastCommit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLastCommit,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.SerializeToString,
             ),
             'FlushTimeline': grpc.unary_unary_rpc_method_handler(
                     servicer.FlushTimeline,
@@ -641,6 +658,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/GetLsnByTime',
             pagestore_dot_v1_dot_page__pb2.GetLsnByTimeRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.GetLsnByTimeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLastCommit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/GetLastCommit',
+            pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -224,6 +224,10 @@ def test_times_map_to_commits(tmp_path: Path) -> None:
         assert (before.before_history, before.lsn) == (True, store.import_lsn)
         after = client.lsn_by_time(TENANT, store.timeline, 1 << 60)
         assert (after.after_head, after.lsn) == (True, end)
+        last = [client.last_commit(TENANT, store.timeline, lsn) for _, lsn in marks]
+        assert last == [answer.commit_lsn for answer in found]
+        assert client.last_commit(TENANT, store.timeline, end) == after.commit_lsn
+        assert client.last_commit(TENANT, store.timeline, store.import_lsn) == 0
 
 
 def test_a_database_copied_as_files_is_copied(tmp_path: Path) -> None:

@@ -156,15 +156,19 @@ set_status(ps_ingest *in, const finished *f, unsigned status)
     return rc != PS_OK ? rc : ps_patch_put(in, &key);
 }
 
+/* By its time, for who asks what was there then; and as the last, for who asks whether anything
+ * was committed since a position: clocks go back, positions do not. */
 static int
-put_commit_time(ps_ingest *in, int64_t time)
+put_commit(ps_ingest *in, int64_t time)
 {
     int64_t unix_micros = time + POSTGRES_EPOCH_MICROS;
     if (unix_micros < 0)
         unix_micros = 0;
     ps_key key = ps_key_make(PS_KIND_COMMIT_TIME, (uint32_t)((uint64_t)unix_micros >> 32),
                              (uint32_t)unix_micros, 0, 0, 0);
-    return ps_put(in, &key, PS_VALUE_IMAGE, &in->lsn, sizeof in->lsn);
+    int rc = ps_put(in, &key, PS_VALUE_IMAGE, &in->lsn, sizeof in->lsn);
+    key = ps_key_make(PS_KIND_LAST_COMMIT, 0, 0, 0, 0, 0);
+    return rc != PS_OK ? rc : ps_put(in, &key, PS_VALUE_IMAGE, &in->lsn, sizeof in->lsn);
 }
 
 /* Progress never goes back, unless a record says so by force. */
@@ -223,7 +227,7 @@ finish(ps_ingest *in, int committed, int was_prepared)
     if (f.xid != 0)
         rc = set_status(in, &f, committed ? STATUS_COMMITTED : STATUS_ABORTED);
     if (rc == PS_OK && committed)
-        rc = put_commit_time(in, f.time);
+        rc = put_commit(in, f.time);
     if (rc == PS_OK && committed && f.xid != 0 && in->settings.track_commit_timestamp)
         rc = ps_set_commit_ts(in, f.xid, f.subxids, f.subxid_count,
                               f.has_origin ? f.origin_time : f.time, in->decoded->origin);

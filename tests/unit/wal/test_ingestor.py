@@ -209,6 +209,7 @@ def test_a_commit_with_all_its_parts() -> None:
     (time,) = [(k, v) for k, _, v in values if k.kind == ks.Kind.COMMIT_TIME]
     assert ks.commit_time_micros(time[0]) == 946684800 * 10**6
     assert time[1] == struct.pack("<Q", rig.position)
+    assert [v for k, _, v in values if k == ks.LAST_COMMIT] == [struct.pack("<Q", rig.position)]
     assert told(values)[-2:] == [
         (ks.rel_size(*REL, Fork.MAIN), TOMBSTONE),
         (ks.rel_size(*REL, Fork.VM), TOMBSTONE),
@@ -222,7 +223,8 @@ def test_aborts_drop_too_and_have_no_time() -> None:
     values = rig.run(XACT, 0xA0, commit(1, parts=4, content=u32(1, *REL), info=0x80), xid=9)
     assert (ks.rel_size(*REL, Fork.INIT), TOMBSTONE) in told(values)
     assert [ops(v) for _, kind, v in values if kind == PATCH] == [[(2, 1, 0x0C, 0x08)]]
-    assert not [k for k, _ in told(values) if k.kind == ks.Kind.COMMIT_TIME]
+    commits = (ks.Kind.COMMIT_TIME, ks.Kind.LAST_COMMIT)
+    assert not [k for k, _ in told(values) if k.kind in commits]
 
 
 def test_next_xid_is_told_in_steps_and_exactly_at_shutdown() -> None:
