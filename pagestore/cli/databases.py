@@ -1,4 +1,4 @@
-"""Verbs on databases: create, branch, ls, show, rm, url, psql, start, stop."""
+"""Verbs on databases: create, branch, ls, show, rename, rm, url, psql, start, stop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="POINT",
-        help="LSN (0/16B3748), time (2026-11-23T10:15, '10m ago'), checkpoint, or head.",
+        help="LSN (0/16B3748), time (2026-11-23T10:15, '10 minutes ago'), checkpoint, or head.",
     ),
 ]
 IfNotExists = Annotated[
@@ -133,6 +133,27 @@ def rm(
     with session(data, as_json) as run:
         deleted = [name for name in names if run.control.delete(name, if_exists=if_exists)]
         run.answer({"deleted": deleted}, "", f"deleted {', '.join(deleted) or 'nothing'}")
+
+
+def rename(
+    name: Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    if_exists: Annotated[
+        bool, typer.Option("--if-exists", help="Succeed when there is no such database.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Give a database another name. Its URL, connections and checkpoints stay.
+
+    Example: pagestore rename try-2 app-next
+    """
+    with session(data, as_json) as run:
+        done = run.control.rename(name, new_name, if_exists=if_exists)
+        found = done.HasField("database")
+        fields = database_fields(done.database) if found else {"name": new_name}
+        remark = f"renamed {name} to {new_name}" if done.changed else f"there is no {name}"
+        run.answer({**fields, "changed": done.changed}, done.database.url, remark)
 
 
 def url(name: Name, data: Data = None, as_json: Json = False) -> None:

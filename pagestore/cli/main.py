@@ -34,10 +34,11 @@ VERBS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
             databases.psql,
             databases.start,
             databases.stop,
+            databases.rename,
             databases.rm,
         ),
     ),
-    ("The past", (past.checkpoint, past.restore, past.undo, past.log)),
+    ("The past", (past.checkpoint, past.restore, past.reset, past.undo, past.redo, past.log)),
     ("Parts, each on its own", (parts.pageserver, parts.safekeeper, parts.control)),
 )
 

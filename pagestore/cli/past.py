@@ -1,9 +1,11 @@
-"""Verbs on a database's past: checkpoint, restore, undo, log."""
+"""Verbs on a database's past: checkpoint, restore, reset, undo, redo, log."""
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import subprocess
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,10 +19,9 @@ from pagestore.cli.session import (
     database_fields,
     point_message,
     session,
-    short_time,
     timestamp,
 )
-from pagestore.errors import InvalidInput
+from pagestore.errors import DeadlineExceeded, InvalidInput, Unavailable
 from pagestore.ids import format_lsn
 
 if TYPE_CHECKING:
@@ -59,16 +60,23 @@ def checkpoint(
         str | None,
         typer.Option("--git", metavar="REVISION", help="Record this commit: HEAD."),
     ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Forget it instead.")] = False,
+    if_exists: Annotated[
+        bool, typer.Option("--if-exists", help="With --delete: succeed when there is none.")
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Name the state of now, to return to it later.
+    """Name the state of now, to return to it later; or, with --delete, forget such a name.
 
     It holds every commit that has returned.
 
     Example: pagestore checkpoint app before-migration --git HEAD
     """
     with session(data, as_json) as run:
+        if delete:
+            _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, git=git)
+            return
         commit = git_commit(git) if git else ""
         made = run.control.checkpoint(name, checkpoint, commit)
         lsn = format_lsn(made.lsn)
@@ -79,55 +87,162 @@ def checkpoint(
         )
 
 
+def _delete_checkpoint(
+    run: Session, name: str, checkpoint: str, *, if_exists: bool, git: str | None
+) -> None:
+    if git is not None:
+        raise InvalidInput(
+            "INVALID_OPTIONS", "--git records a commit; --delete forgets.", "Leave out one of them."
+        )
+    deleted = run.control.delete_checkpoint(name, checkpoint, if_exists=if_exists)
+    remark = f"deleted checkpoint {checkpoint} of {name}" if deleted else "deleted nothing"
+    run.answer({"name": name, "checkpoint": checkpoint, "deleted": deleted}, "", remark)
+
+
+RequestId = Annotated[
+    str | None,
+    typer.Option(
+        "--request-id",
+        metavar="ID",
+        help="Yours for this move: sent again, it is the same move. Default: a new one.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say where it would go.")]
+
+
 def restore(
     name: Name,
     point: Annotated[
         str | None, typer.Argument(metavar="[POINT]", help="A checkpoint, LSN or time.")
     ] = None,
     at: At = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="CHECKPOINT", help="A checkpoint, whatever it reads as."),
+    ] = None,
+    request_id: RequestId = None,
+    dry_run: DryRun = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Put a database back to a point of its past, under the same name and URL.
 
-    Connections are closed. What the database was is kept as an automatic checkpoint.
+    Connections are closed, also where it is there already. What the database was is kept as an
+    automatic checkpoint. Checkpoints of what it was branched from can be named too.
 
     Example: pagestore restore app before-migration
     """
     with session(data, as_json) as run:
-        if (point is None) == (at is None):
-            raise InvalidInput(
-                "POINT_REQUIRED",
-                "A restore needs one point to go to.",
-                "pagestore restore NAME CHECKPOINT, or --at with an LSN or a time.",
-            )
-        target = point_message(point or at)
-        if target is None:
-            raise InvalidInput("POINT_REQUIRED", "The head is where the database is already.")
-        _moved(run, run.control.restore(name, target))
+        target = _target(point, at, to)
+        _move(run, request_id, dry_run, lambda **ask: run.control.restore(name, target, **ask))
 
 
-def undo(name: Name, data: Data = None, as_json: Json = False) -> None:
-    """Undo what was just done to a database.
+def _target(point: str | None, at: str | None, to: str | None) -> pb.Point:
+    from pagestore.v1 import control_pb2
 
-    If something was committed since the last checkpoint (or since the last restore or undo),
-    the database goes back to that. Otherwise the last restore or undo is itself undone. What
-    the database was is kept as an automatic checkpoint, so nothing is lost.
+    given = [text for text in (point, at, to) if text is not None]
+    if len(given) != 1:
+        raise InvalidInput(
+            "POINT_REQUIRED",
+            "A restore needs one point to go to.",
+            "pagestore restore NAME CHECKPOINT, or --at with an LSN or a time.",
+        )
+    target = control_pb2.Point(checkpoint=to) if to is not None else point_message(given[0])
+    if target is None:
+        raise InvalidInput(
+            "POINT_REQUIRED",
+            "The head is where the database is already.",
+            "Name a checkpoint, an LSN or a time; `pagestore log NAME` lists checkpoints.",
+        )
+    return target
+
+
+def reset(
+    name: Name,
+    request_id: RequestId = None,
+    dry_run: DryRun = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Put a branch to the head of the database that it was branched from.
+
+    Connections are closed. What the branch was is kept as an automatic checkpoint.
+
+    Example: pagestore reset try-2
+    """
+    with session(data, as_json) as run:
+        _move(run, request_id, dry_run, lambda **ask: run.control.reset(name, **ask))
+
+
+def undo(
+    name: Name,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="CHECKPOINT", help="The checkpoint to be at afterwards."),
+    ] = None,
+    request_id: RequestId = None,
+    dry_run: DryRun = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Undo what was just done to a database. To type it again is harmless.
+
+    What was committed since the last checkpoint (or since the last restore, reset, undo or redo)
+    is undone. Right after a restore, the restore is. It never passes a checkpoint and never
+    undoes an undo: `redo` does. What the database was is kept as an automatic checkpoint.
 
     Example: pagestore undo app
     """
     with session(data, as_json) as run:
-        _moved(run, run.control.undo(name))
+        if to == "":
+            raise InvalidInput("INVALID_POINT", "An empty --to names no checkpoint.")
+        _move(run, request_id, dry_run, lambda **ask: run.control.undo(name, to=to or "", **ask))
 
 
-def _moved(run: Session, done: pb.RestoreResponse) -> None:
-    fields = {**database_fields(done.database), "kept": checkpoint_fields(done.kept)}
-    fields["summary"] = done.summary
-    run.answer(fields, done.database.url, done.summary)
+def redo(
+    name: Name,
+    request_id: RequestId = None,
+    dry_run: DryRun = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Take the last undo back, unless something was committed since.
+
+    Example: pagestore redo app
+    """
+    with session(data, as_json) as run:
+        _move(run, request_id, dry_run, lambda **ask: run.control.redo(name, **ask))
+
+
+def _move(
+    run: Session, request_id: str | None, dry_run: bool, verb: Callable[..., pb.RestoreResponse]
+) -> None:
+    request = secrets.token_hex(8) if request_id is None else request_id
+    try:
+        done = verb(request_id=request, dry_run=dry_run)
+    except (Unavailable, DeadlineExceeded) as error:
+        # Whether it came about may be unknown, and whoever asks again must not undo it.
+        same = f"Sent again with --request-id {request} it is the same move."
+        hint = f"{error.hint} {same}" if error.hint else same
+        raise type(error)(error.reason, error.message, hint) from error
+    fields: dict[str, Any] = {
+        **database_fields(done.database),
+        "changed": done.changed,
+        "dry_run": dry_run,
+        "to": None,
+        "kept": checkpoint_fields(done.kept) if done.HasField("kept") else None,
+        "request_id": request,
+        "summary": done.summary,
+    }
+    if done.HasField("to"):
+        fields["to"] = {"timeline_id": done.to.timeline_id.hex(), "lsn": format_lsn(done.to.lsn)}
+    run.answer(fields, "" if dry_run else done.database.url, done.summary)
 
 
 def log(name: Name, data: Data = None, as_json: Json = False) -> None:
     """List a database's checkpoints and what happened to it, newest first.
+
+    Its times can be pasted into --at.
 
     Example: pagestore log app
     """
@@ -156,9 +271,9 @@ def _entry_fields(entry: pb.LogEntry) -> dict[str, Any]:
 def _entry_row(entry: pb.LogEntry) -> tuple[str, str, str, str, str]:
     if entry.WhichOneof("entry") == "checkpoint":
         made = entry.checkpoint
-        when = short_time(made.created_unix_micros)
+        when = timestamp(made.created_unix_micros)
         what = f"checkpoint {made.name}"
         return when, what, format_lsn(made.lsn), made.git_commit[:12] or "-", made.note or "-"
     event = entry.event
-    when = short_time(event.unix_micros)
+    when = timestamp(event.unix_micros)
     return when, event.verb, format_lsn(event.lsn), "-", event.detail or "-"

@@ -187,9 +187,10 @@ def compute_state(database: pb.Database) -> str:
 
 
 def timestamp(unix_micros: int) -> str:
-    """ISO 8601 in local time, with its offset."""
-    moment = datetime.fromtimestamp(unix_micros / 1e6).astimezone()
-    return moment.isoformat(timespec="milliseconds")
+    """ISO 8601 in local time, to the microsecond, with its offset: ``--at`` takes it."""
+    from pagestore.client.points import format_time
+
+    return format_time(unix_micros)
 
 
 def short_time(unix_micros: int) -> str:
@@ -202,13 +203,13 @@ def point_message(text: str | None) -> pb.Point | None:
     from pagestore.client import points
     from pagestore.v1 import control_pb2
 
-    match points.parse_point(text or "head"):
+    match points.parse_point("head" if text is None else text):
         case points.AtLsn(lsn):
             return control_pb2.Point(lsn=lsn)
         case points.AtTime(unix_micros):
             return control_pb2.Point(unix_micros=unix_micros)
-        case points.AtCheckpoint(name):
-            return control_pb2.Point(checkpoint=name)
+        case points.AtCheckpoint(name, or_micros):
+            return control_pb2.Point(checkpoint=name, or_unix_micros=or_micros or 0)
     return None
 
 

@@ -115,13 +115,68 @@ class ControlClient:
             pb.Checkpoint,
         )
 
-    def restore(self, database: str, at: pb.Point) -> pb.RestoreResponse:
-        request = pb.RestoreDatabaseRequest(tenant_id=self.tenant.raw, database=database, at=at)
+    def delete_checkpoint(self, database: str, name: str, *, if_exists: bool = False) -> bool:
+        """Whether there was such a checkpoint."""
+        request = pb.DeleteCheckpointRequest(
+            tenant_id=self.tenant.raw, database=database, name=name, if_exists=if_exists
+        )
+        return self._call("DeleteCheckpoint", request, pb.DeleteCheckpointResponse).deleted
+
+    def rename(
+        self, name: str, new_name: str, *, if_exists: bool = False
+    ) -> pb.RenameDatabaseResponse:
+        """The URL stays."""
+        request = pb.RenameDatabaseRequest(
+            tenant_id=self.tenant.raw, name=name, new_name=new_name, if_exists=if_exists
+        )
+        return self._call("RenameDatabase", request, pb.RenameDatabaseResponse)
+
+    # Moves. One that is sent again under the same request_id is the same move, with the same
+    # answer; dry_run tells where it would go.
+
+    def restore(
+        self, database: str, at: pb.Point, *, request_id: str = "", dry_run: bool = False
+    ) -> pb.RestoreResponse:
+        """To a point of the past. Ends every session, also where it is there already."""
+        request = pb.RestoreDatabaseRequest(
+            tenant_id=self.tenant.raw,
+            database=database,
+            at=at,
+            request_id=request_id,
+            dry_run=dry_run,
+        )
         return self._call("RestoreDatabase", request, pb.RestoreResponse)
 
-    def undo(self, database: str) -> pb.RestoreResponse:
-        request = pb.UndoDatabaseRequest(tenant_id=self.tenant.raw, database=database)
+    def reset(
+        self, database: str, *, request_id: str = "", dry_run: bool = False
+    ) -> pb.RestoreResponse:
+        """A branch to the head of its parent."""
+        request = pb.ResetDatabaseRequest(
+            tenant_id=self.tenant.raw, database=database, request_id=request_id, dry_run=dry_run
+        )
+        return self._call("ResetDatabase", request, pb.RestoreResponse)
+
+    def undo(
+        self, database: str, *, to: str = "", request_id: str = "", dry_run: bool = False
+    ) -> pb.RestoreResponse:
+        """Undoes what was done since the latest mark; `to` names the checkpoint to be at."""
+        request = pb.UndoDatabaseRequest(
+            tenant_id=self.tenant.raw,
+            database=database,
+            to_checkpoint=to,
+            request_id=request_id,
+            dry_run=dry_run,
+        )
         return self._call("UndoDatabase", request, pb.RestoreResponse)
+
+    def redo(
+        self, database: str, *, request_id: str = "", dry_run: bool = False
+    ) -> pb.RestoreResponse:
+        """Takes an undo back, unless something was committed since."""
+        request = pb.RedoDatabaseRequest(
+            tenant_id=self.tenant.raw, database=database, request_id=request_id, dry_run=dry_run
+        )
+        return self._call("RedoDatabase", request, pb.RestoreResponse)
 
     def log(self, database: str) -> list[pb.LogEntry]:
         """Checkpoints and events, newest first."""

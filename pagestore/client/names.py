@@ -11,6 +11,8 @@ from pagestore.errors import InvalidInput
 MAX_NAME_BYTES = 63
 """As Postgres's own names: a database here has the same name inside Postgres."""
 
+MAX_REQUEST_BYTES = 64
+
 RULE = (
     "A name has 1 to 63 bytes of UTF-8; no slash, control or invisible characters; "
     "no space at either end; does not begin with a dash; and is not only dots."
@@ -37,6 +39,21 @@ def checkpoint_name(text: str) -> str:
             "Choose another name.",
         )
     return name
+
+
+def request_id(text: str) -> str:
+    """An id by which the same request is known when it is sent again; empty for none.
+
+    Raises:
+        InvalidInput: INVALID_REQUEST_ID.
+    """
+    if len(text.encode()) > MAX_REQUEST_BYTES or not (text.isprintable() and text.isascii()):
+        raise InvalidInput(
+            "INVALID_REQUEST_ID",
+            f"{text[:40]!r} cannot name a request.",
+            f"A request id has at most {MAX_REQUEST_BYTES} printable ASCII characters.",
+        )
+    return text
 
 
 def _checked(text: str, noun: str) -> str:

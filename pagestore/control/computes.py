@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import enum
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -95,6 +95,9 @@ class Launcher(Protocol):
     async def leftovers(self) -> list[Compute]:
         """Computes still running from before this process began."""
         ...
+
+
+StartMoved = Callable[[DatabaseRecord], Awaitable[Compute]]
 
 
 class ComputeState(enum.Enum):
@@ -198,12 +201,42 @@ class Computes:
             self._slots.pop(name, None)
 
     @contextlib.asynccontextmanager
-    async def moving(self, name: Slotted) -> AsyncIterator[None]:
-        """Stopped within, whatever happens meanwhile: for the moment a name changes timeline."""
+    async def moving(self, record: DatabaseRecord) -> AsyncIterator[StartMoved]:
+        """For a move to another timeline: the compute is stopped, and the body starts the one of
+        the other timeline, before the name is moved. If the body ends by an error, that one is
+        gone again, and the compute of `record` comes back, if it should run."""
+        name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
-            await self._stop(name, slot)
-            yield
+            try:
+                await self._stop(name, slot)
+                yield lambda moved: self._start(slot, moved)
+            except BaseException:
+                compute, slot.compute = slot.compute, None
+                slot.state = ComputeState.STOPPED
+                if compute is not None:
+                    await compute.discard()
+                if record.wanted:
+                    await self._bring_back(slot, record)
+                raise
+
+    async def _bring_back(self, slot: _Slot, record: DatabaseRecord) -> None:
+        try:
+            await self._start(slot, record)
+        except (PagestoreError, OSError) as error:
+            _log.warning("a compute did not come back", name=record.name, error=str(error))
+            self.start_soon(record)
+
+    async def rename(self, old: Slotted, new: Slotted) -> None:
+        """The slot of a name becomes that of another; its compute goes on."""
+        slot = self._slots.get(old)
+        if slot is None:
+            return
+        async with slot.lock:
+            self._slots[new] = self._slots.pop(old)
+            if slot.watcher is not None and slot.compute is not None:
+                slot.watcher.cancel()
+                slot.watcher = asyncio.create_task(self._watch(new, slot, slot.compute))
 
     @contextlib.asynccontextmanager
     async def held(self, name: Slotted) -> AsyncIterator[Compute | None]:

@@ -1,4 +1,4 @@
-"""Databases come, get a place to run, and go: create, branch, import, remove; wake and stop.
+"""Databases come, get a place to run, and go: create, branch, import, rename, remove; wake, stop.
 
 What makes a database goes the same way each time:
 
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 
 from pagestore.client.names import database_name
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.points import Point
+from pagestore.client.points import Head, Point
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.computes import Compute, Computes
@@ -35,7 +35,7 @@ from pagestore.control.state import ControlState, now_micros
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import TenantId, TimelineId, format_lsn
 
 
 class Databases:
@@ -124,6 +124,22 @@ class Databases:
             self._register(tenant, name, timeline, prev_record_lsn, system_id, postgres_database)
         )
 
+    async def rename(
+        self, tenant: TenantId, old: str, new: str, *, if_exists: bool = False
+    ) -> tuple[DatabaseRecord | None, bool]:
+        """Another name for a database: its log, its checkpoints and its running compute go with
+        it, and its branches know it by that name. The database inside Postgres keeps its own, so
+        the URL stays.
+
+        Args:
+            if_exists: where there is no `old`, answer what there is of `new`.
+
+        Returns:
+            The record, and whether it was renamed now.
+        """
+        old, new = database_name(old), database_name(new)
+        return await self._turns.to_its_end(self._rename(tenant, old, new, if_exists))
+
     async def remove(self, tenant: TenantId, name: str, *, if_exists: bool = False) -> bool:
         """Deletes the name, its checkpoints and its log; whether there was one."""
         return await self._turns.to_its_end(self._remove(tenant, database_name(name), if_exists))
@@ -186,6 +202,7 @@ class Databases:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
+                await self._refuse_other_branch(existing, source, at)
                 return (await self._started(existing) if start else existing), False
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
@@ -195,6 +212,7 @@ class Databases:
                         "name": name,
                         "timeline": timeline.timeline,
                         "parent": parent.name,
+                        "parent_timeline": parent.timeline,
                         "branch_lsn": point.lsn,
                         "created_micros": now_micros(),
                         "port": self._ports.choose(),
@@ -249,6 +267,53 @@ class Databases:
                 )
                 self._publish(record, made, Verb.IMPORT, usable_lsn=head.lsn)
             return record
+
+    async def _refuse_other_branch(self, existing: DatabaseRecord, source: str, at: Point) -> None:
+        """Unless `existing` is a branch of `source` at that point. Without a point it may be any:
+        the head of then is not the head of now."""
+        was = f"a branch of {existing.parent}" if existing.parent else "no branch"
+        if existing.parent == source:
+            if isinstance(at, Head):
+                return
+            parent = self._state.view().known_database(existing.tenant, source)
+            point = await self._history.resolve(parent, at)
+            if self._history.began_at(existing) == (point.timeline.timeline, point.lsn):
+                return
+            was += f" at LSN {format_lsn(existing.branch_lsn)}"
+        wanted = f"a branch of {source}"
+        if not isinstance(at, Head):
+            wanted += f" at {at}"
+        raise AlreadyExists(
+            "DATABASE_EXISTS",
+            f"There is a database {existing.name!r} already: {was}, not {wanted}.",
+            "Choose another name, or remove that one first: pagestore rm NAME.",
+        )
+
+    async def _rename(
+        self, tenant: TenantId, old: str, new: str, if_exists: bool
+    ) -> tuple[DatabaseRecord | None, bool]:
+        async with self._turns.on(tenant, old, new):
+            record = self._state.view().database(tenant, old)
+            if record is None and if_exists:
+                return self._state.view().database(tenant, new), False
+            record = record or self._state.view().known_database(tenant, old)
+            if old == new:
+                return record, False
+            self._refuse_existing(tenant, new)
+            with self._state.change() as change:
+                renamed = change.rename_database(record, new)
+                event = EventRecord(
+                    verb=Verb.RENAME,
+                    timeline=record.timeline,
+                    lsn=record.branch_lsn,
+                    created_micros=now_micros(),
+                    detail=f"from {old}",
+                )
+                change.add_event(tenant, new, event)
+            await self._computes.rename((tenant, old), (tenant, new))
+            if renamed.wanted:
+                self._computes.start_soon(renamed)
+            return renamed, True
 
     def _import_under_way(self, name: str, timeline: TimelineId) -> TimelineRecord:
         begun = self._state.view().known_timeline(timeline)

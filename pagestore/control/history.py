@@ -7,6 +7,12 @@ upward, whose branch LSN lies below it. A time is looked up on the timeline on w
 stood *at that time*, so that "ten minutes ago" is what one saw ten minutes ago, also when a
 restore has happened since.
 
+Whether something was committed is asked of positions, never of a clock; clocks count only where
+a user names a time.
+
+A checkpoint is looked for among the database's own, then among those of the databases that it
+comes from, the nearest first: of these, one that lies on the database's own past.
+
 Invariant: a :class:`BranchPoint` is the end of a record at or below the owner's commit LSN, so
 that a branch can begin there.
 """
@@ -15,20 +21,29 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pagestore.client.names import MAX_NAME_BYTES
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.client.points import FORMS, AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.walservice import WalService
-from pagestore.control.records import MOVES, CheckpointRecord, DatabaseRecord, TimelineRecord
-from pagestore.control.state import ControlState
+from pagestore.control.records import (
+    BEGINNINGS,
+    MOVES,
+    CheckpointRecord,
+    DatabaseRecord,
+    TimelineRecord,
+)
+from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
 from pagestore.ids import TimelineId, format_lsn
 from pagestore.pgformat.wal import position_below
 
 INGEST_DEADLINE = 60.0
-"""Seconds that a look-up by time waits for the page server to have read the WAL."""
+"""Seconds that a look-up by time or for a commit waits for the page server to have read the WAL."""
+FUTURE_MICROS = 1_000_000
+"""A time may lie this little ahead of our clock: the client's is another."""
 
 COMMIT_DEADLINE = 1.0
 NEAR_BYTES = 1 << 24
@@ -44,10 +59,17 @@ class BranchPoint:
 
 
 class History:
-    def __init__(self, state: ControlState, pages: AsyncPageClient, wal: WalService) -> None:
+    def __init__(
+        self,
+        state: ControlState,
+        pages: AsyncPageClient,
+        wal: WalService,
+        clock: Callable[[], int] = now_micros,
+    ) -> None:
         self._state = state
         self._pages = pages
         self._wal = wal
+        self._clock = clock
 
     async def head(self, timeline: TimelineId) -> BranchPoint:
         """The end of the last complete record that is committed."""
@@ -59,7 +81,7 @@ class History:
         """
         Raises:
             NotFound: CHECKPOINT_NOT_FOUND.
-            OutOfRange: LSN_BEYOND_HEAD, POINT_TOO_OLD.
+            OutOfRange: LSN_BEYOND_HEAD, POINT_TOO_OLD, TIME_IN_FUTURE.
         """
         match point:
             case Head():
@@ -68,9 +90,21 @@ class History:
                 return await self.at_lsn(database.timeline, lsn)
             case AtTime(unix_micros):
                 return await self._at_time(database, unix_micros)
-            case AtCheckpoint(name):
-                checkpoint = self._checkpoint(database, name)
+            case AtCheckpoint(name, or_micros):
+                checkpoint = self._named(database, name)
+                if checkpoint is None and or_micros is not None:
+                    return await self._at_time(database, or_micros)
+                if checkpoint is None:
+                    raise self.no_such_checkpoint(database, name)
                 return await self.at_lsn(checkpoint.timeline, checkpoint.lsn)
+
+    def began_at(self, database: DatabaseRecord) -> tuple[TimelineId | None, int]:
+        """Of a branch: the timeline that it left, and where, however it was moved since."""
+        view = self._state.view()
+        events = view.events(database.tenant, database.name)
+        first = next(event for event in events if event.verb in BEGINNINGS)
+        record = view.known_timeline(first.timeline)
+        return record.parent, record.branch_lsn
 
     async def at_lsn(self, timeline: TimelineId, lsn: int) -> BranchPoint:
         """`lsn`, aligned down to a record's end, on the timeline that owns it."""
@@ -98,13 +132,16 @@ class History:
             await asyncio.sleep(0.02)
 
     async def last_commit(self, timeline: TimelineId) -> int:
-        """The LSN of the last commit that changed something, up to the head of now."""
-        record = self._state.view().known_timeline(timeline)
-        await self._ingested(record)
-        found = await self._pages.lsn_by_time(
-            record.tenant, timeline, time.time_ns() // 1000 + 3_600_000_000
+        """The LSN of the last commit up to the head of now, in the timeline's whole history."""
+        head = await self.head(timeline)
+        return await self._pages.last_commit(
+            head.timeline.tenant, timeline, head.lsn, wait_ms=int(INGEST_DEADLINE * 1000)
         )
-        return found.commit_lsn
+
+    def begins_at(self, database: DatabaseRecord, point: BranchPoint) -> bool:
+        """Whether the timeline that the name stands on branched off there."""
+        here = self._state.view().known_timeline(database.timeline)
+        return (here.parent, here.branch_lsn) == (point.timeline.timeline, point.lsn)
 
     def _owner(self, timeline: TimelineId, lsn: int) -> TimelineRecord:
         view = self._state.view()
@@ -129,6 +166,12 @@ class History:
         timeline = self._timeline_at(database, unix_micros)
         await self._ingested(self._state.view().known_timeline(timeline))
         found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)
+        if found.after_head and unix_micros > self._clock() + FUTURE_MICROS:
+            raise OutOfRange(
+                "TIME_IN_FUTURE",
+                f"{AtTime(unix_micros)} lies in the future; it is {AtTime(self._clock())}.",
+                "Leave --at out to take the head.",
+            )
         owner = self._owner(timeline, found.lsn)
         if owner.usable_lsn and unix_micros < owner.created_micros:
             since = AtTime(owner.created_micros)
@@ -139,7 +182,7 @@ class History:
     def _timeline_at(self, database: DatabaseRecord, unix_micros: int) -> TimelineId:
         """The timeline that the name stood on at a time; before all, its first."""
         events = self._state.view().events(database.tenant, database.name)
-        moves = [event for event in events if event.verb in MOVES]
+        moves = [event for event in events if event.verb in MOVES | BEGINNINGS]
         before = [event for event in moves if event.created_micros <= unix_micros]
         return (before[-1] if before else moves[0]).timeline
 
@@ -162,17 +205,51 @@ class History:
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.2)
 
-    def _checkpoint(self, database: DatabaseRecord, name: str) -> CheckpointRecord:
-        valid = len(name.encode()) <= MAX_NAME_BYTES
+    def _named(self, database: DatabaseRecord, name: str) -> CheckpointRecord | None:
+        """The database's own checkpoint of that name, or the nearest one of its ancestors that
+        lies on its past."""
+        return self.own_checkpoint(database, name) or next(self._inherited(database, name), None)
+
+    def own_checkpoint(self, database: DatabaseRecord, name: str) -> CheckpointRecord | None:
+        if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+            return None
+        return self._state.view().checkpoint(database.tenant, database.name, name)
+
+    def no_such_checkpoint(self, database: DatabaseRecord, name: str) -> NotFound:
+        return NotFound(
+            "CHECKPOINT_NOT_FOUND",
+            f"{database.name!r} has no checkpoint {name[:80]!r}.",
+            f"`pagestore log {database.name}` lists them. {FORMS}",
+        )
+
+    def _inherited(self, database: DatabaseRecord, name: str) -> Iterator[CheckpointRecord]:
+        """A stranger that has an ancestor's name has other timelines, and so none of these."""
+        if not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+            return
         view = self._state.view()
-        found = view.checkpoint(database.tenant, database.name, name) if valid else None
-        if found is None:
-            raise NotFound(
-                "CHECKPOINT_NOT_FOUND",
-                f"{database.name!r} has no checkpoint {name[:80]!r}.",
-                f"`pagestore log {database.name}` lists them.",
-            )
-        return found
+        seen = {database.name}
+        past = list(self._ancestry(database.timeline))
+        until = {record.timeline: limit for record, limit in past}
+        for ancestor, _ in past:
+            if ancestor.database in seen:
+                continue
+            seen.add(ancestor.database)
+            found = view.checkpoint(database.tenant, ancestor.database, name)
+            if found is not None:
+                owner = self._owner(found.timeline, found.lsn)
+                if found.lsn <= until.get(owner.timeline, -1):
+                    yield found
+
+    def _ancestry(self, timeline: TimelineId) -> Iterator[tuple[TimelineRecord, int]]:
+        """A timeline and its ancestors, each with the highest LSN of it that is seen from there."""
+        view = self._state.view()
+        record, limit = view.known_timeline(timeline), 2**64
+        while True:
+            yield record, limit
+            if record.parent is None:
+                return
+            limit = min(limit, record.branch_lsn)
+            record = view.known_timeline(record.parent)
 
 
 def _too_old(what: str, since: str) -> OutOfRange:

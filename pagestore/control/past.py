@@ -1,18 +1,31 @@
-"""A name and its past: checkpoint, restore, undo.
+"""A name and its past: checkpoints, and the verbs that move a name (restore, reset, undo, redo).
 
-A move (restore, undo) makes a branch at a point of the past and swings the name to it, in one
-transaction with its event and with an automatic checkpoint of where the name was.
+A move makes a branch at a point of the past, ends the compute and with it every session, starts
+the compute of the branch, and only then swings the name to it: one transaction, with the event, an
+automatic checkpoint of where the name was, and the answer. Where the branch's compute does not
+start, the name stays where it was, and its compute comes back.
+
+A move may be asked for twice: by somebody who got no answer, or by two at once. Under the same
+request id it is the same move, with the same answer. Under another one it finds what the first has
+done: an undo has then nothing more to undo, and a restore is there already. Sessions end all the
+same at a restore: one that was open might still commit what the caller wants to be rid of.
+
+Where undo and redo go is decided in undo.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
-from pagestore.client.names import checkpoint_name, database_name
+from pagestore.client.names import checkpoint_name, database_name, request_id
 from pagestore.client.points import Point
-from pagestore.control.computes import Computes
+from pagestore.control.computes import Computes, ComputeState, StartMoved
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.records import (
+    MOVES,
+    Answer,
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
@@ -23,16 +36,63 @@ from pagestore.control.records import (
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
-from pagestore.control.undo import Marks
-from pagestore.errors import AlreadyExists
+from pagestore.control.undo import Marks, Stay, Step, ToLeft
+from pagestore.errors import (
+    Aborted,
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidInput,
+    PagestoreError,
+)
 from pagestore.ids import TenantId, format_lsn
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class Plan:
+    """What a move will do.
+
+    Args:
+        point: where to; None to stay.
+        words: for `point`: what is there. Else why there is nothing to do.
+        ends_sessions: a move does; a restore that is there already does too.
+        quiet_since: decided on that nothing is committed beyond this LSN, if not None.
+    """
+
+    verb: Verb
+    point: BranchPoint | None
+    words: str
+    ends_sessions: bool = False
+    quiet_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The answer to a move.
+
+    Args:
+        changed: whether the name stands elsewhere than before.
+        kept: where it was before; None where nothing moved.
+        point: where the move went, or would go.
+    """
+
     database: DatabaseRecord
-    kept: CheckpointRecord
+    changed: bool
     summary: str
+    kept: CheckpointRecord | None = None
+    point: BranchPoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a move is asked for: `request` is the caller's id for it, empty for none; a dry run
+    tells where it would go."""
+
+    request: str = ""
+    dry_run: bool = False
+
+
+ONCE = Asked()
+_Decide = Callable[[DatabaseRecord], Awaitable[Plan]]
 
 
 class Past:
@@ -49,6 +109,8 @@ class Past:
         self._history = history
         self._timelines = timelines
         self._turns = turns
+
+    # Checkpoints
 
     async def checkpoint(
         self, tenant: TenantId, database: str, name: str, git_commit: str = ""
@@ -71,122 +133,320 @@ class Past:
             )
             with self._state.change() as change:
                 change.put_checkpoint(tenant, database, made)
-                change.add_event(tenant, database, _checkpoint_event(made))
+                change.add_event(tenant, database, _checkpoint_event(Verb.CHECKPOINT, made))
             return made
 
-    async def restore(self, tenant: TenantId, database: str, at: Point) -> Restored:
-        """Moves the name to a branch at a point of its past."""
-        name = database_name(database)
-        return await self._turns.to_its_end(self._restore(tenant, name, at))
-
-    async def undo(self, tenant: TenantId, database: str) -> Restored:
-        """Goes back to where undo.py says.
+    async def delete_checkpoint(
+        self, tenant: TenantId, database: str, name: str, *, if_exists: bool = False
+    ) -> bool:
+        """Forgets a checkpoint, as if it had never been made; whether there was one.
 
         Raises:
-            FailedPrecondition: NOTHING_TO_UNDO.
+            NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND.
         """
-        return await self._turns.to_its_end(self._undo(tenant, database_name(database)))
-
-    async def _restore(self, tenant: TenantId, database: str, at: Point) -> Restored:
+        database = database_name(database)
         async with self._turns.on(tenant, database):
             record = self._state.view().known_database(tenant, database)
+            found = self._history.own_checkpoint(record, name)
+            if found is None:
+                if if_exists:
+                    return False
+                raise self._history.no_such_checkpoint(record, name)
+            with self._state.change() as change:
+                change.delete_checkpoint(tenant, database, found.name)
+                event = _checkpoint_event(Verb.DELETE_CHECKPOINT, found)
+                event = event.model_copy(update={"created_micros": now_micros()})
+                change.add_event(tenant, database, event)
+            return True
+
+    def log(self, tenant: TenantId, database: str) -> list[EventRecord | CheckpointRecord]:
+        """What happened to a name, newest first: events and, where they were made, the checkpoints
+        that are still there. In the order of the log, whatever any clock said."""
+        record = self._state.view().known_database(tenant, database_name(database))
+        view = self._state.view()
+        left = {item.name: item for item in view.checkpoints(tenant, record.name)}
+        entries: list[EventRecord | CheckpointRecord] = []
+        for event in reversed(view.events(tenant, record.name)):
+            deleted = event.verb is Verb.DELETE_CHECKPOINT
+            # From the newest on: an older event of the same name made one that was deleted since.
+            made = None if deleted else left.pop(event.checkpoint, None)
+            if event.verb is not Verb.CHECKPOINT or made is None:
+                entries.append(event)
+            if made is not None:
+                entries.append(made)
+        return entries
+
+    # Moves
+
+    async def restore(
+        self, tenant: TenantId, database: str, at: Point, asked: Asked = ONCE
+    ) -> Moved:
+        """Moves the name to a branch at a point of its past."""
+
+        async def decide(record: DatabaseRecord) -> Plan:
             point = await self._history.resolve(record, at)
-            done = await self._moved_already(record, point)
-            return done or await self._move(record, point, Verb.RESTORE, f"{at}")
+            return await self._there(record, Verb.RESTORE, point, f"{at}")
 
-    async def _undo(self, tenant: TenantId, database: str) -> Restored:
-        async with self._turns.on(tenant, database):
-            record = self._state.view().known_database(tenant, database)
-            marks = Marks.of(self._state.view().events(tenant, record.name))
-            mark = marks.latest
-            if mark is not None and await self._history.last_commit(record.timeline) > mark.lsn:
-                point = await self._history.at_lsn(mark.timeline, mark.lsn)
-                return await self._move(record, point, Verb.UNDO, marks.words(mark))
-            if marks.last_move is None:
-                raise marks.nothing_to_undo(record.name)
-            name = marks.last_move.checkpoint
-            kept = self._state.view().checkpoint(tenant, record.name, name)
-            assert kept is not None, "a move and its automatic checkpoint are one transaction"
-            point = await self._history.at_lsn(kept.timeline, kept.lsn)
-            words = f"where it was before the {marks.last_move.verb} ({kept.name})"
-            return await self._move(record, point, Verb.UNDO, words)
+        return await self._ask(tenant, database, Verb.RESTORE, asked, decide)
 
-    async def _moved_already(self, record: DatabaseRecord, point: BranchPoint) -> Restored | None:
-        """What the last restore or undo did, if it went to `point` and nothing was committed
+    async def reset(self, tenant: TenantId, database: str, asked: Asked = ONCE) -> Moved:
+        """Moves the name to a branch at its parent's head.
+
+        Raises:
+            FailedPrecondition: NO_PARENT.
+        """
+
+        async def decide(record: DatabaseRecord) -> Plan:
+            parent = self._parent(record)
+            point = await self._history.head(parent.timeline)
+            return await self._there(record, Verb.RESET, point, f"the head of {parent.name}")
+
+        return await self._ask(tenant, database, Verb.RESET, asked, decide)
+
+    async def undo(
+        self, tenant: TenantId, database: str, to: str = "", asked: Asked = ONCE
+    ) -> Moved:
+        """Undoes what was done since the latest mark; see undo.py.
+
+        Args:
+            to: the checkpoint to be at afterwards; empty for wherever undo goes.
+
+        Raises:
+            FailedPrecondition: NO_MARK, NEWER_CHECKPOINT.
+            NotFound: CHECKPOINT_NOT_FOUND.
+        """
+
+        async def decide(record: DatabaseRecord) -> Plan:
+            marks = self._marks(record)
+            if not to:
+                step = marks.undo(await self._history.last_commit(record.timeline))
+                return await self._plan(record, Verb.UNDO, step)
+            mark = marks.checkpoint(to)
+            here = self._history.begins_at(
+                record, await self._history.at_lsn(mark.timeline, mark.lsn)
+            )
+            last_commit = await self._history.last_commit(record.timeline)
+            return await self._plan(record, Verb.UNDO, marks.undo_to(to, last_commit, here=here))
+
+        return await self._ask(tenant, database, Verb.UNDO, asked, decide)
+
+    async def redo(self, tenant: TenantId, database: str, asked: Asked = ONCE) -> Moved:
+        """Takes an undo back, unless something was committed since."""
+
+        async def decide(record: DatabaseRecord) -> Plan:
+            step = self._marks(record).redo(await self._history.last_commit(record.timeline))
+            return await self._plan(record, Verb.REDO, step)
+
+        return await self._ask(tenant, database, Verb.REDO, asked, decide)
+
+    # What a move will do
+
+    def _marks(self, record: DatabaseRecord) -> Marks:
+        return Marks.of(record.name, self._state.view().events(record.tenant, record.name))
+
+    async def _plan(self, record: DatabaseRecord, verb: Verb, step: Step) -> Plan:
+        if isinstance(step, Stay):
+            return Plan(verb, None, step.why)
+        if isinstance(step, ToLeft):
+            left = self._state.view().checkpoint(record.tenant, record.name, step.move.checkpoint)
+            assert left is not None, "a move and its automatic checkpoint are one transaction"
+            point = await self._history.at_lsn(left.timeline, left.lsn)
+            return Plan(verb, point, step.words, ends_sessions=True, quiet_since=step.move.lsn)
+        point = await self._history.at_lsn(step.mark.timeline, step.mark.lsn)
+        return Plan(verb, point, step.words, ends_sessions=True)
+
+    async def _there(
+        self, record: DatabaseRecord, verb: Verb, point: BranchPoint, words: str
+    ) -> Plan:
+        """To `point`, unless the latest mark is a move that went there and nothing was committed
         since: a restore that is sent again is one restore, and one undo takes it back."""
-        marks = Marks.of(self._state.view().events(record.tenant, record.name))
-        here = self._state.view().known_timeline(record.timeline)
-        at_point = (here.parent, here.branch_lsn) == (point.timeline.timeline, point.lsn)
-        if marks.last_move is None or marks.latest is not marks.last_move or not at_point:
-            return None
-        if await self._history.last_commit(record.timeline) > point.lsn:
-            return None
-        name = marks.last_move.checkpoint
-        kept = self._state.view().checkpoint(record.tenant, record.name, name)
-        assert kept is not None, "a move and its automatic checkpoint are one transaction"
-        summary = f"{record.name} is at LSN {format_lsn(point.lsn)} already."
-        with self._state.change() as change:
-            record = record.model_copy(update={"wanted": True})
-            change.put_database(record)
-        await self._computes.start(record)
-        return Restored(record, kept, summary)
+        mark = self._marks(record).latest
+        moved_last = mark is not None and mark.verb in MOVES
+        if (
+            moved_last
+            and self._history.begins_at(record, point)
+            and await self._history.last_commit(record.timeline) <= point.lsn
+        ):
+            why = f"{record.name} is at {words} already, LSN {format_lsn(point.lsn)}."
+            return Plan(verb, None, why, ends_sessions=True, quiet_since=point.lsn)
+        return Plan(verb, point, words, ends_sessions=True)
+
+    def _parent(self, record: DatabaseRecord) -> DatabaseRecord:
+        view = self._state.view()
+        name = record.parent
+        if record.parent_timeline is not None:
+            stood = view.timeline(record.parent_timeline)
+            # Dropped with its name: what has the name now is a stranger.
+            live = stood is not None and stood.state is TimelineState.LIVE
+            name = stood.database if stood is not None and live else ""
+        parent = view.database(record.tenant, name) if name else None
+        if parent is None:
+            what = f"its parent {record.parent} is gone" if record.parent else "it is no branch"
+            raise FailedPrecondition(
+                "NO_PARENT",
+                f"{record.name!r} cannot be reset: {what}.",
+                f"Any moment of its past will do: pagestore restore {record.name} POINT.",
+            )
+        return parent
+
+    # How it is done
+
+    async def _ask(
+        self, tenant: TenantId, database: str, verb: Verb, asked: Asked, decide: _Decide
+    ) -> Moved:
+        name = database_name(database)
+        asked = replace(asked, request=request_id(asked.request))
+        return await self._turns.to_its_end(self._in_turn(tenant, name, verb, asked, decide))
+
+    async def _in_turn(
+        self, tenant: TenantId, name: str, verb: Verb, asked: Asked, decide: _Decide
+    ) -> Moved:
+        async with self._turns.on(tenant, name):
+            record = self._state.view().known_database(tenant, name)
+            answered = self._answered(record, verb, asked.request)
+            if answered is not None:
+                return answered
+            plan = await decide(record)
+            if asked.dry_run:
+                would = f"{name} would go to {plan.words}." if plan.point else plan.words
+                return Moved(record, False, would, point=plan.point)
+            if plan.ends_sessions:
+                return await self._carry_out(record, plan, asked)
+            moved = Moved(record, False, plan.words)
+            self._remember(moved, plan, asked)
+            return moved
+
+    async def _carry_out(self, record: DatabaseRecord, plan: Plan, asked: Asked) -> Moved:
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                timeline = None
+                if plan.point is not None:
+                    making = self._timelines.made(record.tenant, record.name, plan.point)
+                    timeline = await stack.enter_async_context(making)
+                start = await stack.enter_async_context(self._computes.moving(record))
+                await self._refuse_if_written(record, plan)
+                if timeline is None:
+                    return await self._restart(record, plan, asked, start)
+                return await self._move(record, timeline, plan, asked, start)
+        except PagestoreError as error:
+            status = self._computes.status((record.tenant, record.name))
+            back = not record.wanted or status.state is ComputeState.RUNNING
+            raise _stayed(record, plan, error, back=back) from error
+
+    async def _refuse_if_written(self, record: DatabaseRecord, plan: Plan) -> None:
+        """Now that every session has ended: a commit may have come after the decision."""
+        if plan.quiet_since is None:
+            return
+        if await self._history.last_commit(record.timeline) > plan.quiet_since:
+            raise Aborted(
+                "WRITTEN_MEANWHILE",
+                f"something was committed while the {plan.verb} was under way.",
+                "Type it again: what was committed is then taken into account.",
+            )
+
+    async def _restart(
+        self, record: DatabaseRecord, plan: Plan, asked: Asked, start: StartMoved
+    ) -> Moved:
+        compute = await start(record)
+        record = record.model_copy(update={"wanted": True, "port": compute.port})
+        moved = Moved(record, False, plan.words)
+        self._remember(moved, plan, asked)
+        return moved
 
     async def _move(
-        self, record: DatabaseRecord, point: BranchPoint, verb: Verb, words: str
-    ) -> Restored:
-        """Makes a branch at `point`, then swings the name to it; the old position is kept."""
-        key = (record.tenant, record.name)
-        try:
-            async with (
-                self._timelines.made(record.tenant, record.name, point) as timeline,
-                self._computes.moving(key),
-            ):
-                head = await self._history.head(record.timeline)
-                moved = self._swing(record, timeline, point, head, verb, words)
-        except BaseException:
-            if record.wanted:
-                self._computes.start_soon(record)
-            raise
-        await self._computes.start(moved.database)
-        return moved
+        self,
+        record: DatabaseRecord,
+        timeline: TimelineRecord,
+        plan: Plan,
+        asked: Asked,
+        start: StartMoved,
+    ) -> Moved:
+        head = await self._history.head(record.timeline)
+        moved = record.model_copy(update={"timeline": timeline.timeline, "wanted": True})
+        # Before the name swings: one that cannot start is nothing to swing to.
+        compute = await start(moved)
+        moved = moved.model_copy(update={"port": compute.port})
+        return self._swing(record, moved, plan, head, asked)
 
     def _swing(
         self,
         record: DatabaseRecord,
-        timeline: TimelineRecord,
-        point: BranchPoint,
+        moved: DatabaseRecord,
+        plan: Plan,
         head: BranchPoint,
-        verb: Verb,
-        words: str,
-    ) -> Restored:
-        moved = record.model_copy(update={"timeline": timeline.timeline, "wanted": True})
+        asked: Asked,
+    ) -> Moved:
+        assert plan.point is not None
         now = now_micros()
         with self._state.change() as change:
             kept = CheckpointRecord(
-                name=_automatic_name(change.checkpoints(record.tenant, record.name), verb),
+                name=_automatic_name(change.checkpoints(record.tenant, record.name), plan.verb),
                 timeline=record.timeline,
                 lsn=head.lsn,
                 created_micros=now,
                 automatic=True,
-                note=f"before the {verb} to {words}",
+                note=f"before the {plan.verb} to {plan.words}",
             )
             event = EventRecord(
-                verb=verb,
-                timeline=timeline.timeline,
-                lsn=point.lsn,
+                verb=plan.verb,
+                timeline=moved.timeline,
+                lsn=plan.point.lsn,
                 created_micros=now,
-                detail=f"to {words}",
+                detail=f"to {plan.words}",
                 checkpoint=kept.name,
+            )
+            summary = (
+                f"{record.name} is at {plan.words}, LSN {format_lsn(plan.point.lsn)}. "
+                f"What it was is kept as checkpoint {kept.name}."
             )
             change.put_checkpoint(record.tenant, record.name, kept)
             change.add_event(record.tenant, record.name, event)
-            change.set_timeline_state(timeline.timeline, TimelineState.LIVE)
+            change.set_timeline_state(moved.timeline, TimelineState.LIVE)
             change.put_database(moved)
-        summary = (
-            f"{record.name} is at {words}, LSN {format_lsn(point.lsn)}. "
-            f"What it was is kept as checkpoint {kept.name}."
-        )
-        return Restored(moved, kept, summary)
+            if asked.request:
+                change.remember_answer(
+                    record.tenant,
+                    record.name,
+                    Answer(
+                        request=asked.request,
+                        verb=plan.verb,
+                        changed=True,
+                        summary=summary,
+                        kept=kept.name,
+                    ),
+                )
+        return Moved(moved, True, summary, kept, plan.point)
+
+    def _remember(self, moved: Moved, plan: Plan, asked: Asked) -> None:
+        """That nothing moved: a retry after later work must find nothing to do either."""
+        record = moved.database
+        with self._state.change() as change:
+            change.put_database(record)
+            if asked.request:
+                change.remember_answer(
+                    record.tenant,
+                    record.name,
+                    Answer(
+                        request=asked.request,
+                        verb=plan.verb,
+                        changed=False,
+                        summary=moved.summary,
+                    ),
+                )
+
+    def _answered(self, record: DatabaseRecord, verb: Verb, request: str) -> Moved | None:
+        view = self._state.view()
+        found = view.answers(record.tenant, record.name).of(request) if request else None
+        if found is None:
+            return None
+        if found.verb is not verb:
+            raise InvalidInput(
+                "REQUEST_ID_TAKEN",
+                f"Request {request!r} was a {found.verb} of {record.name!r}, not a {verb}.",
+                "Give every request an id of its own.",
+            )
+        kept = view.checkpoint(record.tenant, record.name, found.kept) if found.kept else None
+        return Moved(record, found.changed, found.summary, kept)
 
     async def _refuse_other_checkpoint(
         self, record: DatabaseRecord, existing: CheckpointRecord, git_commit: str
@@ -203,13 +463,24 @@ class Past:
         )
 
 
-def _checkpoint_event(made: CheckpointRecord) -> EventRecord:
+def _stayed(
+    record: DatabaseRecord, plan: Plan, error: PagestoreError, *, back: bool
+) -> PagestoreError:
+    """The same error, saying first what its reader wants to know."""
+    stays = f"{record.name} stays where it was"
+    if not back:
+        stays += ", but its compute does not come back yet"
+    message = f"{stays}; the {plan.verb} did not come about: {error.message}"
+    return type(error)(error.reason, message, error.hint)
+
+
+def _checkpoint_event(verb: Verb, checkpoint: CheckpointRecord) -> EventRecord:
     return EventRecord(
-        verb=Verb.CHECKPOINT,
-        timeline=made.timeline,
-        lsn=made.lsn,
-        created_micros=made.created_micros,
-        checkpoint=made.name,
+        verb=verb,
+        timeline=checkpoint.timeline,
+        lsn=checkpoint.lsn,
+        created_micros=checkpoint.created_micros,
+        checkpoint=checkpoint.name,
     )
 
 

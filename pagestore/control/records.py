@@ -10,6 +10,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
 
+REMEMBERED_ANSWERS = 32
+"""Moves of one name; a retry comes within fewer."""
+
 
 def _to_timeline(value: object) -> object:
     return TimelineId.parse(value) if isinstance(value, str) else value
@@ -82,6 +85,9 @@ class DatabaseRecord(Record):
     name: str
     timeline: Timeline
     parent: str = ""
+    parent_timeline: Timeline | None = None
+    """What the parent stood on when this was branched: by it the parent is known to be the same
+    one, whatever it is called now. None in records from before it was written down."""
     branch_lsn: int
     created_micros: int
     password: str
@@ -107,11 +113,16 @@ class Verb(StrEnum):
     BRANCH = "branch"
     CHECKPOINT = "checkpoint"
     RESTORE = "restore"
+    RESET = "reset"
     UNDO = "undo"
+    REDO = "redo"
+    DELETE_CHECKPOINT = "delete-checkpoint"
+    RENAME = "rename"
     PORT = "port"
 
 
-MOVES = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH, Verb.RESTORE, Verb.UNDO})
+BEGINNINGS = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH})
+MOVES = frozenset({Verb.RESTORE, Verb.RESET, Verb.UNDO, Verb.REDO})
 """Verbs after which the name stands on another timeline than before."""
 
 
@@ -126,7 +137,32 @@ class EventRecord(Record):
     created_micros: int
     detail: str = ""
     checkpoint: str = ""
-    """The checkpoint made: the user's own, or the automatic one of a restore or undo."""
+    """The checkpoint made: the user's own, or the automatic one of a move. Or the deleted one."""
+
+
+class Answer(BaseModel):
+    """What a move was answered with, so that the same request has the same answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: str
+    verb: Verb
+    changed: bool
+    summary: str
+    kept: str = ""
+    """The automatic checkpoint that it made."""
+
+
+class AnswersRecord(Record):
+    """The latest answers to moves of a name, oldest first."""
+
+    answers: tuple[Answer, ...] = ()
+
+    def of(self, request: str) -> Answer | None:
+        return next((item for item in self.answers if item.request == request), None)
+
+    def and_then(self, answer: Answer) -> AnswersRecord:
+        return AnswersRecord(answers=(*self.answers, answer)[-REMEMBERED_ANSWERS:])
 
 
 class MembersRecord(Record):

@@ -9,6 +9,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     databases    tenant (16) name                     DatabaseRecord
     checkpoints  tenant (16) name NUL checkpoint      CheckpointRecord
     events       tenant (16) name NUL sequence u64be  EventRecord
+    answers      tenant (16) name                     AnswersRecord
     meta         "template"                           TemplateRecord
     meta         "members"                            MembersRecord
     meta         "whole"                              see storage.py
@@ -35,6 +36,8 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from pagestore.control.records import (
+    Answer,
+    AnswersRecord,
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
@@ -50,8 +53,10 @@ from pagestore.ids import TenantId, TimelineId
 
 TABLES = (
     *("timelines", "children", "owned", "unsettled"),
-    *("databases", "checkpoints", "events", "meta", "pgstat", "auto_conf"),
+    *("databases", "checkpoints", "events", "answers", "meta", "pgstat", "auto_conf"),
 )
+BY_DATABASE = ("databases", "answers", "auto_conf")
+"""Tables with one value a database."""
 
 _SEQUENCE = struct.Struct(">Q")
 _R = TypeVar("_R", bound=Record)
@@ -196,6 +201,10 @@ class _Tables:
         """Oldest first."""
         return self._all(EventRecord, "events", _within(tenant, name))
 
+    def answers(self, tenant: TenantId, name: str) -> AnswersRecord:
+        key = _database_key(tenant, name)
+        return self._one(AnswersRecord, "answers", key) or AnswersRecord()
+
     def pgstat(self, timeline: TimelineId) -> bytes | None:
         return self._get("pgstat", timeline.raw)
 
@@ -278,6 +287,13 @@ class Change(_Tables):
         key = _within(tenant, name) + record.name.encode()
         self._put("checkpoints", key, record.encode())
 
+    def delete_checkpoint(self, tenant: TenantId, name: str, checkpoint: str) -> None:
+        self._delete("checkpoints", _within(tenant, name) + checkpoint.encode())
+
+    def remember_answer(self, tenant: TenantId, name: str, answer: Answer) -> None:
+        record = self.answers(tenant, name).and_then(answer)
+        self._put("answers", _database_key(tenant, name), record.encode())
+
     def add_event(self, tenant: TenantId, name: str, record: EventRecord) -> None:
         prefix = _within(tenant, name)
         last = self._writer.last_key("events", prefix)
@@ -297,7 +313,7 @@ class Change(_Tables):
         for table in ("checkpoints", "events"):
             for key, _ in self._scan(table, prefix):
                 self._delete(table, key)
-        for table in ("databases", "auto_conf"):
+        for table in BY_DATABASE:
             self._delete(table, _database_key(record.tenant, record.name))
         dropped = []
         for timeline in self.timelines_of(record.tenant, record.name):
@@ -305,6 +321,30 @@ class Change(_Tables):
                 self.set_timeline_state(timeline.timeline, TimelineState.DROPPED)
                 dropped.append(timeline.timeline)
         return dropped
+
+    def rename_database(self, record: DatabaseRecord, new: str) -> DatabaseRecord:
+        """Everything of a name under another one, which nothing has; its branches follow."""
+        tenant, old = record.tenant, record.name
+        for table in ("checkpoints", "events"):
+            for key, value in self._scan(table, _within(tenant, old)):
+                self._delete(table, key)
+                self._put(table, _within(tenant, new) + key[len(_within(tenant, old)) :], value)
+        for table in BY_DATABASE:
+            moved = self._get(table, _database_key(tenant, old))
+            if moved is not None:
+                self._delete(table, _database_key(tenant, old))
+                self._put(table, _database_key(tenant, new), moved)
+        for timeline in self.timelines_of(tenant, old):
+            # Dropped ones are what an earlier database of this name has left.
+            if timeline.state is TimelineState.LIVE:
+                self._delete("owned", _within(tenant, old) + timeline.timeline.raw)
+                self.put_timeline(timeline.model_copy(update={"database": new}))
+        renamed = record.model_copy(update={"name": new})
+        self.put_database(renamed)
+        for other in self.databases(tenant):
+            if other.parent == old:
+                self.put_database(other.model_copy(update={"parent": new}))
+        return renamed
 
 
 def _locked(path: Path) -> IO[bytes]:

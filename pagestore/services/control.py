@@ -27,7 +27,7 @@ from pagestore.control.census import take_census
 from pagestore.control.computes import CarriedFiles, Computes, ComputeState, Slotted
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
-from pagestore.control.past import Restored
+from pagestore.control.past import Asked, Moved
 from pagestore.control.plane import ControlPlane
 from pagestore.control.ports import Ports, check_compute_host, is_free
 from pagestore.control.quorum.client import QuorumClient
@@ -136,6 +136,25 @@ class ControlService:
         )
         return pb.DeleteDatabaseResponse(deleted=deleted)
 
+    async def rename_database(
+        self, request: pb.RenameDatabaseRequest, _: Any
+    ) -> pb.RenameDatabaseResponse:
+        record, changed = await self._plane.databases.rename(
+            _tenant(request), request.name, request.new_name, if_exists=request.if_exists
+        )
+        answer = pb.RenameDatabaseResponse(changed=changed)
+        if record is not None:
+            answer.database.CopyFrom(self._described(record))
+        return answer
+
+    async def delete_checkpoint(
+        self, request: pb.DeleteCheckpointRequest, _: Any
+    ) -> pb.DeleteCheckpointResponse:
+        deleted = await self._plane.past.delete_checkpoint(
+            _tenant(request), request.database, request.name, if_exists=request.if_exists
+        )
+        return pb.DeleteCheckpointResponse(deleted=deleted)
+
     async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
         made = await self._plane.past.checkpoint(
             _tenant(request), request.database, request.name, request.git_commit
@@ -151,22 +170,33 @@ class ControlService:
                 "A restore needs a point to go to.",
                 "Name a checkpoint, an LSN or a time; `pagestore log NAME` lists checkpoints.",
             )
-        done = await self._plane.past.restore(_tenant(request), request.database, _point(request))
-        return await self._restored(done)
+        return await self._moved(
+            await self._plane.past.restore(
+                _tenant(request), request.database, _point(request), _asked(request)
+            )
+        )
+
+    async def reset_database(self, request: pb.ResetDatabaseRequest, _: Any) -> pb.RestoreResponse:
+        past = self._plane.past
+        return await self._moved(
+            await past.reset(_tenant(request), request.database, _asked(request))
+        )
 
     async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
-        return await self._restored(await self._plane.past.undo(_tenant(request), request.database))
+        return await self._moved(
+            await self._plane.past.undo(
+                _tenant(request), request.database, request.to_checkpoint, _asked(request)
+            )
+        )
+
+    async def redo_database(self, request: pb.RedoDatabaseRequest, _: Any) -> pb.RestoreResponse:
+        past = self._plane.past
+        return await self._moved(
+            await past.redo(_tenant(request), request.database, _asked(request))
+        )
 
     async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
-        record = self._known(request, request.database)
-        view = self._plane.state.view()
-        entries: list[CheckpointRecord | EventRecord] = [
-            event
-            for event in view.events(record.tenant, record.name)
-            if event.verb is not Verb.CHECKPOINT
-        ]
-        entries += view.checkpoints(record.tenant, record.name)
-        entries.sort(key=lambda entry: entry.created_micros, reverse=True)
+        entries = self._plane.past.log(_tenant(request), request.database)
         return pb.ListLogResponse(entries=map(_log_entry, entries))
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
@@ -277,12 +307,18 @@ class ControlService:
         answer.physical_bytes = pages.physical_bytes
         return answer
 
-    async def _restored(self, done: Restored) -> pb.RestoreResponse:
-        return pb.RestoreResponse(
+    async def _moved(self, done: Moved) -> pb.RestoreResponse:
+        answer = pb.RestoreResponse(
             database=await self._database(done.database),
-            kept=_checkpoint(done.kept),
             summary=done.summary,
+            changed=done.changed,
         )
+        if done.kept is not None:
+            answer.kept.CopyFrom(_checkpoint(done.kept))
+        if done.point is not None:
+            answer.to.timeline_id = done.point.timeline.timeline.raw
+            answer.to.lsn = done.point.lsn
+        return answer
 
 
 def _tenant(request: Any) -> TenantId:
@@ -297,9 +333,13 @@ def _point(request: Any) -> Point:
         case "unix_micros":
             return AtTime(at.unix_micros)
         case "checkpoint":
-            return AtCheckpoint(at.checkpoint)
+            return AtCheckpoint(at.checkpoint, at.or_unix_micros or None)
         case _:
             return Head()
+
+
+def _asked(request: Any) -> Asked:
+    return Asked(request.request_id, request.dry_run)
 
 
 def _checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
@@ -323,9 +363,16 @@ def _log_entry(entry: CheckpointRecord | EventRecord) -> pb.LogEntry:
             timeline_id=entry.timeline.raw,
             lsn=entry.lsn,
             unix_micros=entry.created_micros,
-            detail=entry.detail,
+            detail=entry.detail or _about(entry),
         )
     )
+
+
+def _about(event: EventRecord) -> str:
+    """Of a checkpoint's making and end: its name, for it has no entry of its own any more."""
+    if event.verb is Verb.CHECKPOINT:
+        return f"{event.checkpoint}, deleted since"
+    return event.checkpoint if event.verb is Verb.DELETE_CHECKPOINT else ""
 
 
 def _computes(
@@ -368,12 +415,14 @@ def move_port(state: ControlState, ports: Ports, record: DatabaseRecord) -> Data
     detail = f"from {record.port}, on which another program listens, to {moved.port}"
     _log.warning("a database has another port now", name=record.name, detail=detail)
     with state.change() as change:
-        if change.database(record.tenant, record.name) is not None:
-            change.put_database(moved)
+        stored = change.database(record.tenant, record.name)
+        if stored is not None:
+            # Only the port: a move starts its compute before the name has its timeline.
+            change.put_database(stored.model_copy(update={"port": moved.port}))
             event = EventRecord(
                 verb=Verb.PORT,
-                timeline=record.timeline,
-                lsn=record.branch_lsn,
+                timeline=stored.timeline,
+                lsn=stored.branch_lsn,
                 created_micros=time.time_ns() // 1000,
                 detail=detail,
             )

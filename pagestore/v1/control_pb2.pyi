@@ -23,14 +23,16 @@ COMPUTE_STATE_STOPPING: ComputeState
 COMPUTE_STATE_FAILED: ComputeState
 
 class Point(_message.Message):
-    __slots__ = ("lsn", "unix_micros", "checkpoint")
+    __slots__ = ("lsn", "unix_micros", "checkpoint", "or_unix_micros")
     LSN_FIELD_NUMBER: _ClassVar[int]
     UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    OR_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     lsn: int
     unix_micros: int
     checkpoint: str
-    def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ...) -> None: ...
+    or_unix_micros: int
+    def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
     __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes")
@@ -162,33 +164,117 @@ class CreateCheckpointRequest(_message.Message):
     git_commit: str
     def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ...) -> None: ...
 
+class DeleteCheckpointRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "name", "if_exists")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    name: str
+    if_exists: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., if_exists: _Optional[bool] = ...) -> None: ...
+
+class DeleteCheckpointResponse(_message.Message):
+    __slots__ = ("deleted",)
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    deleted: bool
+    def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
+
+class RenameDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name", "new_name", "if_exists")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
+    IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    new_name: str
+    if_exists: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., new_name: _Optional[str] = ..., if_exists: _Optional[bool] = ...) -> None: ...
+
+class RenameDatabaseResponse(_message.Message):
+    __slots__ = ("database", "changed")
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    database: Database
+    changed: bool
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+
 class RestoreDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "database", "at")
+    __slots__ = ("tenant_id", "database", "at", "request_id", "dry_run")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     database: str
     at: Point
-    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ...) -> None: ...
+    request_id: str
+    dry_run: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class RestoreResponse(_message.Message):
-    __slots__ = ("database", "kept", "summary")
+    __slots__ = ("database", "kept", "summary", "changed", "to")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
     database: Database
     kept: Checkpoint
     summary: str
-    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., kept: _Optional[_Union[Checkpoint, _Mapping]] = ..., summary: _Optional[str] = ...) -> None: ...
+    changed: bool
+    to: MovePoint
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., kept: _Optional[_Union[Checkpoint, _Mapping]] = ..., summary: _Optional[str] = ..., changed: _Optional[bool] = ..., to: _Optional[_Union[MovePoint, _Mapping]] = ...) -> None: ...
 
-class UndoDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "database")
+class MovePoint(_message.Message):
+    __slots__ = ("timeline_id", "lsn")
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    timeline_id: bytes
+    lsn: int
+    def __init__(self, timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ...) -> None: ...
+
+class ResetDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "request_id", "dry_run")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DATABASE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     database: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
+    request_id: str
+    dry_run: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class UndoDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "request_id", "dry_run", "to_checkpoint")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TO_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    request_id: str
+    dry_run: bool
+    to_checkpoint: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ..., to_checkpoint: _Optional[str] = ...) -> None: ...
+
+class RedoDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "request_id", "dry_run")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    request_id: str
+    dry_run: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class LogEntry(_message.Message):
     __slots__ = ("checkpoint", "event")

@@ -61,19 +61,39 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.DeleteDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.DeleteDatabaseResponse.FromString,
                 _registered_method=True)
+        self.RenameDatabase = channel.unary_unary(
+                '/pagestore.v1.ControlService/RenameDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.RenameDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RenameDatabaseResponse.FromString,
+                _registered_method=True)
         self.CreateCheckpoint = channel.unary_unary(
                 '/pagestore.v1.ControlService/CreateCheckpoint',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.CreateCheckpointRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.Checkpoint.FromString,
+                _registered_method=True)
+        self.DeleteCheckpoint = channel.unary_unary(
+                '/pagestore.v1.ControlService/DeleteCheckpoint',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.DeleteCheckpointRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.DeleteCheckpointResponse.FromString,
                 _registered_method=True)
         self.RestoreDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/RestoreDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.RestoreDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.ResetDatabase = channel.unary_unary(
+                '/pagestore.v1.ControlService/ResetDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.UndoDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/UndoDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+                _registered_method=True)
+        self.RedoDatabase = channel.unary_unary(
+                '/pagestore.v1.ControlService/RedoDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
         self.ListLog = channel.unary_unary(
@@ -158,23 +178,51 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenameDatabase(self, request, context):
+        """The database inside Postgres keeps its name, and so the URL stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateCheckpoint(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RestoreDatabase(self, request, context):
-        """The name moves to a branch at the checkpoint; where it was stays as an automatic
-        checkpoint, so that a restore can be undone.
+        """The verbs that move a name: to a branch at another point. Where it was stays as an
+        automatic checkpoint. The new compute runs before the name moves; every session of the
+        old one has ended. With a request_id, a request that is sent again is the same move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetDatabase(self, request, context):
+        """To the head of the database that it was branched from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UndoDatabase(self, request, context):
-        """Back to the latest checkpoint (or restored point) if data changed since; else the
-        latest restore or undo itself is undone.
+        """Undoes what was committed since the latest checkpoint or move or, where nothing was, the
+        restore, reset or redo that is the latest of these; else does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedoDatabase(self, request, context):
+        """Takes an undo back, unless something was committed since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,19 +317,39 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.DeleteDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.DeleteDatabaseResponse.SerializeToString,
             ),
+            'RenameDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.RenameDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RenameDatabaseResponse.SerializeToString,
+            ),
             'CreateCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateCheckpoint,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.CreateCheckpointRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.Checkpoint.SerializeToString,
+            ),
+            'DeleteCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCheckpoint,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.DeleteCheckpointRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.DeleteCheckpointResponse.SerializeToString,
             ),
             'RestoreDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.RestoreDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
+            'ResetDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
+            ),
             'UndoDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.UndoDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
+            ),
+            'RedoDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedoDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
             'ListLog': grpc.unary_unary_rpc_method_handler(
@@ -478,6 +546,33 @@ class ControlService:
             _registered_method=True)
 
     @staticmethod
+    def RenameDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/RenameDatabase',
+            pagestore_dot_v1_dot_control__pb2.RenameDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.RenameDatabaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateCheckpoint(request,
             target,
             options=(),
@@ -494,6 +589,33 @@ class ControlService:
             '/pagestore.v1.ControlService/CreateCheckpoint',
             pagestore_dot_v1_dot_control__pb2.CreateCheckpointRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.Checkpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/DeleteCheckpoint',
+            pagestore_dot_v1_dot_control__pb2.DeleteCheckpointRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.DeleteCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -532,6 +654,33 @@ class ControlService:
             _registered_method=True)
 
     @staticmethod
+    def ResetDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/ResetDatabase',
+            pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UndoDatabase(request,
             target,
             options=(),
@@ -547,6 +696,33 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/UndoDatabase',
             pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedoDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/RedoDatabase',
+            pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,

@@ -47,19 +47,36 @@ def test_break_and_undo(whole: Whole) -> None:
     assert undone["url"] == url
     assert undone["kept"]["automatic"]
     assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
-    whole.run("undo", "shop")
+    again = whole.json("undo", "shop")
+    assert (again["changed"], again["kept"], again["to"]) == (False, None, None)
+    assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
+    assert whole.json("redo", "shop")["changed"]
     assert sql(url, "SELECT to_regclass('orders')") == [(None,)]
-    whole.run("restore", "shop", "before-migration")
+    dry = whole.json("restore", "shop", "before-migration", "--dry-run")
+    assert (dry["changed"], dry["to"]["lsn"]) == (False, made["lsn"])
+    whole.run("restore", "shop", "--to", "before-migration")
     assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
     log = whole.json("log", "shop")["entries"]
     verbs = [entry["verb"] for entry in log if entry["type"] == "event"]
-    assert verbs == ["restore", "undo", "undo", "create"]
+    assert verbs == ["restore", "redo", "undo", "create"]
     assert {entry["checkpoint"] for entry in log if entry["type"] == "checkpoint"} == {
         "before-migration",
         "before-undo-1",
-        "before-undo-2",
+        "before-redo-1",
         "before-restore-1",
     }
+    assert whole.json("checkpoint", "shop", "before-redo-1", "--delete")["deleted"]
+
+
+def test_what_log_prints_can_be_pasted(whole: Whole) -> None:
+    url = whole.json("create", "pasted")["url"]
+    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
+    whole.run("checkpoint", "pasted", "one")
+    sql(url, "UPDATE t SET a = 2")
+    printed = whole.run("log", "pasted").stdout.splitlines()[0].split("\t")
+    assert printed[1] == "checkpoint one"
+    whole.run("restore", "pasted", "--at", printed[0])
+    assert sql(url, "SELECT a FROM t") == [(1,)]
 
 
 def test_a_checkpoint_records_a_commit(
@@ -99,7 +116,13 @@ def test_ls_show_and_status(whole: Whole) -> None:
         (["branch", "refused", "other", "--at", "0/1"], 3, "POINT_TOO_OLD"),
         (["branch", "refused", "other", "--at", "3650d ago"], 3, "POINT_TOO_OLD"),
         (["branch", "refused", "other", "--at", "no-such"], 3, "CHECKPOINT_NOT_FOUND"),
-        (["undo", "refused"], 4, "NOTHING_TO_UNDO"),
+        (["branch", "refused", "other", "--at", ""], 2, "INVALID_POINT"),
+        (["branch", "refused", "other", "--at", "2999-01-01 00:00"], 3, "TIME_IN_FUTURE"),
+        (["restore", "refused", ""], 2, "INVALID_POINT"),
+        (["undo", "refused", "--to", "no-such"], 3, "CHECKPOINT_NOT_FOUND"),
+        (["reset", "refused"], 4, "NO_PARENT"),
+        (["rename", "nobody", "other"], 3, "DATABASE_NOT_FOUND"),
+        (["checkpoint", "refused", "no-such", "--delete"], 3, "CHECKPOINT_NOT_FOUND"),
         (["rm", "nobody"], 3, "DATABASE_NOT_FOUND"),
     ],
 )

@@ -122,33 +122,6 @@ def test_an_lsn_of_the_parent_is_found_through_the_branch(control: ControlClient
     assert sql(older.url, "SELECT a FROM t") == [(1,)]
 
 
-def test_undo_mends_twice_and_is_undone(control: ControlClient) -> None:
-    url = control.create("mended").url
-    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
-    control.checkpoint("mended", "good")
-    for broken in (2, 3):
-        sql(url, f"UPDATE t SET a = {broken}")
-        control.undo("mended")
-        assert sql(url, "SELECT a FROM t") == [(1,)]
-    done = control.undo("mended")
-    assert sql(url, "SELECT a FROM t") == [(3,)]
-    control.restore("mended", pb.Point(checkpoint=done.kept.name))
-    assert sql(url, "SELECT a FROM t") == [(1,)]
-
-
-def test_a_restore_sent_again_is_one_restore(control: ControlClient) -> None:
-    url = control.create("resent").url
-    sql(url, "CREATE TABLE t AS SELECT 1 AS a")
-    control.checkpoint("resent", "one")
-    sql(url, "UPDATE t SET a = 2")
-    first = control.restore("resent", pb.Point(checkpoint="one"))
-    again = control.restore("resent", pb.Point(checkpoint="one"))
-    assert again.kept == first.kept
-    assert again.database.timeline_id == first.database.timeline_id
-    control.undo("resent")
-    assert sql(url, "SELECT a FROM t") == [(2,)]
-
-
 def test_two_creates_of_one_name_make_one(whole: Whole) -> None:
     def create(number: int) -> str:
         with whole.control() as control:

@@ -137,6 +137,10 @@ class FakePages:
             timeline_id=timeline.raw, branch_lsn=log.start, last_record_lsn=log.end
         )
 
+    async def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int, **_: int) -> int:
+        commits = self.logs.commits(timeline, lsn)
+        return commits[-1].end if commits else 0
+
     async def lsn_by_time(self, tenant: TenantId, timeline: TimelineId, unix_micros: int) -> Any:
         commits = self.logs.commits(timeline, self.logs.timelines[timeline].end)
         older = [item for item in commits if item.micros <= unix_micros]

@@ -177,17 +177,78 @@ def test_a_stop_keeps_files_for_the_next_start() -> None:
 
 async def _moves_to_another_timeline() -> None:
     bench = Bench()
-    await bench.computes.start(bench.record(1))
-    async with bench.computes.moving(KEY):
+    old = bench.record(1)
+    await bench.computes.start(old)
+    async with bench.computes.moving(old) as start:
         assert bench.launcher.started[0].stopped
-        record = bench.record(2)
-    await bench.computes.start(record)
+        moved = await start(bench.record(2))
+    assert await bench.computes.start(bench.record(2)) is moved
     assert [sleeper.timeline.raw[0] for sleeper in bench.launcher.started] == [1, 2]
     await bench.end()
 
 
 def test_a_name_moves_to_another_timeline() -> None:
     asyncio.run(_moves_to_another_timeline())
+
+
+async def _move_and_fail(bench: Bench, old: DatabaseRecord) -> None:
+    async with bench.computes.moving(old) as start:
+        await start(old.model_copy(update={"timeline": TimelineId(b"2" * 16)}))
+        raise Unavailable("MOVE_FAILED", "after the start")
+
+
+async def _comes_back(*, started: bool) -> None:
+    """`started`: whether the other timeline's compute had started when the move failed."""
+    bench = Bench()
+    old = bench.record(1)
+    await bench.computes.start(old)
+    bench.launcher.fail = 0 if started else 1
+    with pytest.raises(Unavailable):
+        await _move_and_fail(bench, old)
+    assert [s.timeline.raw[0] for s in bench.launcher.started if s.alive] == [1]
+    assert bench.computes.status(KEY).state is ComputeState.RUNNING
+    assert bench.computes.status(KEY).error == ""
+    await bench.end()
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_move_that_fails_brings_the_compute_back(started: bool) -> None:
+    asyncio.run(_comes_back(started=started))
+
+
+async def _comes_back_later() -> None:
+    bench = Bench()
+    old = bench.record(1)
+    await bench.computes.start(old)
+    bench.launcher.fail = 3
+    with pytest.raises(Unavailable):
+        async with bench.computes.moving(old) as start:
+            await start(old)
+    await bench.running(2)
+    await bench.end()
+
+
+def test_one_that_does_not_come_back_at_once_is_tried_again() -> None:
+    asyncio.run(_comes_back_later())
+
+
+async def _stays_under_another_name() -> None:
+    bench = Bench()
+    compute = await bench.computes.start(bench.record(1))
+    new = (DEFAULT_TENANT, "new")
+    bench.records[new] = bench.records.pop(KEY).model_copy(update={"name": "new"})
+    await bench.computes.rename(KEY, new)
+    assert bench.computes.status(new).pid == compute.pid
+    assert bench.computes.status(KEY).state is ComputeState.STOPPED
+    os.kill(compute.pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while len(bench.launcher.started) < 2:
+            await asyncio.sleep(0.01)
+    await bench.end()
+
+
+def test_a_compute_goes_on_under_another_name_and_is_watched() -> None:
+    asyncio.run(_stays_under_another_name())
 
 
 async def _adopts_and_ends_strangers() -> None:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 PARTS = (
     "client",
     "compute",
+    "control",
     "control/quorum",
     "ingest",
     "layers",
