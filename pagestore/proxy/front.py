@@ -1,0 +1,294 @@
+"""The proxy's own life: clients come, log in, are parked, released, joined, and leave.
+
+A task exists for a client only while it logs in or is parked. Once joined with a backend its
+bytes pass in the relay, and what remains here is a :class:`Session` in a set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from pagestore._native import TlsContext
+from pagestore.errors import PagestoreError
+from pagestore.pgwire import messages
+from pagestore.pgwire.startup import CancelRequest
+from pagestore.proxy.backend import Declined
+from pagestore.proxy.cancels import CancelKeys
+from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start, State, Stop
+from pagestore.proxy.links import Event, Link, LinkEnded, Links, drive
+from pagestore.proxy.login import Admitted, Refused, Security, login
+from pagestore.proxy.needs import FindRole, Need, Role
+from pagestore.proxy.places import Address, Place, Places
+from pagestore.proxy.session import BackendGone, Session
+
+LOGIN_SECONDS = 60.0
+"""As Postgres's authentication_timeout."""
+ENTRIES = 5
+"""Attempts to enter a place that goes away again while one enters it."""
+TICK_SECONDS = 1.0
+_SQLSTATES = {
+    "NOT_FOUND": "3D000",
+    "INVALID_ARGUMENT": "22023",
+    "OUT_OF_RANGE": "22003",
+    "RESOURCE_EXHAUSTED": "53300",
+}
+"""Of an error of ours that a client is told; 58000 (system error) for the rest."""
+_log = structlog.get_logger(__name__)
+
+_Fleet = Fleet[Place, Session, Address]
+_Action = Action[Place, Session, Address]
+
+
+class _Refusal(Exception):
+    """What a client is told before its connection is closed."""
+
+    def __init__(self, told: bytes) -> None:
+        super().__init__()
+        self.told = told
+
+
+class Front:
+    """Use it on one event loop; `close` ends every session."""
+
+    def __init__(
+        self,
+        places: Places,
+        limits: Limits,
+        *,
+        tls: TlsContext | None = None,
+        tls_required: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self._places = places
+        self._fleet: _Fleet = Fleet(limits)
+        self._tls = tls
+        hashed = tls.certificate_hash if tls is not None else None
+        self._security = Security(hashed, tls_required=tls_required)
+        self._keys: CancelKeys[Session] = CancelKeys()
+        self._sessions: dict[int, Session] = {}
+        """Those that are joined, by their client's number."""
+        self._released: dict[Session, asyncio.Future[tuple[Address, int]]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.get_running_loop()
+        full = messages.error_response("53300", "sorry, too many clients already")
+        self.links = Links(self._accept, threads=threads, full=full)
+        self._spawn(self._watch())
+
+    def state(self, place: Place) -> State:
+        return self._fleet.state(place)
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.links.close()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Clients
+
+    def _accept(self, link: Link, peer: str) -> None:
+        self._spawn(self._serve(link, peer))
+
+    async def _serve(self, link: Link, peer: str) -> None:
+        """One client, until it is joined or gone."""
+        try:
+            async with asyncio.timeout(LOGIN_SECONDS):
+                security = login(self._security)
+                outcome = await drive(security, link, tls=self._tls, answer=self._answer)
+            match outcome:
+                case CancelRequest(process, key):
+                    await self._cancel(process, key)
+                case Refused():
+                    _log.info("refused", peer=peer, user=outcome.user, reason=outcome.message)
+                    link.send(outcome.told)
+                case Admitted():
+                    await self._admit(link, outcome)
+                    return
+        except _Refusal as refusal:
+            link.send(refusal.told)
+        except PagestoreError as error:
+            told = messages.error_response(_sqlstate(error), error.message, hint=error.hint or "")
+            link.send(told)
+        except TimeoutError:
+            link.send(messages.error_response("08006", "the login took too long"))
+        except LinkEnded:
+            return
+        except Exception as error:
+            _log.error("a login failed", peer=peer, exc_info=error)
+            link.send(messages.error_response("XX000", "the proxy failed; its log says why"))
+        link.close()
+
+    async def _answer(self, need: Need) -> Role:
+        assert isinstance(need, FindRole), f"a login asks for nothing else: {need}"
+        return await self._places.role(need.target, need.user)
+
+    async def _cancel(self, process: int, key: bytes) -> None:
+        session = self._keys.find(process, key)
+        if session is not None:
+            await session.cancel()
+
+    async def _admit(self, link: Link, admitted: Admitted) -> None:
+        link.send(messages.authentication_ok())
+        destination = await self._places.find(admitted.target)
+        key = self._keys.issue(admitted.version)
+        try:
+            session = Session(link, admitted, destination, key)
+            self._keys.assign(key, session)
+            await self._enter(session)
+        except BaseException:
+            self._keys.revoke(key)
+            raise
+
+    async def _enter(self, session: Session) -> None:
+        """Parks it, and joins it with a backend once its place is awake."""
+        for _ in range(ENTRIES):
+            address, attempt = await self._parked(session)
+            try:
+                declined = await session.enter(self.links, address, attempt)
+            except BackendGone as gone:
+                _log.info("place lost", place=str(session.destination.place), why=str(gone))
+                now = self._loop.time()
+                self._carry_out(self._fleet.lost(session.destination.place, attempt, now))
+                continue
+            if isinstance(declined, Declined):
+                raise _Refusal(declined.told)
+            self._sessions[session.client.number] = session
+            session.client.watcher = self._happened
+            if session.client.ended:
+                self._forget(session)
+            return
+        raise _Refusal(
+            messages.error_response(
+                "57P03",
+                "the database goes away again whenever it was woken",
+                hint="`pagestore show` and its log say why.",
+            )
+        )
+
+    async def _parked(self, session: Session) -> tuple[Address, int]:
+        """
+        Raises:
+            _Refusal: it cannot be served.
+            LinkEnded: the client has left.
+        """
+        released = self._released[session] = self._loop.create_future()
+        leaving = asyncio.ensure_future(session.client.readable())
+        try:
+            destination = session.destination
+            now = self._loop.time()
+            self._carry_out(self._fleet.arrive(destination.place, session, now, destination.idle))
+            await asyncio.wait([released, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not released.done():
+                await leaving  # who left, raises; who only says something early, waits on
+            outcome: tuple[Address, int] = await released
+            return outcome
+        finally:
+            del self._released[session]
+            self._fleet.leave(session)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+
+    def _happened(self, link: Link, event: Event, data: bytes) -> None:
+        """To a joined client."""
+        session = self._sessions[link.number]
+        if event is Event.LEFT:
+            link.send(data or _gone())
+            link.close()
+        elif event is Event.ENDED:
+            self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.client.number, None)
+        self._keys.revoke(session.cancel_key)
+
+    # Places
+
+    def _carry_out(self, actions: list[_Action]) -> None:
+        for action in actions:
+            match action:
+                case Start(place, attempt):
+                    self._spawn(self._start(place, attempt))
+                case Stop(place, attempt):
+                    self._spawn(self._stop(place, attempt))
+                case Release(session, address, attempt):
+                    self._settle(session, (address, attempt))
+                case Refuse(session, sqlstate, message, hint):
+                    told = messages.error_response(sqlstate, message, hint=hint)
+                    self._settle(session, _Refusal(told))
+
+    def _settle(self, session: Session, outcome: tuple[Address, int] | _Refusal) -> None:
+        future = self._released.get(session)
+        if future is None or future.done():
+            return
+        if isinstance(outcome, _Refusal):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    async def _start(self, place: Place, attempt: int) -> None:
+        try:
+            address = await self._places.start(place)
+        except PagestoreError as error:
+            hint = error.hint or ""
+            told = self._fleet.failed(
+                place, attempt, _sqlstate(error), error.message, hint, self._loop.time()
+            )
+        except Exception as error:
+            _log.error("a start failed", place=str(place), exc_info=error)
+            told = self._fleet.failed(
+                place, attempt, "XX000", "the proxy failed; its log says why", "", self._loop.time()
+            )
+        else:
+            told = self._fleet.started(place, attempt, address, self._loop.time())
+        self._carry_out(told)
+
+    async def _stop(self, place: Place, attempt: int) -> None:
+        now = self._loop.time
+        if any(session.destination.place == place for session in self._sessions.values()):
+            self._carry_out(self._fleet.kept_awake(place, attempt, now()))
+            return
+        try:
+            await self._places.stop(place)
+        except PagestoreError as error:
+            _log.warning("a stop failed", place=str(place), error=str(error))
+            self._carry_out(self._fleet.kept_awake(place, attempt, now()))
+        else:
+            self._carry_out(self._fleet.stopped(place, attempt, now()))
+
+    async def _watch(self) -> None:
+        """Tells the fleet what sessions do, and the time."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._loop.time()
+            for place, (attempt, active_at, busy) in self._activity(now).items():
+                self._fleet.activity(place, attempt, active_at, busy=busy)
+            self._carry_out(self._fleet.tick(now))
+
+    def _activity(self, now: float) -> dict[Place, tuple[int, float, bool]]:
+        found: dict[Place, tuple[int, float, bool]] = {}
+        for item in self.links.activity():
+            session = self._sessions.get(item.client)
+            if session is None:
+                continue
+            place = session.destination.place
+            _, active_at, busy = found.get(place, (0, -math.inf, False))
+            latest = max(active_at, now - item.idle_seconds)
+            found[place] = (session.attempt, latest, busy or not item.at_rest)
+        return found
+
+
+def _sqlstate(error: PagestoreError) -> str:
+    return _SQLSTATES.get(error.code, "58000")
+
+
+def _gone() -> bytes:
+    return messages.error_response("57P01", "the database's server has ended")

@@ -1,0 +1,242 @@
+"""The native relay as asyncio sees it: connections that can be waited for.
+
+The relay's threads tell what happens through one eventfd; here each event finds its
+:class:`Link`. While a client logs in, a task waits at its link; once it is joined with a backend
+nobody waits, no task exists, and what happens is told to the link's ``watcher``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import os
+import socket
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pagestore._native import Relay, TlsContext
+from pagestore.proxy.needs import BeginTls, Need, Read, Send
+
+_T = TypeVar("_T")
+
+
+class Event(enum.IntEnum):
+    """ps_relay_kind of native/core/relay/relay.h."""
+
+    ACCEPTED = 1
+    DATA = 2
+    SECURE = 3
+    AT_REST = 4
+    LEFT = 5
+    READABLE = 6
+    ENDED = 7
+
+
+class LinkEnded(Exception):
+    """The peer has gone, or the relay ended the connection; the text says why, if it is known."""
+
+
+Watcher = Callable[["Link", Event, bytes], None]
+
+
+class Link:
+    """One connection of the relay. At most one task waits at it."""
+
+    __slots__ = ("_ended", "_future", "_relay", "number", "watcher")
+
+    def __init__(self, relay: Relay, number: int) -> None:
+        self.number = number
+        self.watcher: Watcher | None = None
+        self._relay = relay
+        self._future: asyncio.Future[bytes] | None = None
+        self._ended: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self._ended is not None
+
+    async def read(self) -> bytes:
+        """What the peer says next, at least a byte.
+
+        Raises:
+            LinkEnded: it says nothing more.
+        """
+        return await self._after(self._relay.read, self.number)
+
+    async def begin_tls(self, tls: TlsContext, early: bytes) -> None:
+        await self._after(self._relay.begin_tls, self.number, tls, early)
+
+    async def readable(self) -> None:
+        """Until the peer says something, which stays unread."""
+        await self._after(self._relay.watch, self.number)
+
+    async def part(self) -> None:
+        """Of a joined client: until its session is at rest and parted from its backend."""
+        await self._after(self._relay.hold, self.number, False)
+
+    async def end(self) -> None:
+        """Until the peer has closed; what it says is thrown away."""
+        with contextlib.suppress(LinkEnded):
+            while True:
+                await self.read()
+
+    def send(self, data: bytes) -> None:
+        self._relay.send(self.number, data)
+
+    def join(self, backend: Link, rest: bytes = b"") -> None:
+        self._relay.join(self.number, backend.number, rest)
+
+    def try_to_part(self) -> None:
+        """Parts a joined client at once if it is at rest; told to the watcher."""
+        self._relay.hold(self.number, True)
+
+    def close(self) -> None:
+        self._relay.close(self.number)
+
+    async def _after(self, order: Callable[..., None], *arguments: Any) -> bytes:
+        if self._ended is not None:
+            raise LinkEnded(self._ended)
+        assert self._future is None, "one waits at a link at a time"
+        self._future = asyncio.get_running_loop().create_future()
+        try:
+            order(*arguments)
+            return await self._future
+        finally:
+            self._future = None
+
+    def told(self, event: Event, data: bytes) -> None:
+        """An event of the relay's."""
+        if event is Event.ENDED:
+            self._ended = data.decode(errors="replace")
+        future = self._future
+        if future is not None and not future.done():
+            if event is Event.ENDED:
+                future.set_exception(LinkEnded(self._ended))
+            else:
+                future.set_result(data)
+        elif self.watcher is not None:
+            self.watcher(self, event, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Of one joined session."""
+
+    client: int
+    idle_seconds: float
+    at_rest: bool
+
+
+class Links:
+    """All connections of one relay; of one event loop."""
+
+    def __init__(
+        self,
+        accepted: Callable[[Link, str], None],
+        *,
+        threads: int = 1,
+        max_connections: int = 20_000,
+        max_logins: int = 2_000,
+        full: bytes = b"",
+    ) -> None:
+        self._accepted = accepted
+        self._limit = max_connections * threads
+        self._notify = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._relay = Relay(threads, self._notify, max_connections, max_logins, full)
+        self._links: dict[int, Link] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._notify, self._take)
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def listen(self, listener: socket.socket) -> None:
+        """Takes the socket over."""
+        self._relay.listen(listener.detach())
+
+    def adopt(self, connected: socket.socket, beside: Link) -> Link:
+        """A connection of ours, such as one to a backend, which can be joined with `beside`.
+
+        Raises:
+            LinkEnded: there is no room.
+        """
+        number = self._relay.adopt(connected.detach(), beside.number)
+        if number == 0:
+            raise LinkEnded("too many connections")
+        link = self._links[number] = Link(self._relay, number)
+        return link
+
+    def activity(self) -> list[Activity]:
+        """Of every joined session; waits for the relay's threads, some microseconds."""
+        return [
+            Activity(client, idle / 1000, at_rest)
+            for client, _, idle, at_rest in self._relay.sessions(self._limit)
+        ]
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._loop.remove_reader(self._notify)
+        self._relay.shut_down()
+        os.close(self._notify)
+        for link in list(self._links.values()):
+            link.told(Event.ENDED, b"the proxy stops")
+        self._links.clear()
+
+    def _take(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._notify)
+        events = self._relay.take()
+        for number, kind, data in events:
+            event = Event(kind)
+            if event is Event.ACCEPTED:
+                link = self._links[number] = Link(self._relay, number)
+                self._accepted(link, data.decode())
+                continue
+            found = self._links.get(number)
+            if event is Event.ENDED:
+                self._links.pop(number, None)
+            if found is not None:
+                found.told(event, data)
+        if events:
+            # There may be more than were taken at once; others have their turn in between.
+            self._loop.call_soon(self._take)
+
+
+async def drive(
+    generator: Generator[Need, Any, _T],
+    link: Link,
+    *,
+    tls: TlsContext | None = None,
+    answer: Callable[[Need], Awaitable[object]] | None = None,
+) -> _T:
+    """Carries out what a login needs, at its link.
+
+    Args:
+        answer: to whatever does not concern the link.
+
+    Raises:
+        LinkEnded: the peer went before the login came to an end.
+    """
+    reply: Any = None
+    try:
+        while True:
+            need = generator.send(reply)
+            reply = None
+            match need:
+                case Read():
+                    reply = await link.read()
+                case Send(data):
+                    link.send(data)
+                case BeginTls(early):
+                    assert tls is not None, "a login offers TLS only where there is a certificate"
+                    await link.begin_tls(tls, early)
+                case _:
+                    assert answer is not None, f"nobody answers {need}"
+                    reply = await answer(need)
+    except StopIteration as stop:
+        result: _T = stop.value
+        return result
+    finally:
+        generator.close()

@@ -1,0 +1,64 @@
+"""What the proxy asks of whoever knows databases: the control plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pagestore.proxy.needs import Role
+from pagestore.proxy.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where sessions run: a database, now or at a moment of its past."""
+
+    database: str
+    """Its lasting id: a renamed database is the same place."""
+    point: str = ""
+    """Empty for now; else the LSN at which it stands still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A place, and the database inside Postgres that a session is for."""
+
+    place: Place
+    inner: str
+    idle: float | None = None
+    """Seconds without activity until it sleeps; None for the usual, infinity for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a running Postgres listens: a Unix socket, or a host with a port."""
+
+    socket: Path | None = None
+    host: str = ""
+    port: int = 0
+
+
+class Places(Protocol):
+    async def role(self, target: Target, user: str) -> Role:
+        """By what a login is judged; never raises for a database or role that there is not."""
+        ...
+
+    async def find(self, target: Target) -> Destination:
+        """
+        Raises:
+            PagestoreError: there is no such database, or no such point of its past.
+        """
+        ...
+
+    async def start(self, place: Place) -> Address:
+        """Returns when the first query works.
+
+        Raises:
+            PagestoreError: why it cannot be started.
+        """
+        ...
+
+    async def stop(self, place: Place) -> None:
+        """A clean stop; returns when it is stopped, or was so already."""
+        ...

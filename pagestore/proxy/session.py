@@ -1,0 +1,112 @@
+"""One session: a client that has logged in, and the backend that serves it at the time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass, field
+
+from pagestore.pgwire import messages
+from pagestore.pgwire.messages import ProtocolViolation
+from pagestore.pgwire.startup import cancel_packet
+from pagestore.proxy.backend import Declined, Ready, backend_login
+from pagestore.proxy.cancels import CancelKey
+from pagestore.proxy.links import Link, LinkEnded, Links, drive
+from pagestore.proxy.login import Admitted
+from pagestore.proxy.places import Address, Destination
+
+BACKEND_SECONDS = 30.0
+"""For a backend's login: it is awake."""
+CANCEL_SECONDS = 10.0
+_GONE = ("57P01", "57P02", "57P03")
+"""What a server says that stops, crashed, or has not yet started."""
+
+
+class BackendGone(Exception):
+    """Nobody listens at the address any more, or what does is about to end."""
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """`eq=False`: a session is itself, and nothing else."""
+
+    client: Link
+    admitted: Admitted
+    destination: Destination
+    cancel_key: CancelKey
+    attempt: int = 0
+    """Of the start of the place at which its backend is; 0 without one."""
+    address: Address | None = None
+    backend: Ready | None = field(default=None, repr=False)
+    told: bool = False
+    """Whether the client has heard that it is in."""
+
+    async def enter(self, links: Links, address: Address, attempt: int) -> Declined | None:
+        """Logs in to a backend, and joins the client with it; None when that is done.
+
+        Raises:
+            BackendGone: the place has to be woken anew.
+            LinkEnded: the client is gone.
+        """
+        parameters = {**self.admitted.startup.parameters, "database": self.destination.inner}
+        link = await _connect(links, address, self.client)
+        try:
+            async with asyncio.timeout(BACKEND_SECONDS):
+                outcome = await drive(backend_login(parameters, self.admitted.keys), link)
+        except (LinkEnded, ProtocolViolation, TimeoutError) as error:
+            link.close()
+            raise BackendGone(str(error)) from error
+        if isinstance(outcome, Declined):
+            link.close()
+            if outcome.sqlstate in _GONE:
+                raise BackendGone(outcome.message)
+            return outcome
+        self._welcome(outcome)
+        self.address, self.attempt, self.backend = address, attempt, outcome
+        self.client.join(link, self.admitted.rest)
+        return None
+
+    def _welcome(self, ready: Ready) -> None:
+        if self.told:
+            return
+        self.told = True
+        key = messages.backend_key(self.cancel_key.process, self.cancel_key.key)
+        self.client.send(ready.told + key + messages.ready_for_query())
+
+    async def cancel(self) -> None:
+        """Cancels what its backend does now; returns when the backend's server has heard it."""
+        if self.backend is None or self.address is None:
+            return
+        packet = cancel_packet(self.backend.process, self.backend.key)
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS):
+                reader, writer = await _open(self.address)
+                writer.write(packet)
+                # The server closes once it has signalled: not before may the client go on, or
+                # its next query could be the one that is hit.
+                await reader.read()
+                writer.close()
+
+
+async def _open(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.socket is not None:
+        return await asyncio.open_unix_connection(str(address.socket))
+    return await asyncio.open_connection(address.host, address.port)
+
+
+async def _connect(links: Links, address: Address, beside: Link) -> Link:
+    """
+    Raises:
+        BackendGone: nobody listens there.
+        LinkEnded: the relay has no room.
+    """
+    family = socket.AF_UNIX if address.socket is not None else socket.AF_INET
+    where = str(address.socket) if address.socket is not None else (address.host, address.port)
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, where)
+    except OSError as error:
+        connection.close()
+        raise BackendGone(f"{where}: {error.strerror}") from error
+    return links.adopt(connection, beside)

@@ -1,0 +1,118 @@
+"""A proxy before one plain Postgres, which stands for a database that sleeps and wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from pagestore._native import TlsContext
+from pagestore.errors import NotFound, Unavailable
+from pagestore.pgwire.scram import Verifier
+from pagestore.proxy.fleet import Limits, State
+from pagestore.proxy.front import Front
+from pagestore.proxy.needs import Role
+from pagestore.proxy.places import Address, Destination, Place
+from pagestore.proxy.target import Target
+from tests.plain_postgres import PlainPostgres
+
+_T = TypeVar("_T")
+PLACE = Place("app")
+
+
+class PlainPlaces:
+    """One database, ``app``; whoever is in pg_authid may log in, asleep or awake."""
+
+    def __init__(self, server: PlainPostgres) -> None:
+        self.server = server
+        self.starts = 0
+        self.stops = 0
+        self.fault = ""
+        self.delay = 0.0
+        self._roles: dict[str, str] = {}
+
+    def learn_roles(self) -> None:
+        rows = self.server.sql("SELECT rolname, rolpassword FROM pg_authid")
+        self._roles = {name: password for name, password in rows if password}
+
+    async def role(self, target: Target, user: str) -> Role:
+        verifier = Verifier.parse(self._roles.get(user, "")) if target.name == "app" else None
+        return Role(verifier or Verifier.of_nobody(user, b"a secret of this proxy"))
+
+    async def find(self, target: Target) -> Destination:
+        if target.point:
+            raise NotFound("CHECKPOINT_NOT_FOUND", f"'app' has no checkpoint {target.point!r}.")
+        return Destination(PLACE, target.inner or "postgres")
+
+    async def start(self, place: Place) -> Address:
+        self.starts += 1
+        await asyncio.sleep(self.delay)
+        if self.fault:
+            raise Unavailable("COMPUTE_FAILED", self.fault, "Look there.")
+        if not self.server.alive():
+            await asyncio.to_thread(self.server.start)
+        return Address(socket=self.server.root / f".s.PGSQL.{self.server.port}")
+
+    async def stop(self, place: Place) -> None:
+        self.stops += 1
+        await asyncio.to_thread(self.server.stop)
+
+
+class RunningProxy:
+    """A proxy on a thread of its own, so that tests may block."""
+
+    def __init__(self, places: PlainPlaces, limits: Limits, tls: TlsContext | None) -> None:
+        self.places = places
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.port = int(listener.getsockname()[1])
+        self.front = self.run(self._begin(limits, tls, listener))
+
+    async def _begin(
+        self, limits: Limits, tls: TlsContext | None, listener: socket.socket
+    ) -> Front:
+        front = Front(self.places, limits, tls=tls)
+        front.links.listen(listener)
+        return front
+
+    def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        future: Future[_T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result(60)
+
+    def close(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            self.run(self.front.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def state(self) -> State:
+        async def ask() -> State:
+            return self.front.state(PLACE)
+
+        return self.run(ask())
+
+    def url(
+        self, user: str = "ann", password: str = "pass word", database: str = "app", **more: object
+    ) -> str:
+        facts = {"host": "127.0.0.1", "port": self.port, "user": user, "dbname": database, **more}
+        words = [f"{name}='{value}'" for name, value in facts.items()]
+        return " ".join([*words, f"password='{password}'"])
+
+
+@contextmanager
+def running_proxy(
+    places: PlainPlaces, limits: Limits | None = None, tls: TlsContext | None = None
+) -> Iterator[RunningProxy]:
+    proxy = RunningProxy(places, limits or Limits(), tls)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

@@ -1,0 +1,206 @@
+"""The proxy before a real Postgres: real clients, awake and asleep."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pagestore.pgwire.startup import cancel_packet, startup_packet
+from pagestore.proxy.fleet import Limits, State
+from tests.integration.proxied import PlainPlaces, RunningProxy, running_proxy
+from tests.plain_postgres import plain_postgres
+from tests.unit.relay.driver import make_certificate, tls_server
+
+HBA = "local all postgres trust\nlocal all all scram-sha-256\n"
+
+
+@pytest.fixture(scope="module")
+def places() -> Iterator[PlainPlaces]:
+    with plain_postgres(max_connections=300) as server:
+        (server.data / "pg_hba.conf").write_text(HBA)
+        server.sql("CREATE ROLE ann LOGIN PASSWORD 'pass word'")
+        server.sql("CREATE DATABASE other")
+        server.sql("SELECT pg_reload_conf()")
+        server.stop()
+        server.start()
+        found = PlainPlaces(server)
+        found.learn_roles()
+        yield found
+
+
+@pytest.fixture
+def proxy(places: PlainPlaces) -> Iterator[RunningProxy]:
+    places.starts = places.stops = 0
+    places.fault, places.delay = "", 0.0
+    with running_proxy(places) as running:
+        yield running
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_session_is_what_it_is_without_a_proxy(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        assert session.execute("SELECT current_user, current_database()").fetchone() == (
+            "ann",
+            "postgres",
+        )
+        assert session.info.parameter_status("server_version") is not None
+        with session.pipeline():
+            cursors = [session.execute("SELECT %s::int", (number,)) for number in range(100)]
+        assert [cursor.fetchone() for cursor in cursors] == [(number,) for number in range(100)]
+        session.execute("CREATE TEMP TABLE t (a int, b text)")
+        with session.cursor().copy("COPY t FROM STDIN") as copy:
+            for number in range(10_000):
+                copy.write_row((number, "x" * 50))
+        out = io.BytesIO()
+        with session.cursor().copy("COPY t TO STDOUT") as copy:
+            for data in copy:
+                out.write(data)
+        assert out.getvalue().count(b"\n") == 10_000
+        assert session.execute("SELECT repeat('y', 30000000)").fetchone() == ("y" * 30_000_000,)
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            session.execute("SELECT * FROM nothing")
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_another_inner_database_and_its_error_if_there_is_none(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(database="app/other")) as session:
+        assert session.execute("SELECT current_database()").fetchone() == ("other",)
+    with pytest.raises(psycopg.OperationalError, match='database "nothing" does not exist'):
+        psycopg.connect(proxy.url(database="app/nothing"))
+
+
+def test_strangers_hear_the_same_and_wake_nobody(proxy: RunningProxy) -> None:
+    proxy.places.server.stop()
+    attempts = [
+        proxy.url(password="wrong"),
+        proxy.url(user="nobody"),
+        proxy.url(database="nothing"),
+    ]
+    for url in attempts:
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(url)
+    assert proxy.places.starts == 0
+    assert proxy.state() is State.ASLEEP
+
+
+def test_one_start_for_all_who_come_at_once(proxy: RunningProxy) -> None:
+    proxy.places.server.stop()
+    proxy.places.delay = 0.5
+
+    def connect(number: int) -> int:
+        with psycopg.connect(proxy.url(), autocommit=True) as session:
+            row = session.execute("SELECT %s::int", (number,)).fetchone()
+            assert row is not None
+            return int(row[0])
+
+    with ThreadPoolExecutor(40) as pool:
+        assert sorted(pool.map(connect, range(40))) == list(range(40))
+    assert proxy.places.starts == 1
+
+
+def test_a_failed_start_is_told_with_its_reason_and_the_next_works(proxy: RunningProxy) -> None:
+    proxy.places.server.stop()
+    proxy.places.fault = "no disk"
+    with pytest.raises(psycopg.OperationalError, match="no disk") as caught:
+        psycopg.connect(proxy.url())
+    assert "Look there." in str(caught.value)
+    proxy.places.fault = ""
+    with psycopg.connect(proxy.url()) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_moment_that_there_is_not_is_told_after_the_login(proxy: RunningProxy) -> None:
+    with pytest.raises(psycopg.OperationalError, match="no checkpoint 'then'"):
+        psycopg.connect(proxy.url(database="app@then"))
+
+
+def test_an_idle_database_sleeps_and_wakes(places: PlainPlaces) -> None:
+    places.fault, places.delay, places.starts, places.stops = "", 0.0, 0, 0
+    with running_proxy(places, Limits(idle=0.5)) as proxy:
+        with psycopg.connect(proxy.url()) as session:
+            session.execute("SELECT 1")
+        wait_until(lambda: proxy.state() is State.ASLEEP)
+        assert not places.server.alive()
+        with psycopg.connect(proxy.url()) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+    assert (places.starts, places.stops) == (2, 1)
+
+
+def test_a_server_that_was_killed_comes_back_with_the_next_connection(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url()) as session:
+        session.execute("SELECT 1")
+    proxy.places.server.stop(signal.SIGQUIT)
+    with psycopg.connect(proxy.url()) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+    assert proxy.places.starts == 2
+
+
+def test_cancel_reaches_the_query_and_a_wrong_key_nothing(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        process = session.info.backend_pid
+        with socket.create_connection(("127.0.0.1", proxy.port)) as stranger:
+            stranger.sendall(cancel_packet(process, b"nope"))
+            assert stranger.recv(1) == b""
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        threading.Timer(0.3, session.cancel_safe).start()
+        began = time.monotonic()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            session.execute("SELECT pg_sleep(30)")
+        assert time.monotonic() - began < 20
+        assert session.execute("SELECT 2").fetchone() == (2,)
+
+
+def test_who_leaves_while_it_is_parked_is_forgotten(proxy: RunningProxy) -> None:
+    proxy.places.server.stop()
+    proxy.places.delay = 1.0
+    url = proxy.url(connect_timeout=2)
+    leaving = threading.Thread(target=lambda: psycopg.connect(url).close())
+    leaving.start()
+    leaving.join()
+    with psycopg.connect(proxy.url()) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+    assert proxy.places.starts == 1
+
+
+def test_tls_with_channel_binding_and_full_verification(
+    places: PlainPlaces, tmp_path: Path
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    with running_proxy(places, tls=tls_server(certificate, key)) as proxy:
+        facts = {"sslmode": "verify-full", "sslrootcert": certificate, "channel_binding": "require"}
+        url = proxy.url(**facts).replace(
+            "host='127.0.0.1'", "host='localhost' hostaddr='127.0.0.1'"
+        )
+        with psycopg.connect(url) as session:
+            assert session.pgconn.ssl_in_use
+            assert session.execute("SELECT repeat('z', 5000000)").fetchone() == ("z" * 5_000_000,)
+        with psycopg.connect(proxy.url(sslmode="disable")) as session:
+            assert not session.pgconn.ssl_in_use
+
+
+def test_junk_beside_good_clients_is_not_noticed(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as good:
+        for seed in range(200):
+            with socket.create_connection(("127.0.0.1", proxy.port)) as junk:
+                junk.sendall(os.urandom(seed + 1))
+        with socket.create_connection(("127.0.0.1", proxy.port)) as half:
+            half.sendall(startup_packet({"user": "ann"})[:7])
+            assert good.execute("SELECT 1").fetchone() == (1,)
+    with psycopg.connect(proxy.url()) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
