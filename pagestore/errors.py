@@ -3,19 +3,30 @@
 Every error carries a stable machine-readable ``reason`` (the same string that gRPC's
 ErrorInfo and in-band statuses carry), a sentence that says what happened and where, and,
 where there is one, a hint: what to do about it.
+
+The classes are the one table of kinds: a kind's ``code`` is its google.rpc.Code, ``exit_code`` what
+the command line ends with. :data:`NATIVE` says what the core's status codes mean, and
+:func:`of_exception` what anything else does that was raised: whatever crosses a border to a user (a
+service's answer, the command line) is one of these.
 """
 
 from __future__ import annotations
+
+import enum
+import errno
+import sys
+from collections.abc import Mapping
 
 
 class PagestoreError(Exception):
     """The root of all errors raised by pagestore.
 
     ``reason`` is UPPER_SNAKE_CASE and never changes once released; ``code`` is the name of
-    the google.rpc.Code that a service answers with.
+    the google.rpc.Code that a service answers with, ``exit_code`` the command line's status.
     """
 
     code = "INTERNAL"
+    exit_code = 1
 
     def __init__(self, reason: str, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -31,54 +42,166 @@ class InvalidInput(PagestoreError):
     """The caller's argument can never be right, whatever the state."""
 
     code = "INVALID_ARGUMENT"
+    exit_code = 2
 
 
 class NotFound(PagestoreError):
     code = "NOT_FOUND"
+    exit_code = 3
 
 
 class AlreadyExists(PagestoreError):
     code = "ALREADY_EXISTS"
+    exit_code = 4
 
 
 class FailedPrecondition(PagestoreError):
     """Right in itself, but not in this state; the hint says what must come first."""
 
     code = "FAILED_PRECONDITION"
+    exit_code = 4
 
 
 class OutOfRange(PagestoreError):
     """A block or an LSN beyond what exists."""
 
     code = "OUT_OF_RANGE"
+    exit_code = 3
 
 
 class DeadlineExceeded(PagestoreError):
     code = "DEADLINE_EXCEEDED"
+    exit_code = 5
 
 
 class Unavailable(PagestoreError):
     """Away for now; the same call may succeed later."""
 
     code = "UNAVAILABLE"
+    exit_code = 5
 
 
 class ResourceExhausted(PagestoreError):
     """A stated limit, or the disk, is full."""
 
     code = "RESOURCE_EXHAUSTED"
+    exit_code = 6
 
 
 class DataLoss(PagestoreError):
     """Bytes that are not what was written: named, and never served."""
 
     code = "DATA_LOSS"
+    exit_code = 7
 
 
 class Aborted(PagestoreError):
     """Somebody with a higher term, or an earlier claim, won."""
 
     code = "ABORTED"
+    exit_code = 4
+
+
+KINDS: Mapping[str, type[PagestoreError]] = {
+    cls.code: cls
+    for cls in (
+        PagestoreError,
+        InvalidInput,
+        NotFound,
+        AlreadyExists,
+        FailedPrecondition,
+        OutOfRange,
+        DeadlineExceeded,
+        Unavailable,
+        ResourceExhausted,
+        DataLoss,
+        Aborted,
+    )
+}
+"""By their codes."""
+
+
+class Status(enum.IntEnum):
+    """See native/core/status.h."""
+
+    NOMEM = -1
+    IO = -2
+    CORRUPT = -3
+    INVALID = -4
+    NOT_FOUND = -5
+    UNSUPPORTED = -6
+    REDO = -7
+    NO_SPACE = -8
+    CLOSED = -9
+    TIMEOUT = -10
+
+
+FULL_HINT = "Make room on the disk; reads go on, and writing resumes by itself."
+FAULT_HINT = "This is a fault of pagestore: please report it, with the log of the part."
+
+Meaning = tuple[type[PagestoreError], str, str | None]
+"""Kind, reason, hint."""
+NATIVE: Mapping[int, Meaning] = {
+    Status.NOMEM: (ResourceExhausted, "OUT_OF_MEMORY", None),
+    Status.IO: (Unavailable, "IO_ERROR", None),
+    Status.CORRUPT: (
+        DataLoss,
+        "LAYER_CORRUPT",
+        "Restore this file; nothing of it was served.",
+    ),
+    Status.INVALID: (InvalidInput, "INVALID_ARGUMENT", None),
+    Status.NOT_FOUND: (NotFound, "NOT_FOUND", None),
+    Status.UNSUPPORTED: (FailedPrecondition, "UNSUPPORTED", None),
+    Status.REDO: (PagestoreError, "REDO_FAILED", None),
+    Status.NO_SPACE: (ResourceExhausted, "STORE_FULL", FULL_HINT),
+    Status.CLOSED: (Unavailable, "CLOSED", None),
+    Status.TIMEOUT: (Unavailable, "TIMEOUT", None),
+}
+
+
+def native_error(error: Exception, here: Mapping[int, Meaning] | None = None) -> PagestoreError:
+    """What a NativeError means.
+
+    Args:
+        error: its arguments are a status code and a text.
+        here: codes that mean something more exact where it was raised.
+    """
+    code, text = error.args
+    kind, reason, hint = {**NATIVE, **(here or {})}.get(code, (PagestoreError, "INTERNAL", None))
+    return kind(reason, text, hint)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+def of_exception(error: BaseException) -> PagestoreError:
+    """Anything that was raised, in words for a user: no class name, no trace."""
+    if isinstance(error, PagestoreError):
+        return error
+    # Where nobody has loaded the core, it has raised nothing.
+    native = sys.modules.get("pagestore._native")
+    if native is not None and isinstance(error, native.NativeError):
+        return native_error(error)
+    match error:
+        case OSError(errno=number) if number in _FULL:
+            return ResourceExhausted("STORE_FULL", f"No space left: {_words(error)}.", FULL_HINT)
+        case OSError(errno=number) if number in _TOO_MANY:
+            return ResourceExhausted("TOO_MANY_OPEN", f"A limit is reached: {_words(error)}.")
+        case MemoryError():
+            return ResourceExhausted("OUT_OF_MEMORY", "There is no memory left for this.")
+        case UnicodeError():
+            return InvalidInput("INVALID_TEXT", "A name or value is not text in UTF-8.")
+        case OverflowError():
+            return InvalidInput("OUT_OF_BOUNDS", "A number is larger than can be right.")
+        case OSError():
+            return Unavailable("IO_ERROR", f"A system call failed: {_words(error)}.")
+    return PagestoreError("INTERNAL", f"Something impossible: {error or 'no words'}.", FAULT_HINT)
+
+
+def _words(error: OSError) -> str:
+    where = f" ({error.filename!s})" if error.filename is not None else ""
+    return f"{error.strerror or error}{where}"
 
 
 def stale_term(term: int, promised: int) -> Aborted:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import getopt
 import os
-from typing import Annotated
+import shlex
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -18,8 +21,10 @@ from pagestore.cli.session import (
     session,
     short_time,
 )
-from pagestore.errors import FailedPrecondition
+from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn
+
+_T = TypeVar("_T")
 
 At = Annotated[
     str | None,
@@ -131,8 +136,14 @@ def rm(
     Example: pagestore rm try-1 try-2
     """
     with session(data, as_json) as run:
-        deleted = [name for name in names if run.control.delete(name, if_exists=if_exists)]
-        run.answer({"deleted": deleted}, "", f"deleted {', '.join(deleted) or 'nothing'}")
+        done, failed = _each(names, lambda name: run.control.delete(name, if_exists=if_exists))
+        deleted = [name for name, was_there in done if was_there]
+        run.answer(
+            {"deleted": deleted, **_failures(failed)},
+            "",
+            f"deleted {', '.join(deleted) or 'nothing'}",
+        )
+        _raise_first(failed)
 
 
 def rename(
@@ -169,15 +180,16 @@ def url(name: Name, data: Data = None, as_json: Json = False) -> None:
 def psql(
     name: Name,
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Passed on to psql.")
+        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Passed on to psql.")
     ] = None,
     data: Data = None,
 ) -> None:
     """Open psql on a database, starting it if it is stopped.
 
-    Example: pagestore psql app -- -c 'SELECT 1'
+    Example: pagestore psql app -c 'SELECT 1'
     """
     with session(data, False) as run:
+        _check_arguments(name, arguments or [])
         database = run.control.wake(name)
         program = run.installation.config.computes.postgres_bindir / "psql"
         try:
@@ -186,6 +198,36 @@ def psql(
             raise FailedPrecondition(
                 "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"
             ) from error
+
+
+_PSQL_SHORT = "aAbc:d:eEf:F:h:HlL:no:p:P:qR:sStT:U:v:VwWxXz01?"
+_PSQL_LONG = (
+    *("command=", "csv", "dbname=", "echo-all", "echo-errors", "echo-hidden", "echo-queries"),
+    *("expanded", "field-separator=", "field-separator-zero", "file=", "help", "host=", "html"),
+    *("list", "log-file=", "no-align", "no-password", "no-psqlrc", "no-readline", "output="),
+    *("password", "port=", "pset=", "quiet", "record-separator=", "record-separator-zero"),
+    *("set=", "single-line", "single-step", "single-transaction", "table-attr=", "tuples-only"),
+    *("username=", "variable=", "version"),
+)
+
+
+def _check_arguments(name: str, arguments: list[str]) -> None:
+    """Refuses what psql would take for a user, and log in as: SQL without -c.
+
+    Raises:
+        InvalidInput: USAGE.
+    """
+    try:
+        _, words = getopt.gnu_getopt(arguments, _PSQL_SHORT, _PSQL_LONG)
+    except getopt.GetoptError:
+        # An option that is wrong, or newer than these: psql says so itself.
+        return
+    if words:
+        raise InvalidInput(
+            "USAGE",
+            f"psql has the database already, and does not know what to do with {words[0]!r}.",
+            f"To run SQL: pagestore psql {shlex.quote(name)} -c {shlex.quote(words[0])}",
+        )
 
 
 def start(name: Name, data: Data = None, as_json: Json = False) -> None:
@@ -208,5 +250,43 @@ def stop(
     Example: pagestore stop try-1 try-2
     """
     with session(data, as_json) as run:
-        stopped = [database_fields(run.control.stop(name)) for name in names]
-        run.answer({"stopped": stopped}, "", f"stopped {', '.join(names)}")
+        done, failed = _each(names, run.control.stop)
+        fields = {"stopped": [database_fields(database) for _, database in done]}
+        run.answer(
+            {**fields, **_failures(failed)},
+            "",
+            f"stopped {', '.join(name for name, _ in done) or 'nothing'}",
+        )
+        _raise_first(failed)
+
+
+def _each(
+    names: list[str], verb: Callable[[str], _T]
+) -> tuple[list[tuple[str, _T]], list[tuple[str, PagestoreError]]]:
+    """Does to all of them what can be done, whatever fails for one."""
+    done, failed = [], []
+    for name in dict.fromkeys(names):
+        try:
+            done.append((name, verb(name)))
+        except PagestoreError as error:
+            failed.append((name, error))
+    return done, failed
+
+
+def _failures(failed: list[tuple[str, PagestoreError]]) -> dict[str, Any]:
+    if not failed:
+        return {}
+    return {
+        "failed": [
+            {"name": name, "reason": error.reason, "message": error.message}
+            for name, error in failed
+        ]
+    }
+
+
+def _raise_first(failed: list[tuple[str, PagestoreError]]) -> None:
+    if not failed:
+        return
+    first = failed[0][1]
+    words = " ".join(dict.fromkeys(error.message for _, error in failed))
+    raise type(first)(first.reason, words, first.hint) from first

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore import errors
+from pagestore.cli import border
 from pagestore.errors import PagestoreError
 from pagestore.ids import format_lsn
 from pagestore.installation.layout import Installation, default_data_dir
@@ -36,26 +36,6 @@ Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A database.")]
 
 FAILED = 1
-EXIT_CODES: Sequence[tuple[type[PagestoreError], int]] = (
-    (errors.InvalidInput, 2),
-    (errors.NotFound, 3),
-    (errors.OutOfRange, 3),
-    (errors.AlreadyExists, 4),
-    (errors.FailedPrecondition, 4),
-    (errors.Aborted, 4),
-    (errors.Unavailable, 5),
-    (errors.DeadlineExceeded, 5),
-    (errors.ResourceExhausted, 6),
-    (errors.DataLoss, 7),
-)
-"""Listed in docs/cli.md; 0 is success, 1 whatever else failed."""
-
-
-def exit_code(error: PagestoreError) -> int:
-    for kind, code in EXIT_CODES:
-        if isinstance(error, kind):
-            return code
-    return FAILED
 
 
 class Session:
@@ -125,13 +105,7 @@ class Session:
         Console().print(table)
 
     def fail(self, error: PagestoreError) -> None:
-        if self.as_json:
-            body = {"reason": error.reason, "message": error.message, "hint": error.hint}
-            sys.stderr.write(json.dumps({"error": body}) + "\n")
-            return
-        sys.stderr.write(f"error: {error.message}\n")
-        if error.hint:
-            sys.stderr.write(f"hint: {error.hint}\n")
+        border.say(error, self.as_json)
 
 
 @contextmanager
@@ -140,11 +114,14 @@ def session(data: Path | None, as_json: bool) -> Iterator[Session]:
     current = Session(data, as_json)
     try:
         yield current
-    except PagestoreError as error:
-        current.fail(error)
-        raise typer.Exit(exit_code(error)) from error
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise
     except KeyboardInterrupt as error:
-        raise typer.Exit(130) from error
+        raise typer.Exit(border.INTERRUPTED) from error
+    except Exception as error:
+        failure = border.in_words(error)
+        current.fail(failure)
+        raise typer.Exit(failure.exit_code) from error
     finally:
         if "control" in current.__dict__:
             current.control.close()

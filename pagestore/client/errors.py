@@ -13,29 +13,12 @@ from typing import Any
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from pagestore import errors
-from pagestore.errors import PagestoreError
+from pagestore.errors import KINDS, PagestoreError
 
 DOMAIN = "pagestore"
 DETAILS_TRAILER = "grpc-status-details-bin"
 MAX_TEXT = 2000
 """Characters of a message or hint that travel: trailers have a bounded size."""
-
-_CLASSES: dict[str, type[PagestoreError]] = {
-    cls.code: cls
-    for cls in (
-        errors.InvalidInput,
-        errors.NotFound,
-        errors.AlreadyExists,
-        errors.FailedPrecondition,
-        errors.OutOfRange,
-        errors.DeadlineExceeded,
-        errors.Unavailable,
-        errors.ResourceExhausted,
-        errors.DataLoss,
-        errors.Aborted,
-    )
-}
 
 _TRANSPORT_HINTS = {
     "UNAVAILABLE": "Is the service running at that address? `pagestore status` shows it.",
@@ -54,7 +37,7 @@ def error_from_code(
 ) -> PagestoreError:
     """The PagestoreError of a google.rpc.Code's number."""
     name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else "INTERNAL"
-    return _CLASSES.get(name, PagestoreError)(reason or name, message, hint)
+    return KINDS.get(name, PagestoreError)(reason or name, message, hint)
 
 
 def to_status(error: PagestoreError) -> Any:

@@ -293,7 +293,7 @@ class Computes:
                 compute = await self._launch(self._with_free_port(record))
         except BaseException as error:
             slot.state = ComputeState.FAILED
-            slot.error = str(error) or type(error).__name__
+            slot.error = str(error) or "The start was broken off."
             raise
         self._running(slot, record, compute)
         return compute

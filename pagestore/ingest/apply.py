@@ -7,14 +7,28 @@ kept and readable, and the error says which record it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pagestore._native import Batch, NativeError, RedoPool, WalIngestor
-from pagestore.errors import DataLoss, FailedPrecondition, PagestoreError
+from pagestore.errors import (
+    DataLoss,
+    FailedPrecondition,
+    Meaning,
+    PagestoreError,
+    Status,
+    native_error,
+    of_exception,
+)
 from pagestore.ids import format_lsn
 from pagestore.ingest.clone import Directories, clone_batches
 from pagestore.ingest.consistency import check_images
 from pagestore.timeline import Timeline
 
-_PS_ERR_CORRUPT, _PS_ERR_UNSUPPORTED = -3, -6
+_MEANINGS: Mapping[int, Meaning] = {
+    Status.CORRUPT: (DataLoss, "WAL_CORRUPT", None),
+    Status.UNSUPPORTED: (FailedPrecondition, "WAL_UNSUPPORTED", None),
+}
+"""In WAL that is taken in; anything else is INGEST_FAILED."""
 
 
 class TimelineIngest:
@@ -103,17 +117,13 @@ class TimelineIngest:
 
 
 def _ingest_error(error: NativeError) -> PagestoreError:
-    code, text = error.args
-    if code == _PS_ERR_CORRUPT:
-        return DataLoss("WAL_CORRUPT", text)
-    if code == _PS_ERR_UNSUPPORTED:
-        return FailedPrecondition("WAL_UNSUPPORTED", text)
-    return PagestoreError("INGEST_FAILED", text)
+    found = native_error(error, _MEANINGS)
+    return found if error.args[0] in _MEANINGS else PagestoreError("INGEST_FAILED", found.message)
 
 
 def stopped(timeline: Timeline, cause: Exception) -> FailedPrecondition:
     """What readers beyond the last good record are told."""
-    why = cause.message if isinstance(cause, PagestoreError) else f"{type(cause).__name__}: {cause}"
+    why = of_exception(cause).message
     return FailedPrecondition(
         "INGEST_STOPPED",
         f"Timeline {timeline.timeline_id} takes in no WAL beyond "

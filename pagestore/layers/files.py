@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from pagestore import durable
 from pagestore._native import LayerSummary
-from pagestore.errors import ResourceExhausted, Unavailable
-from pagestore.layers.native import FULL_HINT, LayerKind, store_errors
+from pagestore.errors import FULL_HINT, ResourceExhausted, Unavailable
+from pagestore.layers.native import LayerKind, store_errors
 
 T = TypeVar("T")
 

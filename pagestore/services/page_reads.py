@@ -18,12 +18,18 @@ import structlog
 from pagestore import keyspace
 from pagestore._native import NativeError, parse_pages_request
 from pagestore.client.errors import code_number
-from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
+from pagestore.errors import (
+    InvalidInput,
+    NotFound,
+    PagestoreError,
+    Status,
+    Unavailable,
+    of_exception,
+)
 from pagestore.keyspace import Key, Kind
 from pagestore.reader import sizes
 from pagestore.reader.basebackup import base_backup
 from pagestore.services.page_access import PageAccess
-from pagestore.services.server import pagestore_error
 from pagestore.v1 import page_pb2 as pb
 
 MAX_BLOCKS = 1024
@@ -158,10 +164,10 @@ def _bad_count(blocks: int) -> InvalidInput:
 
 def _failed(request_id: int, error: Exception) -> bytes:
     failure: PagestoreError
-    if isinstance(error, NativeError) and request_id == 0 and error.args[0] == -4:
+    if isinstance(error, NativeError) and request_id == 0 and error.args[0] == Status.INVALID:
         failure = InvalidInput("MALFORMED_REQUEST", error.args[1])
     else:
-        failure = pagestore_error(error)
+        failure = of_exception(error)
     if failure.code in ("INTERNAL", "DATA_LOSS"):
         _log.error("GetPages failed", reason=failure.reason, exc_info=error)
     status = pb.Status(

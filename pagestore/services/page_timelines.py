@@ -11,12 +11,17 @@ from typing import Any
 from pagestore import keyspace
 from pagestore._native import Layer, NativeError, Snapshot
 from pagestore.client.errors import code_number
-from pagestore.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, PagestoreError
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    PagestoreError,
+    of_exception,
+)
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
 from pagestore.keyspace import Key, Kind
 from pagestore.services.page_access import PageAccess
-from pagestore.services.server import pagestore_error
 from pagestore.timeline import Timeline, TimelineSummary
 from pagestore.v1 import page_pb2 as pb
 
@@ -138,7 +143,7 @@ def _verified(layer: Layer) -> pb.VerifiedLayer:
     try:
         layer.verify()
     except NativeError as error:
-        failure = pagestore_error(error)
+        failure = of_exception(error)
         answer.status.code = code_number(failure.code)
         answer.status.reason = failure.reason
         answer.status.message = failure.message

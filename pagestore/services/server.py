@@ -18,16 +18,16 @@ used instead through ``server.grpc``.
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import inspect
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar, cast
 
 import grpc
 import structlog
@@ -38,17 +38,9 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pagestore._native import NativeError
+from pagestore import durable
 from pagestore.client.errors import to_trailers
-from pagestore.errors import (
-    DataLoss,
-    FailedPrecondition,
-    InvalidInput,
-    NotFound,
-    PagestoreError,
-    ResourceExhausted,
-    Unavailable,
-)
+from pagestore.errors import FailedPrecondition, InvalidInput, of_exception
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_STREAMS_PER_CONNECTION = 4096
@@ -79,9 +71,22 @@ def configure_logging(level: str | None = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, name)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Log())),
         cache_logger_on_first_use=True,
     )
+
+
+class _Log:
+    """Standard error, on whose disk there may be no room: what cannot be said is not said."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
@@ -89,43 +94,9 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
     return uvloop.run(main)
 
 
-def pagestore_error(error: BaseException) -> PagestoreError:
-    """Any failure as a PagestoreError: native codes and full disks by what they mean."""
-    if isinstance(error, PagestoreError):
-        return error
-    if isinstance(error, NativeError):
-        return native_error(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted(
-            "STORE_FULL", f"No space left: {error}.", "Free space; writes resume by themselves."
-        )
-    return PagestoreError("INTERNAL", f"{type(error).__name__}: {error}")
-
-
-_NATIVE: dict[int, tuple[type[PagestoreError], str]] = {
-    -1: (ResourceExhausted, "OUT_OF_MEMORY"),
-    -2: (Unavailable, "IO_ERROR"),
-    -3: (DataLoss, "LAYER_CORRUPT"),
-    -4: (InvalidInput, "INVALID_ARGUMENT"),
-    -5: (NotFound, "NOT_FOUND"),
-    -6: (FailedPrecondition, "UNSUPPORTED"),
-    -7: (PagestoreError, "REDO_FAILED"),
-    -8: (ResourceExhausted, "STORE_FULL"),
-    -9: (Unavailable, "CLOSED"),
-    -10: (Unavailable, "TIMEOUT"),
-}
-
-
-def native_error(error: NativeError) -> PagestoreError:
-    """A status code of native/core/status.h as a PagestoreError."""
-    code, text = error.args
-    cls, reason = _NATIVE.get(code, (PagestoreError, "INTERNAL"))
-    return cls(reason, text)
-
-
 async def abort(context: Any, error: BaseException) -> NoReturn:
     """Ends the call with the rich status of `error`."""
-    failure = pagestore_error(error)
+    failure = of_exception(error)
     if failure.code == "INTERNAL":
         _log.error("call failed", reason=failure.reason, exc_info=error)
     # grpc keeps an aborted call in a cycle until the next garbage collection: without this it
@@ -154,7 +125,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             method = getattr(handler, kind)
             if method is not None:
-                return _rebuild(kind, handler, _guarded(method))
+                return _rebuild(kind, handler, _guarded(method, kind.startswith("stream")))
         return handler
 
 
@@ -167,13 +138,14 @@ def _rebuild(kind: str, handler: Any, method: Any) -> Any:
     )
 
 
-def _guarded(method: Any) -> Any:
+def _guarded(method: Any, streaming: bool) -> Any:
+    checked = _each_well_formed if streaming else _well_formed
+
     if inspect.isasyncgenfunction(method):
 
         async def generator(request: Any, context: Any) -> Any:
             try:
-                _refuse_malformed(request)
-                async for answer in method(request, context):
+                async for answer in method(checked(request), context):
                     yield answer
             except grpc.aio.AbortError:
                 raise
@@ -184,8 +156,7 @@ def _guarded(method: Any) -> Any:
 
     async def coroutine(request: Any, context: Any) -> Any:
         try:
-            _refuse_malformed(request)
-            return await method(request, context)
+            return await method(checked(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -201,9 +172,15 @@ class _Malformed:
         self.error = error
 
 
-def _refuse_malformed(request: object) -> None:
+def _well_formed(request: Any) -> Any:
     if isinstance(request, _Malformed):
         raise InvalidInput("MALFORMED_REQUEST", f"The request does not parse: {request.error}.")
+    return request
+
+
+async def _each_well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _well_formed(request)
 
 
 def _deserializer(message: type[Message]) -> Callable[[bytes], Message | _Malformed]:
@@ -231,9 +208,7 @@ def _handler(method: MethodDescriptor, implementation: object, raw: bool) -> Any
     response = message_factory.GetMessageClass(method.output_type)
     return make(
         function,
-        request_deserializer=request.FromString
-        if method.client_streaming
-        else _deserializer(request),
+        request_deserializer=_deserializer(request),
         response_serializer=response.SerializeToString,
     )
 
@@ -316,8 +291,6 @@ class GrpcServer:
 
 
 def write_address(data_dir: Path, address: str) -> None:
-    """Replaces ``data_dir/address`` atomically."""
+    """Replaces ``data_dir/address`` durably."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    temporary = data_dir / "address.tmp"
-    temporary.write_text(address + "\n")
-    temporary.rename(data_dir / "address")
+    durable.replace(data_dir / "address", f"{address}\n".encode(), mode=0o644)

@@ -15,9 +15,8 @@ from typing import TypeVar
 import lmdb
 
 from pagestore._native import LayerSummary
-from pagestore.errors import ResourceExhausted, Unavailable
+from pagestore.errors import FULL_HINT, ResourceExhausted, Unavailable
 from pagestore.ids import TenantId, TimelineId
-from pagestore.layers.native import FULL_HINT
 from pagestore.lmdbfile import witness
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Witness

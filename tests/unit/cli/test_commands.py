@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from pagestore import errors
 from pagestore.cli.main import app
-from pagestore.cli.session import exit_code, human_bytes, point_message
+from pagestore.cli.session import human_bytes, point_message
 from pagestore.errors import PagestoreError
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/cli.md"
@@ -62,7 +62,7 @@ def test_the_documented_verbs_exist() -> None:
     ],
 )
 def test_exit_codes_are_those_of_the_documentation(kind: type[PagestoreError], code: int) -> None:
-    assert exit_code(kind("REASON", "message")) == code
+    assert kind("REASON", "message").exit_code == code
     assert re.search(rf"^\| {code} \|", DOCS.read_text(), re.MULTILINE)
 
 
