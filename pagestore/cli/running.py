@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import PagestoreError
-from pagestore.installation import lifecycle, lost
-from pagestore.installation.layout import Installation
+from pagestore.installation import lifecycle
+from pagestore.installation.health import is_serving
+from pagestore.installation.layout import Installation, PartProcess
+from pagestore.installation.parts import orphans, running_part
+
+STATUS_SECONDS = 3.0
+"""Within which a part answers, or is said not to serve."""
 
 NEXT = """What to do next:
   pagestore create app              make a database; prints its URL
@@ -46,6 +52,7 @@ def up(
             _answer_up(run, already=True)
             return
         lifecycle.prepare(installation, safekeepers)
+        lifecycle.check_addresses(installation)
         if foreground:
             # The supervisor has this thread; what `up` would say comes from another.
             threading.Thread(target=_announce, args=(run,), daemon=True).start()
@@ -100,58 +107,89 @@ def status(data: Data = None, as_json: Json = False) -> None:
     Example: pagestore status --json
     """
     with session(data, as_json) as run:
-        installation = run.installation
-        supervisor = installation.running_supervisor()
-        parts = _part_rows(installation) if supervisor is not None else []
-        system: dict[str, Any] = {}
-        if supervisor is not None and all(row["serving"] for row in parts):
-            found = run.control.system_status()
-            system = {
-                "databases": found.databases,
-                "computes_running": found.computes_running,
-                "store_bytes": found.store_bytes,
-                "version": found.version,
-            }
-        fields = {
-            "data": str(installation.data),
-            "running": supervisor is not None,
-            "supervisor_pid": supervisor,
-            "parts": parts,
-            "lost": _lost(installation),
-            **system,
-        }
+        fields = _described(run)
         if as_json:
             run.answer(fields)
         else:
             _print_status(run, fields)
-        if not system:
+        if not fields["serving"]:
             raise typer.Exit(5)
 
 
-def _lost(installation: Installation) -> dict[str, int]:
-    items = lost.lost(installation)
-    return {"count": len(items), "bytes": sum(item.size for item in items)}
+def _described(run: Session) -> dict[str, Any]:
+    installation = run.installation
+    supervisor = installation.running_supervisor()
+    fields: dict[str, Any] = {
+        "data": str(installation.data),
+        "running": supervisor is not None,
+        "serving": False,
+        "supervisor_pid": supervisor,
+        "parts": [],
+    }
+    if not installation.config_file.exists():
+        return fields
+    left = {} if supervisor else orphans(installation)
+    if supervisor or left:
+        fields["parts"] = _part_rows(installation, left)
+    if supervisor and all(row["serving"] for row in fields["parts"]):
+        fields |= _system(run)
+    return fields
 
 
-def _part_rows(installation: Installation) -> list[dict[str, Any]]:
-    rows = []
-    for part in installation.part_names:
-        process = lifecycle.running_part(installation, part)
-        rows.append(
-            {
-                "part": part,
-                "address": installation.config.listen(part),
-                "serving": lifecycle.serves(installation, part),
-                "pid": process.pid if process else None,
-                "restarts": process.restarts if process else 0,
-                "log": str(installation.log_file(part)),
-            }
-        )
-    return rows
+def _system(run: Session) -> dict[str, Any]:
+    run.control.timeout = STATUS_SECONDS
+    try:
+        found = run.control.system_status()
+    except PagestoreError as error:
+        return {"error": error.message}
+    return {
+        "serving": True,
+        "databases": found.databases,
+        "computes_running": found.computes_running,
+        "store_bytes": found.store_bytes,
+        "version": found.version,
+    }
+
+
+def _part_rows(
+    installation: Installation, left: dict[str, list[PartProcess]]
+) -> list[dict[str, Any]]:
+    """All parts are asked at once, so that several that are frozen cost no more than one."""
+    names = installation.part_names
+    with ThreadPoolExecutor(len(names)) as pool:
+        serving = list(pool.map(lambda part: _answers(installation, part), names))
+    return [
+        _part_row(installation, part, answers, left.get(part, []))
+        for part, answers in zip(names, serving, strict=True)
+    ]
+
+
+def _answers(installation: Installation, part: str) -> bool:
+    try:
+        return is_serving(installation.address(part), STATUS_SECONDS)
+    except PagestoreError:
+        return False
+
+
+def _part_row(
+    installation: Installation, part: str, answers: bool, left: list[PartProcess]
+) -> dict[str, Any]:
+    process = left[0] if left else running_part(installation, part)
+    kept = process is not None and process.pid > 0 and not left
+    return {
+        "part": part,
+        "address": installation.config.listen(part),
+        "serving": answers and process is not None,
+        "kept": kept,
+        "pid": (process.pid or None) if process else None,
+        "restarts": process.restarts if process else 0,
+        "reason": (process.reason or None) if process else None,
+        "log": str(installation.log_file(part)),
+    }
 
 
 def _print_status(run: Session, fields: dict[str, Any]) -> None:
-    if not fields["running"]:
+    if not fields["running"] and not fields["parts"]:
         sys.stdout.write(f"not running\t{fields['data']}\n")
         return
     rows = [
@@ -165,13 +203,12 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         for row in fields["parts"]
     ]
     run.table(("part", "state", "address", "pid", "log"), rows)
+    if "error" in fields:
+        run.remark(f"the control plane does not answer: {fields['error']}")
+    if not fields["running"]:
+        run.remark("no supervisor keeps these: `pagestore up` takes them over, `down` ends them")
     if "databases" in fields:
         sys.stdout.write(
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
-        )
-    if fields["lost"]["count"]:
-        sys.stdout.write(
-            f"{fields['lost']['count']} files that no record names, "
-            f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
         )

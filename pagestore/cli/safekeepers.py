@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pagestore import durable
 from pagestore.cli.session import Data, Json, Session, session
 from pagestore.errors import (
     DeadlineExceeded,
@@ -21,8 +22,9 @@ from pagestore.errors import (
     PagestoreError,
 )
 from pagestore.installation import safekeeper_sections
-from pagestore.installation.config import Config, SafekeeperConfig, free_listen
+from pagestore.installation.config import Config, SafekeeperConfig
 from pagestore.installation.layout import Installation, not_running
+from pagestore.installation.ports import one_more
 from pagestore.v1 import control_pb2 as pb
 
 POLL_SECONDS = 0.2
@@ -82,8 +84,7 @@ def _begin_replacement(installation: Installation, number: int, place: str | Non
         return
     _refuse_another(installation)
     if place is None:
-        taken = [item.listen for item in by_id.values()]
-        new = SafekeeperConfig(id=_next_id(installation), listen=free_listen(taken))
+        new = SafekeeperConfig(id=_next_id(installation), listen=_free_listen(installation, []))
     else:
         other, equals, address = place.partition("=")
         if not equals or not other.isdigit() or int(other) in by_id or ":" not in address:
@@ -101,13 +102,21 @@ def _begin_growth(installation: Installation, count: int) -> None:
             "OTHER_SAFEKEEPERS", f"There are {len(staying)} safekeepers already, not fewer."
         )
     first = _next_id(installation)
-    taken = [item.listen for item in installation.config.safekeeper_parts.values()]
-    new = []
+    new: list[SafekeeperConfig] = []
     for number in range(first, first + count - len(staying)):
-        new.append(SafekeeperConfig(id=number, listen=free_listen(taken)))
-        taken.append(new[-1].listen)
+        listen = _free_listen(installation, [item.listen for item in new])
+        new.append(SafekeeperConfig(id=number, listen=listen))
         _note_id(installation, number)
     safekeeper_sections.change(installation.config_file, add=new)
+
+
+def _free_listen(installation: Installation, new: list[str]) -> str:
+    """An address for one more safekeeper here."""
+    config = installation.config
+    names = ("control", "pageserver", *config.safekeeper_parts)
+    listens = [*(config.listen(name) for name in names), *new]
+    taken = [int(port) for _, _, port in (item.rpartition(":") for item in listens)]
+    return f"127.0.0.1:{one_more(taken)}"
 
 
 def _refuse_another(installation: Installation) -> None:
@@ -128,7 +137,7 @@ def _next_id(installation: Installation) -> int:
 
 def _note_id(installation: Installation, number: int) -> None:
     if number > installation.last_safekeeper_id:
-        installation.safekeeper_id_file.write_text(str(number))
+        durable.replace(installation.safekeeper_id_file, str(number).encode())
 
 
 def _finish(run: Session, seconds: float) -> dict[str, Any]:

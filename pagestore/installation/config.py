@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -18,11 +17,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from pagestore.control.ports import is_free
+from pagestore import durable
 from pagestore.errors import FailedPrecondition
-
-FIRST_PORTS = {"control": 7430, "pageserver": 7431}
-FIRST_SAFEKEEPER_PORT = 7432
+from pagestore.installation.ports import choose_ports
 
 
 class _Section(BaseModel):
@@ -129,34 +126,16 @@ def load(path: Path) -> Config:
         ) from error
 
 
-def free_listen(taken: Iterable[str]) -> str:
-    """An address for one more safekeeper."""
-    ports = {int(address.rpartition(":")[2]) for address in taken}
-    first = FIRST_SAFEKEEPER_PORT
-    port = next(p for p in range(first, first + 2000) if p not in ports and is_free(p))
-    return f"127.0.0.1:{port}"
-
-
 def write_first(path: Path, safekeepers: int = 1) -> None:
-    """The file of a new installation, with ports that are free now."""
+    """The file of a new installation; see :mod:`pagestore.installation.ports`."""
     if path.exists():
         return
     lines = ["# Written by the first `pagestore up`. Edit it while pagestore is down."]
-    taken: set[int] = set()
-
-    def listen(first: int) -> str:
-        port = next(p for p in range(first, first + 2000) if p not in taken and is_free(p))
-        taken.add(port)
-        return f'listen = "127.0.0.1:{port}"'
-
-    for part, first in FIRST_PORTS.items():
-        lines += ["", f"[{part}]", listen(first)]
-    if safekeepers == 1:
-        lines += ["", "[safekeeper]", listen(FIRST_SAFEKEEPER_PORT)]
-    else:
-        for number in range(1, safekeepers + 1):
-            lines += ["", "[[safekeepers]]", f"id = {number}", listen(FIRST_SAFEKEEPER_PORT)]
+    several = [["[[safekeepers]]", f"id = {number + 1}"] for number in range(safekeepers)]
+    sections = [["[control]"], ["[pageserver]"]]
+    sections += several if safekeepers > 1 else [["[safekeeper]"]]
+    ports = choose_ports(path.parent.absolute(), len(sections))
+    for head, port in zip(sections, ports, strict=True):
+        lines += ["", *head, f'listen = "127.0.0.1:{port}"']
     lines += ["", "[computes]", '# run_as = "postgres"', '# directory = "/var/tmp/computes"', ""]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines))
-    temporary.rename(path)
+    durable.replace(path, "\n".join(lines).encode())

@@ -4,7 +4,7 @@
 
     DATA/pagestore.toml       addresses and settings; written at the first `up`, yours to edit
     DATA/lock                 held by the running supervisor; holds its process id
-    DATA/parts.json           process ids of the parts, written by the supervisor
+    DATA/parts.json           which processes the parts are, written by the supervisor
     DATA/log/<part>.log
     DATA/pageserver, DATA/control, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
@@ -13,17 +13,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pwd
 import stat
+import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pagestore import durable
 from pagestore.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -35,8 +39,11 @@ MAX_COMPUTE_DIR = 60
 
 def default_data_dir() -> Path:
     configured = os.environ.get("PAGESTORE_DATA")
-    if configured:
-        return Path(configured)
+    return Path(configured) if configured else standard_data_dir()
+
+
+def standard_data_dir() -> Path:
+    """Where nobody has said anything."""
     if os.geteuid() == 0:
         return Path("/var/lib/pagestore")
     return Path.home() / ".local/share/pagestore"
@@ -119,46 +126,71 @@ class Installation:
             raise not_running(self.data) from error
 
     def forget_address(self, part: str) -> None:
-        """Until the part has written it anew, nobody takes another's service for it."""
+        """Until the part has written it anew, nobody takes another's service for it.
+
+        Raises:
+            OSError: it is not forgotten.
+        """
         (self.part_dir(part) / "address").unlink(missing_ok=True)
 
     def running_supervisor(self) -> int | None:
         """The process id of the supervisor that holds the lock, if one does."""
         try:
             with self.lock_file.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read() or b"0") or None
+                for _ in range(100):
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        file.seek(0)
+                        if pid := int(file.read() or b"0"):
+                            return pid
+                        # It has taken the lock, and not yet written who it is.
+                        time.sleep(0.01)
+                    else:
+                        return None
         except FileNotFoundError:
             pass
         return None
 
     def take_lock(self) -> IO[bytes] | None:
-        """The lock, held while the file stays open; None when another process holds it."""
-        file = self.lock_file.open("ab+")
+        """The lock, held while the file stays open; None when another process holds it.
+
+        On a file system that has become read-only it is taken without saying by whom.
+        """
+        try:
+            file: IO[bytes] = self.lock_file.open("ab+")
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            file = self.lock_file.open("rb")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
+        if file.writable():
+            file.truncate(0)
+            # A full disk has room for this: it stands where the last one did.
+            with contextlib.suppress(OSError):
+                file.write(str(os.getpid()).encode())
+                file.flush()
         return file
 
     def parts(self) -> dict[str, PartProcess]:
-        """What the supervisor last wrote of its parts."""
+        """What the supervisor last wrote of its parts; nothing, where it cannot be understood."""
         try:
             found = json.loads(self.parts_file.read_text())
             return {part: PartProcess(**fields) for part, fields in found.items()}
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
 
     def write_parts(self, parts: dict[str, PartProcess]) -> None:
-        temporary = self.parts_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps({name: asdict(part) for name, part in parts.items()}))
-        temporary.rename(self.parts_file)
+        """
+        Raises:
+            OSError: it is not written; the parts are found by their command lines then.
+        """
+        text = json.dumps({name: asdict(part) for name, part in parts.items()})
+        durable.replace(self.parts_file, text.encode())
 
     def postmasters(self) -> list[int]:
         """Process ids of Postgres servers that run in this installation's compute directory."""
@@ -180,11 +212,17 @@ class Installation:
 @dataclass(frozen=True, slots=True)
 class PartProcess:
     pid: int
+    """0 for a part that could not be started."""
     supervisor: int
-    """The process id of the supervisor that started it."""
+    """The process id of the supervisor that keeps it."""
+    start_ticks: int = 0
+    recipe: str = ""
+    """See :func:`pagestore.installation.commands.recipe`."""
     restarts: int = 0
     """In a row: without the part having served for a while in between."""
     last_exit: str = ""
+    reason: str = ""
+    """Why it could not be started, for programs; empty while it runs."""
 
 
 def not_running(data: Path) -> Unavailable:

@@ -15,12 +15,15 @@ import sys
 import time
 
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError, Unavailable
-from pagestore.installation.layout import Installation, PartProcess, lib_dir
+from pagestore.installation.layout import Installation, lib_dir
+from pagestore.installation.parts import orphans, running_part
+from pagestore.installation.ports import check_free
 
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
 MAX_RESTARTS = 4
 """A part that dies this often in a row will not come up by itself."""
+AGAIN = "Try again in a moment."
 
 
 def prepare(installation: Installation, safekeepers: int | None = None) -> None:
@@ -49,13 +52,23 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
         ) from error
     config.write_first(installation.config_file, safekeepers or 1)
     check_count(installation, safekeepers)
-    for part in installation.part_names:
-        installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
     postgres = installation.config.computes.postgres_bindir / "postgres"
     if not postgres.exists():
         raise FailedPrecondition(
             "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
         )
+
+
+def check_addresses(installation: Installation) -> None:
+    """What a start would find out part by part, before anything is started.
+
+    Raises:
+        FailedPrecondition: ADDRESS_IN_USE.
+    """
+    left = orphans(installation)
+    for part in installation.part_names:
+        if part not in left:
+            check_free(installation, part)
 
 
 def check_count(installation: Installation, wanted: int | None) -> None:
@@ -128,6 +141,8 @@ def wait_until_serving(
         missing = [part for part in missing if not serves(installation, part)]
         for part in missing:
             process = running_part(installation, part)
+            if process is not None and process.reason == "ADDRESS_IN_USE":
+                check_free(installation, part)
             if process is not None and process.restarts >= MAX_RESTARTS:
                 raise _part_failed(installation, part, process.last_exit)
         if missing and time.monotonic() > deadline:
@@ -149,13 +164,6 @@ def _part_failed(installation: Installation, part: str, why: str) -> PagestoreEr
     )
 
 
-def running_part(installation: Installation, part: str) -> PartProcess | None:
-    """A part of the supervisor that runs now; None where it, or the part, is not started."""
-    process = installation.parts().get(part)
-    ours = process is not None and process.supervisor == installation.running_supervisor()
-    return process if ours else None
-
-
 def serves(installation: Installation, part: str) -> bool:
     """Whether our own part answers, not another's at an address that ours could not get."""
     from pagestore.installation.health import is_serving
@@ -173,12 +181,40 @@ def stop(installation: Installation, seconds: float = STOP_SECONDS) -> bool:
 
     Raises:
         DeadlineExceeded: STILL_RUNNING.
-        PagestoreError: COMPUTES_LEFT.
+        PagestoreError: PARTS_LEFT, COMPUTES_LEFT.
+        PermissionError: it is another user's.
     """
     pid = installation.running_supervisor()
     if pid is None:
+        was_running = _end_orphans(installation)
+    else:
+        _end_supervisor(installation, pid, seconds)
+        was_running = True
+    # A supervisor may have been killed at it, too.
+    _check_ended(installation)
+    return was_running
+
+
+def _end_orphans(installation: Installation) -> bool:
+    from pagestore.installation.supervisor import Supervisor
+
+    if not installation.config_file.exists():
         return False
+    lock = installation.take_lock()
+    if lock is None:
+        raise Unavailable("STARTING", f"pagestore starts on {installation.data} just now.", AGAIN)
+
+    async def end() -> bool:
+        return await Supervisor(installation).end_orphans()
+
+    with lock:
+        return asyncio.run(end())
+
+
+def _end_supervisor(installation: Installation, pid: int, seconds: float) -> None:
     os.kill(pid, signal.SIGTERM)
+    # One that is frozen takes no signal until it goes on.
+    os.kill(pid, signal.SIGCONT)
     deadline = time.monotonic() + seconds
     while installation.running_supervisor() is not None:
         if time.monotonic() > deadline:
@@ -188,10 +224,21 @@ def stop(installation: Installation, seconds: float = STOP_SECONDS) -> bool:
                 f"See {installation.log_file('supervisor')}.",
             )
         time.sleep(0.02)
+
+
+def _check_ended(installation: Installation) -> None:
+    if not installation.config_file.exists():
+        return
+    if parts := orphans(installation):
+        pids = [process.pid for left in parts.values() for process in left]
+        raise PagestoreError(
+            "PARTS_LEFT",
+            f"Parts still run: {', '.join(parts)} (process {', '.join(map(str, pids))}).",
+            "`pagestore down` again ends them; `pagestore up` takes them over.",
+        )
     if left := installation.postmasters():
         raise PagestoreError(
             "COMPUTES_LEFT",
             f"Postgres processes still run: {', '.join(map(str, left))}.",
             "`pagestore up` takes them over; or end them with kill -INT.",
         )
-    return True

@@ -5,8 +5,14 @@ doubles while it keeps dying), and ends them in order when asked to: first every
 cleanly, while all parts still serve it; then the control plane, the WAL service, the page
 server. At SIGHUP it reads the installation's file again: safekeepers come and go by it, and the
 control plane starts again when it has others to speak to. It decides nothing else and holds no
-state but the lock and the list of its children; killed itself, it loses nothing, and the next
-``up`` ends the parts that it left.
+state but the lock and the list of its children.
+
+Killed itself, it loses nothing: parts and computes go on, and the next supervisor *adopts* the
+parts that it left (:mod:`pagestore.installation.parts`). One that serves, and is what would be
+started now, is kept as it is; any other is ended and started anew.
+
+What it writes (its log, ``parts.json``) is for others to read, so a disk that is full or has become
+read-only keeps it from telling, never from keeping and ending its parts.
 """
 
 from __future__ import annotations
@@ -15,109 +21,201 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from pathlib import Path
 
+from pagestore import tasks
 from pagestore.client.control import ControlClient
 from pagestore.errors import PagestoreError
-from pagestore.installation.config import SafekeeperConfig
-from pagestore.installation.layout import Installation, PartProcess, lib_dir
+from pagestore.installation.commands import part_command, recipe
+from pagestore.installation.health import is_serving
+from pagestore.installation.layout import Installation, PartProcess
+from pagestore.installation.notify import notify
+from pagestore.installation.parts import orphans
+from pagestore.installation.ports import check_free
+from pagestore.installation.restarts import Restarts
+from pagestore.postgres.process import ServerProcess, start_ticks
 
-FIRST_PAUSE = 0.1
-LAST_PAUSE = 10.0
-STEADY_SECONDS = 20.0
-"""A part that ran this long has started well."""
 STOP_SECONDS = 30.0
 LEAVE_SECONDS = 5.0
 """For a part that nobody needs any more, and that may be replaced because it is frozen."""
 STOP_COMPUTES_SECONDS = 120.0
-
-
-def part_command(installation: Installation, part: str) -> list[str]:
-    """The command line of a part, as anyone could type it."""
-    config = installation.config
-    command = [sys.executable, "-m", "pagestore.cli.main", _verb(part)]
-    command += ["--data-dir", str(installation.part_dir(part)), "--listen", config.listen(part)]
-    bindir = str(config.computes.postgres_bindir)
-    run_as = ["--run-as", installation.run_as] if installation.run_as else []
-    match _verb(part):
-        case "pageserver":
-            command += _wal_services(config.safekeeper_parts)
-            command += ["--postgres-bindir", bindir, *run_as]
-            command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
-            for name in ("memory_bytes", "open_layer_bytes", "redo_helpers"):
-                value = getattr(config.pageserver, name)
-                if value is not None:
-                    command += [f"--{name.replace('_', '-')}", str(value)]
-            if config.pageserver.check_wal_images:
-                command += ["--check-wal-images"]
-        case "safekeeper":
-            parts = config.safekeeper_parts
-            command += ["--id", str(parts[part].id)]
-            peers = [f"{item.id}={item.listen}" for name, item in parts.items() if name != part]
-            if peers:
-                command += ["--peers", ",".join(peers)]
-        case "control":
-            command += ["--page-server", config.pageserver.listen]
-            command += _wal_services(config.staying)
-            command += ["--compute-dir", str(installation.compute_dir)]
-            command += ["--postgres-bindir", bindir, *run_as]
-            command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
-            for name, value in config.computes.settings.items():
-                command += ["--set", f"{name}={value}"]
-            if config.computes.host:
-                command += ["--compute-host", config.computes.host]
-    return command
-
-
-def _verb(part: str) -> str:
-    return "safekeeper" if part.startswith("safekeeper") else part
-
-
-def _wal_services(parts: Mapping[str, SafekeeperConfig]) -> list[str]:
-    return [
-        word for item in parts.values() for word in ("--wal-service", f"{item.id}={item.listen}")
-    ]
+ADOPT_SECONDS = 5.0
+"""Within which a part that was left must answer to be kept."""
+TELL_SECONDS = 1.0
+"""How often what could not be written to ``parts.json`` is tried again."""
 
 
 class Supervisor:
+    """The caller holds the installation's lock."""
+
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, ServerProcess] = {}
         self._parts: dict[str, PartProcess] = {}
+        self._told: dict[str, PartProcess] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._control: list[str] = []
         self._reloading = asyncio.Lock()
-        self._stopping = False
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT."""
-        end_leftovers(self._installation)
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, asked.set)
         again = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, again.set)
+        await self._adopt()
         self._start_missing()
-        reloading = asyncio.create_task(self._reload_for_ever(again))
+        background = [
+            tasks.endless(self._reload_for_ever(again), "reload"),
+            tasks.endless(self._tell_for_ever(), "tell"),
+            tasks.errand(self._say_ready(), "ready"),
+        ]
         await asked.wait()
+        notify("STOPPING=1")
         async with self._reloading:
-            reloading.cancel()
+            for task in background:
+                task.cancel()
+        await self.end()
+
+    async def end_orphans(self) -> bool:
+        """What `down` does where no supervisor runs; whether anything did."""
+        await self._take_orphans()
+        if not self._processes and not self._installation.postmasters():
+            return False
+        await self.end()
+        return True
+
+    async def end(self) -> None:
+        """Every compute, and then every part, in order; whatever cannot be written meanwhile."""
         await asyncio.to_thread(self._stop_computes)
-        self._stopping = True
-        for part in reversed(self._installation.part_names):
+        names = [*self._installation.part_names, *self._processes]
+        for part in reversed(list(dict.fromkeys(names))):
             await self._retire(part)
-        self._installation.parts_file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._installation.parts_file.unlink(missing_ok=True)
+
+    # What a killed supervisor left
+
+    async def _adopt(self) -> None:
+        """Keeps those that serve and are what would be started now; ends the others."""
+        await self._take_orphans()
+        wanted = self._installation.part_names
+        fit = await asyncio.gather(*(self._is_fit(part) for part in self._processes))
+        for part, good in zip([*self._processes], fit, strict=True):
+            if part in wanted and good:
+                _say(f"{part} (process {self._processes[part].pid}) runs on")
+            else:
+                _say(f"{part} (process {self._processes[part].pid}) was left, and is ended")
+                await self._end(part)
+
+    async def _take_orphans(self) -> None:
+        for part, left in orphans(self._installation).items():
+            for note in left:
+                process = _watch(note)
+                if process is None:
+                    continue
+                if part in self._processes:
+                    # Only one of them can have the directory; it is told by nothing which.
+                    await self._end(part)
+                self._processes[part], self._parts[part] = process, note
+
+    async def _is_fit(self, part: str) -> bool:
+        with contextlib.suppress(PagestoreError):
+            return self._parts[part].recipe == recipe(self._installation, part) and (
+                await asyncio.to_thread(is_serving, self._installation.address(part), ADOPT_SECONDS)
+            )
+        return False
+
+    # Keeping
 
     def _start_missing(self) -> None:
         self._control = part_command(self._installation, "control")
         for part in self._installation.part_names:
             if part not in self._keepers:
-                self._installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
-                self._keepers[part] = asyncio.create_task(self._keep(part))
+                self._keepers[part] = tasks.endless(self._keep(part), part)
+
+    async def _keep(self, part: str) -> None:
+        restarts = Restarts(time.monotonic)
+        why = reason = ""
+        while True:
+            try:
+                process = await self._running(part)
+            except (PagestoreError, OSError) as error:
+                why = f"it cannot be started: {getattr(error, 'message', error)}"
+                reason = error.reason if isinstance(error, PagestoreError) else "CANNOT_START"
+                self._note(part, PartProcess(0, os.getpid()), restarts.in_a_row, why, reason)
+            else:
+                note = PartProcess(process.pid, os.getpid(), start_ticks(process.pid) or 0)
+                self._note(part, note, restarts.in_a_row, why)
+                restarts.began()
+                why = _words(await process.wait())
+            pause = restarts.ended()
+            _say(f"{part}: {why}; starting it again in {pause:.1f} s")
+            await asyncio.sleep(pause)
+
+    async def _running(self, part: str) -> ServerProcess:
+        """The one that was adopted, or else a new one.
+
+        Raises:
+            PagestoreError: ADDRESS_IN_USE, or what the command lacks.
+            OSError: there is no process to be had.
+        """
+        there = self._processes.get(part)
+        if there is not None and there.alive:
+            return there
+        with contextlib.suppress(OSError):
+            self._installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
+            self._installation.forget_address(part)
+        await asyncio.to_thread(check_free, self._installation, part)
+        with self._installation.log_file(part).open("ab") as log:
+            child = subprocess.Popen(
+                part_command(self._installation, part),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Ctrl-C in the foreground reaches the supervisor alone, which ends them in order.
+                process_group=0,
+            )
+        self._processes[part] = ServerProcess(child.pid, child)
+        return self._processes[part]
+
+    def _note(
+        self, part: str, note: PartProcess, restarts: int, why: str, reason: str = ""
+    ) -> None:
+        made_by = recipe(self._installation, part) if note.pid else ""
+        self._parts[part] = PartProcess(
+            note.pid, note.supervisor, note.start_ticks, made_by, restarts, why, reason
+        )
+        self._tell()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(OSError):
+            self._installation.write_parts(self._parts)
+            self._told = dict(self._parts)
+
+    async def _tell_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            if self._told != self._parts:
+                self._tell()
+
+    async def _say_ready(self) -> None:
+        """To a service manager that waits for it."""
+        waiting = set(self._installation.part_names)
+        while waiting:
+            await asyncio.sleep(0.2)
+            for part in list(waiting):
+                with contextlib.suppress(PagestoreError):
+                    address = self._installation.address(part)
+                    if await asyncio.to_thread(is_serving, address):
+                        waiting.discard(part)
+        notify("READY=1")
+
+    # Changes
 
     async def _reload_for_ever(self, again: asyncio.Event) -> None:
         while True:
@@ -126,7 +224,7 @@ class Supervisor:
             async with self._reloading:
                 try:
                     await self._reload()
-                except PagestoreError as error:
+                except (PagestoreError, OSError) as error:
                     _say(f"goes on as before: {error}")
 
     async def _reload(self) -> None:
@@ -136,55 +234,42 @@ class Supervisor:
         self._start_missing()
         for part in left:
             await self._retire(part, LEAVE_SECONDS)
-            del self._parts[part]
-            fresh.write_parts(self._parts)
+            self._parts.pop(part, None)
+            self._tell()
         if self._control != before:
             # Its keeper starts it again, with the new addresses.
             await self._end("control")
 
+    # Ending
+
     async def _retire(self, part: str, seconds: float = STOP_SECONDS) -> None:
-        keeper = self._keepers.pop(part)
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
+        keeper = self._keepers.pop(part, None)
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         await self._end(part, seconds)
-        self._installation.forget_address(part)
+        with contextlib.suppress(OSError):
+            self._installation.forget_address(part)
 
-    async def _keep(self, part: str) -> None:
-        restarts = 0
-        why = ""
-        while not self._stopping:
-            began = time.monotonic()
-            process = await self._spawn(part)
-            self._note(part, PartProcess(process.pid, os.getpid(), restarts, why))
-            why = _words(await process.wait())
-            if self._stopping:
-                return
-            restarts = 1 if time.monotonic() - began > STEADY_SECONDS else restarts + 1
-            _say(f"{part} ended: {why}; starting it again")
-            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (restarts - 1), LAST_PAUSE))
-
-    async def _spawn(self, part: str) -> asyncio.subprocess.Process:
-        self._installation.forget_address(part)
-        path = self._installation.log_file(part)
-        with path.open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *part_command(self._installation, part),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C in the foreground reaches the supervisor alone, which ends them in order.
-                process_group=0,
-            )
-        self._processes[part] = process
-        return process
-
-    def _note(self, part: str, process: PartProcess) -> None:
-        self._parts[part] = process
-        self._installation.write_parts(self._parts)
+    async def _end(self, part: str, seconds: float = STOP_SECONDS) -> None:
+        process = self._processes.get(part)
+        if process is None or not process.alive:
+            return
+        process.send(signal.SIGTERM)
+        # One that is frozen takes no signal until it goes on.
+        process.send(signal.SIGCONT)
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            _say(f"{part} did not end in {seconds:.0f} s and is killed")
+            process.send(signal.SIGKILL)
+            await process.wait()
 
     def _stop_computes(self) -> None:
         try:
             address = self._installation.address("control")
+            if not is_serving(address, ADOPT_SECONDS):
+                raise PagestoreError("NOT_SERVING", "It does not answer.")
             with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
                 control.stop_computes()
         except PagestoreError as error:
@@ -194,61 +279,39 @@ class Supervisor:
 
     def _stop_postmasters(self, left: list[int]) -> None:
         """Without the control plane: their WAL still goes to the safekeeper, which is up."""
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGINT)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._installation.postmasters() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    async def _end(self, part: str, seconds: float = STOP_SECONDS) -> None:
-        process = self._processes.get(part)
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), seconds)
-        except TimeoutError:
-            _say(f"{part} did not end in {seconds:.0f} s and is killed")
-            process.kill()
-            await process.wait()
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            deadline = time.monotonic() + STOP_SECONDS
+            while left and time.monotonic() < deadline:
+                time.sleep(0.05)
+                left = self._installation.postmasters()
 
 
-def end_leftovers(installation: Installation) -> None:
-    """Ends the parts of a supervisor that was killed. The caller holds the lock."""
-    left = {
-        part: process.pid
-        for part, process in installation.parts().items()
-        if _is_part(process.pid, installation, part)
-    }
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for pid in left.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + 10
-        while left and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left = {p: pid for p, pid in left.items() if _is_part(pid, installation, p)}
-
-
-def _is_part(pid: int, installation: Installation, part: str) -> bool:
-    """Whether `pid` is this installation's part still, and not a stranger by now."""
+def _watch(note: PartProcess) -> ServerProcess | None:
+    """By a descriptor of the process, so that nobody else is meant; None, if it is gone."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z" and part in words and str(installation.part_dir(part)) in words
+        process = ServerProcess(note.pid)
+    except ProcessLookupError:
+        return None
+    if start_ticks(note.pid) != note.start_ticks:
+        process.release()
+        return None
+    return process
 
 
-def _words(returncode: int) -> str:
-    if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
-    return f"exit status {returncode}"
+def _words(code: int | None) -> str:
+    if code is None:
+        return "ended"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
 
 
 def _say(text: str) -> None:
     moment = time.strftime("%Y-%m-%d %H:%M:%S")
-    sys.stderr.write(f"{moment} supervisor: {text}\n")
-    sys.stderr.flush()
+    # The log may be on the disk that is full.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{moment} supervisor: {text}\n")
+        sys.stderr.flush()

@@ -164,8 +164,8 @@ def test_another_installation_on_the_same_ports_is_refused_and_harms_nobody(
     other = Whole(tmp_path)
     shutil.copy(whole.installation.config_file, other.installation.config_file)
     done = other.run("up", "--json", check=False)
-    assert json.loads(done.stderr)["error"]["reason"] == "PART_FAILED"
-    assert "Cannot listen on" in done.stderr
+    assert json.loads(done.stderr)["error"]["reason"] == "ADDRESS_IN_USE"
+    assert "cannot listen on" in done.stderr
     assert other.run("ls", check=False).returncode == 5
     other.down()
     with whole.control() as control:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.installation import config
+from pagestore.installation.commands import part_command
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.lifecycle import prepare
-from pagestore.installation.supervisor import end_leftovers, part_command
+from pagestore.installation.parts import orphans
+from pagestore.installation.ports import choose_ports, holder, one_more
+from pagestore.installation.restarts import Restarts
+from pagestore.postgres.process import start_ticks
 
 
 @pytest.fixture
@@ -105,24 +110,78 @@ def test_computes_go_where_their_user_can_reach(installation: Installation) -> N
     assert len(str(place)) < 100
 
 
-def test_parts_of_a_killed_supervisor_are_ended_and_strangers_are_not(
-    installation: Installation,
-) -> None:
-    words = ["control", "--data-dir", str(installation.part_dir("control"))]
+def sleeping(*words: str) -> subprocess.Popen[bytes]:
     sleep = "import time; time.sleep(1000)"
-    ours = subprocess.Popen([sys.executable, "-c", sleep, *words])
-    stranger = subprocess.Popen([sys.executable, "-c", sleep])
+    return subprocess.Popen([sys.executable, "-c", sleep, "pagestore.cli.main", *words])
+
+
+def test_parts_that_nobody_keeps_are_found_and_strangers_are_not(
+    installation: Installation, tmp_path: Path
+) -> None:
+    place = str(installation.part_dir("safekeeper-1"))
+    noted, reused = sleeping(), sleeping()
+    unnoted = sleeping("safekeeper", "--data-dir", place)
+    elsewhere = sleeping("safekeeper", "--data-dir", str(tmp_path / "other/safekeeper-1"))
+    everyone = (noted, reused, unnoted, elsewhere)
     try:
         installation.write_parts(
-            {"control": PartProcess(ours.pid, 1), "pageserver": PartProcess(stranger.pid, 1)}
+            {
+                "control": PartProcess(noted.pid, 1, start_ticks(noted.pid) or 0),
+                "pageserver": PartProcess(reused.pid, 1, 1),
+            }
         )
-        end_leftovers(installation)
-        assert ours.wait(timeout=5) < 0
-        assert stranger.poll() is None
+        found = {part: [item.pid for item in left] for part, left in orphans(installation).items()}
+        assert found == {"control": [noted.pid], "safekeeper-1": [unnoted.pid]}
     finally:
-        for process in (ours, stranger):
+        for process in everyone:
             process.kill()
             process.wait()
+    assert orphans(installation) == {}
+
+
+def test_notes_of_another_version_are_read_as_none(installation: Installation) -> None:
+    for text in ('{"control": {"pid": 1, "supervisor": 2, "colour": 3}}', "[]", "{", '{"a": 1}'):
+        installation.parts_file.write_text(text)
+        assert installation.parts() == {}
+
+
+def test_notes_are_for_our_user_alone(installation: Installation) -> None:
+    installation.write_parts({})
+    assert installation.parts_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_started_anew_waits_longer_each_time_and_starts_afresh_after_a_steady_run() -> None:
+    now = 0.0
+    restarts = Restarts(lambda: now)
+    pauses = []
+    for _ in range(10):
+        restarts.began()
+        now += 1
+        pauses.append(restarts.ended())
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses[-1] == 10.0
+    assert restarts.in_a_row == 10
+    restarts.began()
+    now += 30
+    assert restarts.ended() == 0.1
+    assert restarts.in_a_row == 1
+
+
+def test_another_installation_has_other_ports_also_while_the_first_is_down(tmp_path: Path) -> None:
+    """Nobody listens on the ports of a part that is down: being free is not enough."""
+    taken = [choose_ports(tmp_path / name, 9) for name in ("one", "two", "three")]
+    assert len({port for ports in taken for port in ports}) == 27
+    assert taken[0] == choose_ports(tmp_path / "one", 9)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", taken[0][4]))
+        listener.listen()
+        moved = choose_ports(tmp_path / "one", 9)
+        assert moved[0] == taken[0][0] + 10
+        assert f"process {os.getpid()} " in holder(taken[0][4])
+
+
+def test_a_later_safekeeper_gets_a_port_beside_the_others() -> None:
+    assert one_more([8000, 8001, 8002]) in range(8003, 8100)
 
 
 def test_parts_are_started_with_commands_that_anyone_could_type(
