@@ -1,39 +1,110 @@
-"""The command ``pagestore``."""
+"""The command ``pagestore``.
+
+Only the module of the verb that is typed is loaded, and only its options are read: a verb that asks
+the control plane one question answers in little more time than importing gRPC takes.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from pagestore.cli import (
-    bench,
-    border,
-    databases,
-    lost,
-    parts,
-    past,
-    running,
-    safekeepers,
-    transfer,
-)
-from pagestore.cli.verify import verify
+from pagestore.cli import border
 
-app = typer.Typer(
-    name="pagestore",
-    help="Postgres databases as cheap as files, and undone as easily.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-# What stands behind the database is psql's, `--` or not; its -h is psql's, too.
-PSQLS = {
-    "ignore_unknown_options": True,
-    "help_option_names": ["--help"],
+
+class Verb(NamedTuple):
+    module: str
+    function: str = ""
+    """The verb's own name by default."""
+    hidden: bool = False
+    psqls: bool = False
+    """What stands behind the database is psql's, `--` or not; its -h is psql's, too."""
+
+
+_PSQLS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
+PANELS: dict[str, dict[str, Verb]] = {
+    "Everything": {
+        "up": Verb("running"),
+        "down": Verb("running"),
+        "status": Verb("running"),
+        "safekeepers": Verb("safekeepers"),
+        "lost": Verb("lost"),
+        "service": Verb("service"),
+    },
+    "Databases": {
+        "create": Verb("databases"),
+        "branch": Verb("databases"),
+        "ls": Verb("databases"),
+        "show": Verb("databases"),
+        "url": Verb("databases"),
+        "psql": Verb("databases", psqls=True),
+        "start": Verb("databases"),
+        "stop": Verb("databases"),
+        "rename": Verb("databases"),
+        "rm": Verb("databases"),
+    },
+    "The past": {
+        "checkpoint": Verb("past"),
+        "restore": Verb("past"),
+        "reset": Verb("past"),
+        "undo": Verb("past"),
+        "redo": Verb("past"),
+        "log": Verb("past"),
+        "verify": Verb("verify"),
+    },
+    "Parts, each on its own": {
+        "pageserver": Verb("parts"),
+        "safekeeper": Verb("parts"),
+        "control": Verb("parts"),
+    },
+    "Moving data": {
+        "import": Verb("transfer", "import_"),
+        "export": Verb("transfer"),
+    },
+    "Measuring": {"bench": Verb("bench")},
+    "": {
+        "supervise": Verb("running", hidden=True),
+        "help": Verb("main", "help_", hidden=True),
+    },
 }
+
+
+def build(typed: Sequence[str]) -> typer.Typer:
+    """The application for a command line: with all verbs, unless it names one."""
+    made = typer.Typer(
+        name="pagestore",
+        help="Postgres databases as cheap as files, and undone as easily.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_everywhere)
+    only = typed[0] if typed and any(typed[0] in verbs for verbs in PANELS.values()) else None
+    for panel, verbs in PANELS.items():
+        for name, verb in verbs.items():
+            if only not in (None, name):
+                continue
+            module = importlib.import_module(f"pagestore.cli.{verb.module}")
+            made.command(
+                name,
+                rich_help_panel=panel or None,
+                hidden=verb.hidden,
+                context_settings=_PSQLS if verb.psqls else None,
+            )(getattr(module, verb.function or name))
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, with all verbs; made when it is first asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made = globals()["app"] = build([])
+    return made
 
 
 def _version(wanted: bool) -> None:
@@ -44,11 +115,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def pagestore(
+def _everywhere(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say which, and end."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
     ] = False,
 ) -> None:
     """Postgres databases as cheap as files, and undone as easily."""
@@ -58,47 +127,13 @@ def help_(
     verb: Annotated[str | None, typer.Argument(metavar="[VERB]", help="Of this verb.")] = None,
 ) -> None:
     """Show help, as --help does."""
-    app([*([verb] if verb else []), "--help"], prog_name="pagestore", standalone_mode=False)
-
-
-VERBS: tuple[tuple[str, tuple[Callable[..., None], ...]], ...] = (
-    (
-        "Everything",
-        (running.up, running.down, running.status, safekeepers.safekeepers, lost.lost),
-    ),
-    (
-        "Databases",
-        (
-            databases.create,
-            databases.branch,
-            databases.ls,
-            databases.show,
-            databases.url,
-            databases.psql,
-            databases.start,
-            databases.stop,
-            databases.rename,
-            databases.rm,
-        ),
-    ),
-    ("The past", (past.checkpoint, past.restore, past.reset, past.undo, past.redo, past.log)),
-    ("Parts, each on its own", (parts.pageserver, parts.safekeeper, parts.control)),
-)
-
-for panel, verbs in VERBS:
-    for verb in verbs:
-        settings = PSQLS if verb is databases.psql else None
-        app.command(rich_help_panel=panel, context_settings=settings)(verb)
-app.command("help", hidden=True)(help_)
-app.command("import", rich_help_panel="Moving data")(transfer.import_)
-app.command(rich_help_panel="Moving data")(transfer.export)
-app.command(rich_help_panel="Measuring")(bench.bench)
-app.command(rich_help_panel="The past")(verify)
-app.command(hidden=True)(running.supervise)
+    words = [verb] if verb else []
+    build(words)([*words, "--help"], prog_name="pagestore", standalone_mode=False)
 
 
 def main() -> None:
-    sys.exit(border.main(app, sys.argv[1:]))
+    words = sys.argv[1:]
+    sys.exit(border.main(build(words), words))
 
 
 if __name__ == "__main__":

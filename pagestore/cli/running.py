@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
 from pagestore.errors import PagestoreError
-from pagestore.installation import lifecycle
-from pagestore.installation.health import is_serving
-from pagestore.installation.layout import Installation, PartProcess
-from pagestore.installation.parts import orphans, running_part
-
-STATUS_SECONDS = 3.0
-"""Within which a part answers, or is said not to serve."""
 
 NEXT = """What to do next:
   pagestore create app              make a database; prints its URL
@@ -44,6 +36,8 @@ def up(
     Example: pagestore up --data ~/databases
     """
     with session(data, as_json) as run:
+        from pagestore.installation import lifecycle
+
         installation = run.installation
         pid = installation.running_supervisor()
         if pid is not None:
@@ -63,6 +57,8 @@ def up(
 
 
 def _announce(run: Session) -> None:
+    from pagestore.installation import lifecycle
+
     try:
         lifecycle.wait_until_serving(run.installation)
         _answer_up(run, already=False)
@@ -85,6 +81,8 @@ def _answer_up(run: Session, *, already: bool) -> None:
 def supervise() -> None:
     """Keep the parts of PAGESTORE_DATA running (what `up` starts)."""
     with session(None, False) as run:
+        from pagestore.installation import lifecycle
+
         lifecycle.supervise(run.installation)
 
 
@@ -96,6 +94,8 @@ def down(data: Data = None, as_json: Json = False) -> None:
     Example: pagestore down
     """
     with session(data, as_json) as run:
+        from pagestore.installation import lifecycle
+
         was_running = lifecycle.stop(run.installation)
         said = "pagestore is down" if was_running else "pagestore was not running"
         run.answer({"was_running": was_running}, "", said)
@@ -107,85 +107,15 @@ def status(data: Data = None, as_json: Json = False) -> None:
     Example: pagestore status --json
     """
     with session(data, as_json) as run:
-        fields = _described(run)
+        from pagestore.installation.status import described
+
+        fields = described(run.installation)
         if as_json:
             run.answer(fields)
         else:
             _print_status(run, fields)
         if not fields["serving"]:
             raise typer.Exit(5)
-
-
-def _described(run: Session) -> dict[str, Any]:
-    installation = run.installation
-    supervisor = installation.running_supervisor()
-    fields: dict[str, Any] = {
-        "data": str(installation.data),
-        "running": supervisor is not None,
-        "serving": False,
-        "supervisor_pid": supervisor,
-        "parts": [],
-    }
-    if not installation.config_file.exists():
-        return fields
-    left = {} if supervisor else orphans(installation)
-    if supervisor or left:
-        fields["parts"] = _part_rows(installation, left)
-    if supervisor and all(row["serving"] for row in fields["parts"]):
-        fields |= _system(run)
-    return fields
-
-
-def _system(run: Session) -> dict[str, Any]:
-    run.control.timeout = STATUS_SECONDS
-    try:
-        found = run.control.system_status()
-    except PagestoreError as error:
-        return {"error": error.message}
-    return {
-        "serving": True,
-        "databases": found.databases,
-        "computes_running": found.computes_running,
-        "store_bytes": found.store_bytes,
-        "version": found.version,
-    }
-
-
-def _part_rows(
-    installation: Installation, left: dict[str, list[PartProcess]]
-) -> list[dict[str, Any]]:
-    """All parts are asked at once, so that several that are frozen cost no more than one."""
-    names = installation.part_names
-    with ThreadPoolExecutor(len(names)) as pool:
-        serving = list(pool.map(lambda part: _answers(installation, part), names))
-    return [
-        _part_row(installation, part, answers, left.get(part, []))
-        for part, answers in zip(names, serving, strict=True)
-    ]
-
-
-def _answers(installation: Installation, part: str) -> bool:
-    try:
-        return is_serving(installation.address(part), STATUS_SECONDS)
-    except PagestoreError:
-        return False
-
-
-def _part_row(
-    installation: Installation, part: str, answers: bool, left: list[PartProcess]
-) -> dict[str, Any]:
-    process = left[0] if left else running_part(installation, part)
-    kept = process is not None and process.pid > 0 and not left
-    return {
-        "part": part,
-        "address": installation.config.listen(part),
-        "serving": answers and process is not None,
-        "kept": kept,
-        "pid": (process.pid or None) if process else None,
-        "restarts": process.restarts if process else 0,
-        "reason": (process.reason or None) if process else None,
-        "log": str(installation.log_file(part)),
-    }
 
 
 def _print_status(run: Session, fields: dict[str, Any]) -> None:
@@ -211,4 +141,9 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         sys.stdout.write(
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
+        )
+    if fields["lost"]["count"]:
+        sys.stdout.write(
+            f"{fields['lost']['count']} files that no record names, "
+            f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
         )

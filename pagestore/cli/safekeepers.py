@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore import durable
 from pagestore.cli.session import Data, Json, Session, session
 from pagestore.errors import (
     DeadlineExceeded,
-    FailedPrecondition,
     InvalidInput,
-    NotFound,
     PagestoreError,
 )
-from pagestore.installation import safekeeper_sections
-from pagestore.installation.config import Config, SafekeeperConfig
 from pagestore.installation.layout import Installation, not_running
-from pagestore.installation.ports import one_more
-from pagestore.v1 import control_pb2 as pb
+
+if TYPE_CHECKING:
+    from pagestore.v1 import control_pb2 as pb
 
 POLL_SECONDS = 0.2
 PART_SECONDS = 60.0
@@ -56,15 +50,17 @@ def safekeepers(
     Example: pagestore safekeepers --replace 2
     """
     with session(data, as_json) as run:
+        from pagestore.installation import changing
+
         installation = run.installation
         if installation.running_supervisor() is None:
             raise not_running(installation.data)
         if replace is not None and grow is not None:
             raise InvalidInput("ONE_CHANGE", "--replace and --grow are two changes.")
         if replace is not None:
-            _begin_replacement(installation, replace, with_)
+            changing.begin_replacement(installation, replace, with_)
         elif grow is not None:
-            _begin_growth(installation, grow)
+            changing.begin_growth(installation, grow)
         fields = _finish(run, wait_seconds) if replace or grow else _described(run)
         if as_json:
             run.answer(fields)
@@ -72,78 +68,12 @@ def safekeepers(
             _print(run, fields)
 
 
-def _begin_replacement(installation: Installation, number: int, place: str | None) -> None:
-    by_id = {item.id: item for item in installation.config.safekeeper_parts.values()}
-    if number not in by_id:
-        raise NotFound(
-            "NO_SUCH_SAFEKEEPER",
-            f"There is no safekeeper {number}.",
-            "`pagestore safekeepers` shows them.",
-        )
-    if by_id[number].leaving:
-        return
-    _refuse_another(installation)
-    if place is None:
-        new = SafekeeperConfig(id=_next_id(installation), listen=_free_listen(installation, []))
-    else:
-        other, equals, address = place.partition("=")
-        if not equals or not other.isdigit() or int(other) in by_id or ":" not in address:
-            raise InvalidInput("INVALID_SETTING", f"{place!r} is not ID=HOST:PORT of another one.")
-        new = SafekeeperConfig(id=int(other), listen=address, elsewhere=True)
-    _note_id(installation, new.id)
-    safekeeper_sections.change(installation.config_file, add=[new], leave=number)
-
-
-def _begin_growth(installation: Installation, count: int) -> None:
-    _refuse_another(installation)
-    staying = installation.config.staying
-    if len(staying) > count:
-        raise FailedPrecondition(
-            "OTHER_SAFEKEEPERS", f"There are {len(staying)} safekeepers already, not fewer."
-        )
-    first = _next_id(installation)
-    new: list[SafekeeperConfig] = []
-    for number in range(first, first + count - len(staying)):
-        listen = _free_listen(installation, [item.listen for item in new])
-        new.append(SafekeeperConfig(id=number, listen=listen))
-        _note_id(installation, number)
-    safekeeper_sections.change(installation.config_file, add=new)
-
-
-def _free_listen(installation: Installation, new: list[str]) -> str:
-    """An address for one more safekeeper here."""
-    config = installation.config
-    names = ("control", "pageserver", *config.safekeeper_parts)
-    listens = [*(config.listen(name) for name in names), *new]
-    taken = [int(port) for _, _, port in (item.rpartition(":") for item in listens)]
-    return f"127.0.0.1:{one_more(taken)}"
-
-
-def _refuse_another(installation: Installation) -> None:
-    for item in installation.config.safekeeper_parts.values():
-        if item.leaving:
-            raise FailedPrecondition(
-                "CHANGE_UNDER_WAY",
-                f"Safekeeper {item.id} is being replaced.",
-                f"`pagestore safekeepers --replace {item.id}` waits for that.",
-            )
-
-
-def _next_id(installation: Installation) -> int:
-    """A number that no safekeeper here ever had."""
-    used = [item.id for item in installation.config.safekeeper_parts.values()]
-    return max(*used, installation.last_safekeeper_id, 0) + 1
-
-
-def _note_id(installation: Installation, number: int) -> None:
-    if number > installation.last_safekeeper_id:
-        durable.replace(installation.safekeeper_id_file, str(number).encode())
-
-
 def _finish(run: Session, seconds: float) -> dict[str, Any]:
     """Whatever the file says is under way, to its end."""
+    from pagestore.installation import changing, safekeeper_sections
+
     deadline = time.monotonic() + seconds
-    installation = _reload(run.installation)
+    installation = changing.reload(run.installation)
     wanted = sorted(item.id for item in installation.config.staying.values())
     said = ""
 
@@ -163,7 +93,7 @@ def _finish(run: Session, seconds: float) -> dict[str, Any]:
     for part, item in installation.config.safekeeper_parts.items():
         if item.leaving:
             safekeeper_sections.change(installation.config_file, remove=item.id)
-            _remove_part(_reload(installation), part)
+            _remove_part(changing.reload(installation), part)
     return _described(run)
 
 
@@ -184,15 +114,6 @@ def _listed(numbers: Any) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def _reload(installation: Installation) -> Installation:
-    """The supervisor takes the file; returns the installation as that says."""
-    pid = installation.running_supervisor()
-    if pid is None:
-        raise not_running(installation.data)
-    os.kill(pid, signal.SIGHUP)
-    return Installation(installation.data)
-
-
 def _wait(done: Callable[[], bool], deadline: float, what: str) -> None:
     while not done():
         if time.monotonic() > deadline:
@@ -201,7 +122,7 @@ def _wait(done: Callable[[], bool], deadline: float, what: str) -> None:
 
 
 def _described(run: Session) -> dict[str, Any]:
-    config: Config = Installation(run.installation.data).config
+    config = Installation(run.installation.data).config
     status = run.control.members_status()
     rows = [
         {

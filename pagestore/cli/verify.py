@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from pagestore.cli.databases import At
 from pagestore.cli.session import Data, Json, Name, human_bytes, point_message, session
 from pagestore.cli.transfer import Progress, progress_bar
-from pagestore.errors import DataLoss, InvalidInput
+from pagestore.errors import DataLoss, InvalidInput, NotFound, OutOfRange
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def verify(
             raise InvalidInput(
                 "INVALID_ARGUMENT", "--wal is to be replayed: add --against PGDATA or --replay."
             )
+        if wal is not None and not wal.is_dir():
+            raise NotFound("NO_SUCH_FILE", f"{wal} is no directory.", "Name one with segments.")
         found = run.control.resolve(name, point_message(at) or pb.Point())
         timeline = TimelineId(found.timeline_id)
         with progress_bar(f"verifying {name}", not as_json) as progress:
@@ -129,6 +132,25 @@ def _serving_safekeeper(installation: Installation) -> str:
     return next((address for address in addresses if is_serving(address)), addresses[0])
 
 
+async def _named(wal: AsyncIterator[tuple[int, bytes]]) -> AsyncIterator[tuple[int, bytes]]:
+    """WAL out of the service, or what to do where it has been dropped.
+
+    Raises:
+        OutOfRange: WAL_DROPPED.
+    """
+    try:
+        async for piece in wal:
+            yield piece
+    except OutOfRange as error:
+        raise OutOfRange(
+            "WAL_DROPPED",
+            f"The WAL to be replayed is no longer all there: {error.message}",
+            "--wal DIR replays segments that you have kept yourself (pg_receivewal, an archive). "
+            "A safekeeper keeps more of it with --wal-keep-bytes (PAGESTORE_WAL_KEEP_BYTES), "
+            "from then on.",
+        ) from error
+
+
 async def _compare(
     run: Session,
     timeline: TimelineId,
@@ -155,7 +177,7 @@ async def _compare(
             pgdata = await stack.enter_async_context(base)
         start = end_of_wal(pgdata)
         wal = (
-            service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)
+            _named(service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn))
             if archive is None
             else archived_wal(archive, start, lsn)
         )

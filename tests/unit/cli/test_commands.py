@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from pagestore import errors
+from pagestore.cli import main
 from pagestore.cli.main import app
 from pagestore.cli.session import human_bytes, point_message
 from pagestore.errors import PagestoreError
@@ -121,3 +124,24 @@ def test_bytes_for_people() -> None:
 
 def test_unknown_verbs_are_usage_errors() -> None:
     assert CliRunner().invoke(app, ["destroy"]).exit_code == 2
+
+
+def test_every_verb_is_loaded_alone_when_it_is_typed() -> None:
+    for name in COMMANDS:
+        alone = typer.main.get_command(main.build([name, "--json"]))
+        assert list(alone.commands) == [name]  # type: ignore[attr-defined]
+    everything = typer.main.get_command(main.build(["no-such-verb"]))
+    assert set(COMMANDS) < set(everything.commands)  # type: ignore[attr-defined]
+
+
+def test_a_question_to_the_control_plane_loads_neither_numpy_nor_pydantic(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pagestore.cli.main import build; from pagestore.cli import border\n"
+        f"words = ['ls', '--data', {str(tmp_path)!r}]\n"
+        "assert border.main(build(words), words) == 5\n"
+        "import pagestore.client.control\n"
+        "slow = {'numpy', 'pydantic', 'pydantic_settings', 'rich', 'structlog', 'psycopg'}\n"
+        "sys.exit(', '.join(sorted(slow & set(sys.modules))) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pagestore.consensus.acceptor import State, WalPosition
-from pagestore.errors import InvalidInput, PagestoreError
+from pagestore.errors import InvalidInput, PagestoreError, of_exception
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
-from pagestore.services.server import pagestore_error
 from pagestore.services.wal import WalService
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import filling
@@ -142,7 +141,7 @@ def test_any_request_is_done_or_refused_with_a_reason(
                 before = await state(keeper), dict(keeper.book.addresses)
                 refusal = await attempt(service, name, request)
                 if refusal is not None:
-                    assert pagestore_error(refusal).code != "INTERNAL", (name, request, refusal)
+                    assert of_exception(refusal).code != "INTERNAL", (name, request, refusal)
                     # What a Fill brought before it failed is kept; nobody gives anything here.
                     after = await state(keeper), dict(keeper.book.addresses)
                     assert after == before, (name, request)

@@ -1,0 +1,91 @@
+"""What runs of an installation, and what answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pagestore.client.control import ControlClient
+from pagestore.errors import PagestoreError
+from pagestore.installation import lost
+from pagestore.installation.health import is_serving
+from pagestore.installation.layout import Installation, PartProcess
+from pagestore.installation.parts import orphans, running_part
+
+STATUS_SECONDS = 3.0
+"""Within which a part answers, or is said not to serve."""
+
+
+def described(installation: Installation) -> dict[str, Any]:
+    """As `pagestore status --json` says it; `serving` when all of it does."""
+    supervisor = installation.running_supervisor()
+    fields: dict[str, Any] = {
+        "data": str(installation.data),
+        "running": supervisor is not None,
+        "serving": False,
+        "supervisor_pid": supervisor,
+        "parts": [],
+        "lost": {"count": 0, "bytes": 0},
+    }
+    if not installation.config_file.exists():
+        return fields
+    items = lost.lost(installation)
+    fields["lost"] = {"count": len(items), "bytes": sum(item.size for item in items)}
+    left = {} if supervisor else orphans(installation)
+    if supervisor or left:
+        fields["parts"] = _part_rows(installation, left)
+    if supervisor and all(row["serving"] for row in fields["parts"]):
+        fields |= _system(installation)
+    return fields
+
+
+def _system(installation: Installation) -> dict[str, Any]:
+    try:
+        with ControlClient(installation.address("control"), timeout=STATUS_SECONDS) as control:
+            found = control.system_status()
+    except PagestoreError as error:
+        return {"error": error.message}
+    return {
+        "serving": True,
+        "databases": found.databases,
+        "computes_running": found.computes_running,
+        "store_bytes": found.store_bytes,
+        "version": found.version,
+    }
+
+
+def _part_rows(
+    installation: Installation, left: dict[str, list[PartProcess]]
+) -> list[dict[str, Any]]:
+    """All parts are asked at once, so that several that are frozen cost no more than one."""
+    names = installation.part_names
+    with ThreadPoolExecutor(len(names)) as pool:
+        serving = list(pool.map(lambda part: _answers(installation, part), names))
+    return [
+        _part_row(installation, part, answers, left.get(part, []))
+        for part, answers in zip(names, serving, strict=True)
+    ]
+
+
+def _answers(installation: Installation, part: str) -> bool:
+    try:
+        return is_serving(installation.address(part), STATUS_SECONDS)
+    except PagestoreError:
+        return False
+
+
+def _part_row(
+    installation: Installation, part: str, answers: bool, left: list[PartProcess]
+) -> dict[str, Any]:
+    process = left[0] if left else running_part(installation, part)
+    kept = process is not None and process.pid > 0 and not left
+    return {
+        "part": part,
+        "address": installation.config.listen(part),
+        "serving": answers and process is not None,
+        "kept": kept,
+        "pid": (process.pid or None) if process else None,
+        "restarts": process.restarts if process else 0,
+        "reason": (process.reason or None) if process else None,
+        "log": str(installation.log_file(part)),
+    }
