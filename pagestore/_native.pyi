@@ -180,8 +180,14 @@ class Snapshot:
         """What a read of the key needs: (lsn, kind, flags, payload), newest first."""
     def read_pages(self, keys: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
         """n * 18 bytes of keys in, n * 8192 bytes of pages out."""
-    def serve_pages(self, request: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
-        """A serialized GetPagesRequest in, a serialized GetPagesResponse out."""
+    def serve_pages(
+        self, request: _Bytes, lsn: int, redo: RedoPool | None = None, patience: int = 2
+    ) -> _Bytes | int:
+        """A serialized GetPagesRequest in, a serialized GetPagesResponse out.
+
+        ``patience`` is what the calling thread may wait for: 0 nothing, 1 files, 2 redo helpers
+        too. A number is the answer when more is needed, and how much.
+        """
 
 def parse_pages_request(request: _Bytes) -> tuple[int, _Bytes, _Bytes, int, int, int, int]:
     """(request_id, tenant, timeline, request_lsn, not_modified_since, blocks, wait_ms)."""
@@ -215,15 +221,22 @@ def trim_memory() -> None:
 class RedoPool:
     """Helper processes that make pages from WAL records; shared by threads.
 
-    ``argv`` starts a helper, the word "{dir}" in it being the helper's directory; there are
-    at most as many helpers as ``dirs``. See pagestore.reader.redo, which knows both.
+    ``argv`` starts a helper, the word "{dir}" in it being the helper's directory. At most
+    ``size`` of them work at a time (as many as ``dirs`` if 0); one that is silent does not count,
+    and while there are directories another takes its place. See pagestore.reader.redo.
 
     A request is (key, base page or None for zeros, [(lsn, kind, flags, data), ...]), oldest
     item first, with kind RECORD or PATCH; ``flags`` of a call are ps_redo_flag.
     """
 
     def __init__(
-        self, argv: Sequence[str], dirs: Sequence[str], *, deadline_ms: int = 10000
+        self,
+        argv: Sequence[str],
+        dirs: Sequence[str],
+        *,
+        size: int = 0,
+        start_ms: int = 10000,
+        deadline_ms: int = 3000,
     ) -> None: ...
     def apply(
         self,

@@ -20,7 +20,8 @@ enum ps_status {
     PS_ERR_REDO = -7,        /* the redo helper died or refused */
     PS_ERR_NO_SPACE = -8,
     PS_ERR_CLOSED = -9,
-    PS_ERR_TIMEOUT = -10
+    PS_ERR_TIMEOUT = -10,
+    PS_ERR_WOULD_WAIT = -11  /* of a thread that must not: layer/patience.h */
 };
 
 typedef struct ps_error {

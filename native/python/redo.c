@@ -40,11 +40,12 @@ strings_of(PyObject *fast)
 static int
 pool_init(RedoPoolObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"argv", "dirs", "deadline_ms", NULL};
+    static char *names[] = {"argv", "dirs", "size", "start_ms", "deadline_ms", NULL};
     PyObject *argv, *dirs;
-    unsigned int deadline_ms = 10000;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$I:RedoPool", names, &argv, &dirs,
-                                     &deadline_ms))
+    Py_ssize_t wanted = 0;
+    ps_redo_options options = {.start_ms = 10000, .deadline_ms = 3000};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$nII:RedoPool", names, &argv, &dirs,
+                                     &wanted, &options.start_ms, &options.deadline_ms))
         return -1;
     if (self->pool != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a RedoPool is made once");
@@ -57,8 +58,9 @@ pool_init(RedoPoolObject *self, PyObject *args, PyObject *kwargs)
     int result = -1;
     if (argv_c != NULL && dirs_c != NULL) {
         ps_error err = {.text = ""};
-        size_t size = (size_t)PySequence_Fast_GET_SIZE(dirs_fast);
-        int rc = ps_redo_pool_open(&self->pool, argv_c, dirs_c, size, deadline_ms, &err);
+        options.dirs = (size_t)PySequence_Fast_GET_SIZE(dirs_fast);
+        options.size = wanted > 0 ? (size_t)wanted : options.dirs;
+        int rc = ps_redo_pool_open(&self->pool, argv_c, dirs_c, &options, &err);
         if (rc == PS_OK)
             result = 0;
         else

@@ -403,8 +403,10 @@ status_response(uint64_t request_id, const ps_pages_status *status)
     return PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)length);
 }
 
+/* The response, or how much patience it needs as a number. */
 static PyObject *
-serve(SnapshotObject *self, const Py_buffer *bytes, uint64_t lsn, ps_redo_pool *redo)
+serve(SnapshotObject *self, const Py_buffer *bytes, uint64_t lsn, ps_redo_pool *redo,
+      ps_patience patience)
 {
     ps_pages_request request;
     ps_pages_status status = {.code = 3, .reason = "MALFORMED_REQUEST"};
@@ -421,12 +423,14 @@ serve(SnapshotObject *self, const Py_buffer *bytes, uint64_t lsn, ps_redo_pool *
         return NULL;
     uint32_t code;
     Py_BEGIN_ALLOW_THREADS
-    code = ps_pages_serve(&self->snapshot, &request, lsn, redo,
+    code = ps_pages_serve(&self->snapshot, &request, lsn, redo, &patience,
                           (uint8_t *)PyBytes_AS_STRING(response), &status);
     Py_END_ALLOW_THREADS
     if (code == 0)
         return response;
     Py_DECREF(response);
+    if (code == PS_PAGES_WOULD_WAIT)
+        return PyLong_FromLong(patience);
     return status_response(request.request_id, &status);
 }
 
@@ -435,11 +439,15 @@ snapshot_serve_pages(SnapshotObject *self, PyObject *args)
 {
     Py_buffer bytes;
     unsigned long long lsn;
-    PyObject *pool_object = Py_None;
+    PyObject *pool_object = Py_None, *response = NULL;
+    int patience = PS_PATIENCE_REDO;
     ps_redo_pool *redo;
-    if (!PyArg_ParseTuple(args, "y*K|O", &bytes, &lsn, &pool_object))
+    if (!PyArg_ParseTuple(args, "y*K|Oi", &bytes, &lsn, &pool_object, &patience))
         return NULL;
-    PyObject *response = pool_from(pool_object, &redo) == 0 ? serve(self, &bytes, lsn, redo) : NULL;
+    if (patience < PS_PATIENCE_NONE || patience > PS_PATIENCE_REDO)
+        PyErr_SetString(PyExc_ValueError, "patience is 0, 1 or 2");
+    else if (pool_from(pool_object, &redo) == 0)
+        response = serve(self, &bytes, lsn, redo, (ps_patience)patience);
     PyBuffer_Release(&bytes);
     return response;
 }
@@ -461,7 +469,8 @@ static PyMethodDef snapshot_methods[] = {
     {"read_pages", (PyCFunction)snapshot_read_pages, METH_VARARGS,
      "read_pages(keys, lsn, redo=None) -> the pages of n * 18 bytes of keys"},
     {"serve_pages", (PyCFunction)snapshot_serve_pages, METH_VARARGS,
-     "serve_pages(request, lsn, redo=None): GetPagesRequest to GetPagesResponse"},
+     "serve_pages(request, lsn, redo=None, patience=2): GetPagesRequest to GetPagesResponse, or "
+     "the patience it needs."},
     {NULL, NULL, 0, NULL}};
 
 static PyTypeObject SnapshotType = {

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import structlog
 
+from pagestore import tasks
 from pagestore._native import RedoPool
 from pagestore.client.wal import WalPiece
 from pagestore.errors import (
@@ -204,10 +205,10 @@ class Follower:
 
     async def close(self) -> None:
         """Stops every task; what was taken in stays for the flusher."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
+        following = list(self._tasks.values())
+        for task in following:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*following, return_exceptions=True)
         self._threads.shutdown()
 
     async def _told(self, source: Source, update: wal_pb2.CommitUpdate) -> None:
@@ -245,12 +246,16 @@ class Follower:
     def _begin(self, key: TimelineKey) -> None:
         pace = Pace(lambda: self._waiters.awaited(key), lambda: self.commit_lsn(key))
         self._paces[key] = pace
-        self._tasks[key] = asyncio.create_task(self._follow(key, pace))
+        self._tasks[key] = tasks.errand(self._follow(key, pace), f"follow {key[1]}")
 
     # One timeline
 
     async def _follow(self, key: TimelineKey, pace: Pace) -> None:
-        timeline = self._repository.get(*key)
+        try:
+            timeline = self._repository.get(*key)
+        except NotFound:  # deleted since it was considered
+            self._forget_task(key)
+            return
         self._releases.note(key)
         try:
             await self._read_until_idle(key, timeline, pace)
@@ -263,8 +268,11 @@ class Follower:
             self._failures[key] = failure
             self._waiters.fail(key, failure)
         finally:
-            if self._tasks.get(key) is asyncio.current_task():
-                del self._tasks[key], self._paces[key]
+            self._forget_task(key)
+
+    def _forget_task(self, key: TimelineKey) -> None:
+        if self._tasks.get(key) is asyncio.current_task():
+            del self._tasks[key], self._paces[key]
 
     async def _read_until_idle(self, key: TimelineKey, timeline: Timeline, pace: Pace) -> None:
         pauses = Pauses()

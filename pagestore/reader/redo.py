@@ -31,6 +31,11 @@ LIBRARY = "pagestore_redo.so"
 LOG_HINTS = 1
 """Flag of a request: the source logs hint bits (``ps_redo_flag``)."""
 
+DEADLINE_SECONDS = 3.0
+START_MS = 10_000
+MOST_HELPERS = 64
+"""Of a pool, spares included."""
+
 _PREFIX = "pagestore-redo-"
 _SETTINGS = {
     # Small: a helper holds one page at a time, and the few others that one record names.
@@ -73,11 +78,15 @@ def find_library() -> Path:
 
 
 class RedoHelpers:
-    """A pool of at most ``size`` helpers and the directory they live in.
+    """A pool of ``size`` helpers that work at a time, and the directory they live in.
+
+    There is room for as many again: what a hung helper was to do waits for the deadline, and
+    nothing else does.
 
     Args:
         run_as: user of the helpers when the caller is root, which Postgres refuses to be.
-        deadline: seconds after which a helper that gives no answer is killed.
+        deadline: seconds after which a helper that gives no answer is killed; its request is
+            tried once more on another.
         parent: where to make the runtime directory; ``run_as`` must be able to reach it.
 
     Raises:
@@ -92,7 +101,7 @@ class RedoHelpers:
         library: Path | None = None,
         size: int = 2,
         run_as: str | None = None,
-        deadline: float = 10.0,
+        deadline: float = DEADLINE_SECONDS,
         parent: Path | None = None,
     ) -> None:
         postgres = (postgres_bindir / "postgres").resolve()
@@ -103,6 +112,7 @@ class RedoHelpers:
                 f"Install postgresql-{layout.MAJOR_VERSION}, or set postgres_bindir.",
             )
         source = library or find_library()
+        spares = min(size, MOST_HELPERS - size)
         user = _user(run_as)
         parent = parent or _runtime_parent(user)
         _remove_abandoned(parent)
@@ -112,12 +122,16 @@ class RedoHelpers:
             copy = self.directory / LIBRARY
             shutil.copyfile(source, copy)
             copy.chmod(0o644)
-            homes = [self.directory / f"helper-{number}" for number in range(size)]
+            self.most = size + spares
+            """How many helpers there may be at a time."""
+            homes = [self.directory / f"helper-{number}" for number in range(self.most)]
             for home in homes:
                 _make_home(home, user)
             self.pool = RedoPool(
                 _command(postgres, copy, user),
                 [str(home) for home in homes],
+                size=size,
+                start_ms=START_MS,
                 deadline_ms=max(1, round(deadline * 1000)),
             )
         except BaseException:

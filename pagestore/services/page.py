@@ -24,6 +24,8 @@ from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.reader.redo import RedoHelpers
+from pagestore.reader.threads import ReadThreads
+from pagestore.services.connections import end_connection
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_memory import (
     DEFAULT_BYTES,
@@ -33,6 +35,7 @@ from pagestore.services.page_memory import (
     trim_at_rest,
 )
 from pagestore.services.page_reads import PageReads
+from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
@@ -109,17 +112,22 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             connect=connect,
         )
         stack.push_async_callback(follower.close)
-        access = PageAccess(repository, waiters, flusher, follower, redo)
+        threads = ReadThreads(helpers.most)
+        stack.callback(threads.close)
+        clock = asyncio.get_running_loop().time
+        responses = Responses(shares.responses, end_connection, clock)
+        access = PageAccess(repository, waiters, flusher, follower, redo, threads, responses)
         server = GrpcServer()
         services = pb.DESCRIPTOR.services_by_name
         server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
         server.add_service(services["TimelineService"], PageTimelines(access))
         await server.start(settings.listen, settings.data_dir)
         background = [
-            asyncio.create_task(follower.run()),
-            asyncio.create_task(flusher.run()),
-            asyncio.create_task(_stop_idle_helpers(helpers)),
-            asyncio.create_task(trim_at_rest()),
+            tasks.endless(follower.run(), "follow the WAL service"),
+            tasks.endless(flusher.run(), "flush"),
+            tasks.endless(_stop_idle_helpers(helpers), "stop idle redo helpers"),
+            tasks.endless(trim_at_rest(), "give memory back"),
+            tasks.endless(responses.run(), "end slow readers"),
             tasks.endless(_free_lost(settings.data_dir / "store"), "lost+found"),
         ]
         try:
@@ -133,7 +141,8 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
 async def _stop_idle_helpers(helpers: RedoHelpers) -> None:
     while True:
         await asyncio.sleep(HELPER_IDLE_SECONDS / 4)
-        helpers.pool.stop_idle(HELPER_IDLE_SECONDS)
+        # Beside the event loop: a process that was killed is waited for.
+        await asyncio.to_thread(helpers.pool.stop_idle, HELPER_IDLE_SECONDS)
 
 
 async def _free_lost(store: Path) -> None:

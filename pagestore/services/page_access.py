@@ -11,6 +11,8 @@ from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.maintenance.flusher import Flusher
+from pagestore.reader.threads import ReadThreads
+from pagestore.services.page_responses import Responses
 from pagestore.timeline import Repository, Timeline
 
 DEFAULT_WAIT_MS = 10_000
@@ -26,6 +28,8 @@ class PageAccess:
     flusher: Flusher
     follower: Follower
     redo: Callable[[], RedoPool | None]
+    threads: ReadThreads
+    responses: Responses
     leases: dict[TimelineKey, dict[int, int]] = field(default_factory=dict)
     """LSN to the Unix second at which its lease expires."""
 

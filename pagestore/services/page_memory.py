@@ -1,10 +1,11 @@
 """How a page server divides the memory it may take, and keeps to it.
 
-One bound, in four parts. The *program* is the interpreter, its libraries, what requests and WAL
-need on their way through (bounded by flow control and by piece), and the allocator's slack. The
-rest is shared: half for open layers, a quarter each for decompressed blocks and for the indexes
-of layers. Each share is a limit of the native store, enforced where memory is taken; only a value
-of many megabytes, or very many requests at one time, can pass the bound, and for that moment.
+One bound, in five parts. The *program* is the interpreter, its libraries, what requests and WAL
+need on their way through (bounded by flow control and by piece), and the allocator's slack.
+*Responses* are those in flight, over all streams (page_responses). The rest is shared: half for
+open layers, a quarter each for decompressed blocks and for the indexes of layers. Each share is a
+limit of the native store, enforced where memory is taken; only a value of many megabytes can pass
+the bound, and for that moment.
 
 At rest, when nothing is read or written, what nothing uses goes back to the system.
 """
@@ -17,8 +18,10 @@ from dataclasses import dataclass
 from pagestore import _native
 from pagestore.services import allocator
 
-PROGRAM_BYTES = 144 << 20
-LEAST_BYTES = PROGRAM_BYTES + (16 << 20)
+PROGRAM_BYTES = 100 << 20
+RESPONSE_BYTES = 44 << 20
+"""Two of the largest responses at a time, and a fifth for small ones."""
+LEAST_BYTES = PROGRAM_BYTES + RESPONSE_BYTES + (16 << 20)
 DEFAULT_BYTES = 272 << 20
 REST_SECONDS = 5.0
 
@@ -30,6 +33,7 @@ class Shares:
     open_layers: int
     blocks: int
     indexes: int
+    responses: int
 
     @classmethod
     def of(cls, memory_bytes: int, open_layer_bytes: int | None = None) -> Shares:
@@ -38,9 +42,9 @@ class Shares:
             memory_bytes: the bound of the whole process.
             open_layer_bytes: of that, for open layers, if not half of what can be shared.
         """
-        shared = memory_bytes - PROGRAM_BYTES
+        shared = memory_bytes - PROGRAM_BYTES - RESPONSE_BYTES
         open_layers = shared // 2 if open_layer_bytes is None else open_layer_bytes
-        return cls(open_layers, shared // 4, shared // 4)
+        return cls(open_layers, shared // 4, shared // 4, RESPONSE_BYTES)
 
 
 def keep_within(shares: Shares) -> None:

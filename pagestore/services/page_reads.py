@@ -2,12 +2,12 @@
 
 GetPages is served bytes to bytes: the core parses the request, and one call makes the whole
 response; Python only finds the timeline and waits for the LSN. Whatever fails is answered in
-the response, so that a stream outlives a bad request.
+the response, so that a stream outlives a bad request. A response is made once there is room for it
+(page_responses), on the event loop if all of it is in memory, else in a thread (reader.threads).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,14 +27,19 @@ from pagestore.errors import (
     of_exception,
 )
 from pagestore.keyspace import Key, Kind
+from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.reader import sizes
 from pagestore.reader.basebackup import base_backup
+from pagestore.reader.threads import INLINE_BLOCKS, NO_PATIENCE
 from pagestore.services.page_access import PageAccess
+from pagestore.services.page_responses import Stream
 from pagestore.v1 import page_pb2 as pb
 
 MAX_BLOCKS = 1024
 LONGEST_LEASE_SECONDS = 24 * 3600
 BACKUP_STEP_BYTES = 512 << 10
+PAGE_FIELD_BYTES = PAGE_SIZE + 3
+SLRU_SEGMENT_BYTES = 32 * PAGE_SIZE
 _EOF: Any = getattr(grpc.aio, "EOF")  # noqa: B009  (grpc-stubs does not know it)
 _log = structlog.get_logger(__name__)
 
@@ -47,13 +52,21 @@ class PageReads:
 
     async def get_pages(self, _requests: object, context: Any) -> None:
         read, write = context.read, context.write
+        room = self._access.responses.stream(context.peer())
         while True:
             request = await read()
             if request is _EOF:
                 return
-            await write(await self._pages(request))
+            try:
+                # No name for the response: it would keep its memory until the next one.
+                await write(await self._pages(request, room))
+                room.written()
+            except grpc.aio.InternalError:
+                return  # the peer is gone, or its connection was ended
+            finally:
+                room.give_back()
 
-    async def _pages(self, request: bytes) -> bytes:
+    async def _pages(self, request: bytes, room: Stream) -> bytes:
         request_id = 0
         try:
             request_id, tenant_id, timeline_id, request_lsn, since, blocks, wait_ms = (
@@ -70,15 +83,25 @@ class PageReads:
                 snapshot = timeline.snapshot()
             except Unavailable:
                 snapshot = await access.whole_snapshot(timeline, wait_ms)
-            return snapshot.serve_pages(request, lsn, access.redo())
+            redo = access.redo()
+            if not room.try_reserve(blocks * PAGE_FIELD_BYTES):
+                await room.reserve(blocks * PAGE_FIELD_BYTES)
+            if blocks > INLINE_BLOCKS:
+                return await access.threads.serve_pages(snapshot, request, lsn, redo)
+            answer = snapshot.serve_pages(request, lsn, redo, NO_PATIENCE)
+            if isinstance(answer, bytes):
+                return answer
+            return await access.threads.serve_pages(snapshot, request, lsn, redo, answer)
         except Exception as error:
             return _failed(request_id, error)
+        finally:
+            room.writing()
 
     async def get_rel_size(self, request: pb.GetRelSizeRequest, context: Any) -> Any:
         rel = request.rel
         key = Key(Kind.REL_SIZE, rel.spc_oid, rel.db_oid, rel.rel_number, _fork(rel.fork))
         snapshot, lsn = await self._snapshot(request)
-        nblocks = sizes.rel_size(snapshot, lsn, key)
+        nblocks = await self._access.threads.read(sizes.rel_size, snapshot, lsn, key)
         if nblocks is None and not request.allow_missing:
             raise NotFound(
                 "RELATION_NOT_FOUND",
@@ -89,16 +112,21 @@ class PageReads:
 
     async def get_db_size(self, request: pb.GetDbSizeRequest, context: Any) -> Any:
         snapshot, lsn = await self._snapshot(request)
-        size = await asyncio.to_thread(sizes.db_size, snapshot, lsn, request.db_oid)
+        size = await self._access.threads.read(sizes.db_size, snapshot, lsn, request.db_oid)
         return pb.GetDbSizeResponse(bytes=size)
 
     async def get_slru_segment(self, request: pb.GetSlruSegmentRequest, context: Any) -> Any:
         if int(request.kind) not in list(map(int, keyspace.Slru)):
             raise InvalidInput("INVALID_SLRU", f"There is no SLRU kind {request.kind}.")
         snapshot, lsn = await self._snapshot(request)
-        data = await asyncio.to_thread(
-            sizes.slru_segment, snapshot, lsn, request.kind, request.segment, self._access.redo()
+        access = self._access
+        room = access.responses.stream(context.peer())
+        context.add_done_callback(lambda _: room.give_back())
+        await room.reserve(SLRU_SEGMENT_BYTES)
+        data = await access.threads.read_with_redo(
+            sizes.slru_segment, snapshot, lsn, request.kind, request.segment, access.redo()
         )
+        room.writing()
         return pb.GetSlruSegmentResponse(data=data)
 
     async def get_base_backup(
@@ -107,7 +135,8 @@ class PageReads:
         snapshot, lsn = await self._access.snapshot(
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
-        chunks = base_backup(snapshot, lsn, self._access.redo(), hot_pages=request.hot_pages)
+        access = self._access
+        chunks = base_backup(snapshot, lsn, access.redo(), hot_pages=request.hot_pages)
 
         def step() -> list[pb.BaseBackupChunk]:
             some: list[pb.BaseBackupChunk] = []
@@ -120,9 +149,19 @@ class PageReads:
             return some
 
         # The header at once: what waits for it goes on beside the rest.
-        yield await asyncio.to_thread(next, chunks)
-        while some := await asyncio.to_thread(step):
-            yield pb.BaseBackupChunk(bundle=pb.BackupBundle(chunks=some))
+        yield await access.threads.read_much(next, chunks)
+        room = access.responses.stream(context.peer())
+        more = True
+        while more:
+            try:
+                await room.reserve(BACKUP_STEP_BYTES)
+                some = await access.threads.read_much(step)
+                room.writing()
+                more = bool(some)
+                if more:
+                    yield pb.BaseBackupChunk(bundle=pb.BackupBundle(chunks=some))
+            finally:
+                room.give_back()
 
     async def lease_lsn(self, request: pb.LeaseLsnRequest, context: Any) -> Any:
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)

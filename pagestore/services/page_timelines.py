@@ -68,7 +68,7 @@ class PageTimelines:
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
         tenant = TenantId(request.tenant_id) if request.tenant_id else None
-        timelines = await asyncio.to_thread(
+        timelines = await self._access.threads.read(
             lambda: [self._info(timeline) for timeline in self._access.repository.list(tenant)]
         )
         return pb.ListTimelinesResponse(timelines=timelines)
@@ -105,14 +105,14 @@ class PageTimelines:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)
         await self._catch_up(timeline)
-        return await asyncio.to_thread(lsn_by_time, timeline, request.unix_micros)
+        return await self._access.threads.read(lsn_by_time, timeline, request.unix_micros)
 
     async def get_last_commit(self, request: pb.GetLastCommitRequest, context: Any) -> Any:
         snapshot, lsn = await self._access.snapshot(
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
         return pb.GetLastCommitResponse(
-            commit_lsn=await asyncio.to_thread(last_commit, snapshot, lsn)
+            commit_lsn=await self._access.threads.read(last_commit, snapshot, lsn)
         )
 
     async def _catch_up(self, timeline: Timeline) -> None:

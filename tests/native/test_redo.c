@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "redo/protocol.h"
@@ -108,7 +109,7 @@ static char self[4096];
 static char dirs[3][64];
 
 static ps_redo_pool *
-open_pool(size_t size)
+open_pool_with_spares(size_t working, size_t size)
 {
     const char *argv[] = {self, "--helper", "{dir}", NULL};
     const char *names[3];
@@ -119,8 +120,16 @@ open_pool(size_t size)
         assert(mkdtemp(dirs[i]) != NULL);
         names[i] = dirs[i];
     }
-    assert(ps_redo_pool_open(&pool, argv, names, size, DEADLINE_MS, &err) == PS_OK);
+    ps_redo_options options = {
+        .dirs = size, .size = working, .start_ms = 10000, .deadline_ms = DEADLINE_MS};
+    assert(ps_redo_pool_open(&pool, argv, names, &options, &err) == PS_OK);
     return pool;
+}
+
+static ps_redo_pool *
+open_pool(size_t size)
+{
+    return open_pool_with_spares(size, size);
 }
 
 static void
@@ -235,6 +244,7 @@ test_each_kind_of_failure_costs_its_own_page(void)
     assert(ps_redo_apply(pool, b->requests, 1, &err) == PS_ERR_REDO);
     assert(strstr(err.text, "exit status 7: cannot bear it") != NULL);
     misbehave(b, 0, HANG);
+    b->items[0].lsn = 9; /* the page of other records than the one that hung above */
     assert(ps_redo_apply(pool, b->requests, 1, &err) == PS_ERR_REDO);
     assert(strstr(err.text, "no answer in time") != NULL);
     free(b);
@@ -285,6 +295,56 @@ test_threads(void)
     close_pool(pool, 3);
 }
 
+static void *
+hang(void *arg)
+{
+    Batch *b = make_batch(1);
+    misbehave(b, 0, HANG);
+    assert(ps_redo_apply(arg, b->requests, 1, NULL) == PS_ERR_REDO);
+    free(b);
+    return NULL;
+}
+
+static uint64_t
+milliseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static void
+test_a_spare_works_while_a_helper_hangs_and_who_hung_is_refused_then(void)
+{
+    ps_redo_pool *pool = open_pool_with_spares(1, 2);
+    Batch *b = make_batch(20);
+    pthread_t hanging;
+    ps_error err;
+    assert(ps_redo_apply(pool, b->requests, b->count, &err) == PS_OK);
+    assert(ps_redo_pool_stats(pool).running == 1);
+    free(b);
+    uint64_t begun = milliseconds();
+    assert(pthread_create(&hanging, NULL, hang, pool) == 0);
+    usleep(50000);
+    b = make_batch(20);
+    assert(ps_redo_apply(pool, b->requests, b->count, &err) == PS_OK);
+    assert(milliseconds() - begun < DEADLINE_MS);
+    pthread_join(hanging, NULL);
+    assert(milliseconds() - begun >= 2 * DEADLINE_MS);
+    free(b);
+
+    begun = milliseconds();
+    b = make_batch(3);
+    misbehave(b, 1, HANG);
+    assert(ps_redo_apply(pool, b->requests, b->count, &err) == PS_ERR_REDO);
+    assert(milliseconds() - begun < DEADLINE_MS);
+    assert(strstr(err.text, "it made helpers hang; it is tried again in ") != NULL);
+    check_page(b, 0);
+    check_page(b, 2);
+    free(b);
+    close_pool(pool, 2);
+}
+
 static void
 test_what_cannot_start(void)
 {
@@ -292,8 +352,10 @@ test_what_cannot_start(void)
     const char *names[] = {"/tmp"};
     ps_redo_pool *pool;
     ps_error err;
-    assert(ps_redo_pool_open(&pool, argv, names, 0, 1, &err) == PS_ERR_INVALID);
-    assert(ps_redo_pool_open(&pool, argv, names, 1, 1000, &err) == PS_OK);
+    ps_redo_options options = {.dirs = 1, .size = 0, .start_ms = 1000, .deadline_ms = 1000};
+    assert(ps_redo_pool_open(&pool, argv, names, &options, &err) == PS_ERR_INVALID);
+    options.size = 1;
+    assert(ps_redo_pool_open(&pool, argv, names, &options, &err) == PS_OK);
     Batch *b = make_batch(3);
     assert(ps_redo_apply(pool, b->requests, 3, &err) == PS_ERR_REDO);
     assert(strstr(err.text, "could not start the redo helper /nonexistent/postgres") != NULL);
@@ -329,6 +391,7 @@ main(int argc, char **argv)
     test_each_kind_of_failure_costs_its_own_page();
     test_without_items_no_helper_is_asked();
     test_threads();
+    test_a_spare_works_while_a_helper_hangs_and_who_hung_is_refused_then();
     test_what_cannot_start();
     assert(descriptors() == before);
     return 0;

@@ -35,7 +35,8 @@ serve_bytes(const uint8_t *bytes, size_t length)
         ps_pages_request_check(&request, &status) == 0) {
         ps_snapshot nothing = {0};
         uint8_t *out = malloc(ps_pages_response_bytes(&request));
-        assert(ps_pages_serve(&nothing, &request, 1, NULL, out, &status) == 5);
+        ps_patience patience = PS_PATIENCE_NONE;
+        assert(ps_pages_serve(&nothing, &request, 1, NULL, &patience, out, &status) == 5);
         free(out);
     }
     free(exact);

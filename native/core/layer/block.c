@@ -4,6 +4,7 @@
 
 #include "crc32c.h"
 #include "layer/codec.h"
+#include "layer/patience.h"
 #include "layer/reading.h"
 #include "value.h"
 
@@ -112,7 +113,10 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
     int rc = ps_layer_pin_file(layer, err);
     if (rc < 0)
         return rc;
-    rc = ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err);
+    if (ps_patience_read(layer->fd, own->stored, stored, (off_t)entry->offset) < 0)
+        rc = ps_patience_allows(PS_PATIENCE_DISK)
+                 ? ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err)
+                 : ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be read", layer->path);
     ps_layer_unpin_file(layer);
     if (rc < 0)
         return rc;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "layer/patience.h"
 #include "layer/reading.h"
 
 typedef struct list {
@@ -136,6 +137,8 @@ ps_layer_pin_file(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_KEEP_FILE))
         return PS_OK;
+    if (!ps_patience_allows(PS_PATIENCE_DISK))
+        return ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be opened", layer->path);
     pthread_mutex_lock(&layer->loading);
     int rc = pin_file_locked(layer, err);
     pthread_mutex_unlock(&layer->loading);
@@ -168,6 +171,8 @@ ps_layer_pin(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_KEEP_INDEX))
         return PS_OK;
+    if (!ps_patience_allows(PS_PATIENCE_DISK))
+        return ps_fail(err, PS_ERR_WOULD_WAIT, "the index of %s is to be read", layer->path);
     pthread_mutex_lock(&layer->loading);
     int rc = pin_index_locked(layer, err);
     pthread_mutex_unlock(&layer->loading);

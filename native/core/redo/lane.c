@@ -23,6 +23,7 @@ ps_redo_lane_free(ps_redo_lane *lane)
 void
 ps_redo_lane_clear(ps_redo_lane *lane)
 {
+    ps_redo_lane_silent_since(lane, 0);
     lane->count = 0;
     lane->received = 0;
     lane->piece_count = lane->piece_at = 0;
@@ -166,7 +167,7 @@ ps_redo_lane_take(ps_redo_lane *lane, ps_redo_request **requests, uint32_t count
     encoder e = {.lane = lane, .at = lane->scratch, .start = lane->scratch};
     lane->piece_count = lane->piece_at = 0;
     if (lane->count == 0)
-        lane->progress_ms = ps_redo_now_ms();
+        ps_redo_lane_silent_since(lane, ps_redo_now_ms());
     for (uint32_t i = 0; i < count; i++) {
         encode(&e, requests[i], lane->sequence + lane->count);
         lane->flight[(lane->head + lane->count) % PS_REDO_WINDOW] = requests[i];
@@ -187,7 +188,7 @@ ps_redo_lane_send(ps_redo_lane *lane)
             continue;
         if (n < 0)
             return errno == EAGAIN ? PS_OK : PS_ERR_REDO;
-        lane->progress_ms = ps_redo_now_ms();
+        ps_redo_lane_silent_since(lane, ps_redo_now_ms());
         while (lane->piece_at < lane->piece_count &&
                (size_t)n >= lane->pieces[lane->piece_at].iov_len)
             n -= (ssize_t)lane->pieces[lane->piece_at++].iov_len;
@@ -242,7 +243,6 @@ ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_
         return errno == EAGAIN ? PS_OK : PS_ERR_REDO;
     if (n == 0)
         return PS_ERR_REDO;
-    lane->progress_ms = ps_redo_now_ms();
     lane->received += (size_t)n;
     while (lane->count > 0 && lane->received >= whole) {
         const ps_redo_wire_answer *answer = &lane->answers[lane->head];
@@ -257,5 +257,6 @@ ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_
         lane->sequence++;
         lane->received -= whole;
     }
+    ps_redo_lane_silent_since(lane, lane->count > 0 ? ps_redo_now_ms() : 0);
     return PS_OK;
 }

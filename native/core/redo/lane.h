@@ -23,7 +23,9 @@ typedef struct ps_redo_lane {
     uint32_t count;
     uint32_t sequence; /* of the oldest in flight */
     size_t received;   /* bytes of the oldest one's answer */
-    uint64_t progress_ms; /* when it last sent or received something */
+    /* Since when the helper owes a sign: it last sent or received something then. 0 when it owes
+     * none. Other threads read it. */
+    uint64_t silent_since_ms;
     /* Where a page arrives whose base lies at its `out`: a helper that dies in the middle of
      * an answer must not have spoilt the base for the next one. One page a slot. */
     uint8_t *staging;
@@ -43,6 +45,20 @@ void ps_redo_lane_clear(ps_redo_lane *lane);
 
 /* The bytes a request takes on the wire. */
 uint64_t ps_redo_wire_length(const ps_redo_request *request);
+
+static inline void
+ps_redo_lane_silent_since(ps_redo_lane *lane, uint64_t ms)
+{
+    __atomic_store_n(&lane->silent_since_ms, ms, __ATOMIC_RELAXED);
+}
+
+/* For how many milliseconds its helper has owed a sign. */
+static inline uint64_t
+ps_redo_lane_silence(const ps_redo_lane *lane, uint64_t now)
+{
+    uint64_t since = __atomic_load_n(&lane->silent_since_ms, __ATOMIC_RELAXED);
+    return since == 0 || since > now ? 0 : now - since;
+}
 
 static inline int
 ps_redo_lane_can_take(const ps_redo_lane *lane)

@@ -19,8 +19,11 @@
 
 #include "redo/helper.h"
 #include "redo/lane.h"
+#include "redo/quarantine.h"
 
 #define MAX_HELPERS 64u
+/* A helper that was silent for so long may be hung: others need not wait for it. */
+#define SILENT_MS 250u
 /* A helper more for each so many requests, when one is free. */
 #define REQUESTS_PER_LANE 16u
 /* A longer chain is sent in parts, the page of one being the base of the next. */
@@ -32,9 +35,10 @@ struct ps_redo_pool {
     pthread_mutex_t mutex;
     pthread_cond_t freed;
     int closed;
-    uint32_t deadline_ms;
+    ps_redo_options options;
     ps_redo_stats stats;
-    size_t size;
+    ps_redo_quarantine quarantine;
+    size_t size; /* of lanes */
     ps_redo_lane *lanes;
 };
 
@@ -56,21 +60,27 @@ typedef struct batch {
 
 int
 ps_redo_pool_open(ps_redo_pool **pool, const char *const *argv, const char *const *dirs,
-                  size_t size, uint32_t deadline_ms, ps_error *err)
+                  const ps_redo_options *options, ps_error *err)
 {
     *pool = NULL;
-    if (size == 0 || size > MAX_HELPERS || argv[0] == NULL || deadline_ms == 0)
-        return ps_fail(err, PS_ERR_INVALID, "a redo pool has 1 to %u helpers and a deadline",
+    if (options->size == 0 || options->size > options->dirs || options->dirs > MAX_HELPERS ||
+        argv[0] == NULL || options->deadline_ms == 0 || options->start_ms == 0)
+        return ps_fail(err, PS_ERR_INVALID,
+                       "a redo pool has 1 to %u helpers, a directory for each, and deadlines",
                        MAX_HELPERS);
     ps_redo_pool *made = calloc(1, sizeof *made);
     if (made == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory");
     pthread_mutex_init(&made->mutex, NULL);
-    pthread_cond_init(&made->freed, NULL);
-    made->deadline_ms = deadline_ms;
-    made->lanes = calloc(size, sizeof *made->lanes);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&made->freed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    made->options = *options;
+    made->lanes = calloc(options->dirs, sizeof *made->lanes);
     int rc = made->lanes == NULL ? PS_ERR_NOMEM : PS_OK;
-    while (rc == PS_OK && made->size < size) {
+    while (rc == PS_OK && made->size < options->dirs) {
         rc = ps_redo_helper_init(&made->lanes[made->size].helper, argv, dirs[made->size]);
         made->size++;
     }
@@ -134,20 +144,37 @@ ps_redo_pool_stats(ps_redo_pool *pool)
     return stats;
 }
 
-/* A running helper first, then one that must be started; NULL when none is free. */
+/* A running helper first, then one that must be started; NULL when none is free, or enough work
+ * already. */
 static ps_redo_lane *
 free_lane(ps_redo_pool *pool)
 {
     ps_redo_lane *found = NULL;
+    size_t working = 0;
+    uint64_t now = ps_redo_now_ms();
     for (size_t i = 0; i < pool->size; i++) {
         ps_redo_lane *lane = &pool->lanes[i];
-        if (!lane->helper.leased &&
-            (found == NULL || (found->helper.pid == 0 && lane->helper.pid > 0)))
+        if (lane->helper.leased)
+            working += ps_redo_lane_silence(lane, now) < SILENT_MS;
+        else if (found == NULL || (found->helper.pid == 0 && lane->helper.pid > 0))
             found = lane;
     }
-    if (found != NULL)
-        found->helper.leased = 1;
+    if (found == NULL || working >= pool->options.size)
+        return NULL;
+    found->helper.leased = 1;
     return found;
+}
+
+/* Until a lane is given back, or one of those that work may have fallen silent. */
+static void
+wait_for_lane(ps_redo_pool *pool)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += (long)SILENT_MS / 2 * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&pool->freed, &pool->mutex, &until);
 }
 
 /* Waits for one helper, and takes more that are free when the batch is long. */
@@ -159,7 +186,7 @@ lease(batch *b)
     ps_redo_lane *lane = NULL;
     pthread_mutex_lock(&pool->mutex);
     while (!pool->closed && (lane = free_lane(pool)) == NULL)
-        pthread_cond_wait(&pool->freed, &pool->mutex);
+        wait_for_lane(pool);
     while (lane != NULL) {
         b->lanes[b->lane_count++] = lane;
         lane = b->lane_count < wanted ? free_lane(pool) : NULL;
@@ -286,6 +313,34 @@ fail_waiting(batch *b, int code, const char *words)
     }
 }
 
+/* Settles the requests that have made helpers hang a short while ago. */
+static void
+refuse_quarantined(batch *b)
+{
+    ps_redo_pool *pool = b->pool;
+    uint64_t now = ps_redo_now_ms();
+    pthread_mutex_lock(&pool->mutex);
+    for (size_t i = 0; pool->quarantine.empty_at_ms > now && i < b->count; i++) {
+        ps_redo_request *request = &b->requests[i];
+        uint64_t left = ps_redo_quarantine_left(&pool->quarantine, ps_redo_identity(request), now);
+        char words[100];
+        if (request->status != WAITING || left == 0)
+            continue;
+        snprintf(words, sizeof words, "it made helpers hang; it is tried again in %u s",
+                 (unsigned)(left / 1000 + 1));
+        finish(b, request, PS_ERR_REDO, words);
+    }
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void
+quarantine(ps_redo_pool *pool, const ps_redo_request *request)
+{
+    pthread_mutex_lock(&pool->mutex);
+    ps_redo_quarantine_add(&pool->quarantine, ps_redo_identity(request), ps_redo_now_ms());
+    pthread_mutex_unlock(&pool->mutex);
+}
+
 static void
 receive(batch *b, ps_redo_lane *lane, int *rc)
 {
@@ -298,8 +353,9 @@ receive(batch *b, ps_redo_lane *lane, int *rc)
 
 /* Ends a lane's helper and sorts its requests into the failed, the suspect and the others. */
 static void
-bury(batch *b, ps_redo_lane *lane, const char *cause)
+bury(batch *b, ps_redo_lane *lane, int hung)
 {
+    const char *cause = hung ? "the helper gave no answer in time" : "the helper died";
     char words[PS_REDO_WORDS];
     char text[PS_REDO_WORDS + 80];
     int rc = PS_OK;
@@ -315,6 +371,8 @@ bury(batch *b, ps_redo_lane *lane, const char *cause)
     for (uint32_t i = 0; i < lane->count; i++) {
         ps_redo_request *request = lane->flight[(lane->head + i) % PS_REDO_WINDOW];
         size_t index = (size_t)(request - b->requests);
+        if (request->status == SENT_AGAIN && hung)
+            quarantine(b->pool, request);
         if (request->status == SENT_AGAIN)
             finish(b, request, PS_ERR_REDO, text);
         else
@@ -358,9 +416,10 @@ feed(batch *b, ps_redo_lane *lane)
     if (count == 0)
         return;
     if (lane->helper.pid == 0) {
-        int rc = ps_redo_helper_start(&lane->helper, b->pool->deadline_ms, &err);
+        ps_redo_lane_silent_since(lane, ps_redo_now_ms());
+        int rc = ps_redo_helper_start(&lane->helper, b->pool->options.start_ms, &err);
         if (rc != PS_OK) /* it may have been killed from outside */
-            rc = ps_redo_helper_start(&lane->helper, b->pool->deadline_ms, &err);
+            rc = ps_redo_helper_start(&lane->helper, b->pool->options.start_ms, &err);
         if (rc != PS_OK) {
             fail_waiting(b, PS_ERR_REDO, err.text);
             return;
@@ -374,7 +433,7 @@ feed(batch *b, ps_redo_lane *lane)
     for (uint32_t i = 0; i < count; i++)
         taken[i]->status += SENT - WAITING;
     if (ps_redo_lane_send(lane) != PS_OK)
-        bury(b, lane, "the helper died");
+        bury(b, lane, 0);
 }
 
 /* Waits until a lane can go on, but no longer than the first deadline. */
@@ -382,16 +441,17 @@ static void
 wait_for_lanes(const batch *b, struct pollfd *fds)
 {
     uint64_t now = ps_redo_now_ms();
-    uint64_t patience = b->pool->deadline_ms;
+    uint64_t deadline = b->pool->options.deadline_ms;
+    uint64_t patience = deadline;
     for (size_t i = 0; i < b->lane_count; i++) {
         const ps_redo_lane *lane = b->lanes[i];
-        uint64_t silent = now - lane->progress_ms;
+        uint64_t silence = ps_redo_lane_silence(lane, now);
         fds[2 * i] = (struct pollfd){.fd = lane->count > 0 ? lane->helper.from : -1,
                                      .events = POLLIN};
         fds[2 * i + 1] = (struct pollfd){
             .fd = ps_redo_lane_has_output(lane) ? lane->helper.to : -1, .events = POLLOUT};
-        if (lane->count > 0 && b->pool->deadline_ms - silent < patience)
-            patience = silent < b->pool->deadline_ms ? b->pool->deadline_ms - silent : 0;
+        if (lane->count > 0 && silence > deadline - patience)
+            patience = silence < deadline ? deadline - silence : 0;
     }
     if (poll(fds, 2 * b->lane_count, (int)patience + 1) < 0)
         for (size_t i = 0; i < 2 * b->lane_count; i++)
@@ -409,9 +469,10 @@ serve_lane(batch *b, ps_redo_lane *lane, const struct pollfd *fds)
     if (rc == PS_OK && fds[1].revents != 0)
         rc = ps_redo_lane_send(lane);
     if (rc != PS_OK)
-        bury(b, lane, "the helper died");
-    else if (lane->count > 0 && ps_redo_now_ms() - lane->progress_ms > b->pool->deadline_ms)
-        bury(b, lane, "the helper gave no answer in time");
+        bury(b, lane, 0);
+    else if (lane->count > 0 &&
+             ps_redo_lane_silence(lane, ps_redo_now_ms()) > b->pool->options.deadline_ms)
+        bury(b, lane, 1);
 }
 
 static void
@@ -449,6 +510,7 @@ ps_redo_apply(ps_redo_pool *pool, ps_redo_request *requests, size_t count, ps_er
     uint64_t pages = 0;
     uint64_t records = 0;
     prepare(&b);
+    refuse_quarantined(&b);
     if (b.unfinished > 0) {
         if (lease(&b) == PS_OK)
             drive(&b);

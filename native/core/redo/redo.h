@@ -46,14 +46,22 @@ typedef struct ps_redo_stats {
     uint32_t running; /* helpers, and those about to be started */
 } ps_redo_stats;
 
+typedef struct ps_redo_options {
+    size_t dirs;          /* how many there are: 1 to 64 */
+    size_t size;          /* helpers that work at a time, at most `dirs` */
+    uint32_t start_ms;    /* without a hello for so long: it did not come up */
+    uint32_t deadline_ms; /* without an answer for so long: it hangs, and is killed */
+} ps_redo_options;
+
 /*
- * A pool of at most `size` helpers; none is started yet. `argv` (NULL-terminated) starts one:
- * the word "{dir}" stands for the helper's own directory, dirs[i]. A helper that gives no
- * answer for `deadline_ms` counts as hung and is killed. Copies what it is given. The process
- * must ignore SIGPIPE, as Python does.
+ * None is started yet. `argv` (NULL-terminated) starts one: the word "{dir}" stands for the
+ * helper's own directory, dirs[i]. A helper that is silent does not count among those that work:
+ * as long as there is a directory, another takes its place for the calls that wait, while its own
+ * call waits for the deadline. Copies what it is given. The process must ignore SIGPIPE, as
+ * Python does.
  */
 int ps_redo_pool_open(ps_redo_pool **pool, const char *const *argv, const char *const *dirs,
-                      size_t size, uint32_t deadline_ms, ps_error *err);
+                      const ps_redo_options *options, ps_error *err);
 /* Ends all helpers, after the calls under way; later calls give PS_ERR_CLOSED. */
 void ps_redo_pool_close(ps_redo_pool *pool);
 void ps_redo_pool_free(ps_redo_pool *pool); /* closes it too */
@@ -64,7 +72,8 @@ ps_redo_stats ps_redo_pool_stats(ps_redo_pool *pool);
 /*
  * Does all requests, in any order, and sets the status of each. PS_OK when each is PS_OK;
  * else the first failure's code, with its key and LSN named in *err, after all the others
- * have been tried. A helper that dies is replaced and its request tried once more.
+ * have been tried. A helper that dies is replaced and its request tried once more; one that makes
+ * helpers hang is refused at once for some time after.
  */
 int ps_redo_apply(ps_redo_pool *pool, ps_redo_request *requests, size_t count, ps_error *err);
 

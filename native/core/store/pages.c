@@ -1,6 +1,7 @@
 /* The vectored read: plan by key order, collect chains, then make all pages at once. */
 #include <stdlib.h>
 
+#include "layer/patience.h"
 #include "store/snapshot.h"
 
 typedef struct page_read {
@@ -176,6 +177,8 @@ make_pages(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, siz
             hints |= asks_for_hints(chain, changes);
         }
     }
+    if (requests > 0 && !ps_patience_allows(PS_PATIENCE_REDO))
+        return ps_fail(err, PS_ERR_WOULD_WAIT, "%zu pages need redo", requests);
     int rc = hints ? redo_flags(read, snapshot, lsn, &flags, err) : PS_OK;
     if (rc < 0)
         return rc;

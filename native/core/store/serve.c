@@ -229,6 +229,8 @@ static uint32_t
 refuse_failure(ps_pages_status *status, int rc, const char *text)
 {
     switch (rc) {
+    case PS_ERR_WOULD_WAIT:
+        return PS_PAGES_WOULD_WAIT;
     case PS_ERR_CORRUPT:
         return refuse(status, CODE_DATA_LOSS, "LAYER_CORRUPT", text);
     case PS_ERR_NOT_FOUND:
@@ -331,13 +333,13 @@ ps_pages_response_bytes(const ps_pages_request *request)
     return id + request->block_count * PAGE_FIELD_BYTES;
 }
 
-uint32_t
-ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
-               ps_redo_pool *redo, uint8_t *out, ps_pages_status *status)
+static uint32_t
+serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
+      ps_redo_pool *redo, uint8_t *out, ps_pages_status *status)
 {
-    if (ps_pages_request_check(request, status) != 0 ||
-        check_size(snapshot, request, lsn, status) != 0)
-        return status->code;
+    uint32_t code = check_size(snapshot, request, lsn, status);
+    if (code != 0)
+        return code;
     ps_key keys[PS_PAGES_MAX_BLOCKS];
     uint8_t *pages[PS_PAGES_MAX_BLOCKS];
     uint8_t *at = put_request_id(out, request->request_id);
@@ -352,6 +354,19 @@ ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uin
     ps_error err = {0};
     int rc = ps_snapshot_read_pages(snapshot, keys, request->block_count, lsn, pages, redo, &err);
     return rc == PS_OK ? 0 : refuse_failure(status, rc, err.text);
+}
+
+uint32_t
+ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
+               ps_redo_pool *redo, ps_patience *patience, uint8_t *out, ps_pages_status *status)
+{
+    if (ps_pages_request_check(request, status) != 0)
+        return status->code;
+    ps_patience_set(*patience);
+    uint32_t code = serve(snapshot, request, lsn, redo, out, status);
+    *patience = ps_patience_needed();
+    ps_patience_set(PS_PATIENCE_REDO);
+    return code;
 }
 
 size_t

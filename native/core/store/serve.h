@@ -7,6 +7,7 @@
 #ifndef PS_STORE_SERVE_H
 #define PS_STORE_SERVE_H
 
+#include "layer/patience.h"
 #include "store/snapshot.h"
 
 #define PS_PAGES_MAX_BLOCKS 1024u
@@ -44,9 +45,14 @@ int ps_pages_request_check(const ps_pages_request *request, ps_pages_status *sta
 
 size_t ps_pages_response_bytes(const ps_pages_request *request);
 
-/* Writes the whole response and returns 0; or sets *status and returns its code. */
+/* Not a code: the read needs more patience than it was given, *status nothing. */
+#define PS_PAGES_WOULD_WAIT UINT32_MAX
+
+/* Writes the whole response and returns 0; or sets *status and returns its code. Waits for
+ * nothing that *patience excludes; where that is not enough, it becomes what is needed. */
 uint32_t ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
-                        ps_redo_pool *redo, uint8_t *out, ps_pages_status *status);
+                        ps_redo_pool *redo, ps_patience *patience, uint8_t *out,
+                        ps_pages_status *status);
 
 /* A response that is only a status. Returns its length; `out` has PS_PAGES_STATUS_BYTES. */
 size_t ps_pages_status_encode(uint64_t request_id, const ps_pages_status *status, uint8_t *out);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -55,17 +56,22 @@ def request(blocks: list[int], **fields: object) -> pb.GetPagesRequest:
 
 def serve(message: pb.GetPagesRequest | bytes, lsn: int) -> pb.GetPagesResponse:
     raw = message if isinstance(message, bytes) else message.SerializeToString()
-    return pb.GetPagesResponse.FromString(SNAPSHOT.serve_pages(raw, lsn))
+    return answer(SNAPSHOT.serve_pages(raw, lsn))
+
+
+def answer(raw: bytes | int) -> pb.GetPagesResponse:
+    assert isinstance(raw, bytes)
+    return pb.GetPagesResponse.FromString(raw)
 
 
 def test_pages_come_in_the_order_asked_for() -> None:
     patched = bytearray(PAGE_SIZE)
     patched[2:5] = b"\x09\x09\x09"
     assert list(serve(request([1, 0, 0]), 10).pages) == [bytes(PAGE_SIZE), page(1), page(1)]
-    answer = serve(request([2, 1, 0]), 30)
-    assert list(answer.pages) == [page(3), bytes(patched), page(1)]
-    assert answer.request_id == 7
-    assert not answer.HasField("status")
+    served = serve(request([2, 1, 0]), 30)
+    assert list(served.pages) == [page(3), bytes(patched), page(1)]
+    assert served.request_id == 7
+    assert not served.HasField("status")
     assert list(serve(request([0], request_id=0), 45).pages) == [page(4)]
     assert list(serve(request([0] * 1024, request_id=2**64 - 1), 45).pages) == [page(4)] * 1024
 
@@ -90,20 +96,18 @@ def test_pages_come_in_the_order_asked_for() -> None:
     ],
 )
 def test_what_is_wrong_is_answered_in_band(message, lsn: int, code: int, reason: str) -> None:
-    answer = serve(message, lsn)
-    assert (answer.status.code, answer.status.reason) == (code, reason)
-    assert answer.status.message
-    assert not answer.pages
+    served = serve(message, lsn)
+    assert (served.status.code, served.status.reason) == (code, reason)
+    assert served.status.message
+    assert not served.pages
     well_formed = reason != "MALFORMED_REQUEST"
-    assert answer.request_id == 7 or not well_formed
+    assert served.request_id == 7 or not well_formed
 
 
 def test_a_chain_with_records_needs_a_pool() -> None:
     snapshot = open_snapshot([size(10, 1), (block(0), 10, ValueKind.RECORD, WILL_INIT, b"record")])
-    answer = pb.GetPagesResponse.FromString(
-        snapshot.serve_pages(request([0]).SerializeToString(), 10)
-    )
-    assert answer.status.reason == "REDO_FAILED"
+    served = answer(snapshot.serve_pages(request([0]).SerializeToString(), 10))
+    assert served.status.reason == "REDO_FAILED"
     with pytest.raises(_native.NativeError, match="it needs redo"):
         snapshot.read_pages(block(0), 10)
 
@@ -119,11 +123,54 @@ def test_a_damaged_layer_is_named_and_not_served(tmp_path: Path) -> None:
     file = _native.Layer(path, TENANT, TIMELINE, 1, summary)
     snapshot = _native.Snapshot([(file, ALL_LSNS)])
     for _ in range(2):
-        raw_answer = snapshot.serve_pages(request([0]).SerializeToString(), 10)
-        answer = pb.GetPagesResponse.FromString(raw_answer)
-        assert (answer.status.code, answer.status.reason) == (15, "LAYER_CORRUPT")
-        assert "damaged.delta: offset " in answer.status.message
-        assert not answer.pages
+        served = answer(snapshot.serve_pages(request([0]).SerializeToString(), 10))
+        assert (served.status.code, served.status.reason) == (15, "LAYER_CORRUPT")
+        assert "damaged.delta: offset " in served.status.message
+        assert not served.pages
+
+
+def flushed(entries: list[Entry], path: Path) -> _native.Snapshot:
+    layer = _native.OpenLayer()
+    layer.put(batch_of(entries))
+    summary = layer.flush(path, TENANT, TIMELINE, 1)
+    return _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 1, summary), ALL_LSNS)])
+
+
+def test_a_read_without_patience_says_what_it_would_wait_for(tmp_path: Path) -> None:
+    snapshot = flushed(
+        [
+            size(10, 2),
+            (block(0), 10, ValueKind.IMAGE, 0, page(1)),
+            (block(1), 10, ValueKind.RECORD, WILL_INIT, b"record"),
+        ],
+        tmp_path / "some.delta",
+    )
+    pool = _native.RedoPool(["/nonexistent"], [str(tmp_path)])  # never started
+    image, both = request([0]).SerializeToString(), request([0, 1]).SerializeToString()
+    assert snapshot.serve_pages(image, 10, None, 0) == 1  # its index is not in memory
+    assert snapshot.serve_pages(both, 10, pool, 1) == 2
+    assert list(answer(snapshot.serve_pages(image, 10, None, 0)).pages) == [page(1)]
+    assert snapshot.serve_pages(both, 10, pool, 0) == 2
+    with pytest.raises(ValueError, match="patience is 0, 1 or 2"):
+        snapshot.serve_pages(image, 10, None, 3)
+    # The next one of this thread waits for whatever it likes.
+    assert snapshot.read_pages(block(0), 10) == page(1)
+
+
+def test_a_read_without_patience_decompresses_no_more_than_a_few_blocks(tmp_path: Path) -> None:
+    numbers = range(4000)
+    noise = random.Random(3)
+    entries = [(block(n), 10, ValueKind.IMAGE, 0, noise.randbytes(PAGE_SIZE)) for n in numbers]
+    snapshot = flushed([size(10, 4000), *entries], tmp_path / "large.delta")
+    _native.set_store_limits(block_cache_bytes=0)
+    try:
+        near = request(list(range(30))).SerializeToString()
+        far = request(list(range(0, 4000, 40))).SerializeToString()
+        assert isinstance(snapshot.serve_pages(near, 10), bytes)
+        assert isinstance(snapshot.serve_pages(near, 10, None, 0), bytes)
+        assert snapshot.serve_pages(far, 10, None, 0) == 1
+    finally:
+        _native.set_store_limits()
 
 
 messages = st.builds(

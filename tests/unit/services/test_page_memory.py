@@ -24,7 +24,8 @@ def default_limits() -> Iterator[None]:
 @pytest.mark.parametrize("bound", [LEAST_BYTES, DEFAULT_BYTES, 8 << 30])
 def test_shares_add_up_to_the_bound(bound: int) -> None:
     shares = Shares.of(bound)
-    assert shares.open_layers + shares.blocks + shares.indexes + PROGRAM_BYTES == bound
+    shared = shares.open_layers + shares.blocks + shares.indexes
+    assert shared + shares.responses + PROGRAM_BYTES == bound
     assert min(shares.open_layers, shares.blocks, shares.indexes) >= 4 << 20
 
 
