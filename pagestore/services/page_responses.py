@@ -19,7 +19,6 @@ Sizes here are bytes of memory: gRPC holds a copy while it sends, so a response 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -81,7 +80,6 @@ class Room:
         self.held = 0
         self.holders: set[Stream] = set()
         self.waiting: list[tuple[Stream, int, asyncio.Future[None]]] = []
-        self.by_peer: Counter[str] = Counter()
 
     def try_take(self, stream: Stream, cost: int) -> bool:
         if self.waiting or self.held + cost > self.total:
@@ -104,9 +102,6 @@ class Room:
         if stream.held == 0:
             return
         self.held -= stream.held
-        self.by_peer[stream.peer] -= stream.held
-        if self.by_peer[stream.peer] == 0:
-            del self.by_peer[stream.peer]
         self.holders.discard(stream)
         stream.held = 0
         if self.waiting:
@@ -115,7 +110,6 @@ class Room:
     def _take(self, stream: Stream, cost: int) -> None:
         stream.held = cost
         self.held += cost
-        self.by_peer[stream.peer] += cost
         self.holders.add(stream)
 
     def _let_in(self) -> None:
@@ -131,7 +125,8 @@ class Room:
             turn.set_result(None)
 
     def _rank(self, stream: Stream) -> tuple[int, bool]:
-        return self.by_peer[stream.peer], not stream.taken
+        held = sum(holder.held for holder in self.holders if holder.peer == stream.peer)
+        return held, not stream.taken
 
     def overdue(self, now: float) -> list[Stream]:
         """Whose peers must give way: those that take too long while others wait."""

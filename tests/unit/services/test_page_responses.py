@@ -88,7 +88,7 @@ async def test_the_sum_is_never_above_the_total() -> None:
             served += 1
     assert all(task.done() for task in tasks)
     assert world.responses.large.held == 0
-    assert not world.responses.large.by_peer
+    assert not world.responses.large.holders
 
 
 @on_a_loop
