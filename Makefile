@@ -12,12 +12,16 @@ NATIVE_SOURCES := $(shell find native/core native/python native/bench -name '*.[
 SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
                 $(wildcard native/postgres/Makefile native/postgres/*/Makefile) proto/pagestore/v1/page.proto
 
-.PHONY: quickstart test check check-native pytest setup deps proto bench clean
+.PHONY: quickstart test test-quick check check-native pytest setup deps proto bench clean
 
 quickstart: setup
 	@$(BIN)/python -m pagestore.cli.tour --scale $(SCALE)
 
 test: setup check check-native pytest
+
+# For every edit: what needs neither Postgres nor a stack, on two cores within 90 seconds.
+test-quick: $(VENV)/.native check
+	$(BIN)/pytest tests/unit -q -n 2 --dist worksteal $(PYTEST_ARGS)
 
 setup: deps $(VENV)/.native build/.shim
 

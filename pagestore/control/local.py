@@ -18,6 +18,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from pagestore import tasks
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.compute.running import RunningCompute, adopt, clear
@@ -45,7 +46,7 @@ class LocalCompute:
         self._keeping: asyncio.Task[None] | None = None
         if isinstance(wal, QuorumClient):
             self._keeper = Keeper(wal, running, self._fence)
-            self._keeping = asyncio.create_task(self._keeper.run())
+            self._keeping = tasks.errand(self._keeper.run(), "keeper")
 
     @property
     def timeline(self) -> TimelineId:

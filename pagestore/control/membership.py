@@ -80,14 +80,22 @@ class Membership:
         if frozenset(settled) == self.numbers:
             self.progress.settled = True
             return
-        while not await self._look_through():
+        while not (await self._look_through() and self._settle()):
             await asyncio.sleep(AGAIN_SECONDS)
-        with self.state.change() as change:
-            record = change.members()
-            numbers = tuple(sorted(self.numbers))
-            change.put_members(record.model_copy(update={"settled": numbers}))
         self.progress.settled = True
         _log.info("all timelines have their safekeepers", numbers=sorted(self.numbers))
+
+    def _settle(self) -> bool:
+        """Notes that it is done; not on a disk that is full, where it is tried again."""
+        try:
+            with self.state.change() as change:
+                record = change.members()
+                numbers = tuple(sorted(self.numbers))
+                change.put_members(record.model_copy(update={"settled": numbers}))
+        except (PagestoreError, OSError) as error:
+            _log.warning("the change is not noted", error=str(error))
+            return False
+        return True
 
     async def _look_through(self) -> bool:
         """Whether all timelines have the right members."""

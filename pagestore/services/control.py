@@ -436,7 +436,7 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
         await asyncio.sleep(COLLECT_SECONDS)
         try:
             await plane.collect()
-        except PagestoreError as error:
+        except (PagestoreError, OSError) as error:
             _log.warning("timelines are left to delete", error=str(error))
 
 
@@ -520,18 +520,18 @@ async def _serve(
     server = GrpcServer()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)
-    tasks = [asyncio.create_task(_collect_for_ever(plane))]
+    background: list[asyncio.Task[None]] = [tasks.endless(_collect_for_ever(plane), "collect")]
     if isinstance(wal, QuorumClient):
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
-        tasks.append(asyncio.create_task(membership.run()))
+        background.append(tasks.errand(membership.run(), "membership"))
     service = ControlService(plane, pages, wal, settings, members)
     server.add_service(descriptor, service)
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()
     finally:
-        for task in tasks:
+        for task in background:
             task.cancel()
         await plane.close()
 

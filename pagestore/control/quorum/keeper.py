@@ -86,7 +86,7 @@ class Keeper:
                     return
                 well = await self._tend(view)
                 self.complaint = ""
-            except (PagestoreError, psycopg.Error) as error:
+            except (PagestoreError, psycopg.Error, OSError) as error:
                 self._complain(str(error))
             await asyncio.sleep(WELL_SECONDS if well else AMISS_SECONDS)
 
