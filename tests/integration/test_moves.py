@@ -1,10 +1,16 @@
 """Restore, undo, redo and reset on real Postgres: who may still commit, and where a name is when
-its new compute does not start. What they do is tested without processes: tests/unit/control."""
+its new compute does not start. What they do is tested without processes: tests/unit/control.
+
+The control plane's clock is a day behind that of the computes, all the time: none of this goes by
+a clock.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -14,10 +20,21 @@ from pagestore.errors import AlreadyExists, FailedPrecondition, PagestoreError
 from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
 
+DAY_MICROS = 86_400_000_000
+BEHIND = f"""
+import sys, time
+if "control" in sys.orig_argv:
+    right = time.time_ns
+    time.time_ns = lambda: right() - {DAY_MICROS} * 1000
+"""
+
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[Whole]:
-    with whole_pagestore() as running:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    site: Path = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(BEHIND)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    with whole_pagestore(environment={"PYTHONPATH": path}) as running:
         yield running
 
 
@@ -37,6 +54,13 @@ def base(control: ControlClient, name: str) -> str:
 
 def rows(url: str) -> list[int]:
     return [row[0] for row in sql(url, "SELECT a FROM t ORDER BY a")]
+
+
+def test_the_clocks_are_apart(control: ControlClient) -> None:
+    url = base(control, "clocks")
+    (now,) = sql(url, "SELECT extract(epoch FROM clock_timestamp()) * 1000000")
+    apart = int(now[0]) - control.get("clocks").created_unix_micros
+    assert DAY_MICROS <= apart < DAY_MICROS + 60_000_000
 
 
 def test_undo_undoes_once_and_redo_takes_it_back(control: ControlClient) -> None:
