@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,11 +10,12 @@ from pagestore._native import RedoPool, Snapshot
 from pagestore.errors import InvalidInput, NotFound, OutOfRange, Unavailable
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
-from pagestore.ingest.waiters import LsnWaiters, TimelineKey
+from pagestore.ingest.waiters import LsnWaiters
 from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.page_responses import Responses
 from pagestore.timeline import Repository, Timeline
+from pagestore.timeline.leases import Leases
 
 DEFAULT_WAIT_MS = 10_000
 LONGEST_WAIT_MS = 60_000
@@ -30,8 +32,7 @@ class PageAccess:
     redo: Callable[[], RedoPool | None]
     threads: ReadThreads
     responses: Responses
-    leases: dict[TimelineKey, dict[int, int]] = field(default_factory=dict)
-    """LSN to the Unix second at which its lease expires."""
+    leases: Leases = field(default_factory=lambda: Leases(time.time))
 
     def timeline(self, tenant_id: bytes, timeline_id: bytes) -> Timeline:
         """

@@ -8,7 +8,6 @@ the response, so that a stream outlives a bad request. A response is made once t
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,10 +32,10 @@ from pagestore.reader.basebackup import base_backup
 from pagestore.reader.threads import INLINE_BLOCKS, NO_PATIENCE
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_responses import Stream
+from pagestore.timeline.leases import check_seconds
 from pagestore.v1 import page_pb2 as pb
 
 MAX_BLOCKS = 1024
-LONGEST_LEASE_SECONDS = 24 * 3600
 BACKUP_STEP_BYTES = 512 << 10
 PAGE_FIELD_BYTES = PAGE_SIZE + 3
 SLRU_SEGMENT_BYTES = 32 * PAGE_SIZE
@@ -164,19 +163,13 @@ class PageReads:
                 room.give_back()
 
     async def lease_lsn(self, request: pb.LeaseLsnRequest, context: Any) -> Any:
-        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
-        if not 1 <= request.ttl_seconds <= LONGEST_LEASE_SECONDS:
-            raise InvalidInput(
-                "INVALID_LEASE", f"A lease lasts 1 to {LONGEST_LEASE_SECONDS} seconds."
-            )
-        await self._access.read_lsn(timeline, request.lsn, 0, request.wait_ms)
-        now = int(time.time())
-        expires = now + request.ttl_seconds
-        leases = self._access.leases.setdefault((timeline.tenant_id, timeline.timeline_id), {})
-        for lsn in [lsn for lsn, end in leases.items() if end < now]:
-            del leases[lsn]
-        leases[request.lsn] = max(expires, leases.get(request.lsn, 0))
-        return pb.LeaseLsnResponse(expires_unix_seconds=leases[request.lsn])
+        check_seconds(request.ttl_seconds)  # before it waits
+        access = self._access
+        timeline = access.timeline(request.tenant_id, request.timeline_id)
+        await access.read_lsn(timeline, request.lsn, 0, request.wait_ms)
+        key = timeline.tenant_id, timeline.timeline_id
+        expires = access.leases.take(key, request.lsn, request.ttl_seconds)
+        return pb.LeaseLsnResponse(expires_unix_seconds=expires)
 
     async def _snapshot(self, request: Any) -> Any:
         at = request.read_lsn

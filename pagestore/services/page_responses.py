@@ -19,6 +19,7 @@ Sizes here are bytes of memory: gRPC holds a copy while it sends, so a response 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -96,6 +97,7 @@ class Room:
             if place in self.waiting:
                 self.waiting.remove(place)
                 self._let_in()
+            self.give_back(stream)  # its turn came at the same moment
             raise
 
     def give_back(self, stream: Stream) -> None:
@@ -115,18 +117,18 @@ class Room:
     def _let_in(self) -> None:
         """Strictly in order, so that a large response is not passed by small ones for ever."""
         self.waiting = [place for place in self.waiting if not place[2].cancelled()]
+        held = Counter[str]()  # made when somebody waits: nobody does nearly always
+        for holder in self.holders:
+            held[holder.peer] += holder.held
         while self.waiting:
-            place = min(self.waiting, key=lambda place: self._rank(place[0]))
+            place = min(self.waiting, key=lambda it: (held[it[0].peer], not it[0].taken))
             stream, cost, turn = place
             if self.held + cost > self.total:
                 return
             self.waiting.remove(place)
             self._take(stream, cost)
+            held[stream.peer] += cost
             turn.set_result(None)
-
-    def _rank(self, stream: Stream) -> tuple[int, bool]:
-        held = sum(holder.held for holder in self.holders if holder.peer == stream.peer)
-        return held, not stream.taken
 
     def overdue(self, now: float) -> list[Stream]:
         """Whose peers must give way: those that take too long while others wait."""

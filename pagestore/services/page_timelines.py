@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
-from pagestore import keyspace
-from pagestore._native import Layer, NativeError, Snapshot
+from pagestore._native import Layer, NativeError
 from pagestore.client.errors import code_number
 from pagestore.errors import (
     DeadlineExceeded,
@@ -20,7 +18,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
-from pagestore.keyspace import Key, Kind
+from pagestore.reader import commits
 from pagestore.services.page_access import PageAccess
 from pagestore.timeline import Timeline, TimelineSummary
 from pagestore.v1 import page_pb2 as pb
@@ -28,7 +26,6 @@ from pagestore.v1 import page_pb2 as pb
 CATCH_UP_MS = 5_000
 """How long a question about "the last commit" waits for WAL known to be committed."""
 DRAIN_SECONDS = 2.0
-_U64 = struct.Struct("<Q")
 
 
 class PageTimelines:
@@ -58,7 +55,7 @@ class PageTimelines:
         key = timeline.tenant_id, timeline.timeline_id
         await access.follower.disappeared(key)
         await asyncio.to_thread(access.repository.delete, *key)
-        access.leases.pop(key, None)
+        access.leases.forget(key)
         return pb.DeleteTimelineResponse()
 
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
@@ -105,14 +102,21 @@ class PageTimelines:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)
         await self._catch_up(timeline)
-        return await self._access.threads.read(lsn_by_time, timeline, request.unix_micros)
+        found = await self._access.threads.read(commits.by_time, timeline, request.unix_micros)
+        return pb.GetLsnByTimeResponse(
+            lsn=found.lsn,
+            commit_lsn=found.commit_lsn,
+            commit_unix_micros=found.commit_unix_micros,
+            before_history=found.before_history,
+            after_head=found.after_head,
+        )
 
     async def get_last_commit(self, request: pb.GetLastCommitRequest, context: Any) -> Any:
         snapshot, lsn = await self._access.snapshot(
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
         return pb.GetLastCommitResponse(
-            commit_lsn=await self._access.threads.read(last_commit, snapshot, lsn)
+            commit_lsn=await self._access.threads.read(commits.last, snapshot, lsn)
         )
 
     async def _catch_up(self, timeline: Timeline) -> None:
@@ -157,36 +161,3 @@ async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in requests:
                 pass
-
-
-def last_commit(snapshot: Snapshot, lsn: int) -> int:
-    """The end of the last commit at or below an LSN; 0 when there is none."""
-    value = snapshot.get(keyspace.LAST_COMMIT.pack(), lsn)
-    if value is None:
-        # History of before the key was written has the times alone: the latest time is the
-        # last commit, unless a clock was set back.
-        found = snapshot.last_before(*keyspace.kind_range(Kind.COMMIT_TIME), lsn)
-        value = found[1] if found else bytes(_U64.size)
-    return int(_U64.unpack(value)[0])
-
-
-def lsn_by_time(timeline: Timeline, unix_micros: int) -> pb.GetLsnByTimeResponse:
-    """The end of the last commit at or before a time, in the timeline's whole history."""
-    lsn = timeline.last_record_lsn
-    snapshot = timeline.snapshot()
-    low, high = keyspace.kind_range(Kind.COMMIT_TIME)
-    beyond = keyspace.commit_time(unix_micros + 1).pack()
-    newer = snapshot.last_before(beyond, high, lsn)
-    found = snapshot.last_before(low, beyond, lsn)
-    if found is None:
-        return pb.GetLsnByTimeResponse(
-            lsn=timeline.earliest_lsn, before_history=True, after_head=newer is None
-        )
-    key, value = found
-    commit_lsn = _U64.unpack(value)[0]
-    return pb.GetLsnByTimeResponse(
-        lsn=lsn if newer is None else commit_lsn,
-        commit_lsn=commit_lsn,
-        commit_unix_micros=keyspace.commit_time_micros(Key.unpack(key)),
-        after_head=newer is None,
-    )
