@@ -13,7 +13,7 @@
 #ifndef PS_LAYER_FILE_H
 #define PS_LAYER_FILE_H
 
-#include "layer/cache.h"
+#include "layer/block_cache.h"
 #include "layer/chain.h"
 #include "layer/format.h"
 

@@ -1,4 +1,4 @@
-/* Inside of the layer reader: what file.c (checks), keep.c (limits), block.c (reads) share. */
+/* Inside of the layer reader: what file.c (checks), lru.c (limits), block.c (reads) share. */
 #ifndef PS_LAYER_READING_H
 #define PS_LAYER_READING_H
 
@@ -6,15 +6,15 @@
 
 #include "layer/file.h"
 
-/* A layer is kept in two lists by last use: while its index is loaded, while its file is open. */
-enum ps_keep { PS_KEEP_INDEX, PS_KEEP_FILE, PS_KEEPS };
+/* A layer stands in two LRU lists: while its index is loaded, while its file is open. */
+enum ps_lru { PS_LRU_INDEXES, PS_LRU_FILES, PS_LRUS };
 
-typedef struct ps_layer_links {
+typedef struct ps_lru_links {
     ps_layer *newer;
     ps_layer *older;
     unsigned pins;
     int there;
-} ps_layer_links;
+} ps_lru_links;
 
 struct ps_layer {
     char *path;
@@ -25,7 +25,7 @@ struct ps_layer {
     uint32_t seed;
     uint64_t uid; /* its name in the block cache */
     pthread_mutex_t loading;
-    ps_layer_links kept[PS_KEEPS]; /* guarded by the lists' lock */
+    ps_lru_links lru[PS_LRUS]; /* guarded by the lists' lock */
 
     /* Stable while the file is pinned. */
     int fd;

@@ -3,8 +3,8 @@
  * bytes: the least recently used go first. A block in use stays until it is released, so the
  * bound may be passed by what readers hold at the moment.
  */
-#ifndef PS_LAYER_CACHE_H
-#define PS_LAYER_CACHE_H
+#ifndef PS_LAYER_BLOCK_CACHE_H
+#define PS_LAYER_BLOCK_CACHE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "layer/cache.h"
+#include "layer/block_cache.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -12,46 +12,46 @@ typedef struct list {
 } list;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* all of this file's state */
-static list lists[PS_KEEPS];
+static list lists[PS_LRUS];
 static size_t index_bytes;
 static unsigned max_open = PS_LAYERS_DEFAULT_OPEN;
 static size_t max_index_bytes = PS_LAYERS_DEFAULT_INDEX_BYTES;
 
 static void
-unlink_layer(ps_layer *layer, int keep)
+unlink_layer(ps_layer *layer, int which)
 {
-    ps_layer_links *links = &layer->kept[keep];
+    ps_lru_links *links = &layer->lru[which];
     if (links->newer != NULL)
-        links->newer->kept[keep].older = links->older;
+        links->newer->lru[which].older = links->older;
     else
-        lists[keep].newest = links->older;
+        lists[which].newest = links->older;
     if (links->older != NULL)
-        links->older->kept[keep].newer = links->newer;
+        links->older->lru[which].newer = links->newer;
     else
-        lists[keep].oldest = links->newer;
+        lists[which].oldest = links->newer;
     links->newer = links->older = NULL;
 }
 
 static void
-link_newest(ps_layer *layer, int keep)
+link_newest(ps_layer *layer, int which)
 {
-    ps_layer_links *links = &layer->kept[keep];
+    ps_lru_links *links = &layer->lru[which];
     links->newer = NULL;
-    links->older = lists[keep].newest;
-    if (lists[keep].newest != NULL)
-        lists[keep].newest->kept[keep].newer = layer;
+    links->older = lists[which].newest;
+    if (lists[which].newest != NULL)
+        lists[which].newest->lru[which].newer = layer;
     else
-        lists[keep].oldest = layer;
-    lists[keep].newest = layer;
+        lists[which].oldest = layer;
+    lists[which].newest = layer;
 }
 
 static void
-drop(ps_layer *layer, int keep)
+drop(ps_layer *layer, int which)
 {
-    unlink_layer(layer, keep);
-    lists[keep].count--;
-    layer->kept[keep].there = 0;
-    if (keep == PS_KEEP_FILE) {
+    unlink_layer(layer, which);
+    lists[which].count--;
+    layer->lru[which].there = 0;
+    if (which == PS_LRU_FILES) {
         close(layer->fd);
         layer->fd = -1;
         return;
@@ -64,33 +64,33 @@ drop(ps_layer *layer, int keep)
 }
 
 static int
-exceeded(int keep)
+exceeded(int which)
 {
-    return keep == PS_KEEP_FILE ? lists[keep].count > max_open : index_bytes > max_index_bytes;
+    return which == PS_LRU_FILES ? lists[which].count > max_open : index_bytes > max_index_bytes;
 }
 
 static void
-drop_surplus(int keep)
+drop_surplus(int which)
 {
-    for (ps_layer *at = lists[keep].oldest; at != NULL && exceeded(keep);) {
-        ps_layer *newer = at->kept[keep].newer;
-        if (at->kept[keep].pins == 0)
-            drop(at, keep);
+    for (ps_layer *at = lists[which].oldest; at != NULL && exceeded(which);) {
+        ps_layer *newer = at->lru[which].newer;
+        if (at->lru[which].pins == 0)
+            drop(at, which);
         at = newer;
     }
 }
 
 /* 1 if it was there and is pinned now. */
 static int
-pin_if_there(ps_layer *layer, int keep)
+pin_if_there(ps_layer *layer, int which)
 {
     pthread_mutex_lock(&lock);
-    int there = layer->kept[keep].there;
+    int there = layer->lru[which].there;
     if (there) {
-        layer->kept[keep].pins++;
-        if (lists[keep].newest != layer) {
-            unlink_layer(layer, keep);
-            link_newest(layer, keep);
+        layer->lru[which].pins++;
+        if (lists[which].newest != layer) {
+            unlink_layer(layer, which);
+            link_newest(layer, which);
         }
     }
     pthread_mutex_unlock(&lock);
@@ -98,25 +98,25 @@ pin_if_there(ps_layer *layer, int keep)
 }
 
 static void
-pin_new(ps_layer *layer, int keep)
+pin_new(ps_layer *layer, int which)
 {
     pthread_mutex_lock(&lock);
-    layer->kept[keep].there = 1;
-    layer->kept[keep].pins = 1;
-    link_newest(layer, keep);
-    lists[keep].count++;
-    if (keep == PS_KEEP_INDEX)
+    layer->lru[which].there = 1;
+    layer->lru[which].pins = 1;
+    link_newest(layer, which);
+    lists[which].count++;
+    if (which == PS_LRU_INDEXES)
         index_bytes += layer->memory;
-    drop_surplus(keep);
+    drop_surplus(which);
     pthread_mutex_unlock(&lock);
 }
 
 static void
-unpin(ps_layer *layer, int keep)
+unpin(ps_layer *layer, int which)
 {
     pthread_mutex_lock(&lock);
-    layer->kept[keep].pins--;
-    drop_surplus(keep);
+    layer->lru[which].pins--;
+    drop_surplus(which);
     pthread_mutex_unlock(&lock);
 }
 
@@ -124,18 +124,18 @@ unpin(ps_layer *layer, int keep)
 static int
 pin_file_locked(ps_layer *layer, ps_error *err)
 {
-    if (pin_if_there(layer, PS_KEEP_FILE))
+    if (pin_if_there(layer, PS_LRU_FILES))
         return PS_OK;
     int rc = ps_layer_open_file(layer, &layer->fd, err);
     if (rc == PS_OK)
-        pin_new(layer, PS_KEEP_FILE);
+        pin_new(layer, PS_LRU_FILES);
     return rc;
 }
 
 int
 ps_layer_pin_file(ps_layer *layer, ps_error *err)
 {
-    if (pin_if_there(layer, PS_KEEP_FILE))
+    if (pin_if_there(layer, PS_LRU_FILES))
         return PS_OK;
     if (!ps_patience_allows(PS_PATIENCE_DISK))
         return ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be opened", layer->path);
@@ -148,28 +148,28 @@ ps_layer_pin_file(ps_layer *layer, ps_error *err)
 void
 ps_layer_unpin_file(ps_layer *layer)
 {
-    unpin(layer, PS_KEEP_FILE);
+    unpin(layer, PS_LRU_FILES);
 }
 
 static int
 pin_index_locked(ps_layer *layer, ps_error *err)
 {
-    if (pin_if_there(layer, PS_KEEP_INDEX))
+    if (pin_if_there(layer, PS_LRU_INDEXES))
         return PS_OK;
     int rc = pin_file_locked(layer, err);
     if (rc < 0)
         return rc;
     rc = ps_layer_load(layer, layer->fd, err);
-    unpin(layer, PS_KEEP_FILE);
+    unpin(layer, PS_LRU_FILES);
     if (rc == PS_OK)
-        pin_new(layer, PS_KEEP_INDEX);
+        pin_new(layer, PS_LRU_INDEXES);
     return rc;
 }
 
 int
 ps_layer_pin(ps_layer *layer, ps_error *err)
 {
-    if (pin_if_there(layer, PS_KEEP_INDEX))
+    if (pin_if_there(layer, PS_LRU_INDEXES))
         return PS_OK;
     if (!ps_patience_allows(PS_PATIENCE_DISK))
         return ps_fail(err, PS_ERR_WOULD_WAIT, "the index of %s is to be read", layer->path);
@@ -182,16 +182,16 @@ ps_layer_pin(ps_layer *layer, ps_error *err)
 void
 ps_layer_unpin(ps_layer *layer)
 {
-    unpin(layer, PS_KEEP_INDEX);
+    unpin(layer, PS_LRU_INDEXES);
 }
 
 void
 ps_layer_forget(ps_layer *layer)
 {
     pthread_mutex_lock(&lock);
-    for (int keep = 0; keep < PS_KEEPS; keep++)
-        if (layer->kept[keep].there)
-            drop(layer, keep);
+    for (int which = 0; which < PS_LRUS; which++)
+        if (layer->lru[which].there)
+            drop(layer, which);
     pthread_mutex_unlock(&lock);
 }
 
@@ -201,8 +201,8 @@ ps_layers_limit(unsigned open_files, size_t index_limit)
     pthread_mutex_lock(&lock);
     max_open = open_files;
     max_index_bytes = index_limit;
-    for (int keep = 0; keep < PS_KEEPS; keep++)
-        drop_surplus(keep);
+    for (int which = 0; which < PS_LRUS; which++)
+        drop_surplus(which);
     pthread_mutex_unlock(&lock);
 }
 
@@ -210,8 +210,8 @@ ps_layers_stats
 ps_layers_read_stats(void)
 {
     pthread_mutex_lock(&lock);
-    ps_layers_stats stats = {.open_files = lists[PS_KEEP_FILE].count,
-                             .loaded = lists[PS_KEEP_INDEX].count,
+    ps_layers_stats stats = {.open_files = lists[PS_LRU_FILES].count,
+                             .loaded = lists[PS_LRU_INDEXES].count,
                              .index_bytes = index_bytes};
     pthread_mutex_unlock(&lock);
     return stats;
