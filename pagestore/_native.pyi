@@ -332,8 +332,8 @@ class Relay:
     def release(self, client: int) -> None: ...
     def watch(self, connection: int) -> None: ...
     def close(self, connection: int) -> None: ...
-    def sessions(self, limit: int) -> list[tuple[int, int, int, bool]]:
-        """(client, server, milliseconds since a byte moved, at rest) of joined ones."""
+    def sessions(self, limit: int) -> list[tuple[int, int, int, bool, bool]]:
+        """(client, server, milliseconds since a byte moved, at rest, spoken since) of joined ones."""
 
     def shut_down(self) -> None:
         """Closes everything."""

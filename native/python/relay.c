@@ -298,8 +298,9 @@ relay_sessions(RelayObject *self, PyObject *args)
     Py_END_ALLOW_THREADS
     PyObject *sessions = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; sessions != NULL && i < count; i++) {
-        PyObject *item = Py_BuildValue("(KKKO)", found[i].client, found[i].server,
-                                       found[i].idle_ms, found[i].at_rest ? Py_True : Py_False);
+        PyObject *item = Py_BuildValue("(KKKOO)", found[i].client, found[i].server,
+                                       found[i].idle_ms, found[i].at_rest ? Py_True : Py_False,
+                                       found[i].spoken ? Py_True : Py_False);
         if (item == NULL)
             Py_CLEAR(sessions);
         else

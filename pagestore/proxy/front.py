@@ -19,8 +19,9 @@ from pagestore.pgwire import messages
 from pagestore.pgwire.startup import CancelRequest
 from pagestore.proxy.backend import Declined
 from pagestore.proxy.cancels import CancelKeys
+from pagestore.proxy.carrying import CarryFailed
 from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start, State, Stop
-from pagestore.proxy.links import Event, Link, LinkEnded, Links, drive
+from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
 from pagestore.proxy.needs import FindRole, Need, Role
 from pagestore.proxy.places import Address, Place, Places
@@ -31,6 +32,8 @@ LOGIN_SECONDS = 60.0
 ENTRIES = 5
 """Attempts to enter a place that goes away again while one enters it."""
 TICK_SECONDS = 1.0
+WRITE_DOWN_SECONDS = 1.0
+"""After so long at rest a session's state is kept."""
 _SQLSTATES = {
     "NOT_FOUND": "3D000",
     "INVALID_ARGUMENT": "22023",
@@ -72,6 +75,8 @@ class Front:
         self._keys: CancelKeys[Session] = CancelKeys()
         self._sessions: dict[int, Session] = {}
         """Those that are joined, by their client's number."""
+        self.hindrances: dict[Place, str] = {}
+        """Why a place was kept awake when it was last to sleep; empty words for no reason."""
         self._released: dict[Session, asyncio.Future[tuple[Address, int]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -198,12 +203,43 @@ class Front:
             await asyncio.gather(leaving, return_exceptions=True)
 
     def _happened(self, link: Link, event: Event, data: bytes) -> None:
-        """To a joined client."""
+        """To a client that is joined, or was."""
         session = self._sessions[link.number]
         if event is Event.LEFT:
-            link.send(data or _gone())
-            link.close()
+            self._left(session, spoken=data[:1] == b"\1", words=data[1:])
+        elif event is Event.AT_REST:
+            session.go_on()  # nobody waits for it any more
+        elif event is Event.READABLE and session.backend_link is None:
+            self._spawn(self._return(session))
+        elif event is Event.READABLE:
+            session.spoke = True
         elif event is Event.ENDED:
+            self._forget(session)
+
+    def _left(self, session: Session, *, spoken: bool, words: bytes) -> None:
+        """Its backend ended while it was at rest. Its state holds if nothing was said since."""
+        session.let_go()
+        if session.state is None or spoken:
+            session.client.send(words or _gone())
+            session.client.close()
+
+    async def _return(self, session: Session) -> None:
+        """A session that slept: its client has spoken."""
+        link = session.client
+        try:
+            await self._enter(session)
+        except _Refusal as refusal:
+            link.send(refusal.told)
+            link.close()
+        except CarryFailed as error:
+            told = messages.error_response(
+                "57P01",
+                f"the session could not be taken up again: {error}",
+                hint="Connect anew: the database itself is well.",
+            )
+            link.send(told)
+            link.close()
+        except LinkEnded:
             self._forget(session)
 
     def _forget(self, session: Session) -> None:
@@ -253,7 +289,7 @@ class Front:
 
     async def _stop(self, place: Place, attempt: int) -> None:
         now = self._loop.time
-        if any(session.destination.place == place for session in self._sessions.values()):
+        if not await self._take_down(place):
             self._carry_out(self._fleet.kept_awake(place, attempt, now()))
             return
         try:
@@ -264,18 +300,62 @@ class Front:
         else:
             self._carry_out(self._fleet.stopped(place, attempt, now()))
 
+    async def _take_down(self, place: Place) -> bool:
+        """Carries every session of a place out of it; all of them, or none."""
+        sessions = [
+            session
+            for session in self._sessions.values()
+            if session.destination.place == place and session.backend_link is not None
+        ]
+        if any(session.going_down for session in sessions):
+            self.hindrances[place] = "the state of a session is being written down"
+            return False
+        hindrances = await asyncio.gather(*(session.take_down() for session in sessions))
+        self.hindrances[place] = next(filter(None, hindrances), "")
+        if self.hindrances[place]:
+            for session in sessions:
+                session.go_on()
+            return False
+        for session in sessions:
+            session.let_go()
+            if session.spoke:
+                session.spoke = False
+                self._spawn(self._return(session))
+        return True
+
+    async def _write_down(self, session: Session) -> None:
+        """Keeps a session's state while it goes on, so that it outlives a crash of its backend."""
+        if session.backend_link is not None and not session.going_down:
+            await session.take_down()
+            session.go_on()
+
     async def _watch(self) -> None:
         """Tells the fleet what sessions do, and the time."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = self._loop.time()
-            for place, (attempt, active_at, busy) in self._activity(now).items():
+            activity = self.links.activity()
+            for place, (attempt, active_at, busy) in self._activity(activity, now).items():
                 self._fleet.activity(place, attempt, active_at, busy=busy)
             self._carry_out(self._fleet.tick(now))
+            self._write_all_down(activity)
 
-    def _activity(self, now: float) -> dict[Place, tuple[int, float, bool]]:
+    def _write_all_down(self, activity: list[Activity]) -> None:
+        """The sessions that have come to rest, where nothing else is about to happen."""
+        for item in activity:
+            session = self._sessions.get(item.client)
+            if session is None or session.going_down:
+                continue
+            changed = item.spoken or not session.tried
+            rests = item.at_rest and item.idle_seconds >= WRITE_DOWN_SECONDS
+            if changed and rests and self.state(session.destination.place) is State.AWAKE:
+                self._spawn(self._write_down(session))
+
+    def _activity(
+        self, activity: list[Activity], now: float
+    ) -> dict[Place, tuple[int, float, bool]]:
         found: dict[Place, tuple[int, float, bool]] = {}
-        for item in self.links.activity():
+        for item in activity:
             session = self._sessions.get(item.client)
             if session is None:
                 continue

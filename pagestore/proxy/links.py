@@ -50,7 +50,7 @@ class Link:
         self.number = number
         self.watcher: Watcher | None = None
         self._relay = relay
-        self._future: asyncio.Future[bytes] | None = None
+        self._future: asyncio.Future[tuple[Event, bytes]] | None = None
         self._ended: str | None = None
 
     @property
@@ -63,7 +63,8 @@ class Link:
         Raises:
             LinkEnded: it says nothing more.
         """
-        return await self._after(self._relay.read, self.number)
+        _, data = await self._after(self._relay.read, self.number)
+        return data
 
     async def begin_tls(self, tls: TlsContext, early: bytes) -> None:
         await self._after(self._relay.begin_tls, self.number, tls, early)
@@ -72,9 +73,18 @@ class Link:
         """Until the peer says something, which stays unread."""
         await self._after(self._relay.watch, self.number)
 
-    async def part(self) -> None:
-        """Of a joined client: until its session is at rest and parted from its backend."""
-        await self._after(self._relay.hold, self.number, False)
+    async def part(self) -> bytes | None:
+        """Of a joined client: until its session is at rest and parted from its backend, for the
+        Parse of its unnamed statement; None if its backend has ended meanwhile.
+
+        Who gives up waiting leaves them joined.
+        """
+        try:
+            event, data = await self._after(self._relay.hold, self.number, False)
+        except asyncio.CancelledError:
+            self._relay.release(self.number)
+            raise
+        return data if event is Event.AT_REST else None
 
     async def end(self) -> None:
         """Until the peer has closed; what it says is thrown away."""
@@ -88,14 +98,10 @@ class Link:
     def join(self, backend: Link, rest: bytes = b"") -> None:
         self._relay.join(self.number, backend.number, rest)
 
-    def try_to_part(self) -> None:
-        """Parts a joined client at once if it is at rest; told to the watcher."""
-        self._relay.hold(self.number, True)
-
     def close(self) -> None:
         self._relay.close(self.number)
 
-    async def _after(self, order: Callable[..., None], *arguments: Any) -> bytes:
+    async def _after(self, order: Callable[..., None], *arguments: Any) -> tuple[Event, bytes]:
         if self._ended is not None:
             raise LinkEnded(self._ended)
         assert self._future is None, "one waits at a link at a time"
@@ -115,7 +121,7 @@ class Link:
             if event is Event.ENDED:
                 future.set_exception(LinkEnded(self._ended))
             else:
-                future.set_result(data)
+                future.set_result((event, data))
         elif self.watcher is not None:
             self.watcher(self, event, data)
 
@@ -127,6 +133,8 @@ class Activity:
     client: int
     idle_seconds: float
     at_rest: bool
+    spoken: bool
+    """Whether its client has said anything since it was joined."""
 
 
 class Links:
@@ -171,8 +179,8 @@ class Links:
     def activity(self) -> list[Activity]:
         """Of every joined session; waits for the relay's threads, some microseconds."""
         return [
-            Activity(client, idle / 1000, at_rest)
-            for client, _, idle, at_rest in self._relay.sessions(self._limit)
+            Activity(client, idle / 1000, at_rest, spoken)
+            for client, _, idle, at_rest, spoken in self._relay.sessions(self._limit)
         ]
 
     def close(self) -> None:

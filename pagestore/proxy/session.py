@@ -12,6 +12,7 @@ from pagestore.pgwire.messages import ProtocolViolation
 from pagestore.pgwire.startup import cancel_packet
 from pagestore.proxy.backend import Declined, Ready, backend_login
 from pagestore.proxy.cancels import CancelKey
+from pagestore.proxy.carrying import CarryFailed, Hindrance, State, dehydrate, rehydrate
 from pagestore.proxy.links import Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted
 from pagestore.proxy.places import Address, Destination
@@ -19,6 +20,8 @@ from pagestore.proxy.places import Address, Destination
 BACKEND_SECONDS = 30.0
 """For a backend's login: it is awake."""
 CANCEL_SECONDS = 10.0
+CARRY_SECONDS = 5.0
+"""For a session to come to rest and be written down."""
 _GONE = ("57P01", "57P02", "57P03")
 """What a server says that stops, crashed, or has not yet started."""
 
@@ -39,13 +42,23 @@ class Session:
     """Of the start of the place at which its backend is; 0 without one."""
     address: Address | None = None
     backend: Ready | None = field(default=None, repr=False)
+    """How its backend is cancelled; None without one."""
+    backend_link: Link | None = None
+    state: State | None = None
+    """What it was when it last was taken down; of use while its client says nothing."""
+    tried: bool = False
+    """Whether its state was asked for since its client last spoke."""
+    going_down: bool = False
+    spoke: bool = False
+    """Whether the client has spoken while it was being taken down."""
     told: bool = False
     """Whether the client has heard that it is in."""
 
     async def enter(self, links: Links, address: Address, attempt: int) -> Declined | None:
-        """Logs in to a backend, and joins the client with it; None when that is done.
+        """Logs in to a backend, makes it what the session was, and joins the client with it.
 
         Raises:
+            CarryFailed: the backend cannot be made what the session was.
             BackendGone: the place has to be woken anew.
             LinkEnded: the client is gone.
         """
@@ -54,6 +67,11 @@ class Session:
         try:
             async with asyncio.timeout(BACKEND_SECONDS):
                 outcome = await drive(backend_login(parameters, self.admitted.keys), link)
+                if self.state is not None and isinstance(outcome, Ready):
+                    await drive(rehydrate(self.state), link)
+        except CarryFailed:
+            link.close()
+            raise
         except (LinkEnded, ProtocolViolation, TimeoutError) as error:
             link.close()
             raise BackendGone(str(error)) from error
@@ -64,8 +82,49 @@ class Session:
             return outcome
         self._welcome(outcome)
         self.address, self.attempt, self.backend = address, attempt, outcome
-        self.client.join(link, self.admitted.rest)
+        self.backend_link = link
+        self.client.join(link, b"" if self.state is not None else self.admitted.rest)
         return None
+
+    async def take_down(self) -> str:
+        """Parts it from its backend and writes its state down; why not, where that cannot be.
+
+        Afterwards either :meth:`go_on` with the same backend, or :meth:`let_go` of it.
+        """
+        assert self.backend_link is not None, "a session without a backend is down already"
+        assert not self.going_down, "one takes a session down at a time"
+        self.state, self.tried, self.going_down = None, True, True
+        try:
+            async with asyncio.timeout(CARRY_SECONDS):
+                unnamed = await self.client.part()
+                if unnamed is None:
+                    return ""
+                outcome = await drive(dehydrate(unnamed), self.backend_link)
+        except TimeoutError:
+            return "a query or a transaction"
+        except CarryFailed as error:
+            return str(error)
+        except LinkEnded:
+            return ""
+        finally:
+            self.going_down = False
+        if isinstance(outcome, Hindrance):
+            return outcome.words
+        self.state = outcome
+        return ""
+
+    def go_on(self) -> None:
+        """Joins it with its backend again, from which it was parted."""
+        self.spoke = False
+        if self.backend_link is not None:
+            self.client.join(self.backend_link)
+
+    def let_go(self) -> None:
+        """Ends its backend; the session lives on in its state."""
+        if self.backend_link is not None:
+            self.backend_link.send(messages.Message(b"X", b"").encode())
+            self.backend_link.close()
+        self.backend, self.backend_link, self.address = None, None, None
 
     def _welcome(self, ready: Ready) -> None:
         if self.told:

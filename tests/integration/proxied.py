@@ -9,6 +9,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pagestore._native import TlsContext
@@ -22,6 +23,7 @@ from pagestore.proxy.target import Target
 from tests.plain_postgres import PlainPostgres
 
 _T = TypeVar("_T")
+MODULE = Path(__file__).parents[2] / "native/postgres/pagestore_session.so"
 PLACE = Place("app")
 
 

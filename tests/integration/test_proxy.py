@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from pagestore.pgwire.startup import cancel_packet, startup_packet
 from pagestore.proxy.fleet import Limits, State
-from tests.integration.proxied import PlainPlaces, RunningProxy, running_proxy
+from tests.integration.proxied import MODULE, PLACE, PlainPlaces, RunningProxy, running_proxy
 from tests.plain_postgres import plain_postgres
 from tests.unit.relay.driver import make_certificate, tls_server
 
@@ -28,6 +29,9 @@ HBA = "local all postgres trust\nlocal all all scram-sha-256\n"
 def places() -> Iterator[PlainPlaces]:
     with plain_postgres(max_connections=300) as server:
         (server.data / "pg_hba.conf").write_text(HBA)
+        shutil.copy(MODULE, server.root)
+        server.configure(shared_preload_libraries=server.root / MODULE.name)
+        server.configure(**{"pagestore_session.key": "a secret"})
         server.sql("CREATE ROLE ann LOGIN PASSWORD 'pass word'")
         server.sql("CREATE DATABASE other")
         server.sql("SELECT pg_reload_conf()")
@@ -204,3 +208,83 @@ def test_junk_beside_good_clients_is_not_noticed(proxy: RunningProxy) -> None:
             assert good.execute("SELECT 1").fetchone() == (1,)
     with psycopg.connect(proxy.url()) as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.fixture
+def sleepy(places: PlainPlaces) -> Iterator[RunningProxy]:
+    """A proxy whose database sleeps soon."""
+    places.starts = places.stops = 0
+    places.fault, places.delay = "", 0.0
+    with running_proxy(places, Limits(idle=1.5)) as running:
+        yield running
+
+
+def test_idle_sessions_do_not_keep_a_database_awake_and_are_whole_afterwards(
+    sleepy: RunningProxy,
+) -> None:
+    sessions = [
+        psycopg.connect(sleepy.url(), autocommit=True, prepare_threshold=0) for _ in range(5)
+    ]
+    for number, session in enumerate(sessions):
+        session.execute(f"SET work_mem = '{number + 5}MB'")
+        session.execute("SELECT %s::int + 1", (number,))
+        session.execute(f"LISTEN channel_{number}")
+    wait_until(lambda: sleepy.state() is State.ASLEEP)
+    assert not sleepy.places.server.alive()
+    for number, session in enumerate(sessions):
+        assert session.execute("SHOW work_mem").fetchone() == (f"{number + 5}MB",)
+        assert session.execute("SELECT %s::int + 1", (number,)).fetchone() == (number + 1,)
+        found = session.execute("SELECT pg_listening_channels()").fetchall()
+        assert found == [(f"channel_{number}",)]
+        session.close()
+    assert (sleepy.places.starts, sleepy.places.stops) == (2, 1)
+
+
+def test_an_unnamed_statement_can_be_bound_again_after_a_sleep(sleepy: RunningProxy) -> None:
+    with psycopg.connect(sleepy.url(), autocommit=True) as session:
+        pgconn = session.pgconn
+        assert not pgconn.prepare(b"", b"SELECT $1::text || '!'").error_message
+        wait_until(lambda: sleepy.state() is State.ASLEEP)
+        result = pgconn.exec_prepared(b"", [b"hello"])
+        assert result.get_value(0, 0) == b"hello!"
+
+
+def test_what_cannot_be_carried_keeps_a_database_awake_and_is_named(sleepy: RunningProxy) -> None:
+    with psycopg.connect(sleepy.url(), autocommit=True) as session:
+        session.execute("CREATE TEMP TABLE mine (a int)")
+        wait_until(lambda: sleepy.front.hindrances.get(PLACE) == "temporary tables")
+        assert session.execute("SELECT * FROM mine").fetchall() == []
+        assert sleepy.places.stops == 0
+        session.execute("DROP TABLE mine")
+        wait_until(lambda: sleepy.state() is State.ASLEEP)
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_idle_sessions_outlive_a_crash(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        session.execute("SET work_mem = '9MB'")
+        time.sleep(2.5)
+        proxy.places.server.stop(signal.SIGQUIT)
+        assert session.execute("SHOW work_mem").fetchone() == ("9MB",)
+    assert proxy.places.starts == 2
+
+
+def test_a_session_in_a_transaction_ends_with_its_backend(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        session.execute("BEGIN")
+        proxy.places.server.stop(signal.SIGINT)
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+def test_a_client_that_speaks_while_its_session_is_taken_down_is_answered(
+    places: PlainPlaces,
+) -> None:
+    places.fault, places.delay = "", 0.0
+    with (
+        running_proxy(places, Limits(idle=0.2)) as proxy,
+        psycopg.connect(proxy.url(), autocommit=True) as session,
+    ):
+        for number in range(8):
+            time.sleep(0.05 + 0.23 * number)
+            assert session.execute("SELECT %s::int", (number,)).fetchone() == (number,)

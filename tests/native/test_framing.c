@@ -81,6 +81,24 @@ copy_in(size_t step)
 }
 
 static void
+unnamed_statement(size_t step)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    say(&session, ps_session_from_client, 'P', "\0select 1\0\0\0", 12, step);
+    say(&session, ps_session_from_client, 'B', "\0\0other", 7, step);
+    assert(session.unnamed_have == 12 && memcmp(session.unnamed, "\0select 1\0\0\0", 12) == 0);
+    say(&session, ps_session_from_client, 'P', "named\0select 2\0\0\0", 17, step);
+    assert(session.unnamed_have == 12);
+    client(&session, 'Q', step);
+    assert(session.unnamed == NULL && !session.unnamed_lost);
+    uint8_t long_one[6] = {'P', 0, 2, 0, 0, 0};
+    ps_session_from_client(&session, long_one, sizeof long_one);
+    assert(session.unnamed == NULL && session.unnamed_lost);
+    ps_session_end(&session);
+}
+
+static void
 half_a_message(void)
 {
     ps_session session;
@@ -90,6 +108,7 @@ half_a_message(void)
         ps_session_begin(&session);
         ps_session_from_client(&session, head, length);
         assert(!ps_session_at_rest(&session));
+        ps_session_end(&session);
     }
 }
 
@@ -115,6 +134,7 @@ main(void)
         simple_query(step);
         extended_query(step);
         copy_in(step);
+        unnamed_statement(step);
     }
     half_a_message();
     never_at_rest_again();

@@ -40,13 +40,22 @@ connection_new(relay_loop *loop, uint64_t id, int fd, bool is_client)
 }
 
 static void
+free_session(connection *client)
+{
+    if (client->session != NULL)
+        ps_session_end(client->session);
+    free(client->session);
+    client->session = NULL;
+}
+
+static void
 release(relay_loop *loop, connection *conn, const char *why)
 {
     uint8_t *words = why != NULL ? (uint8_t *)strdup(why) : NULL;
     relay_tell(loop->relay, conn->id, PS_RELAY_ENDED, words, words != NULL ? strlen(why) : 0);
     loop_forget(loop, conn);
     ps_stream_close(&conn->stream);
-    free(conn->session);
+    free_session(conn);
     free(conn->out);
     free(conn->withheld);
     free(conn);
@@ -273,8 +282,7 @@ connection_watch(relay_loop *loop, connection *conn)
 static void
 part(relay_loop *loop, connection *client, ps_relay_kind kind, uint8_t *words, size_t length)
 {
-    free(client->session);
-    client->session = NULL;
+    free_session(client);
     client->peer = NULL;
     client->mode = MODE_HOLD;
     client->holding = false;
@@ -288,12 +296,16 @@ static void
 leave_client(relay_loop *loop, connection *server)
 {
     connection *client = server->peer;
-    uint8_t *words = server->withheld;
     size_t length = server->withheld_length;
-    server->withheld = NULL;
+    uint8_t *told = malloc(length + 1);
+    if (told != NULL) {
+        told[0] = client->session->spoken;
+        if (length > 0)
+            memcpy(told + 1, server->withheld, length);
+    }
     server->peer = NULL;
     release(loop, server, NULL);
-    part(loop, client, PS_RELAY_LEFT, words, length);
+    part(loop, client, PS_RELAY_LEFT, told, told != NULL ? length + 1 : 0);
 }
 
 static void
@@ -304,14 +316,19 @@ take_apart(relay_loop *loop, connection *client)
     server->mode = MODE_FEED;
     server->wanted = false;
     update_interest(loop, server);
-    part(loop, client, PS_RELAY_AT_REST, NULL, 0);
+    ps_session *session = client->session;
+    uint8_t *unnamed = session->unnamed;
+    size_t length = unnamed != NULL ? session->unnamed_length : 0;
+    session->unnamed = NULL; /* the event's now */
+    part(loop, client, PS_RELAY_AT_REST, unnamed, length);
 }
 
 static bool
 can_be_taken_apart(const connection *client)
 {
     const connection *server = client->peer;
-    return ps_session_at_rest(client->session) && client->out_end == 0 && server->out_end == 0 &&
+    return ps_session_at_rest(client->session) && !client->session->unnamed_lost &&
+           client->out_end == 0 && server->out_end == 0 &&
            server->withheld == NULL && !client->reading_ended && !server->reading_ended;
 }
 
@@ -454,7 +471,7 @@ connection_join(relay_loop *loop, connection *client, connection *server, const 
     client->peer = server;
     server->peer = client;
     client->mode = server->mode = MODE_JOINED;
-    client->active_ms = server->active_ms = loop->now_ms;
+    server->active_ms = client->active_ms; /* to be joined is no activity */
     if (length > 0 && !pass_on(client, rest, length)) {
         connection_end(loop, client, NULL);
         return;

@@ -1,8 +1,9 @@
 #include "relay/framing.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-typedef void on_message(ps_session *session, uint8_t kind, uint8_t first);
+typedef void on_message(ps_session *session, uint8_t kind, uint32_t length, uint8_t first);
 
 static uint32_t
 length_of(const ps_framing *framing)
@@ -22,6 +23,40 @@ collect(ps_framing *framing, size_t wanted, const uint8_t *data, size_t length)
     return taken;
 }
 
+/* --- the unnamed statement */
+
+static void
+forget_unnamed(ps_session *session)
+{
+    free(session->unnamed);
+    session->unnamed = NULL;
+    session->unnamed_length = session->unnamed_have = 0;
+    session->unnamed_lost = false;
+}
+
+static void
+begin_unnamed(ps_session *session, uint32_t length)
+{
+    forget_unnamed(session);
+    session->unnamed = length <= PS_UNNAMED_LIMIT ? malloc(length) : NULL;
+    session->unnamed_length = length;
+    session->unnamed_lost = session->unnamed == NULL;
+}
+
+static void
+keep_unnamed(ps_session *session, const uint8_t *data, size_t length)
+{
+    /* Bodies of later messages come after it is whole, and find no room. */
+    size_t room = session->unnamed_length - session->unnamed_have;
+    size_t taken = length < room ? length : room;
+    if (session->unnamed == NULL || taken == 0)
+        return;
+    memcpy(session->unnamed + session->unnamed_have, data, taken);
+    session->unnamed_have += (uint32_t)taken;
+}
+
+/* --- messages */
+
 /*
  * Each message is told once its first byte of body is here, or that it has none. To wait for that
  * byte costs nothing, since what is of interest has one or comes alone.
@@ -32,6 +67,8 @@ feed(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *
     while (length > 0 && !framing->broken) {
         if (framing->left > 0) {
             size_t passed = framing->left < length ? framing->left : length;
+            if (framing == &session->client)
+                keep_unnamed(session, data, passed);
             framing->left -= (uint32_t)passed;
             data += passed;
             length -= passed;
@@ -51,18 +88,24 @@ feed(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *
         }
         if (body > 0 && length == 0)
             return;
-        told(session, framing->head[0], body > 0 ? *data : 0);
+        told(session, framing->head[0], body, body > 0 ? *data : 0);
         framing->left = body;
         framing->have = 0;
     }
 }
 
 static void
-client_said(ps_session *session, uint8_t kind, uint8_t first)
+client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
-    (void)first;
     switch (kind) {
+        case 'P':
+            if (length > 0 && first == '\0')
+                begin_unnamed(session, length);
+            break;
         case 'Q':
+            forget_unnamed(session); /* as the backend does */
+            session->awaited++;
+            break;
         case 'F':
             session->awaited++;
             break;
@@ -80,8 +123,9 @@ client_said(ps_session *session, uint8_t kind, uint8_t first)
 }
 
 static void
-server_said(ps_session *session, uint8_t kind, uint8_t first)
+server_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
+    (void)length;
     switch (kind) {
         case 'Z':
             session->status = first;
@@ -111,8 +155,15 @@ ps_session_begin(ps_session *session)
 }
 
 void
+ps_session_end(ps_session *session)
+{
+    forget_unnamed(session);
+}
+
+void
 ps_session_from_client(ps_session *session, const uint8_t *data, size_t length)
 {
+    session->spoken = true;
     feed(session, &session->client, client_said, data, length);
 }
 

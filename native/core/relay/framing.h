@@ -11,6 +11,9 @@
  * began leaves `awaited` one too high for ever: that session never counts as at rest, which
  * costs a process, and never cuts anybody off.
  *
+ * The one thing of a session that no backend can be asked for is its unnamed statement, which a
+ * driver may bind again: so the last Parse that made one is kept here, within a bound.
+ *
  * Pure: no socket, no clock. Source: the chapter "Message Flow" of Postgres's documentation.
  */
 #ifndef PS_RELAY_FRAMING_H
@@ -20,7 +23,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { PS_FRAME_HEAD = 5 }; /* a message's type and its length */
+enum {
+    PS_FRAME_HEAD = 5,           /* a message's type and its length */
+    PS_UNNAMED_LIMIT = 64 * 1024 /* of the Parse message that is kept */
+};
 
 typedef struct ps_framing {
     uint8_t head[PS_FRAME_HEAD + 1]; /* and the first byte of its body */
@@ -34,11 +40,16 @@ typedef struct ps_session {
     uint32_t awaited;  /* ReadyForQuery messages that the backend owes */
     uint8_t status;    /* of the last one: I, T or E */
     bool copying_in;
+    bool spoken;       /* whether the client has said anything since it was joined */
     bool copying_both; /* replication: never at rest again */
+    uint8_t *unnamed;  /* the body of the last Parse without a name; NULL for none */
+    uint32_t unnamed_length, unnamed_have;
+    bool unnamed_lost; /* there is one, and it is longer than what is kept */
 } ps_session;
 
 /* A session whose backend has just said ReadyForQuery, outside a transaction. */
 void ps_session_begin(ps_session *session);
+void ps_session_end(ps_session *session);
 
 /* Bytes in the order in which they are passed on. */
 void ps_session_from_client(ps_session *session, const uint8_t *data, size_t length);

@@ -170,6 +170,7 @@ list(relay_loop *loop, relay_listing *listing)
             .server = conn->peer->id,
             .idle_ms = loop->now_ms - active,
             .at_rest = ps_session_at_rest(conn->session),
+            .spoken = conn->session->spoken,
         };
     }
     pthread_mutex_lock(&loop->mutex);

@@ -40,8 +40,10 @@ typedef enum ps_relay_kind {
     PS_RELAY_ACCEPTED = 1, /* in FEED; data: the peer's address as text */
     PS_RELAY_DATA,         /* a piece, after `read` */
     PS_RELAY_SECURE,       /* the TLS handshake is done; in FEED */
-    PS_RELAY_AT_REST,      /* after `hold`; id is the client's, which is in HOLD */
-    PS_RELAY_LEFT,         /* its backend is gone, the client is in HOLD; data: its last words */
+    PS_RELAY_AT_REST,      /* after `hold`; id is the client's, which is in HOLD; data: the body of
+                            * the Parse that made its unnamed statement */
+    PS_RELAY_LEFT,         /* its backend is gone, the client is in HOLD; data: a byte, 1 where the
+                            * client has spoken since it was joined, and the backend's last words */
     PS_RELAY_READABLE,     /* in HOLD: there is something to read */
     PS_RELAY_ENDED         /* gone; data: why, or nothing where the peer just closed */
 } ps_relay_kind;
@@ -57,6 +59,7 @@ typedef struct ps_relay_session {
     uint64_t client, server;
     uint64_t idle_ms; /* since a byte last moved */
     bool at_rest;
+    bool spoken; /* whether the client has said anything since it was joined */
 } ps_relay_session;
 
 typedef struct ps_relay_options {

@@ -142,6 +142,19 @@ def test_a_session_is_taken_apart_when_it_is_at_rest_and_not_before() -> None:
         assert receive(other_far, 10) == message(b"Q", b"next\0")
 
 
+def test_a_session_that_is_taken_apart_gives_its_unnamed_statement() -> None:
+    with Driver() as d:
+        client, c, _, b = d.pair()
+        parse = b"\0select $1\0\0\0"
+        sent = message(b"P", parse) + message(b"B", b"\0\0\0\0\0\0\0\0") + message(b"S")
+        c.sendall(sent)
+        receive(b, len(sent))
+        b.sendall(READY)
+        receive(c, len(READY))
+        d.relay.hold(client)
+        assert d.expect(client, Kind.AT_REST) == parse
+
+
 def test_a_hold_can_be_taken_back() -> None:
     with Driver() as d:
         client, c, _, b = d.pair()
@@ -161,7 +174,7 @@ def test_a_backend_that_ends_at_rest_leaves_its_client_and_its_last_words_with_t
         b.sendall(words)
         b.close()
         assert d.expect(backend, Kind.ENDED) == b""
-        assert d.expect(client, Kind.LEFT) == words
+        assert d.expect(client, Kind.LEFT) == b"\0" + words
         c.sendall(message(b"Q", b"x\0"))
         assert d.expect(client, Kind.READABLE) == b""
         d.relay.send(client, words)
@@ -254,8 +267,8 @@ def test_sessions_say_how_long_nothing_moved() -> None:
         time.sleep(0.2)
         c.sendall(message(b"Q", b"x\0"))
         receive(b, 7)
-        ((found, server, idle, at_rest),) = d.relay.sessions(10)
-        assert (found, server, at_rest) == (client, backend, False)
+        ((found, server, idle, at_rest, spoken),) = d.relay.sessions(10)
+        assert (found, server, at_rest, spoken) == (client, backend, False, True)
         assert idle < 150
 
 

@@ -1,0 +1,95 @@
+"""Takes the state of an idle session out of its backend, and puts it into another.
+
+Both are spoken to the backend in the session's own connection, at rest, in the extended protocol
+and under a name of our own: a simple query would drop the client's unnamed statement.
+native/postgres/session is the other side; it seals the state, so nobody but a backend makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pagestore.pgwire.messages import Message, MessageReader, read_error
+from pagestore.proxy.needs import Need, Read, Send
+
+MAX_STATE_BYTES = 16 << 20
+"""Of one message: thousands of prepared statements."""
+_NAME = b"_pagestore\0"
+_SETTING = "pagestore_session.state"
+
+
+class CarryFailed(Exception):
+    """A backend did not say, or did not take, the state of a session; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A session between two backends."""
+
+    sealed: str = field(repr=False)
+    """In hexadecimal."""
+    unnamed: bytes = field(default=b"", repr=False)
+    """The body of the Parse message of its unnamed statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why a session cannot be carried now."""
+
+    words: str
+
+
+def dehydrate(unnamed: bytes) -> Generator[Need, Any, State | Hindrance]:
+    """
+    Raises:
+        CarryFailed: the backend knows nothing of sessions.
+    """
+    yield Send(_run(_NAME, f"SHOW {_SETTING}") + _message(b"C", b"S" + _NAME) + _message(b"S"))
+    text = ""
+    for message in (yield from _answers()):
+        if message.kind == b"D":
+            text = message.body[6:].decode("ascii", errors="replace")
+    if text.startswith("+"):
+        return State(text[1:], unnamed)
+    return Hindrance(text[1:] or "it gave no state")
+
+
+def rehydrate(state: State) -> Generator[Need, Any, None]:
+    """
+    Raises:
+        CarryFailed: the backend does not take the state.
+    """
+    yield Send(_run(b"\0", f"SET {_SETTING} = '{state.sealed}'") + _message(b"S"))
+    yield from _answers()
+    if state.unnamed:
+        yield Send(_message(b"P", state.unnamed) + _message(b"S"))
+        # Where it does not fit any more, the client hears so when it binds.
+        yield from _answers(strict=False)
+
+
+def _run(name: bytes, text: str) -> bytes:
+    """Parse, Bind and Execute, of a statement and a portal of one name."""
+    return (
+        _message(b"P", name + text.encode() + b"\0\0\0")
+        + _message(b"B", name + name + b"\0\0\0\0\0\0")
+        + _message(b"E", name + b"\0\0\0\0")
+    )
+
+
+def _message(kind: bytes, body: bytes = b"") -> bytes:
+    return Message(kind, body).encode()
+
+
+def _answers(*, strict: bool = True) -> Generator[Need, Any, list[Message]]:
+    """Everything up to ReadyForQuery, which is the last thing read."""
+    reader = MessageReader(MAX_STATE_BYTES)
+    found: list[Message] = []
+    while True:
+        for message in reader.feed((yield Read())):
+            if message.kind == b"E" and strict:
+                raise CarryFailed(read_error(message.body).get("M", "it gave an error"))
+            if message.kind == b"Z":
+                return found
+            found.append(message)
