@@ -333,7 +333,7 @@ class Relay:
     def watch(self, connection: int) -> None: ...
     def close(self, connection: int) -> None: ...
     def sessions(self, limit: int) -> list[tuple[int, int, int, bool, bool]]:
-        """(client, server, milliseconds since a byte moved, at rest, spoken since) of joined ones."""
+        """(client, server, milliseconds since a byte moved, at rest, client has spoken)."""
 
     def shut_down(self) -> None:
         """Closes everything."""
