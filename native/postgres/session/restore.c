@@ -7,7 +7,7 @@
  * A statement may not fit its tables any more: they were dropped meanwhile, or the database was put
  * back to before they were made. Stock Postgres says so when such a statement is executed, not
  * before; so it is kept unanalysed, and Postgres finds out by itself. Should its tables be back by
- * then, it runs; only EXECUTE in SQL, which wants to know the columns beforehand, has it prepared anew.
+ * then, it runs; but EXECUTE in SQL, which must know the columns beforehand, asks for a new one.
  */
 #include "postgres.h"
 
