@@ -20,7 +20,6 @@ that a branch can begin there.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -123,11 +122,12 @@ class History:
 
     async def _commit_lsn(self, owner: TimelineRecord, wanted: int) -> int:
         """The commit LSN; waits a moment for one that is about to reach `wanted`."""
-        deadline = time.monotonic() + COMMIT_DEADLINE
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + COMMIT_DEADLINE
         while True:
             status = await self._wal.get_status(owner.tenant, owner.timeline)
             near = 0 < wanted - status.commit_lsn <= NEAR_BYTES
-            if not near or time.monotonic() > deadline:
+            if not near or clock() > deadline:
                 return status.commit_lsn
             await asyncio.sleep(0.02)
 
@@ -189,13 +189,14 @@ class History:
     async def _ingested(self, record: TimelineRecord) -> None:
         """Waits until the page server has read the WAL up to the head of now."""
         head = (await self.head(record.timeline)).lsn
-        deadline = time.monotonic() + INGEST_DEADLINE
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + INGEST_DEADLINE
         pause = 0.005
         while True:
             info = await self._pages.get_timeline(record.tenant, record.timeline)
             if info.last_record_lsn >= head:
                 return
-            if time.monotonic() > deadline:
+            if clock() > deadline:
                 raise DeadlineExceeded(
                     "LSN_NOT_REACHED",
                     f"The page server has read the WAL up to {format_lsn(info.last_record_lsn)}, "

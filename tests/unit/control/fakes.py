@@ -83,6 +83,8 @@ class Logs:
 class FakeWal:
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
+        self.behind: dict[TimelineId, int] = {}
+        """Bytes at the end of a log that are not committed yet, as far as it knows."""
         self.known: set[TimelineId] = {TEMPLATE}
 
     async def create_timeline(
@@ -95,7 +97,8 @@ class FakeWal:
 
     async def get_status(self, tenant: TenantId, timeline: TimelineId) -> Any:
         await asyncio.sleep(0)
-        return wal_pb2.WalTimelineStatus(commit_lsn=self._log(timeline).end)
+        end = self._log(timeline).end - self.behind.get(timeline, 0)
+        return wal_pb2.WalTimelineStatus(commit_lsn=end)
 
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
         log = self._log(timeline)
@@ -109,11 +112,12 @@ class FakeWal:
 
 
 class FakePages:
-    """It has always read everything."""
+    """`stuck` is where it reads no further, if anywhere."""
 
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
         self.away = False
+        self.stuck: int | None = None
 
     async def create_timeline(
         self,
@@ -134,7 +138,9 @@ class FakePages:
     async def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> Any:
         log = self.logs.timelines[timeline]
         return page_pb2.TimelineInfo(
-            timeline_id=timeline.raw, branch_lsn=log.start, last_record_lsn=log.end
+            timeline_id=timeline.raw,
+            branch_lsn=log.start,
+            last_record_lsn=log.end if self.stuck is None else self.stuck,
         )
 
     async def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int, **_: int) -> int:
@@ -305,6 +311,25 @@ class Plane:
             )
 
 
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Whoever sleeps sleeps no time: when nothing else is to be done, the clock moves on."""
+
+    _ready: Any
+    _scheduled: Any
+
+    def __init__(self) -> None:
+        self._virtual = 0.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self._virtual
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:
+            self._virtual = max(self._virtual, self._scheduled[0].when())
+        super()._run_once()
+
+
 Story = Callable[[Plane], Coroutine[Any, Any, None]]
 
 
@@ -326,7 +351,7 @@ def _patch(stack: ExitStack) -> pytest.MonkeyPatch:
 
 
 def play(directory: Path, story: Story) -> None:
-    """A story on a plane of its own, from the beginning to the end."""
+    """A story on a plane of its own, from the beginning to the end, in virtual time."""
 
     async def whole() -> None:
         plane = Plane(directory)
@@ -337,4 +362,5 @@ def play(directory: Path, story: Story) -> None:
 
     with ExitStack() as stack:
         without_sql(stack)
-        asyncio.run(whole())
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(whole())
