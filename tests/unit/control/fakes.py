@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -333,7 +332,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 Story = Callable[[Plane], Coroutine[Any, Any, None]]
 
 
-def without_sql(stack: ExitStack | pytest.MonkeyPatch) -> None:
+def without_sql(patch: pytest.MonkeyPatch) -> None:
     """A fake compute answers no SQL: what is told to a new database counts as done."""
 
     async def make_ready(conninfo: str, record: DatabaseRecord) -> None: ...
@@ -341,13 +340,8 @@ def without_sql(stack: ExitStack | pytest.MonkeyPatch) -> None:
     async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> str:
         return wanted or "imported"
 
-    patch = stack if isinstance(stack, pytest.MonkeyPatch) else _patch(stack)
     patch.setattr(credentials, "make_ready", make_ready)
     patch.setattr(credentials, "adopt_import", adopt_import)
-
-
-def _patch(stack: ExitStack) -> pytest.MonkeyPatch:
-    return stack.enter_context(pytest.MonkeyPatch.context())
 
 
 def play(directory: Path, story: Story) -> None:
@@ -360,7 +354,7 @@ def play(directory: Path, story: Story) -> None:
         finally:
             await plane.close()
 
-    with ExitStack() as stack:
-        without_sql(stack)
+    with pytest.MonkeyPatch.context() as patch:
+        without_sql(patch)
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.run(whole())
