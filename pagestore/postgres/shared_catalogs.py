@@ -25,6 +25,10 @@ _NORMAL = 1
 _XMIN_COMMITTED, _XMIN_INVALID = 0x0100, 0x0200
 _XMAX_COMMITTED, _XMAX_INVALID, _XMAX_IS_MULTI = 0x0400, 0x0800, 0x1000
 _XMAX_LOCK_ONLY = 0x0080
+_HAS_NULL = 0x0001
+_COLUMN_COUNT = 0x07FF
+_HEADER = 23
+"""Bytes of a tuple's header, behind which the null bitmap stands."""
 _ROLE = struct.Struct("<I64s?xxx?")  # oid, rolname, rolsuper, ..., rolcanlogin
 _DATABASE = struct.Struct("<I64sIic??")  # ..., datistemplate, datallowconn
 _FIRST_NORMAL_XID = 3
@@ -72,14 +76,30 @@ def find_entry(authid: Iterable[bytes], database: Iterable[bytes], committed: Co
 
 def live_rows(pages: Iterable[bytes], committed: Committed) -> Iterator[bytes]:
     """The user data of every live row, from its first column on."""
+    return (data for _, data in live_tuples(pages, committed))
+
+
+def live_tuples(
+    pages: Iterable[bytes], committed: Committed
+) -> Iterator[tuple[frozenset[int], bytes]]:
+    """Which columns are null, counted from 0, and the user data, of every live row."""
     for page in pages:
         (lower,) = struct.unpack_from("<H", page, 12)
         for at in range(_LINE_POINTERS_AT, min(lower, len(page)), 4):
             (pointer,) = struct.unpack_from("<I", page, at)
             offset, state, length = pointer & 0x7FFF, pointer >> 15 & 3, pointer >> 17
             row = page[offset : offset + length]
-            if state == _NORMAL and len(row) > 23 and _is_live(row, committed):
-                yield row[row[22] :]
+            if state == _NORMAL and len(row) > _HEADER and _is_live(row, committed):
+                yield _nulls(row), row[row[22] :]
+
+
+def _nulls(row: bytes) -> frozenset[int]:
+    mask2, mask = struct.unpack_from("<HH", row, 18)
+    if not mask & _HAS_NULL:
+        return frozenset()
+    columns = mask2 & _COLUMN_COUNT
+    bitmap = row[_HEADER:]
+    return frozenset(n for n in range(columns) if not bitmap[n // 8] >> n % 8 & 1)
 
 
 def _is_live(row: bytes, committed: Committed) -> bool:
