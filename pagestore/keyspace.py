@@ -30,6 +30,8 @@ class Kind(enum.IntEnum):
     COMMIT_TIME = 0x07
     ORIGIN = 0x08
     LAST_COMMIT = 0x09
+    SLOT = 0x0A
+    REWRITE = 0x0B
     SLRU_PAGE = 0x10
     REL_BLOCK = 0x20
 
@@ -77,6 +79,9 @@ class Key(NamedTuple):
     def unpack(cls, raw: bytes) -> Key:
         return cls(*_KEY.unpack(raw))
 
+
+FILE_PGSTAT, FILE_OWNER = 1, 2
+"""Small files by number."""
 
 COUNTERS = Key(Kind.CONTROL, block=0)
 SETTINGS = Key(Kind.CONTROL, block=1)

@@ -276,9 +276,11 @@ class AsyncPageClient(RetryingClient):
         lsn: int,
         *,
         hot_pages: bool = True,
+        for_compute: bool = False,
         wait_ms: int = 0,
     ) -> AsyncIterator[pb.BaseBackupChunk]:
-        """Chunks of a base backup at `lsn`; complete only when one with `end` came.
+        """Chunks of a base backup at `lsn`; complete only when one with `end` came. Replication
+        slots come only `for_compute`.
 
         Raises:
             Unavailable: also when the stream ended without `end`.
@@ -289,6 +291,7 @@ class AsyncPageClient(RetryingClient):
             lsn=lsn,
             wait_ms=wait_ms,
             hot_pages=hot_pages,
+            for_compute=for_compute,
         )
         ended = False
         try:

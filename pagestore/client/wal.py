@@ -12,29 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
-from pagestore.client.walservice import Won
+from pagestore.client.walservice import WalPiece, Won
 from pagestore.errors import DataLoss, NotFound, Unavailable, stale_term
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
-
-
-class WalPiece(NamedTuple):
-    """Bytes of a log from `lsn` on; taken out of their message once, since each look at a
-    message's field copies it."""
-
-    lsn: int
-    data: bytes
-
-    @property
-    def end(self) -> int:
-        return self.lsn + len(self.data)
 
 
 class WalClient(RetryingClient):
@@ -280,6 +268,20 @@ class WalClient(RetryingClient):
         )
         async for chunk in self._stream(self._stub.ReadWal(request)):
             yield WalPiece(chunk.lsn, chunk.data)
+
+    async def read_back(
+        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, end_lsn: int
+    ) -> AsyncIterator[WalPiece]:
+        """Committed WAL of [start_lsn, end_lsn), or what is left of it: it may begin later."""
+        status = await self.get_status(tenant, timeline)
+        start = max(start_lsn, status.start_lsn, status.oldest_lsn)
+        if start >= end_lsn:
+            return
+        async with contextlib.aclosing(self.read_wal(tenant, timeline, start)) as pieces:
+            async for lsn, data in pieces:
+                yield WalPiece(lsn, data[: end_lsn - lsn])
+                if lsn + len(data) >= end_lsn:
+                    return
 
     async def read_log(
         self,

@@ -6,11 +6,24 @@ majority, and :class:`pagestore.control.quorum.client.QuorumClient`.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
+
+
+class WalPiece(NamedTuple):
+    """Bytes of a log from `lsn` on; taken out of their message once, since each look at a
+    message's field copies it."""
+
+    lsn: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.lsn + len(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +98,12 @@ class WalService(Protocol):
         wait_ms: int = 0,
     ) -> int:
         """Once a majority has `wait_flush_lsn`; returns the end of what a majority has."""
+        ...
+
+    def read_back(
+        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, end_lsn: int
+    ) -> AsyncIterator[WalPiece]:
+        """Committed WAL of [start_lsn, end_lsn), or what is left of it: it may begin later."""
         ...
 
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ ones: those are laid whole, as copies of their init forks (see :mod:`pagestore.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,12 @@ class HydratingDirectory(DataDirectory):
         if self.settings.data_checksum_version:
             pages = page.with_checksums(pages, blocks)
         self._hot += map(HotPage, [fork] * len(blocks), blocks, pages)
+
+    def lay_over(self, fork: Fork, pages: Mapping[int, bytes]) -> None:
+        """Takes blocks that are other than what the page server has of them as yet."""
+        blocks = sorted(pages)
+        self._hot = [hot for hot in self._hot if hot.fork != fork or hot.block not in pages]
+        self.lay_pages(fork, blocks, [pages[block] for block in blocks])
 
     def length(self, fork: Fork) -> int | None:
         """Blocks of a fork; None where the base backup did not name it."""

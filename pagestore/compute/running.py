@@ -131,9 +131,12 @@ class RunningCompute:
         record: ComputeRecord,
         server: ServerProcess,
         phases: Mapping[str, float] | None = None,
+        remarks: tuple[str, ...] = (),
     ) -> None:
         self.phases = dict(phases or {})
         """Seconds that each phase of its start took; none for an adopted one."""
+        self.remarks = remarks
+        """What its start found to say to the user."""
         self.directory = directory
         self.record = record
         self._server = server

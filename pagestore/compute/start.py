@@ -40,6 +40,7 @@ from pagestore.compute.places import (
     spread_children,
 )
 from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
+from pagestore.compute.slots import Log, lay_slots, words_on_slots
 from pagestore.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -53,9 +54,9 @@ from pagestore.postgres import shared_catalogs as catalog
 from pagestore.postgres.checkpoint import (
     ANY_CONTROL_FILE,
     StartCheckpoint,
+    after_prologue,
     lay_control_file,
     lay_segments,
-    synthesize,
 )
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import (
@@ -66,6 +67,7 @@ from pagestore.postgres.process import (
     spawn,
     wait_accepting,
 )
+from pagestore.postgres.prologue import Prologue, enabled_subscriptions, write_prologue
 from pagestore.postgres.remote_map import Fork
 from pagestore.postgres.settings import (
     OF_SEVERAL,
@@ -99,6 +101,7 @@ class ComputeSpec:
         log: the server's log; beside the directory unless given. Kept after a failure.
         pgstat: statistics that the last clean stop returned.
         auto_conf: postgresql.auto.conf (ALTER SYSTEM), likewise.
+        owner: what tells the database from others whose timelines it may stem from.
         host: an address of this machine at which safekeepers and clients on other hosts reach the
             server; empty for this machine alone.
         wal_password: by which safekeepers log in there.
@@ -116,6 +119,7 @@ class ComputeSpec:
     log: Path | None = None
     pgstat: bytes | None = None
     auto_conf: bytes | None = None
+    owner: str = ""
     host: str = ""
     wal_password: str = field(default="", repr=False)
     start_timeout: float = 60.0
@@ -203,6 +207,7 @@ class _Start:
         self.end_lsn = 0
         self.settings = pb.ControlSettings()
         self.entry = Entry("postgres", "postgres")
+        self.remarks: tuple[str, ...] = ()
 
     async def run(self, pages: AsyncPageClient, wal: WalService) -> RunningCompute:
         """All steps. The vote is on its way while the server is executed."""
@@ -257,16 +262,20 @@ class _Start:
         """Steps 2 and 3."""
         spec = self.spec
         chunks = pages.base_backup(
-            spec.tenant, spec.timeline, self.won.end_lsn, wait_ms=_BACKUP_WAIT_MS
+            spec.tenant,
+            spec.timeline,
+            self.won.end_lsn,
+            for_compute=True,
+            wait_ms=_BACKUP_WAIT_MS,
         )
         directory.feed(await anext(chunks))
+        assert directory.header is not None
         self.settings = directory.settings
-        checkpoint = synthesize(
-            self.won.end_lsn,
-            self.won.prev_record_lsn,
-            directory.counters,
-            directory.settings.system_id,
-            full_page_writes=False,
+        prologue = write_prologue(
+            directory.header, spec.timeline, spec.owner, self.won.prev_record_lsn
+        )
+        checkpoint = after_prologue(
+            prologue, directory.counters, directory.settings.system_id, full_page_writes=False
         )
         self.end_lsn = checkpoint.end_lsn
         self._configure(directory, checkpoint)
@@ -277,10 +286,32 @@ class _Start:
         self.entry = await self._find_entry(directory, pages)
         directory.lay_missing_slru_pages()
         lay_segments(directory, checkpoint)
+        await self._lay_slots(directory, prologue, pages, wal)
         if spec.pgstat is not None:
             directory.write("pg_stat/pgstat.stat", spec.pgstat)
         directory.lay_remote_map()
         self.clock.mark("finish")
+
+    async def _lay_slots(
+        self,
+        directory: HydratingDirectory,
+        prologue: Prologue,
+        pages: AsyncPageClient,
+        wal: WalService,
+    ) -> None:
+        """What of the past goes on, and what does not."""
+        spec, header = self.spec, directory.header
+        assert header is not None
+        log = Log(spec.tenant, spec.timeline, header.branch_lsn, self.won.end_lsn)
+        slots = await lay_slots(directory, prologue.dropped_slots, log, pages, wal)
+        disabled: list[str] = []
+        if prologue.pages:
+            directory.lay_over(prologue.fork, prologue.pages)
+            rows = catalog.live_rows(header.subscriptions.pages, self._committed)
+            disabled = enabled_subscriptions(rows)
+        self.remarks = words_on_slots(prologue.dropped_slots, slots.lost, disabled)
+        if slots.wal_bytes:
+            self.clock.mark("WAL of slots")
 
     async def _receive(
         self,
@@ -386,7 +417,7 @@ class _Start:
         self.clock.mark("streaming")
         record = record.now_ready()
         record.save(spec.directory)
-        return RunningCompute(spec.directory, record, self.server, self.clock.phases)
+        return RunningCompute(spec.directory, record, self.server, self.clock.phases, self.remarks)
 
     async def _wait_attached(self, line: Line, wal: WalService) -> None:
         """Until enough safekeepers are synchronous standbys."""

@@ -147,6 +147,7 @@ class LocalLauncher:
             log=self._log(record.timeline),
             pgstat=kept.pgstat,
             auto_conf=kept.auto_conf,
+            owner=str(record.created_micros),
             host=self._host,
             wal_password=credentials.wal_password(record) if self._host else "",
         )

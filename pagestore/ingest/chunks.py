@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from itertools import pairwise
 
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
 

@@ -24,7 +24,7 @@ import structlog
 
 from pagestore import tasks
 from pagestore._native import RedoPool
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 from pagestore.errors import (
     DataLoss,
     NotFound,

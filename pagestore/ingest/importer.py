@@ -26,7 +26,6 @@ from pagestore.v1 import page_pb2 as pb
 BATCH_BYTES = 8 << 20
 PAGES_PER_SEGMENT = 32
 DATABASE_HAS_VERSION = 1
-FILE_PGSTAT = 1
 _ZEROS = bytes(PAGE_SIZE)
 _SLRUS = frozenset(map(int, Slru))
 _U32 = struct.Struct("<I")
@@ -233,7 +232,7 @@ def file_key(path: str) -> Key | None:
         case ["pg_twophase", xid] if re.fullmatch("[0-9A-F]{8}", xid):
             return keyspace.two_phase(int(xid, 16))
         case ["pg_stat", "pgstat.stat"]:
-            return Key(Kind.FILE, block=FILE_PGSTAT)
+            return Key(Kind.FILE, block=keyspace.FILE_PGSTAT)
     raise _invalid(f"The file {path[:200]!r} has no place in the store.")
 
 

@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 
 PACE_SECONDS = 0.1
 LARGE_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 from pagestore.errors import Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.waiters import TimelineKey

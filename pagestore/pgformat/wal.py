@@ -44,7 +44,7 @@ XLOG_SWITCH = 0x40
 _PAGE_HEADER = struct.Struct("<HHIQI4x")
 _LONG_TAIL = struct.Struct("<QII")
 _RECORD_HEADER = struct.Struct("<IIQBBxxI")
-_SHORT_DATA = 255
+_SHORT_DATA, _LONG_DATA = 255, 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +167,15 @@ def record_bytes(rmgr: int, info: int, xid: int, prev_lsn: int, body: bytes) -> 
     return head[:20] + struct.pack("<I", crc) + body
 
 
+def record_body(main: bytes, block_header: bytes = b"", block_data: bytes = b"") -> bytes:
+    """What follows a record's header: the header of at most one block reference, main data's
+    own header, the block's data, ``main``."""
+    length = len(main)
+    short = length <= _SHORT_DATA
+    own = bytes((_SHORT_DATA, length)) if short else struct.pack("<BI", _LONG_DATA, length)
+    return block_header + own + block_data + main
+
+
 def lay_out(
     start_lsn: int, record: bytes, *, system_id: int, segment_size: int = SEGMENT_SIZE
 ) -> tuple[bytes, int, int]:
@@ -212,7 +221,7 @@ def checkpoint_shutdown_bytes(
     """
     redo = record_start(start_lsn, segment_size)
     checkpoint = CheckPoint.at_shutdown(counters, redo=redo, time=timestamp).pack()
-    body = bytes((_SHORT_DATA, len(checkpoint))) + checkpoint
+    body = record_body(checkpoint)
     record = record_bytes(RMGR_XLOG, XLOG_CHECKPOINT_SHUTDOWN, 0, prev_record_lsn, body)
     return lay_out(start_lsn, record, system_id=system_id, segment_size=segment_size)
 

@@ -7,18 +7,21 @@ which goes to the WAL service first and into the local segment file then (POSTGR
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
 from pagestore.pgformat import wal
 from pagestore.pgformat.control_file import ControlFile
 from pagestore.postgres.datadir import DataDirectory
+from pagestore.postgres.prologue import Prologue
 from pagestore.v1 import page_pb2 as pb
 
 
 @dataclass(frozen=True, slots=True)
 class StartCheckpoint:
-    """``data`` is the WAL of [start_lsn, end_lsn); the record itself begins at record_lsn."""
+    """``data`` is the WAL of [start_lsn, end_lsn), a prologue first if there is one; the record
+    itself begins at record_lsn."""
 
     start_lsn: int
     record_lsn: int
@@ -50,6 +53,21 @@ def synthesize(
         start_lsn, prev_record_lsn, own, timestamp=now, system_id=system_id
     )
     return StartCheckpoint(start_lsn, record_lsn, end_lsn, data, own, now)
+
+
+def after_prologue(
+    prologue: Prologue, counters: pb.ControlCounters, system_id: int, *, full_page_writes: bool
+) -> StartCheckpoint:
+    """Both, as one piece of WAL."""
+    checkpoint = synthesize(
+        prologue.end_lsn,
+        prologue.last_record_lsn,
+        counters,
+        system_id,
+        full_page_writes=full_page_writes,
+    )
+    data = prologue.data + checkpoint.data
+    return dataclasses.replace(checkpoint, start_lsn=prologue.start_lsn, data=data)
 
 
 def lay_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:

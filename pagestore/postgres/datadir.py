@@ -44,7 +44,12 @@ _BACKUP_PATH = re.compile(
     r"|pg_twophase/[0-9A-F]{8}"
     r"|pg_logical/replorigin_checkpoint"
     r"|pg_stat/pgstat\.stat"
+    r"|pg_replslot/[a-z0-9_]{1,63}/state"
+    r"|pg_logical/snapshots/[0-9A-F]{1,8}-[0-9A-F]{1,8}\.snap"
+    r"|pg_logical/mappings/map-[0-9a-f]{1,8}-[0-9a-f]{1,8}-[0-9A-F]{1,8}_[0-9A-F]{1,8}"
+    r"-[0-9a-f]{1,8}-[0-9a-f]{1,8}"
 )
+_OF_DECODING = ("pg_replslot/", "pg_logical/snapshots/", "pg_logical/mappings/")
 INIT_FORK = 3
 _ZEROS = bytes(layout.PAGE_SIZE)
 
@@ -69,6 +74,8 @@ class DataDirectory:
         self.complete = False
         self.lengths: dict[Fork, int] = {}
         self.has_tablespaces = False
+        self.decoding_files: dict[str, bytes] = {}
+        """Of replication slots, by path: set aside, since they are of no use without their WAL."""
         self._files = 0
         self._directories: dict[tuple[int, int], int] = {}
         self._make_directory("")
@@ -149,6 +156,9 @@ class DataDirectory:
         if file.path.endswith("/"):
             self._make_directories(file.path.rstrip("/"))
             self.has_tablespaces = True
+            return
+        if file.path.startswith(_OF_DECODING):
+            self.decoding_files[file.path] = file.data
             return
         if file.path.startswith("base/"):
             self.open_database(layout.DEFAULT_TABLESPACE, int(file.path.split("/")[1]))
@@ -272,6 +282,11 @@ class DataDirectory:
         for kind, item in next_items.items():
             path, offset = slru.page_position(kind, slru.page_of(kind, item))
             self._extend(path, offset + layout.PAGE_SIZE)
+
+    def lay_decoding_file(self, path: str, content: bytes) -> None:
+        """A file of a replication slot, and its directory."""
+        self._make_directories(path.rpartition("/")[0])
+        self.write(path, content)
 
     def write(self, path: str, data: bytes | str, mode: int = _FILE_MODE) -> None:
         """A whole file, at a path relative to the root. Whoever reads it meanwhile finds the

@@ -19,42 +19,60 @@ from collections.abc import Iterator
 from pagestore import keyspace
 from pagestore._native import RedoPool, Snapshot, crc32c
 from pagestore.keyspace import Key, Kind, Slru
-from pagestore.pgformat import paths, slru
+from pagestore.pgformat import paths, relmap, slru
 from pagestore.pgformat.layout import PAGE_SIZE, VERSION_FILE
 from pagestore.reader import hotpages
 from pagestore.reader.sizes import (
+    GLOBAL_DATABASE,
+    GLOBAL_SPACE,
     Relation,
     counters,
     databases,
     packed_relations,
+    rel_size,
     settings,
     slru_segment,
     slru_segments,
 )
+from pagestore.timeline import slots
 from pagestore.v1 import page_pb2 as pb
 
 RELATION_BYTES = 20
 RELATION_BYTES_PER_CHUNK = 20_000 * RELATION_BYTES
 DATABASE_HAS_VERSION = 1
-FILE_PGSTAT = 1
+PG_SUBSCRIPTION = 6100
 REPLICATION_STATE_MAGIC = 0x1257DADE
 
 
 def base_backup(
-    snapshot: Snapshot, lsn: int, redo: RedoPool | None, *, hot_pages: bool
+    snapshot: Snapshot,
+    lsn: int,
+    redo: RedoPool | None,
+    *,
+    hot_pages: bool,
+    branch_lsn: int | None = None,
 ) -> Iterator[pb.BaseBackupChunk]:
-    """Yields the chunks of a base backup at `lsn`."""
+    """Yields the chunks of a base backup at `lsn`.
+
+    Args:
+        branch_lsn: where the timeline begins, given if the backup is for a compute of it: then
+            with replication slots, which need WAL besides.
+    """
     header = pb.BackupHeader(
         lsn=lsn, counters=counters(snapshot, lsn), settings=settings(snapshot, lsn)
     )
-    yield pb.BaseBackupChunk(header=header)
     relmaps = read_relmaps(snapshot, lsn)
+    if branch_lsn is not None:
+        header.branch_lsn = branch_lsn
+        _complete_for_compute(header, snapshot, redo, relmaps)
+    yield pb.BaseBackupChunk(header=header)
     files = 0
     for path, data in itertools.chain(
         _database_files(snapshot, lsn, relmaps),
         _slru_files(snapshot, lsn, redo),
         _two_phase_files(snapshot, lsn),
         _other_files(snapshot, lsn),
+        slots.decoding_files(snapshot, lsn) if branch_lsn is not None else (),
     ):
         files += 1
         yield pb.BaseBackupChunk(file=pb.BackupFile(path=path, data=data))
@@ -106,9 +124,29 @@ def _other_files(snapshot: Snapshot, lsn: int) -> Iterator[tuple[str, bytes]]:
     origins = snapshot.scan(*keyspace.kind_range(Kind.ORIGIN), lsn)
     if origins:
         yield "pg_logical/replorigin_checkpoint", replication_origins(origins)
-    statistics = snapshot.get(Key(Kind.FILE, block=FILE_PGSTAT).pack(), lsn)
+    statistics = snapshot.get(Key(Kind.FILE, block=keyspace.FILE_PGSTAT).pack(), lsn)
     if statistics is not None:
         yield "pg_stat/pgstat.stat", statistics
+
+
+def _complete_for_compute(
+    header: pb.BackupHeader,
+    snapshot: Snapshot,
+    redo: RedoPool | None,
+    relmaps: dict[tuple[int, int], bytes],
+) -> None:
+    lsn = header.lsn
+    header.owner = snapshot.get(Key(Kind.FILE, block=keyspace.FILE_OWNER).pack(), lsn) or b""
+    header.slots.extend(slot.state.name for slot in slots.replication_slots(snapshot, lsn))
+    shared = (GLOBAL_SPACE, GLOBAL_DATABASE)
+    number = relmap.parse(relmaps[shared]).get(PG_SUBSCRIPTION) if shared in relmaps else None
+    if number is None:
+        return
+    rel = (*shared, number, keyspace.Fork.MAIN)
+    count = rel_size(snapshot, lsn, keyspace.rel_size(*rel)) or 0
+    if count:
+        (chunk,) = _page_chunks(snapshot, lsn, redo, [(Relation(*rel, count), count)])
+        header.subscriptions.CopyFrom(chunk.pages)
 
 
 def replication_origins(origins: list[tuple[bytes, bytes]]) -> bytes:

@@ -135,7 +135,14 @@ class PageReads:
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
         access = self._access
-        chunks = base_backup(snapshot, lsn, access.redo(), hot_pages=request.hot_pages)
+        timeline = access.timeline(request.tenant_id, request.timeline_id)
+        chunks = base_backup(
+            snapshot,
+            lsn,
+            access.redo(),
+            hot_pages=request.hot_pages,
+            branch_lsn=timeline.branch_lsn if request.for_compute else None,
+        )
 
         def step() -> list[pb.BaseBackupChunk]:
             some: list[pb.BaseBackupChunk] = []

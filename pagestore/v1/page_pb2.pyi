@@ -139,18 +139,20 @@ class GetSlruSegmentResponse(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class GetBaseBackupRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "lsn", "wait_ms", "hot_pages")
+    __slots__ = ("tenant_id", "timeline_id", "lsn", "wait_ms", "hot_pages", "for_compute")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
     WAIT_MS_FIELD_NUMBER: _ClassVar[int]
     HOT_PAGES_FIELD_NUMBER: _ClassVar[int]
+    FOR_COMPUTE_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     lsn: int
     wait_ms: int
     hot_pages: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ..., hot_pages: _Optional[bool] = ...) -> None: ...
+    for_compute: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ..., hot_pages: _Optional[bool] = ..., for_compute: _Optional[bool] = ...) -> None: ...
 
 class BaseBackupChunk(_message.Message):
     __slots__ = ("header", "file", "relations", "pages", "end", "bundle")
@@ -175,14 +177,22 @@ class BackupBundle(_message.Message):
     def __init__(self, chunks: _Optional[_Iterable[_Union[BaseBackupChunk, _Mapping]]] = ...) -> None: ...
 
 class BackupHeader(_message.Message):
-    __slots__ = ("lsn", "counters", "settings")
+    __slots__ = ("lsn", "counters", "settings", "branch_lsn", "owner", "slots", "subscriptions")
     LSN_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_LSN_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
     lsn: int
     counters: ControlCounters
     settings: ControlSettings
-    def __init__(self, lsn: _Optional[int] = ..., counters: _Optional[_Union[ControlCounters, _Mapping]] = ..., settings: _Optional[_Union[ControlSettings, _Mapping]] = ...) -> None: ...
+    branch_lsn: int
+    owner: bytes
+    slots: _containers.RepeatedScalarFieldContainer[str]
+    subscriptions: BackupPages
+    def __init__(self, lsn: _Optional[int] = ..., counters: _Optional[_Union[ControlCounters, _Mapping]] = ..., settings: _Optional[_Union[ControlSettings, _Mapping]] = ..., branch_lsn: _Optional[int] = ..., owner: _Optional[bytes] = ..., slots: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Union[BackupPages, _Mapping]] = ...) -> None: ...
 
 class BackupFile(_message.Message):
     __slots__ = ("path", "data")
@@ -367,7 +377,7 @@ class VerifiedLayer(_message.Message):
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error")
+    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +388,7 @@ class TimelineInfo(_message.Message):
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     INGEST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     parent_timeline_id: bytes
@@ -388,7 +399,22 @@ class TimelineInfo(_message.Message):
     layers: int
     created_unix_micros: int
     ingest_error: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ...) -> None: ...
+    slots: _containers.RepeatedCompositeFieldContainer[ReplicationSlot]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[ReplicationSlot, _Mapping]]] = ...) -> None: ...
+
+class ReplicationSlot(_message.Message):
+    __slots__ = ("name", "plugin", "restart_lsn", "confirmed_flush_lsn", "lost")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PLUGIN_FIELD_NUMBER: _ClassVar[int]
+    RESTART_LSN_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    plugin: str
+    restart_lsn: int
+    confirmed_flush_lsn: int
+    lost: bool
+    def __init__(self, name: _Optional[str] = ..., plugin: _Optional[str] = ..., restart_lsn: _Optional[int] = ..., confirmed_flush_lsn: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class ListTimelinesRequest(_message.Message):
     __slots__ = ("tenant_id",)

@@ -15,7 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 
 from pagestore import _native
-from pagestore.client.wal import WalClient, WalPiece
+from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalPiece
 from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn

@@ -247,9 +247,10 @@ identify(ps_receiver *receiver, ps_error *err)
 static int
 ensure_slot(ps_receiver *receiver, ps_error *err)
 {
-    char text[160];
+    char text[192];
     PGresult *result;
-    snprintf(text, sizeof text, "CREATE_REPLICATION_SLOT %s PHYSICAL RESERVE_WAL",
+    snprintf(text, sizeof text,
+             "CREATE_REPLICATION_SLOT " PS_RECEIVER_SLOT_PREFIX "%s PHYSICAL RESERVE_WAL",
              receiver->name);
     int status = command(receiver, text, &result, err);
     if (status != PS_OK)
@@ -269,7 +270,8 @@ start_replication(ps_receiver *receiver, ps_error *err)
     char text[192];
     PGresult *result;
     snprintf(text, sizeof text,
-             "START_REPLICATION SLOT %s PHYSICAL %" PRIX32 "/%" PRIX32 " TIMELINE 1",
+             "START_REPLICATION SLOT " PS_RECEIVER_SLOT_PREFIX "%s PHYSICAL %" PRIX32
+             "/%" PRIX32 " TIMELINE 1",
              receiver->name, (uint32_t)(lsn >> 32), (uint32_t)lsn);
     int status = command(receiver, text, &result, err);
     if (status == PS_OK && PQresultStatus(result) != PGRES_COPY_BOTH)

@@ -8,13 +8,17 @@
  * when it is told to stop, when the compute ends the stream, and on every error; reconnecting
  * is the caller's decision.
  *
- * It holds the compute's WAL through a physical replication slot of the same name as its
- * application_name, so that a compute keeps what this safekeeper still has to fetch.
+ * It holds the compute's WAL through a physical replication slot, so that a compute keeps what
+ * this safekeeper still has to fetch. The slot's name is its application_name behind a prefix
+ * that tells it from the slots of users; pagestore/postgres/slots.py and the shim's slots.c know
+ * the same prefix.
  */
 #ifndef PS_RECEIVER_RECEIVER_H
 #define PS_RECEIVER_RECEIVER_H
 
 #include "receiver/writer.h"
+
+#define PS_RECEIVER_SLOT_PREFIX "_pagestore_"
 
 typedef struct ps_receiver ps_receiver;
 
@@ -23,7 +27,7 @@ typedef struct ps_receiver_options {
     const char *port;
     const char *user;
     const char *password; /* "": none */
-    const char *name;     /* application_name and slot: [a-z0-9_] */
+    const char *name;     /* application_name, and the slot's behind its prefix: [a-z0-9_] */
     uint64_t system_id;   /* 0: take any cluster's */
     int notify_fd;        /* an eventfd that is signalled after each advance; or -1 */
 } ps_receiver_options;

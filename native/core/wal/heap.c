@@ -79,7 +79,9 @@ ps_route_heap2(ps_ingest *in)
         return clear_if(in, 0, 1, 0, ALL_VISIBLE | ALL_FROZEN);
     case 0x60: /* LOCK_UPDATED */
         return clear_if(in, 7, 1, 0, ALL_FROZEN);
-    default: /* PRUNE, VACUUM, FREEZE_PAGE, VISIBLE name their blocks; REWRITE, NEW_CID */
+    case 0x00: /* REWRITE */
+        return ps_put_rewrite(in);
+    default: /* PRUNE, VACUUM, FREEZE_PAGE, VISIBLE name their blocks; NEW_CID */
         return PS_OK;
     }
 }

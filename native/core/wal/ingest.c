@@ -34,7 +34,7 @@ static const rmgr rmgrs[PS_RMGR_COUNT] = {
     [PS_RMGR_COMMIT_TS] = {"CommitTs", 0x0003, 0, ps_route_commit_ts},
     [PS_RMGR_REPLORIGIN] = {"ReplicationOrigin", 0x0003, 0, ps_route_replorigin},
     [PS_RMGR_GENERIC] = {"Generic", 0x0001, 1, NULL},
-    [PS_RMGR_LOGICALMSG] = {"LogicalMessage", 0x0001, 0, NULL},
+    [PS_RMGR_LOGICALMSG] = {"LogicalMessage", 0x0001, 0, ps_route_logicalmsg},
 };
 
 int

@@ -5,7 +5,7 @@
  * docs/formats/keyspace.md: pages by reference to the record, by image or by patch; sizes,
  * relation maps, transaction status and counters as whole new values. What a resource manager
  * does beyond its block references is in one function a resource manager (xlog.c, xact.c,
- * slru.c, storage.c, heap.c); docs/formats/wal.md has the list.
+ * slru.c, storage.c, heap.c, logical.c); docs/formats/wal.md has the list.
  *
  * Invariants.
  *  - All or nothing, by record: a record that fails leaves nothing in the batch, and the

@@ -135,5 +135,7 @@ int ps_route_heap(ps_ingest *in);
 int ps_route_heap2(ps_ingest *in);
 int ps_route_commit_ts(ps_ingest *in);
 int ps_route_replorigin(ps_ingest *in);
+int ps_route_logicalmsg(ps_ingest *in);
+int ps_put_rewrite(ps_ingest *in);
 
 #endif

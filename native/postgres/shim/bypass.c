@@ -133,7 +133,7 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
     if (OidIsValid(dropped))
         lay_forget_database(dropped);
     if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))
-        commit_wait_for_own_records();
+        (void) commit_wait_for_own_records(-1);
 }
 
 static void

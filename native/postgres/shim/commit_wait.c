@@ -46,26 +46,29 @@ is_safe(XLogRecPtr lsn)
     return *(volatile XLogRecPtr *) &WalSndCtl->lsn[mode] >= lsn;
 }
 
-static void
-wait_until_safe(XLogRecPtr lsn)
+static bool
+wait_until_safe(XLogRecPtr lsn, int timeout_ms)
 {
-    while (wants_standbys() && !is_safe(lsn))
+    for (int waited = 0; wants_standbys() && !is_safe(lsn); waited += POLL_MS)
     {
+        if (timeout_ms >= 0 && waited >= timeout_ms)
+            return false;
         if (ProcDiePending)
         {
             whereToSendOutput = DestNone;
-            return;
+            return false;
         }
         (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS,
                          WAIT_EVENT_SYNC_REP);
         ResetLatch(MyLatch);
     }
+    return true;
 }
 
-void
-commit_wait_for_own_records(void)
+bool
+commit_wait_for_own_records(int timeout_ms)
 {
-    wait_until_safe(ProcLastRecPtr + 1);
+    return wait_until_safe(ProcLastRecPtr + 1, timeout_ms);
 }
 
 static void
@@ -78,10 +81,10 @@ at_transaction_end(XactEvent event, void *arg)
             break;
         case XACT_EVENT_COMMIT:
             if (had_xid)
-                wait_until_safe(XactLastCommitEnd);
+                (void) wait_until_safe(XactLastCommitEnd, -1);
             break;
         case XACT_EVENT_PREPARE:
-            commit_wait_for_own_records();
+            (void) commit_wait_for_own_records(-1);
             break;
         default:
             break;

@@ -41,6 +41,7 @@
 
 #define MAX_PAGES 4096
 #define MAX_LOG_MS 1000
+#define SLOTS_MS 10000 /* between looks at what replication slots hold back */
 #define LOCK_TRANCHE "pagestore_fsm"
 #define LIBRARY_LINK "./pagestore_shim.so"
 
@@ -169,10 +170,14 @@ pagestore_fsm_main(Datum arg)
     start_tell_when_attached();
     while (!ShutdownRequestPending)
     {
-        (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1, PG_WAIT_EXTENSION);
+        (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, SLOTS_MS,
+                         PG_WAIT_EXTENSION);
         ResetLatch(MyLatch);
         CHECK_FOR_INTERRUPTS();
+        if (!ShutdownRequestPending)
+            slots_check_bound();
     }
+    slots_save();
     log_changed_pages();
     proc_exit(0);
 }

@@ -13,6 +13,8 @@
  *   hydrate.c      the hooks in the storage manager's table
  *   sizes.c        the SQL functions that ask the file system how long relations are
  *   bypass.c       statements that go past the storage manager, or past the quorum
+ *   imports.c      takes over a function that the server imports
+ *   slots.c        logs the states of replication slots
  *   fsm_log.c      the worker that logs free space maps at a clean stop
  *   start.c        a start that waits for its directory
  *
@@ -109,6 +111,10 @@ define_settings(void)
                             "The line to whoever starts this server; -1 is none.", NULL,
                             &shim_settings.start_fd, -1, -1, INT_MAX, PGC_POSTMASTER, 0, NULL,
                             NULL, NULL);
+    DefineCustomIntVariable("pagestore.slot_wal_keep_size",
+                            "How much WAL replication slots may hold back before they are lost.",
+                            NULL, &shim_settings.slot_wal_keep_mb, 1024, 32, MAX_KILOBYTES,
+                            PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
     MarkGUCPrefixReserved("pagestore");
 }
 
@@ -211,6 +217,7 @@ _PG_init(void)
     sizes_install();
     bypass_install();
     commit_wait_install();
+    slots_install();
     fsm_log_register_worker();
     next_shmem_request = shmem_request_hook;
     shmem_request_hook = request_shmem;

@@ -19,6 +19,7 @@ typedef struct ShimSettings
     int timeout_ms;  /* how long one read waits for the page server */
     int readahead;   /* blocks */
     int start_fd;    /* see start.c; -1: none */
+    int slot_wal_keep_mb; /* how much WAL users' replication slots may hold back */
 } ShimSettings;
 
 extern ShimSettings shim_settings;
@@ -31,12 +32,18 @@ extern void sizes_install(void);
 
 /* commit_wait.c: answers a commit only when the WAL service has it. */
 extern void commit_wait_install(void);
-extern void commit_wait_for_own_records(void);
+/* Until they are safe, or that long (-1: for ever); whether they are, or nobody waits. */
+extern bool commit_wait_for_own_records(int timeout_ms);
 
 /* start.c: waits for what whoever starts the server is still making. */
 extern void start_take_settings(void);
 extern void start_wait_for_files(void);
 extern void start_tell_when_attached(void);
+
+/* slots.c: logs the states of replication slots, and bounds the WAL that they hold back. */
+extern void slots_install(void);
+extern void slots_save(void);
+extern void slots_check_bound(void);
 
 /* fsm_log.c: logs the free space maps that changed, when the server stops. */
 extern Size fsm_log_shmem_size(void);

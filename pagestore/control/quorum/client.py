@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
 from pagestore.client.closing import Closing
-from pagestore.client.walservice import Won
+from pagestore.client.walservice import WalPiece, Won
 from pagestore.consensus.acceptor import Elect
 from pagestore.consensus.election import Choice
 from pagestore.consensus.members import Configuration, Member, majority
@@ -303,6 +303,30 @@ class QuorumClient(Closing):
                 break
             await asyncio.sleep(0.005)
         raise next((error for error in errors if isinstance(error, OutOfRange)), errors[-1])
+
+    async def read_back(
+        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, end_lsn: int
+    ) -> AsyncIterator[WalPiece]:
+        """From whoever has most of it."""
+        key = (tenant, timeline)
+        found = await patiently(
+            partial(self._who_has, key, end_lsn),
+            asyncio.get_running_loop().time() + self.timeout,
+        )
+        async for piece in self.safekeepers.client(found).read_back(*key, start_lsn, end_lsn):
+            yield piece
+
+    async def _who_has(self, key: Key, end_lsn: int) -> int:
+        """The number of the one with the longest log up to `end_lsn`, known to be committed."""
+        said, _ = await self._hear_once(key, lambda head: False)
+        able = [item.status for item in said if item.status.commit_lsn >= end_lsn]
+        if not able:
+            raise Unavailable(
+                "NO_QUORUM",
+                f"No safekeeper that answers has the log of {key[1]} up to {format_lsn(end_lsn)}.",
+            )
+        oldest = min(able, key=lambda status: max(status.start_lsn, status.oldest_lsn))
+        return oldest.number
 
     def _able_first(self, key: Key) -> list[int]:
         suspects, ahead = self.safekeepers.suspects, self._ahead.get(key, 0)

@@ -31,13 +31,15 @@ from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
+from pagestore.postgres.slots import OUR_SLOTS
 
 AMISS_SECONDS = 1.0
 WELL_SECONDS = 5.0
 CONNECT_SECONDS = 5
 _USELESS_SLOTS = (
     "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
-    " WHERE NOT active AND (wal_status = 'lost' OR slot_name <> ALL (%s))"
+    " WHERE starts_with(slot_name, %s) AND NOT active"
+    " AND (wal_status = 'lost' OR slot_name <> ALL (%s))"
 )
 _log = structlog.get_logger(__name__)
 
@@ -243,9 +245,10 @@ class Keeper:
         return head.best.status.flush_lsn
 
     async def _drop_slots(self) -> None:
-        """Those that have lost their WAL already, or are nobody's any more."""
+        """Safekeepers' that have lost their WAL already, or are nobody's any more."""
         connecting = psycopg.AsyncConnection.connect(
             self._compute.conninfo(), autocommit=True, connect_timeout=CONNECT_SECONDS
         )
         async with await connecting as session:
-            await session.execute(_USELESS_SLOTS, (self._names,))
+            names = [OUR_SLOTS + name for name in self._names]
+            await session.execute(_USELESS_SLOTS, (OUR_SLOTS, names))

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 from pagestore.errors import DataLoss, Unavailable
 from pagestore.ingest.chunks import LARGE_BYTES, QUEUED, joined
 

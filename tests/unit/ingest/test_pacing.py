@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pagestore.client.wal import WalPiece
+from pagestore.client.walservice import WalPiece
 from pagestore.ingest import pacing
 from pagestore.ingest.pacing import LARGE_BYTES, Pace, paced
 
