@@ -350,8 +350,10 @@ class AsyncPageClient(RetryingClient):
         request = pb.DeleteTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         await self._call(self._timelines.DeleteTimeline, request, pb.DeleteTimelineResponse)
 
-    async def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
-        request = pb.GetTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
+    async def get_timeline(
+        self, tenant: TenantId, timeline: TimelineId, *, slots: bool = False
+    ) -> pb.TimelineInfo:
+        request = pb.GetTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, slots=slots)
         return await self._call(self._timelines.GetTimeline, request, pb.TimelineInfo)
 
     async def list_timelines(self, tenant: TenantId | None) -> list[pb.TimelineInfo]:

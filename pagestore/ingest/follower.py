@@ -44,6 +44,9 @@ from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2
 
 LINGER_MS = 2000
+SLOT_WAL_BYTES = 5 << 28
+"""A quarter more than what computes let replication slots hold back, since they look at it every
+ten seconds (native/postgres/shim/slots.c)."""
 SILENCE_SECONDS = 6.0
 """A safekeeper says something every two seconds; one of several that does not is asked anew."""
 WORKERS = 2
@@ -114,13 +117,14 @@ class Follower:
         redo: Callable[[], RedoPool | None],
         *,
         consumer: str = "page",
+        slot_wal_bytes: int = SLOT_WAL_BYTES,
         linger_ms: int = LINGER_MS,
         check_images: bool = False,
         connect: Callable[[str], WalSource] | None = None,
     ) -> None:
         self._repository = repository
         self._sources = Sources(sources, connect)
-        self._releases = Releases(repository, self._sources, consumer)
+        self._releases = Releases(repository, self._sources, consumer, slot_wal_bytes)
         flusher.on_flushed = self._releases.note
         self._waiters = waiters
         self._flusher = flusher

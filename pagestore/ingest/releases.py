@@ -4,6 +4,10 @@ That is what its layers have in files, timeline by timeline: after a crash it re
 Told lazily, many timelines at once, since it only lets safekeepers drop segments. A safekeeper
 keeps what a consumer has not released from the moment it knows the consumer, so the first word
 comes when a timeline is first read.
+
+Replication slots need WAL from further back: what their consumers have not confirmed. Their states
+are in the timeline, so they hold its WAL back here, and that of the timelines it stems from where
+a slot has come with a restore; within a bound, beyond which the next start finds the slot lost.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from pagestore import durable
 from pagestore.errors import NotFound, PagestoreError
 from pagestore.ingest.sources import Source, Sources
 from pagestore.ingest.waiters import TimelineKey
-from pagestore.timeline import Repository
+from pagestore.timeline import Repository, Timeline
+from pagestore.timeline.slots import oldest_needed, replication_slots
 
 RELEASE_SECONDS = 3.0
 BATCH = 1000
@@ -38,8 +43,19 @@ def consumer_of(data_dir: Path) -> str:
 
 
 class Releases:
-    def __init__(self, repository: Repository, sources: Sources, consumer: str) -> None:
+    """
+    Args:
+        slot_wal_bytes: how much WAL of a timeline replication slots hold back.
+    """
+
+    def __init__(
+        self, repository: Repository, sources: Sources, consumer: str, slot_wal_bytes: int
+    ) -> None:
         self._repository, self._sources, self._consumer = repository, sources, consumer
+        self._slot_wal_bytes = slot_wal_bytes
+        self._reading = asyncio.Lock()
+        self._below: dict[TimelineKey, dict[TimelineKey, int]] = {}
+        """What slots of later timelines need of a timeline."""
 
     def note(self, key: TimelineKey) -> None:
         """A timeline is durable further than it was, or is read for the first time."""
@@ -57,15 +73,48 @@ class Releases:
         while source.unreleased:
             keys = [source.unreleased.pop() for _ in range(min(BATCH, len(source.unreleased)))]
             try:
-                positions = [item for key in keys if (item := self._position(key)) is not None]
+                async with self._reading:
+                    found = await asyncio.to_thread(self._positions, keys)
+                positions = [item for item in found if item is not None]
                 await source.client.release_wal(self._consumer, positions)
             except PagestoreError as error:
                 source.unreleased.update(keys)
                 _log.info("not released", address=source.client.address, error=str(error))
                 return
 
+    def _positions(self, keys: list[TimelineKey]) -> list[tuple[*TimelineKey, int] | None]:
+        return [self._position(key) for key in keys]
+
     def _position(self, key: TimelineKey) -> tuple[*TimelineKey, int] | None:
         try:
-            return *key, self._repository.get(*key).disk_consistent_lsn
+            timeline = self._repository.get(*key)
+            ours = self._needed_by_slots(key, timeline)
         except NotFound:
+            self._hold_below(key, None, None)
             return None
+        return *key, min(timeline.disk_consistent_lsn, ours, *self._below.get(key, {}).values())
+
+    def _needed_by_slots(self, key: TimelineKey, timeline: Timeline) -> int:
+        """From where on; and tells the timelines before it."""
+        head = timeline.last_record_lsn
+        oldest = oldest_needed(replication_slots(timeline.snapshot(), head))
+        needed = head if oldest is None else max(oldest, head - self._slot_wal_bytes)
+        self._hold_below(key, timeline, needed)
+        return needed
+
+    def _hold_below(self, key: TimelineKey, timeline: Timeline | None, needed: int | None) -> None:
+        """Replaces what `key` needs of the timelines that it stems from."""
+        before = {held for held, by in self._below.items() if by.pop(key, None) is not None}
+        while timeline is not None and needed is not None and needed < timeline.branch_lsn:
+            if timeline.parent is None:
+                break
+            above = (key[0], timeline.parent)
+            self._below.setdefault(above, {})[key] = needed
+            before.discard(above)
+            try:
+                timeline = self._repository.get(*above)
+            except NotFound:
+                break
+        self._below = {held: by for held, by in self._below.items() if by}
+        for released in before:
+            self.note(released)

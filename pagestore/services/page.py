@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from pagestore import lost_found, tasks
 from pagestore._native import RedoPool
 from pagestore.client.wal import WalClient
-from pagestore.ingest.follower import LINGER_MS, Follower
+from pagestore.ingest.follower import LINGER_MS, SLOT_WAL_BYTES, Follower
 from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
@@ -60,6 +60,8 @@ class PageSettings(BaseModel):
     """Of that, what is in memory and not yet in files, over all timelines; see page_memory."""
     idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
     linger_ms: int = Field(default=LINGER_MS, ge=1)
+    slot_wal_bytes: int = Field(default=SLOT_WAL_BYTES, ge=0)
+    """WAL of each timeline that replication slots hold back at the safekeepers."""
     check_wal_images: bool = False
     """Whether ingest compares its pages with the images of wal_consistency_checking."""
     run_as: str | None = None
@@ -108,6 +110,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             redo,
             consumer=consumer_of(settings.data_dir),
             linger_ms=settings.linger_ms,
+            slot_wal_bytes=settings.slot_wal_bytes,
             check_images=settings.check_wal_images,
             connect=connect,
         )

@@ -21,6 +21,7 @@ from pagestore.ingest.importer import Importer
 from pagestore.reader import commits
 from pagestore.services.page_access import PageAccess
 from pagestore.timeline import Timeline, TimelineSummary
+from pagestore.timeline.slots import replication_slots
 from pagestore.v1 import page_pb2 as pb
 
 CATCH_UP_MS = 5_000
@@ -61,7 +62,10 @@ class PageTimelines:
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)
         self._access.follower.hasten((timeline.tenant_id, timeline.timeline_id))
-        return self._info(timeline)
+        answer = self._info(timeline)
+        if request.slots:
+            answer.slots.extend(await asyncio.to_thread(_slots, timeline))
+        return answer
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
         tenant = TenantId(request.tenant_id) if request.tenant_id else None
@@ -140,6 +144,20 @@ class PageTimelines:
             created_unix_micros=timeline.created,
             ingest_error=failure.message if failure else "",
         )
+
+
+def _slots(timeline: Timeline) -> list[pb.ReplicationSlot]:
+    found = replication_slots(timeline.snapshot(), timeline.last_record_lsn)
+    return [
+        pb.ReplicationSlot(
+            name=slot.state.name,
+            plugin=slot.state.plugin,
+            restart_lsn=slot.state.restart_lsn,
+            confirmed_flush_lsn=slot.state.confirmed_flush,
+            lost=slot.state.is_lost,
+        )
+        for slot in found
+    ]
 
 
 def _verified(layer: Layer) -> pb.VerifiedLayer:

@@ -343,12 +343,14 @@ class DeleteTimelineResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class GetTimelineRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id")
+    __slots__ = ("tenant_id", "timeline_id", "slots")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ...) -> None: ...
+    slots: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., slots: _Optional[bool] = ...) -> None: ...
 
 class FlushTimelineRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id")
