@@ -106,7 +106,8 @@ ps_put_rewrite(ps_ingest *in)
     rc = ps_batch_payload(in->batch, xid, sizeof xid, &offset);
     if (rc == PS_OK)
         rc = ps_batch_payload(in->batch, in->decoded->main, length, &rest);
-    ps_key key = ps_key_make(PS_KIND_REWRITE, (uint32_t)(in->lsn >> 32), (uint32_t)in->lsn, 0, 0, 0);
+    ps_key key =
+        ps_key_make(PS_KIND_REWRITE, (uint32_t)(in->lsn >> 32), (uint32_t)in->lsn, 0, 0, 0);
     if (rc == PS_OK)
         rc = ps_batch_entry(in->batch, &key, PS_VALUE_IMAGE, 0, in->lsn, offset,
                             (uint32_t)sizeof xid + length);

@@ -50,10 +50,11 @@ find_program(struct dl_phdr_info *info, size_t size, void *arg)
 static uintptr_t
 entry_of(const Program *program, ElfW(Sxword) tag)
 {
-    for (const ElfW(Dyn) *entry = program->dynamic; entry != NULL && entry->d_tag != DT_NULL; entry++)
-        if (entry->d_tag == tag)
-            return entry->d_un.d_val;
-    return 0;
+    const ElfW(Dyn) *entry = program->dynamic;
+
+    while (entry != NULL && entry->d_tag != DT_NULL && entry->d_tag != tag)
+        entry++;
+    return entry != NULL && entry->d_tag == tag ? entry->d_un.d_val : 0;
 }
 
 /* The loader has added the base to addresses already, where it may write to the section. */
