@@ -272,7 +272,11 @@ class _Start:
         assert directory.header is not None
         self.settings = directory.settings
         prologue = write_prologue(
-            directory.header, spec.timeline, spec.owner, self.won.prev_record_lsn
+            directory.header,
+            spec.timeline,
+            spec.owner,
+            self.won.end_lsn,
+            self.won.prev_record_lsn,
         )
         checkpoint = after_prologue(
             prologue, directory.counters, directory.settings.system_id, full_page_writes=False

@@ -92,11 +92,16 @@ class _Writer:
 
 
 def write_prologue(
-    header: pb.BackupHeader, timeline: TimelineId, owner: str, prev_record_lsn: int
+    header: pb.BackupHeader,
+    timeline: TimelineId,
+    owner: str,
+    end_lsn: int,
+    prev_record_lsn: int,
 ) -> Prologue:
-    """For a start of `timeline`, whose log ends at the header's LSN, as `owner`'s.
+    """For a start of `timeline` as `owner`'s.
 
     Args:
+        end_lsn: where its log ends, with the record that begins at prev_record_lsn.
         owner: whatever tells databases apart; the same over restore and undo.
 
     Raises:
@@ -104,9 +109,9 @@ def write_prologue(
     """
     known_timeline, _, known_owner = header.owner.decode(errors="replace").partition(" ")
     if known_timeline == str(timeline):
-        return Prologue(header.lsn, header.lsn, prev_record_lsn)
-    is_new = bool(known_timeline) or header.lsn == header.branch_lsn
-    writer = _Writer(header.lsn, prev_record_lsn, header.settings.system_id)
+        return Prologue(end_lsn, end_lsn, prev_record_lsn)
+    is_new = bool(known_timeline) or end_lsn == header.branch_lsn
+    writer = _Writer(end_lsn, prev_record_lsn, header.settings.system_id)
     dropped = tuple(header.slots) if is_new and known_owner != owner else ()
     for name in dropped:
         writer.message("pagestore.slot", _SLOT.pack(name.encode(), 0, 0))
@@ -115,7 +120,7 @@ def write_prologue(
     pages = _disable(writer, fork, header.subscriptions) if is_new else {}
     writer.message("pagestore.owner", f"{timeline} {owner}".encode())
     return Prologue(
-        header.lsn,
+        end_lsn,
         writer.end_lsn,
         writer.last_record_lsn,
         bytes(writer.data),
