@@ -20,6 +20,8 @@ from pagestore.cli.session import (
     point_message,
     session,
     short_time,
+    slot_fields,
+    slot_words,
 )
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn
@@ -114,9 +116,13 @@ def show(name: Name, data: Data = None, as_json: Json = False) -> None:
         database = run.control.get(name)
         fields = {**database_fields(database), "wal_bytes": database.wal_bytes}
         fields["compute_dir"] = database.compute_dir or None
+        fields |= slot_fields(database)
         if as_json:
             run.answer(fields)
             return
+        if database.slots:
+            fields["replication_slots"] = slot_words(database)
+        fields["remarks"] = " ".join(database.remarks) or None
         run.table(
             ("field", "value"),
             [(key, str(value)) for key, value in fields.items() if value is not None],

@@ -70,6 +70,10 @@ def pageserver(
     check_wal_images: Annotated[
         bool, typer.Option(help="Compare pages with the images of wal_consistency_checking.")
     ] = False,
+    slot_wal_bytes: Annotated[
+        int | None,
+        typer.Option(min=0, help="WAL of each timeline that replication slots hold back."),
+    ] = None,
 ) -> None:
     """Run a page server, until SIGTERM.
 
@@ -92,6 +96,7 @@ def pageserver(
                 redo_helpers=redo_helpers,
                 redo_library=redo_library,
                 check_wal_images=check_wal_images,
+                slot_wal_bytes=slot_wal_bytes,
             )
         )
         run(page.serve(settings))

@@ -73,7 +73,8 @@ class Session:
         return round((time.monotonic() - self._began) * 1000, 1)
 
     def answer(self, fields: Mapping[str, Any], text: str = "", remark: str = "") -> None:
-        """The result: `fields` for programs; `text` on stdout and `remark` on stderr."""
+        """The result: `fields` for programs; `text` on stdout, `remark` and the fields' own remarks
+        on stderr."""
         if self.as_json:
             sys.stdout.write(json.dumps({**fields, "elapsed_ms": self.elapsed_ms}) + "\n")
             return
@@ -81,6 +82,8 @@ class Session:
             sys.stdout.write(text + "\n")
         if remark:
             self.remark(f"{remark} ({self.elapsed_ms:.0f} ms)")
+        for said in fields.get("remarks") or ():
+            self.remark(said)
 
     def remark(self, text: str) -> None:
         """Something for people only."""
@@ -142,7 +145,35 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
         "postgres_database": database.postgres_database,
         "compute_pid": database.compute_pid or None,
         "compute_error": database.compute_error or None,
+        "remarks": list(database.remarks) or None,
     }
+
+
+def slot_fields(database: pb.Database) -> dict[str, Any]:
+    """Its replication slots, and what WAL they hold back."""
+    if not database.slots:
+        return {}
+    slots = [
+        {
+            "name": slot.name,
+            "plugin": slot.plugin or None,
+            "wal_bytes": slot.wal_bytes,
+            "lost": slot.lost,
+        }
+        for slot in database.slots
+    ]
+    return {"replication_slots": slots, "slot_wal_limit": database.slot_wal_limit}
+
+
+def slot_words(database: pb.Database) -> str:
+    """The same for people."""
+    limit = human_bytes(database.slot_wal_limit)
+    return ", ".join(
+        f"{slot.name} (lost)"
+        if slot.lost
+        else f"{slot.name} (holds back {human_bytes(slot.wal_bytes)} of WAL, at most {limit})"
+        for slot in database.slots
+    )
 
 
 def checkpoint_fields(checkpoint: pb.Checkpoint) -> dict[str, Any]:

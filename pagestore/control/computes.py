@@ -62,6 +62,11 @@ class Compute(Protocol):
         ...
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What its start found to say to the user."""
+        ...
+
+    @property
     def fenced(self) -> bool:
         """Whether it was ended since somebody else has started its timeline."""
         ...
@@ -125,6 +130,7 @@ class ComputeStatus:
     error: str = ""
     pid: int = 0
     directory: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 class Computes:
@@ -160,7 +166,13 @@ class Computes:
             return ComputeStatus(ComputeState.STOPPED)
         if slot.compute is None:
             return ComputeStatus(slot.state, slot.error)
-        return ComputeStatus(slot.state, slot.error, slot.compute.pid, str(slot.compute.directory))
+        return ComputeStatus(
+            slot.state,
+            slot.error,
+            slot.compute.pid,
+            str(slot.compute.directory),
+            slot.compute.remarks,
+        )
 
     def running(self) -> int:
         return sum(slot.state is ComputeState.RUNNING for slot in self._slots.values())

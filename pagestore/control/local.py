@@ -73,6 +73,10 @@ class LocalCompute:
         return self._keeper.complaint if self._keeper is not None else ""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        return self._running.remarks
+
+    @property
     def conninfo(self) -> str:
         return self._running.conninfo()
 

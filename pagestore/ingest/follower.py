@@ -44,9 +44,8 @@ from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2
 
 LINGER_MS = 2000
-SLOT_WAL_BYTES = 5 << 28
-"""A quarter more than what computes let replication slots hold back, since they look at it every
-ten seconds (native/postgres/shim/slots.c)."""
+SLOT_WAL_BYTES = 1 << 30
+"""As much as computes let replication slots hold back (native/postgres/shim/slots.c)."""
 SILENCE_SECONDS = 6.0
 """A safekeeper says something every two seconds; one of several that does not is asked anew."""
 WORKERS = 2
@@ -124,6 +123,7 @@ class Follower:
     ) -> None:
         self._repository = repository
         self._sources = Sources(sources, connect)
+        self.slot_wal_bytes = slot_wal_bytes
         self._releases = Releases(repository, self._sources, consumer, slot_wal_bytes)
         flusher.on_flushed = self._releases.note
         self._waiters = waiters

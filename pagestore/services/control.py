@@ -39,6 +39,7 @@ from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import control_pb2 as pb
+from pagestore.v1 import page_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
@@ -288,6 +289,7 @@ class ControlService:
             compute_error=compute.error,
             compute_pid=compute.pid,
             compute_dir=compute.directory,
+            remarks=compute.remarks,
         )
 
     def _new_branch(self, record: DatabaseRecord) -> pb.Database:
@@ -300,8 +302,10 @@ class ControlService:
         answer = self._described(record, created=created)
         wal, pages = await asyncio.gather(
             self._wal.get_status(record.tenant, record.timeline),
-            self._pages.get_timeline(record.tenant, record.timeline),
+            self._pages.get_timeline(record.tenant, record.timeline, slots=True),
         )
+        answer.slots.extend(_slot(slot, wal.commit_lsn) for slot in pages.slots)
+        answer.slot_wal_limit = pages.slot_wal_limit
         answer.lsn = wal.commit_lsn
         answer.wal_bytes = wal.wal_bytes
         answer.physical_bytes = pages.physical_bytes
@@ -323,6 +327,11 @@ class ControlService:
 
 def _tenant(request: Any) -> TenantId:
     return TenantId(request.tenant_id) if request.tenant_id else DEFAULT_TENANT
+
+
+def _slot(slot: page_pb2.ReplicationSlot, commit_lsn: int) -> pb.DatabaseSlot:
+    held = max(commit_lsn - slot.restart_lsn, 0) if slot.restart_lsn else 0
+    return pb.DatabaseSlot(name=slot.name, plugin=slot.plugin, wal_bytes=held, lost=slot.lost)
 
 
 def _point(request: Any) -> Point:

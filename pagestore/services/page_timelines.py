@@ -64,6 +64,7 @@ class PageTimelines:
         self._access.follower.hasten((timeline.tenant_id, timeline.timeline_id))
         answer = self._info(timeline)
         if request.slots:
+            answer.slot_wal_limit = self._access.follower.slot_wal_bytes
             answer.slots.extend(await asyncio.to_thread(_slots, timeline))
         return answer
 

@@ -173,6 +173,7 @@ class FakeCompute:
         self.conninfo = ""
         self.complaint = ""
         self.fenced = False
+        self.remarks: tuple[str, ...] = ()
         self._logs = logs
         self._ended = asyncio.Event()
 

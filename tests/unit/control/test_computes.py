@@ -28,6 +28,7 @@ class Sleeper:
         self.conninfo = ""
         self.stopped = False
         self.fenced = False
+        self.remarks: tuple[str, ...] = ()
         self._process = process
 
     @property
