@@ -7,19 +7,18 @@ passed. So every call made through it must be idempotent.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, TypeVar
 
 import grpc
 
+from pagestore.client.backoff import patiently
 from pagestore.client.closing import Closing
 from pagestore.client.errors import from_rpc_error
-from pagestore.errors import PagestoreError, Unavailable
+from pagestore.errors import PagestoreError
 
 MAX_MESSAGE_BYTES = 64 << 20
 DEFAULT_TIMEOUT = 30.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 
 _T = TypeVar("_T")
 _CHANNEL_OPTIONS = [
@@ -72,16 +71,8 @@ class RetryingClient(Closing):
         return await self._retried(once)
 
     async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return await call()
-            except Unavailable:
-                if loop.time() + pause > deadline:
-                    raise
-            except asyncio.InvalidStateError as error:
-                raise PagestoreError("CLOSED", "The client is closed.") from error
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(pause * 2, LONGEST_PAUSE)
+        deadline = asyncio.get_running_loop().time() + self.timeout
+        try:
+            return await patiently(call, deadline)
+        except asyncio.InvalidStateError as error:
+            raise PagestoreError("CLOSED", "The client is closed.") from error

@@ -27,14 +27,15 @@ lock of the names they change. Not a history: it holds no pages and no WAL.
 
 from __future__ import annotations
 
-import fcntl
+import os
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import TypeVar
 
+from pagestore import locks
 from pagestore.control.records import (
     Answer,
     AnswersRecord,
@@ -80,12 +81,12 @@ class ControlState:
         try:
             self._storage = Storage(directory, TABLES)
         except BaseException:
-            self._lock.close()
+            os.close(self._lock)
             raise
 
     def close(self) -> None:
         self._storage.close()
-        self._lock.close()
+        os.close(self._lock)
 
     @property
     def accepted(self) -> bool:
@@ -347,16 +348,13 @@ class Change(_Tables):
         return renamed
 
 
-def _locked(path: Path) -> IO[bytes]:
-    file = path.open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
+def _locked(path: Path) -> int:
+    descriptor = locks.take(path)
+    if descriptor is None:
         raise FailedPrecondition(
             "CONTROL_STATE_IN_USE", f"Another control plane runs on {path.parent}."
-        ) from error
-    return file
+        )
+    return descriptor
 
 
 def _database_key(tenant: TenantId, name: str) -> bytes:

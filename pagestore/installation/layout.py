@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from pagestore import durable
+from pagestore import durable, locks
 from pagestore.errors import FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
@@ -138,16 +137,13 @@ class Installation:
         try:
             with self.lock_file.open("rb") as file:
                 for _ in range(100):
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        file.seek(0)
-                        if pid := int(file.read() or b"0"):
-                            return pid
-                        # It has taken the lock, and not yet written who it is.
-                        time.sleep(0.01)
-                    else:
+                    if not locks.is_held(file.fileno()):
                         return None
+                    file.seek(0)
+                    if pid := int(file.read() or b"0"):
+                        return pid
+                    # It has taken the lock, and not yet written who it is.
+                    time.sleep(0.01)
         except FileNotFoundError:
             pass
         return None
@@ -163,9 +159,7 @@ class Installation:
             if error.errno != errno.EROFS:
                 raise
             file = self.lock_file.open("rb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locks.lock(file.fileno()):
             file.close()
             return None
         if file.writable():

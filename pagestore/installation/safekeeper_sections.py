@@ -6,15 +6,15 @@ that stay. So whatever is killed in the middle of a change, the file has where i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import tomlkit
+from tomlkit.items import AoT
 
 from pagestore import durable
 from pagestore.installation.config import SafekeeperConfig, load
-
-_HEADER = re.compile(r"\s*\[(\[)?\s*([^\]]+?)\s*\]")
-_ID = re.compile(r"\s*id\s*=\s*(\d+)")
 
 
 def change(
@@ -25,31 +25,45 @@ def change(
     remove: int | None = None,
 ) -> None:
     """With safekeepers more, one that runs on until nothing needs it, and without one."""
-    lines = path.read_text().rstrip("\n").split("\n")
+    file = tomlkit.parse(path.read_text())
     if leave is not None:
-        begin, _ = _section(lines, leave)
-        lines.insert(begin + 1, "leaving = true")
+        _section(file, leave)["leaving"] = True
     if remove is not None:
-        begin, end = _section(lines, remove)
-        del lines[begin:end]
+        _remove(file, remove)
     for config in add:
-        lines += ["", "[[safekeepers]]", f"id = {config.id}", f'listen = "{config.listen}"']
-        lines += ["elsewhere = true"] if config.elsewhere else []
-    _write(path, [*lines, ""])
+        _several(file).append(_table(config))
+    durable.replace(path, tomlkit.dumps(file).encode(), check=load)
 
 
-def _section(lines: list[str], number: int) -> tuple[int, int]:
-    """From its header to the next one."""
-    headers = [at for at, line in enumerate(lines) if _HEADER.match(line)]
-    for begin, end in zip(headers, [*headers[1:], len(lines)], strict=True):
-        header = _HEADER.match(lines[begin])
-        assert header is not None
-        ids = [int(found[1]) for line in lines[begin:end] if (found := _ID.match(line))]
-        if header[2] in ("safekeeper", "safekeepers") and (ids or [1])[0] == number:
-            return begin, end
-    raise AssertionError(f"the loaded file has safekeeper {number}")
+def _section(file: tomlkit.TOMLDocument, number: int) -> Any:
+    one = file.get("safekeeper")
+    if one is not None and one.get("id", 1) == number:
+        return one
+    return next(item for item in file["safekeepers"] if item.get("id", 1) == number)
 
 
-def _write(path: Path, lines: list[str]) -> None:
-    """Checked, durable, and whole whatever happens."""
-    durable.replace(path, "\n".join(lines).encode(), mode=0o644, check=load)
+def _remove(file: tomlkit.TOMLDocument, number: int) -> None:
+    one = file.get("safekeeper")
+    if one is not None and one.get("id", 1) == number:
+        file.remove("safekeeper")
+        return
+    several = _several(file)
+    del several[next(at for at, item in enumerate(several) if item.get("id", 1) == number)]
+
+
+def _several(file: tomlkit.TOMLDocument) -> AoT:
+    if "safekeepers" not in file:
+        file.append("safekeepers", tomlkit.aot())
+    found = file["safekeepers"]
+    assert isinstance(found, AoT)
+    return found
+
+
+def _table(config: SafekeeperConfig) -> Any:
+    table = tomlkit.table()
+    table["id"] = config.id
+    table["listen"] = config.listen
+    if config.elsewhere:
+        table["elsewhere"] = True
+    table.add(tomlkit.nl())
+    return table

@@ -12,7 +12,6 @@ killed page server left behind is known as such, and removed by the next.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pagestore import locks
 from pagestore._native import RedoPool
 from pagestore.errors import FailedPrecondition
 from pagestore.pgformat import layout
@@ -186,15 +186,9 @@ def _runtime_parent(user: pwd.struct_passwd | None) -> Path:
 def _lock(directory: Path) -> int | None:
     """A descriptor that holds the directory's lock; None when somebody else does."""
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        return locks.take(directory) if directory.is_dir() else None
     except OSError:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _make_locked(parent: Path) -> tuple[Path, int | None]:

@@ -16,7 +16,6 @@ loaded; held over reads of the catalog at most). Finding a timeline needs the la
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import threading
@@ -30,7 +29,7 @@ from typing import Self
 
 import structlog
 
-from pagestore import lost_found
+from pagestore import locks, lost_found
 from pagestore._native import Layer
 from pagestore.errors import (
     AlreadyExists,
@@ -369,14 +368,11 @@ class Repository:
 
 def _lock(root: Path) -> int:
     """Held as long as the store is open; goes with the process."""
-    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
+    descriptor = locks.take(root / "lock")
+    if descriptor is None:
         raise FailedPrecondition(
             "STORE_IN_USE", f"{root} is in use by another page server.", "Stop that one first."
-        ) from error
+        )
     return descriptor
 
 

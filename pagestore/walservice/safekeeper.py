@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from pagestore import durable
+from pagestore import durable, locks
 from pagestore.consensus import acceptor
 from pagestore.consensus.acceptor import Elect, Heard, State, WalPosition
 from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
@@ -327,16 +326,13 @@ def _check_start(start: WalPosition) -> None:
 
 
 def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+    descriptor = locks.take(path)
+    if descriptor is None:
         raise FailedPrecondition(
             "DATA_DIR_IN_USE",
             f"Another safekeeper runs on {path.parent}.",
             "Stop it, or give each a directory of its own.",
-        ) from error
+        )
     return descriptor
 
 

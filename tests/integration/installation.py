@@ -114,14 +114,15 @@ def whole_pagestore(
     *,
     safekeepers: int = 1,
     environment: Mapping[str, str] | None = None,
+    directory: str = "/tmp",
 ) -> Iterator[Whole]:
-    """Up at the start, down and removed at the end.
+    """Up at the start, down and removed at the end, in a place of its own below `directory`.
 
     Args:
         settings: for each compute's postgresql.conf.
         environment: of `up`, and so of the parts.
     """
-    data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir="/tmp"))
+    data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir=directory))
     data.chmod(0o711)
     whole = Whole(data, environment)
     try:

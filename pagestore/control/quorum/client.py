@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import TypeVar
 
+from pagestore.client.backoff import patiently
 from pagestore.client.closing import Closing
 from pagestore.client.walservice import WalPiece, Won
 from pagestore.consensus.acceptor import Elect
 from pagestore.consensus.election import Choice
 from pagestore.consensus.members import Configuration, Member, majority
 from pagestore.control.quorum.head import Head, Said, judge, superseded
-from pagestore.control.quorum.majority import Calls, patiently
+from pagestore.control.quorum.majority import LONGEST_PAUSE, Calls
 from pagestore.control.quorum.race import Led, win
 from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
 from pagestore.errors import (
@@ -121,7 +122,11 @@ class QuorumClient(Closing):
 
         now, suspects = asyncio.get_running_loop().time(), self.safekeepers.suspects
         removing = (
-            patiently(partial(remove, number), now + (number not in suspects) * REMOVE_SECONDS)
+            patiently(
+                partial(remove, number),
+                now + (number not in suspects) * REMOVE_SECONDS,
+                longest=LONGEST_PAUSE,
+            )
             for number in self.asked(key)
         )
         results = await asyncio.gather(*removing, return_exceptions=True)
@@ -336,7 +341,9 @@ class QuorumClient(Closing):
         """What the safekeepers say: of a majority, and of more as long as it is not enough, until
         all have answered or cannot."""
         deadline = asyncio.get_running_loop().time() + self.timeout
-        return await patiently(partial(self._hear_once, key, is_enough), deadline)
+        return await patiently(
+            partial(self._hear_once, key, is_enough), deadline, longest=LONGEST_PAUSE
+        )
 
     async def _hear_once(
         self, key: Key, is_enough: Callable[[Head], bool]

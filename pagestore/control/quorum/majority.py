@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
+from pagestore.client.backoff import patiently
 from pagestore.errors import Aborted, PagestoreError, Unavailable
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+LONGEST_PAUSE = 0.5
 SPREAD = 0.02
 """Seconds for the others, once enough have answered."""
 
@@ -42,7 +42,8 @@ class Calls:
         """
         deadline = asyncio.get_running_loop().time() + seconds
         tasks = {
-            number: asyncio.create_task(patiently(call, deadline)) for number, call in calls.items()
+            number: asyncio.create_task(patiently(call, deadline, longest=LONGEST_PAUSE))
+            for number, call in calls.items()
         }
         answers: dict[int, _T] = {}
         refusals: list[PagestoreError] = []
@@ -66,19 +67,6 @@ class Calls:
         self._left.discard(task)
         if not task.cancelled():
             task.exception()
-
-
-async def patiently(call: Callable[[], Awaitable[_T]], deadline: float) -> _T:
-    """Asks again, with growing pauses, while there is no answer."""
-    pause = FIRST_PAUSE
-    while True:
-        try:
-            return await call()
-        except Unavailable:
-            if asyncio.get_running_loop().time() + pause > deadline:
-                raise
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def _collect(
