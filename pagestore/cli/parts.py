@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pagestore.cli import border
 from pagestore.cli.session import session
 from pagestore.errors import InvalidInput
 
@@ -26,6 +30,14 @@ Bindir = Annotated[
     Path, typer.Option("--postgres-bindir", metavar="DIR", help="Where Postgres's programs are.")
 ]
 DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
+
+
+@contextmanager
+def _session() -> Iterator[None]:
+    """As every verb's; but standard error is a part's log, where the trace of a fault belongs."""
+    os.environ.setdefault(border.TRACE, "1")
+    with session(None, False):
+        yield
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def pageserver(
 
     Example: pagestore pageserver --data-dir /srv/pages --wal-service 127.0.0.1:7432
     """
-    with session(None, False):
+    with _session():
         from pagestore.services import page
         from pagestore.services.server import configure_logging, run
 
@@ -120,7 +132,7 @@ def safekeeper(
     Example: pagestore safekeeper --id 1 --peers 2=host2:7432,3=host3:7432
     --data-dir /srv/wal --listen 0.0.0.0:7432
     """
-    with session(None, False):
+    with _session():
         from pagestore.services import wal
         from pagestore.services.server import configure_logging, run
 
@@ -163,7 +175,7 @@ def control(
     --wal-service 1=host1:7432 --wal-service 2=host2:7432 --wal-service 3=host3:7432
     --compute-dir /srv/computes --shim-library pagestore_shim.so
     """
-    with session(None, False):
+    with _session():
         from pagestore.services import control as service
         from pagestore.services.server import configure_logging, run
 

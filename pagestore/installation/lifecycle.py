@@ -158,10 +158,17 @@ def wait_until_serving(
 def _part_failed(installation: Installation, part: str, why: str) -> PagestoreError:
     return PagestoreError(
         "PART_FAILED",
-        f"The {part} does not start ({why}). Its log ends:\n{installation.log_tail(part)}",
+        f"The {part} does not start ({why}). Its log ends:\n{_last_words(installation, part)}",
         f"See {installation.log_file(part)}; addresses are set in {installation.config_file}. "
         "Then `pagestore down`, and `up` again.",
     )
+
+
+def _last_words(installation: Installation, part: str) -> str:
+    """What it said of its end, without the trace before it; else the last lines."""
+    lines = installation.log_tail(part, 40).splitlines()
+    said = [at for at, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[said[-1] :] if said else lines[-8:])
 
 
 def serves(installation: Installation, part: str) -> bool:
