@@ -6,7 +6,8 @@ import getopt
 import os
 import shlex
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -23,10 +24,17 @@ from pagestore.cli.session import (
     slot_fields,
     slot_words,
 )
+from pagestore.cli.settings import Set, pairs
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn
 
+if TYPE_CHECKING:
+    from pagestore.cli.session import Session
+    from pagestore.v1 import control_pb2 as pb
+
 _T = TypeVar("_T")
+_NO_LIBRARIES = "-c session_preload_libraries= -c local_preload_libraries="
+"""One that is not there would keep every session from starting, ours too."""
 
 At = Annotated[
     str | None,
@@ -42,14 +50,20 @@ IfNotExists = Annotated[
 
 
 def create(
-    name: Name, if_not_exists: IfNotExists = False, data: Data = None, as_json: Json = False
+    name: Name,
+    if_not_exists: IfNotExists = False,
+    settings: Set = None,
+    data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Make an empty database and print its URL.
 
-    Example: pagestore create app
+    Example: pagestore create app --set wal_level=logical
     """
     with session(data, as_json) as run:
-        database = run.control.create(name, if_not_exists=if_not_exists)
+        database = run.control.create(
+            name, if_not_exists=if_not_exists, settings=pairs(settings or [])
+        )
         remark = f"created {database.name}" if database.created else f"{database.name} exists"
         run.answer(database_fields(database), database.url, remark)
 
@@ -176,11 +190,16 @@ def rename(
 def url(name: Name, data: Data = None, as_json: Json = False) -> None:
     """Print the connection URL, which stays the same for the database's life.
 
+    Says so where it does not work any more, as far as that is known: the database must run.
+
     Example: psql "$(pagestore url app)"
     """
     with session(data, as_json) as run:
-        database = run.control.get(name, brief=True)
-        run.answer({"name": database.name, "url": database.url}, database.url)
+        database = run.control.get(name, brief=True, check_url=True)
+        fault = database.url_fault
+        run.answer({"name": name, "url": database.url, "fault": fault or None}, database.url)
+        if fault:
+            run.remark(f"This URL does not work: {fault}")
 
 
 def psql(
@@ -192,14 +211,21 @@ def psql(
 ) -> None:
     """Open psql on a database, starting it if it is stopped.
 
+    As a superuser over the Unix socket of its server, whatever became of its URL's password.
+
     Example: pagestore psql app -c 'SELECT 1'
     """
     with session(data, False) as run:
         _check_arguments(name, arguments or [])
-        database = run.control.wake(name)
+        run.control.wake(name)
+        database = run.control.get(name, brief=True, check_url=True)
+        here = Path(database.compute_dir).exists()
+        where = database.operator_conninfo if here else database.url
         program = run.installation.config.computes.postgres_bindir / "psql"
+        options = f"{_NO_LIBRARIES} {os.environ.get('PGOPTIONS', '')}".strip()
+        environment = os.environ | ({"PGOPTIONS": options} if here else {})
         try:
-            os.execv(program, ["psql", database.url, *(arguments or [])])  # noqa: S606
+            os.execve(program, ["psql", where, *(arguments or [])], environment)  # noqa: S606
         except FileNotFoundError as error:
             raise FailedPrecondition(
                 "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"
@@ -236,14 +262,34 @@ def _check_arguments(name: str, arguments: list[str]) -> None:
         )
 
 
-def start(name: Name, data: Data = None, as_json: Json = False) -> None:
+def start(
+    name: Name,
+    new_port: Annotated[
+        bool, typer.Option("--new-port", help="If its port is taken, choose another: another URL.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Start a database's Postgres, unless it runs.
+
+    Settings with which Postgres does not start are set aside: what it says then names them.
 
     Example: pagestore start app
     """
     with session(data, as_json) as run:
-        database = run.control.wake(name)
+        database = run.control.wake(name, new_port=new_port)
         run.answer(database_fields(database), database.url, f"{database.name} runs")
+        tell_set_aside(run, database)
+
+
+def tell_set_aside(run: Session, database: pb.Database) -> None:
+    """For people; programs have it in the database's fields."""
+    if database.set_aside:
+        aside = ", ".join(f"{name} = {value}" for name, value in database.set_aside.items())
+        run.remark(
+            f"set aside, since Postgres did not start with it: {aside} "
+            f"({database.set_aside_complaint})"
+        )
 
 
 def stop(

@@ -46,6 +46,8 @@ PANELS: dict[str, dict[str, Verb]] = {
         "stop": Verb("databases"),
         "rename": Verb("databases"),
         "rm": Verb("databases"),
+        "settings": Verb("settings"),
+        "password": Verb("settings"),
     },
     "The past": {
         "checkpoint": Verb("past"),

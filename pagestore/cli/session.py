@@ -146,6 +146,8 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
         "compute_pid": database.compute_pid or None,
         "compute_error": database.compute_error or None,
         "remarks": list(database.remarks) or None,
+        "set_aside": dict(database.set_aside) or None,
+        "set_aside_complaint": database.set_aside_complaint or None,
     }
 
 

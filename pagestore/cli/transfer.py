@@ -6,16 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli.databases import At
+from pagestore.cli.databases import At, tell_set_aside
 from pagestore.cli.session import Data, Json, Name, database_fields, point_message, session
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
+    from pagestore.transfer.cluster_settings import Brought
     from pagestore.v1 import control_pb2 as pb
 
 Progress = Callable[[int, int], None]
@@ -69,15 +70,28 @@ def import_(
 ) -> None:
     """Take a vanilla Postgres cluster in, as a new database. The directory is only read.
 
-    The role postgres gets a new password, which is in the URL.
+    The role postgres gets a new password, which is in the URL. The cluster's own settings come
+    with it; which do not is said.
 
     Example: pagestore import shop --from-pgdata /var/lib/postgresql/15/main
     """
     with session(data, as_json) as run:
         timeline = run.control.begin_import(name)
         with progress_bar(f"importing {name}", not as_json) as progress:
-            database = _import(run, name, timeline, pgdata, postgres_database, progress)
-        run.answer(database_fields(database), database.url, f"imported {name}")
+            database, brought = _import(run, name, timeline, pgdata, postgres_database, progress)
+        fields = database_fields(database) | _settings_fields(brought)
+        run.answer(fields, database.url, f"imported {name}")
+        _tell_left_out(run, brought)
+        tell_set_aside(run, database)
+
+
+def _settings_fields(brought: Brought) -> dict[str, Any]:
+    return {"settings": brought.settings, "settings_left_out": brought.left_out}
+
+
+def _tell_left_out(run: Session, brought: Brought) -> None:
+    for item, why in brought.left_out.items():
+        run.remark(f"left out: {item}. {why}")
 
 
 def _import(
@@ -87,12 +101,13 @@ def _import(
     pgdata: Path,
     postgres_database: str,
     progress: Progress,
-) -> pb.Database:
+) -> tuple[pb.Database, Brought]:
     import asyncio
 
     from pagestore.client.page import AsyncPageClient
     from pagestore.control.template import Imported
     from pagestore.oracle.recovery import stopped_cluster
+    from pagestore.transfer.cluster_settings import read_settings
     from pagestore.transfer.pgdata import read_pgdata
 
     address = run.control.system_status().page_server_address
@@ -112,13 +127,16 @@ def _import(
             await pages.import_timeline(imported.watch(chunks))
 
     asyncio.run(send())
-    return run.control.register(
+    brought = read_settings(pgdata, installation.config.computes.postgres_bindir.parent / "lib")
+    database = run.control.register(
         name,
         timeline,
         prev_record_lsn=imported.prev_record_lsn,
         system_id=imported.system_id,
         postgres_database=postgres_database,
+        settings=brought.settings,
     )
+    return database, brought
 
 
 def export(
@@ -130,6 +148,8 @@ def export(
 ) -> None:
     """Write an ordinary data directory, on which plain Postgres 15 starts.
 
+    With the database's settings as they are now.
+
     Example: pagestore export app /tmp/app --at before-migration
     """
     with session(data, as_json) as run:
@@ -137,11 +157,13 @@ def export(
 
         from pagestore.client.page import AsyncPageClient
         from pagestore.postgres.process import account
+        from pagestore.transfer.cluster_settings import settings_to_export
         from pagestore.transfer.export import export_pgdata
         from pagestore.v1 import control_pb2 as pb
 
         found = run.control.resolve(name, point_message(at) or pb.Point())
         timeline = TimelineId(found.timeline_id)
+        brought = settings_to_export(run.control.settings(name).settings)
         address = run.control.system_status().page_server_address
 
         async def receive(progress: Progress) -> None:
@@ -155,6 +177,7 @@ def export(
                     progress,
                     owner=account(run.installation.run_as),
                     prev_record_lsn=found.prev_record_lsn,
+                    settings=brought.settings,
                 )
 
         with progress_bar(f"exporting {name}", not as_json) as progress:
@@ -164,5 +187,7 @@ def export(
             "timeline_id": str(timeline),
             "lsn": format_lsn(found.lsn),
             "directory": str(directory.absolute()),
+            **_settings_fields(brought),
         }
         run.answer(fields, str(directory), f"exported {name} at {format_lsn(found.lsn)}")
+        _tell_left_out(run, brought)

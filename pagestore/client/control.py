@@ -12,6 +12,7 @@ that the control plane answered with, with its stable reason and its hint.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -57,12 +58,21 @@ class ControlClient:
     def close(self) -> None:
         self._channel.close()
 
-    def create(self, name: str, *, if_not_exists: bool = False) -> pb.Database:
+    def create(
+        self,
+        name: str,
+        *,
+        if_not_exists: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> pb.Database:
         """An empty database, running."""
         return self._call(
             "CreateDatabase",
             pb.CreateDatabaseRequest(
-                tenant_id=self.tenant.raw, name=name, if_not_exists=if_not_exists
+                tenant_id=self.tenant.raw,
+                name=name,
+                if_not_exists=if_not_exists,
+                settings=settings,
             ),
             pb.Database,
         )
@@ -90,9 +100,12 @@ class ControlClient:
             pb.Database,
         )
 
-    def get(self, name: str, *, brief: bool = False) -> pb.Database:
-        """`brief`: without LSN and bytes, and so without the parts that know them."""
-        request = pb.GetDatabaseRequest(tenant_id=self.tenant.raw, name=name, brief=brief)
+    def get(self, name: str, *, brief: bool = False, check_url: bool = False) -> pb.Database:
+        """`brief`: without LSN and bytes, and so without the parts that know them; `check_url`:
+        with `url_fault`, if its compute runs."""
+        request = pb.GetDatabaseRequest(
+            tenant_id=self.tenant.raw, name=name, brief=brief, check_url=check_url
+        )
         return self._call("GetDatabase", request, pb.Database)
 
     def databases(self) -> list[pb.Database]:
@@ -183,12 +196,30 @@ class ControlClient:
         request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
         return [*self._call("ListLog", request, pb.ListLogResponse).entries]
 
-    def wake(self, name: str) -> pb.Database:
+    def wake(self, name: str, *, new_port: bool = False) -> pb.Database:
+        """`new_port`: with another port, if another program listens on its own."""
         return self._call(
             "WakeDatabase",
-            pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name),
+            pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name, new_port=new_port),
             pb.Database,
         )
+
+    def settings(self, database: str) -> pb.DatabaseSettings:
+        request = pb.GetSettingsRequest(tenant_id=self.tenant.raw, database=database)
+        return self._call("GetSettings", request, pb.DatabaseSettings)
+
+    def change_settings(
+        self, database: str, values: Mapping[str, str], reset: Sequence[str] = ()
+    ) -> pb.DatabaseSettings:
+        """Sets and resets; what is set here outlives the compute."""
+        request = pb.ChangeSettingsRequest(
+            tenant_id=self.tenant.raw, database=database, set=values, reset=reset
+        )
+        return self._call("ChangeSettings", request, pb.DatabaseSettings)
+
+    def reset_password(self, database: str) -> pb.Database:
+        request = pb.ResetPasswordRequest(tenant_id=self.tenant.raw, database=database)
+        return self._call("ResetPassword", request, pb.Database)
 
     def stop(self, name: str) -> pb.Database:
         return self._call(
@@ -212,6 +243,7 @@ class ControlClient:
         prev_record_lsn: int,
         system_id: int,
         postgres_database: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> pb.Database:
         return self._call(
             "RegisterDatabase",
@@ -222,6 +254,7 @@ class ControlClient:
                 prev_record_lsn=prev_record_lsn,
                 system_id=system_id,
                 postgres_database=postgres_database,
+                settings=settings,
             ),
             pb.Database,
         )

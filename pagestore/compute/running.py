@@ -12,12 +12,11 @@ import json
 import os
 import shutil
 import signal
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from pagestore.client.walservice import WalService
 from pagestore.errors import (
@@ -31,13 +30,20 @@ from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat import wal as walformat
 from pagestore.pgformat.control_file import ControlFile, DbState
 from pagestore.postgres.checkpoint import end_of_checkpoint
-from pagestore.postgres.process import POLL_SECONDS, ServerProcess, log_tail, start_ticks
-from pagestore.postgres.settings import SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.postgres.operator_session import operator_session
+from pagestore.postgres.process import POLL_SECONDS, ServerProcess, start_ticks
+from pagestore.postgres.server_log import log_tail
+from pagestore.postgres.settings import AUTO_CONF, SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.postgres.user_settings import LONGEST_FILE, allowed, parse
 from pagestore.postgres.wal_role import WAL_ROLE
 
 RECORD_FILE = "compute.json"
 _VERSION = 1
 _DETACH_WAIT_MS = 1_000
+KEPT = ("pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat")
+"""Files that no WAL holds, of use to the next compute of the same timeline. All may be lost, as
+after a crash; one that is larger than LONGEST_KEPT is."""
+LONGEST_KEPT = 4 << 20
 RULE_SECONDS = 20.0
 LAST_WAL_SECONDS = 0.3
 """For whoever has not taken the last WAL yet, once enough of the others have."""
@@ -114,12 +120,13 @@ class ComputeRecord:
 @dataclass(frozen=True, slots=True)
 class StopResult:
     """``clean``: the shutdown checkpoint is durable at the WAL service, so the next start
-    finds everything, and the statistics and ALTER SYSTEM settings can be kept."""
+    finds everything, and the files of KEPT can be."""
 
     flush_lsn: int
     clean: bool
-    pgstat: bytes | None = None
-    auto_conf: bytes | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    user_settings: Mapping[str, str] | None = None
+    """None where there was no file to read them from."""
 
 
 class RunningCompute:
@@ -213,8 +220,7 @@ class RunningCompute:
 
     async def _renew_walsenders(self) -> None:
         """Ends those that run; safekeepers come back at once."""
-        connecting = psycopg.AsyncConnection.connect(self.conninfo(), autocommit=True)
-        async with await connecting as session:
+        async with await operator_session(self.conninfo()) as session:
             cursor = await session.execute(
                 "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_replication"
                 " WHERE sync_state <> 'async' OR application_name ~ '^sk[0-9]'"
@@ -226,8 +232,7 @@ class RunningCompute:
 
     async def rule(self) -> str:
         """Whom commits wait for, as a new session is told."""
-        connecting = psycopg.AsyncConnection.connect(self.conninfo(), autocommit=True)
-        async with await connecting as session:
+        async with await operator_session(self.conninfo()) as session:
             row = await (await session.execute("SHOW synchronous_standby_names")).fetchone()
         return str(row[0]) if row else ""
 
@@ -260,14 +265,20 @@ class RunningCompute:
             ) from error
         end = self._clean_end()
         result = await self._detach(wal, end)
+        result = replace(result, user_settings=self.user_settings())
         if result.clean:
-            result = replace(
-                result,
-                pgstat=_read(self.data / "pg_stat/pgstat.stat"),
-                auto_conf=_read(self.data / "postgresql.auto.conf"),
-            )
+            result = replace(result, files=self._kept())
         await asyncio.to_thread(self.remove)
         return result
+
+    def user_settings(self) -> dict[str, str] | None:
+        """What ALTER SYSTEM has set by now, running or not."""
+        text = _read(self.data / AUTO_CONF, LONGEST_FILE)
+        return None if text is None else allowed(parse(text))
+
+    def _kept(self) -> dict[str, bytes]:
+        found = ((path, _read(self.data / path, LONGEST_KEPT)) for path in KEPT)
+        return {path: content for path, content in found if content is not None}
 
     async def _shut_down(self, wal: WalService) -> None:
         """Until the server is gone, or only waits for somebody who does not take its last WAL
@@ -418,11 +429,17 @@ def read_local_wal(data: Path, start: int, end: int) -> bytes:
     return bytes(out)
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path, longest: int) -> bytes | None:
+    """A file of a tenant's: regular, and no longer than this, or as if there were none."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return None
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        content = file.read(longest + 1)
+    return content if len(content) <= longest else None
 
 
 def _conninfo(**words: str) -> str:

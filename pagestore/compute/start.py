@@ -16,7 +16,7 @@ Postgres is executed before all that, and waits (parking.py): for its settings u
 backup's header has come, then, with its shared memory made, for its files.
 
 Whatever fails, the process is gone, the safekeeper detached and the directory removed; the
-log stays, and its end is in the error.
+log stays, and the line of it that matters is in the error.
 """
 
 from __future__ import annotations
@@ -62,20 +62,21 @@ from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import (
     ServerProcess,
     account,
-    failed,
-    log_tail,
     spawn,
     wait_accepting,
 )
 from pagestore.postgres.prologue import Prologue, enabled_subscriptions, write_prologue
 from pagestore.postgres.remote_map import Fork
+from pagestore.postgres.server_log import ServerFailed, ServerLog
 from pagestore.postgres.settings import (
+    AUTO_CONF,
     OF_SEVERAL,
     SYNCHRONOUS_FILE,
     ServerPlace,
+    auto_conf,
     command_line,
     hba,
-    kept_auto_conf,
+    line_settings,
     postgresql_conf,
     quorum_rule,
     synchronous_conf,
@@ -99,8 +100,8 @@ class ComputeSpec:
         shim_library: readable by that user.
         settings: for postgresql.conf, over the defaults.
         log: the server's log; beside the directory unless given. Kept after a failure.
-        pgstat: statistics that the last clean stop returned.
-        auto_conf: postgresql.auto.conf (ALTER SYSTEM), likewise.
+        files: what no WAL holds, by path (running.KEPT), as the last clean stop returned it.
+        user_settings: what ALTER SYSTEM has set, or would have; see postgres/user_settings.py.
         owner: what tells the database from others whose timelines it may stem from.
         host: an address of this machine at which safekeepers and clients on other hosts reach the
             server; empty for this machine alone.
@@ -117,8 +118,8 @@ class ComputeSpec:
     bindir: Path = Path("/usr/lib/postgresql/15/bin")
     settings: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
-    pgstat: bytes | None = None
-    auto_conf: bytes | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    user_settings: Mapping[str, str] = field(default_factory=dict)
     owner: str = ""
     host: str = ""
     wal_password: str = field(default="", repr=False)
@@ -136,7 +137,7 @@ async def start_compute(
 
     Raises:
         Aborted: TERM_LOST, STALE_TERM; somebody else started this timeline meanwhile.
-        Unavailable: COMPUTE_FAILED; Postgres exited. The message has its last words.
+        ServerFailed: COMPUTE_FAILED; Postgres exited. The message has the line that matters.
         DeadlineExceeded: COMPUTE_START_TIMEOUT.
         PagestoreError: what the page server or the WAL service answered.
     """
@@ -201,6 +202,7 @@ class _Start:
         self.won = Won(0, 0, 0, 0, ())
         self.data = spec.directory / "data"
         self.sockets = spec.directory / "run"
+        self.log = ServerLog.from_now(spec.log_path)
         self.server: ServerProcess | None = None
         self.made_directory = False
         self.attached = False
@@ -283,7 +285,10 @@ class _Start:
         )
         self.end_lsn = checkpoint.end_lsn
         self._configure(directory, checkpoint)
-        line.settings({"pagestore.lsn": format_lsn(self.won.end_lsn)})
+        user = {**spec.settings, **spec.user_settings}
+        line.settings(
+            {"pagestore.lsn": format_lsn(self.won.end_lsn)} | line_settings(spec.shim_library, user)
+        )
         await self._receive(directory, chunks, checkpoint, wal)
         self.clock.mark("base backup")
         directory.lay_unlogged(await self._init_pages(directory, pages))
@@ -291,8 +296,8 @@ class _Start:
         directory.lay_missing_slru_pages()
         lay_segments(directory, checkpoint)
         await self._lay_slots(directory, prologue, pages, wal)
-        if spec.pgstat is not None:
-            directory.write("pg_stat/pgstat.stat", spec.pgstat)
+        for path, content in spec.files.items():
+            directory.write(path, content)
         directory.lay_remote_map()
         self.clock.mark("finish")
 
@@ -386,8 +391,7 @@ class _Start:
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
-        if spec.auto_conf is not None:
-            directory.write("postgresql.auto.conf", kept_auto_conf(spec.auto_conf))
+        directory.write(AUTO_CONF, auto_conf(spec.user_settings))
 
     async def _serve(self, line: Line, wal: WalService) -> RunningCompute:
         """Steps 4 and 5."""
@@ -409,7 +413,7 @@ class _Start:
             wal_password=spec.wal_password,
         )
         record.save(spec.directory)
-        await wait_accepting(self.server, self.data, spec.log_path, spec.start_timeout)
+        await wait_accepting(self.server, self.data, self.log, spec.start_timeout)
         self.clock.mark("accepting")
         if spec.host:
             await ensure_wal_role(record.conninfo(), spec.wal_password)
@@ -442,13 +446,13 @@ class _Start:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
         if not self.server.alive:
-            raise failed(self.server, self.spec.log_path)
+            raise ServerFailed(self.log, self.server.exit_code)
         raise DeadlineExceeded(
             "COMPUTE_START_TIMEOUT",
             "Postgres runs, but no safekeeper pulled its WAL within "
-            f"{self.spec.start_timeout:.0f} s. Its log {self.spec.log_path} "
-            f"ends:\n{log_tail(self.spec.log_path)}",
-            "Look at the safekeeper's log; `pagestore status` shows its state.",
+            f"{self.spec.start_timeout:.0f} s.",
+            f"{self.log.place} `pagestore status` shows the safekeepers' state, and where their"
+            " logs are.",
         )
 
     async def _superseded(self, wal: WalService) -> None:

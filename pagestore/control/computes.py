@@ -17,16 +17,18 @@ import asyncio
 import contextlib
 import enum
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from pagestore.control.records import DatabaseRecord
+from pagestore.control.records import DatabaseRecord, UserSettings
+from pagestore.control.setting_aside import after_start, attempts, is_worth_another
 from pagestore.errors import PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.server_log import ServerFailed
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 30.0
@@ -41,12 +43,12 @@ Slotted = tuple[TenantId, str]
 
 @dataclass(frozen=True, slots=True)
 class CarriedFiles:
-    """Files that no WAL holds, handed from one compute of a database to its next."""
+    """What no WAL holds, handed from one compute of a database to its next."""
 
-    pgstat: bytes | None = None
-    """pg_stat/pgstat.stat; of use to the same timeline only."""
-    auto_conf: bytes | None = None
-    """postgresql.auto.conf: what ALTER SYSTEM set."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """By path; of use to the same timeline only."""
+    settings: Mapping[str, str] | None = None
+    """What ALTER SYSTEM set; None: unknown."""
 
 
 class Compute(Protocol):
@@ -86,6 +88,10 @@ class Compute(Protocol):
         """Waits until it is no more; says why it ended, as far as can be known."""
         ...
 
+    def user_settings(self) -> Mapping[str, str] | None:
+        """What ALTER SYSTEM has set by now, dead or alive; None where that cannot be read."""
+        ...
+
     async def stop(self) -> CarriedFiles:
         """A clean stop: everything durable at the WAL service, the directory removed."""
         ...
@@ -105,6 +111,37 @@ class Launcher(Protocol):
 StartMoved = Callable[[DatabaseRecord], Awaitable[Compute]]
 
 
+class Memory(Protocol):
+    def wanted(self, name: Slotted) -> DatabaseRecord | None:
+        """The record of a database whose compute should run, or None."""
+        ...
+
+    def with_usable_port(self, record: DatabaseRecord) -> DatabaseRecord:
+        """The record, where nobody else listens on its port; or, as long as nobody knows its
+        URL, with another port.
+
+        Raises:
+            FailedPrecondition: PORT_IN_USE.
+        """
+        ...
+
+    def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
+        """The record with the settings that its database has by now."""
+        ...
+
+    def load(self, timeline: TimelineId) -> Mapping[str, bytes]:
+        """The files that a compute of this timeline left."""
+        ...
+
+    def save(self, name: Slotted, timeline: TimelineId, carried: CarriedFiles) -> None:
+        """Keeps the settings for the database, and the files, if any, for the timeline."""
+        ...
+
+    def settled(self, record: DatabaseRecord, settings: UserSettings) -> None:
+        """A start has proved settings to work, or not to."""
+        ...
+
+
 class ComputeState(enum.Enum):
     STOPPED = 1
     STARTING = 2
@@ -119,6 +156,7 @@ class _Slot:
     state: ComputeState = ComputeState.STOPPED
     compute: Compute | None = None
     error: str = ""
+    settings: UserSettings | None = None
     failures: int = 0
     started: float = 0.0
     watcher: asyncio.Task[None] | None = None
@@ -136,25 +174,16 @@ class ComputeStatus:
 class Computes:
     """
     Args:
-        wanted: the record of a database whose compute should run, or None.
-        with_free_port: the record, with another port if somebody else listens on its own.
-        load, save: where files are kept between computes.
+        memory: what is known of databases, and kept between their computes.
     """
 
     def __init__(
         self,
         launcher: Launcher,
-        *,
-        wanted: Callable[[Slotted], DatabaseRecord | None],
-        with_free_port: Callable[[DatabaseRecord], DatabaseRecord],
-        load: Callable[[DatabaseRecord], CarriedFiles],
-        save: Callable[[Slotted, TimelineId, CarriedFiles], None],
+        memory: Memory,
     ) -> None:
         self._launcher = launcher
-        self._wanted = wanted
-        self._with_free_port = with_free_port
-        self._load = load
-        self._save = save
+        self._memory = memory
         self._slots: dict[Slotted, _Slot] = {}
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
         self._closed = False
@@ -177,20 +206,26 @@ class Computes:
     def running(self) -> int:
         return sum(slot.state is ComputeState.RUNNING for slot in self._slots.values())
 
-    async def start(self, record: DatabaseRecord) -> Compute:
-        """The compute of `record`, started unless it runs."""
+    async def start(self, record: DatabaseRecord, *, strictly: bool = False) -> Compute:
+        """The compute of `record`, started unless it runs.
+
+        Args:
+            strictly: with its settings or not at all; else see setting_aside.py.
+        """
         name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
             compute = slot.compute
             if compute is not None and not compute.alive:
                 slot.compute = None
+                self._note_settings(name, compute)
+                record = self._memory.as_set(record)
                 await compute.discard()
             elif compute is not None and compute.timeline == record.timeline:
                 return compute
             elif compute is not None:
                 await self._stop(name, slot)
-            return await self._start(slot, record)
+            return await self._start(slot, record, strictly)
 
     async def stop(self, name: Slotted) -> None:
         """Stops the compute cleanly; it stays stopped until `start`."""
@@ -222,7 +257,7 @@ class Computes:
         async with slot.lock:
             try:
                 await self._stop(name, slot)
-                yield lambda moved: self._start(slot, moved)
+                yield lambda moved: self._start(slot, self._memory.as_set(moved), False)
             except BaseException:
                 compute, slot.compute = slot.compute, None
                 slot.state = ComputeState.STOPPED
@@ -234,7 +269,7 @@ class Computes:
 
     async def _bring_back(self, slot: _Slot, record: DatabaseRecord) -> None:
         try:
-            await self._start(slot, record)
+            await self._start(slot, self._memory.as_set(record), False)
         except (PagestoreError, OSError) as error:
             _log.warning("a compute did not come back", name=record.name, error=str(error))
             self.start_soon(record)
@@ -269,6 +304,31 @@ class Computes:
             slot = self._slot((record.tenant, record.name))
             self._running(slot, record, compute)
 
+    def runs(self, name: Slotted) -> bool:
+        return self.status(name).state is ComputeState.RUNNING
+
+    def running_compute(self, name: Slotted) -> Compute | None:
+        """The compute, if it is alive."""
+        slot = self._slots.get(name)
+        alive = slot is not None and slot.compute is not None and slot.compute.alive
+        return slot.compute if slot is not None and alive else None
+
+    def started_with(self, record: DatabaseRecord) -> UserSettings:
+        """What became of its settings at the start that has just ended."""
+        slot = self._slots.get((record.tenant, record.name))
+        return slot.settings if slot is not None and slot.settings is not None else record.settings
+
+    def note_settings(self, name: Slotted) -> None:
+        """Keeps what ALTER SYSTEM has set by now in a compute that runs."""
+        slot = self._slots.get(name)
+        if slot is not None and slot.compute is not None:
+            self._note_settings(name, slot.compute)
+
+    def _note_settings(self, name: Slotted, compute: Compute) -> None:
+        settings = compute.user_settings()
+        if settings is not None:
+            self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
+
     def start_soon(self, record: DatabaseRecord) -> None:
         """Starts in the background, with retries."""
         task = asyncio.create_task(self._restart((record.tenant, record.name)))
@@ -296,13 +356,13 @@ class Computes:
     def _slot(self, name: Slotted) -> _Slot:
         return self._slots.setdefault(name, _Slot())
 
-    async def _start(self, slot: _Slot, record: DatabaseRecord) -> Compute:
+    async def _start(self, slot: _Slot, record: DatabaseRecord, strictly: bool) -> Compute:
         if self._closed:
             raise Unavailable("SHUTTING_DOWN", "The control plane is stopping.", "`pagestore up`")
         slot.state = ComputeState.STARTING
         try:
             async with self._starts:
-                compute = await self._launch(self._with_free_port(record))
+                compute = await self._launch(slot, self._memory.with_usable_port(record), strictly)
         except BaseException as error:
             slot.state = ComputeState.FAILED
             slot.error = str(error) or "The start was broken off."
@@ -310,15 +370,37 @@ class Computes:
         self._running(slot, record, compute)
         return compute
 
-    async def _launch(self, record: DatabaseRecord) -> Compute:
+    async def _launch(self, slot: _Slot, record: DatabaseRecord, strictly: bool) -> Compute:
+        """A start with the record's settings, or what setting_aside.py says to try instead."""
+        tries = attempts(record.settings)
+        first: ServerFailed | None = None
+        for used in tries[:1] if strictly else tries:
+            try:
+                compute = await self._launch_with(record, used)
+            except ServerFailed as error:
+                first = first or error
+                _log.warning("a compute did not start", name=record.name, error=error.message)
+                if not is_worth_another(error):
+                    break
+            else:
+                complaint = first.complaint if first is not None else ""
+                slot.settings = after_start(record.settings, used, complaint)
+                if slot.settings != record.settings:
+                    self._memory.settled(record, slot.settings)
+                return compute
+        assert first is not None
+        raise first
+
+    async def _launch_with(self, record: DatabaseRecord, settings: Mapping[str, str]) -> Compute:
+        carried = CarriedFiles(self._memory.load(record.timeline), settings)
         try:
-            return await self._launcher.start(record, self._load(record))
+            return await self._launcher.start(record, carried)
         except Unavailable:
-            moved = self._with_free_port(record)
-            if moved.port == record.port:
+            usable = self._memory.with_usable_port(record)
+            if usable.port == record.port:
                 raise
             # Somebody took the port between the look and the start.
-            return await self._launcher.start(moved, self._load(moved))
+            return await self._launcher.start(usable, carried)
 
     def _running(self, slot: _Slot, record: DatabaseRecord, compute: Compute) -> None:
         slot.compute = compute
@@ -336,9 +418,10 @@ class Computes:
         slot.state = ComputeState.STOPPING
         try:
             kept = await compute.stop()
-            self._save(name, compute.timeline, kept)
+            self._memory.save(name, compute.timeline, kept)
         except PagestoreError:
             # What it had acknowledged is at the WAL service; its directory is of no more use.
+            self._note_settings(name, compute)
             await compute.discard()
             raise
         finally:
@@ -357,15 +440,16 @@ class Computes:
             if time.monotonic() - slot.started > STEADY_SECONDS:
                 slot.failures = 0
             _log.warning("a compute died", name=name[1], pid=compute.pid, why=why)
+            self._note_settings(name, compute)
             await compute.discard()
         # Whoever fenced it has a compute of this timeline: starting another would fence that one.
-        if not compute.fenced and self._wanted(name) is not None:
+        if not compute.fenced and self._memory.wanted(name) is not None:
             await self._restart(name)
 
     async def _restart(self, name: Slotted) -> None:
         slot = self._slot(name)
         while not self._closed:
-            record = self._wanted(name)
+            record = self._memory.wanted(name)
             if record is None or slot.state in (ComputeState.RUNNING, ComputeState.STARTING):
                 return
             try:

@@ -1,8 +1,9 @@
 """Who may connect, and to what: passwords, URLs, and the SQL that makes a new database ready.
 
 Each database gets a random password at its creation, for the role ``postgres``. It lives in
-the cluster like any other, so branches and restored states have it too. The SQL here runs
-over the compute's Unix socket, which only the operator's user can reach.
+the cluster like any other, so branches and restored states have it too; once it was reset, older
+states have another one, and each start looks. The SQL here runs over the compute's Unix socket,
+which only the operator's user can reach.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import hmac
 import secrets
 from urllib.parse import quote
 
-import psycopg
 from psycopg import sql
 
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
+from pagestore.postgres.operator_session import Session, operator_session
+from pagestore.postgres.wal_role import is_secret_of
 
 ROLE = "postgres"
 TEMPLATE_DATABASE = "pagestore"
@@ -50,11 +52,11 @@ def url(record: DatabaseRecord, host: str) -> str:
 
 async def make_ready(conninfo: str, record: DatabaseRecord) -> None:
     """Gives the spare database its name and the role its password, in one transaction."""
-    conninfo = psycopg.conninfo.make_conninfo(conninfo, dbname="postgres")
-    async with await _connect(conninfo) as connection, connection.transaction():
-        await _set_password(connection, record.password)
+    connecting = operator_session(conninfo, dbname="postgres")
+    async with await connecting as session, session.transaction():
+        await _set_password(session, record.password)
         if record.postgres_database != TEMPLATE_DATABASE:
-            await connection.execute(
+            await session.execute(
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
                     sql.Identifier(TEMPLATE_DATABASE), sql.Identifier(record.postgres_database)
                 )
@@ -70,38 +72,90 @@ async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> st
     Raises:
         FailedPrecondition: NO_SUCH_POSTGRES_DATABASE.
     """
-    async with await _connect(conninfo) as connection:
-        cursor = await connection.execute(
-            "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate"
-            " ORDER BY datname = 'postgres', pg_database_size(oid) DESC, datname"
-        )
-        names = [str(row[0]) for row in await cursor.fetchall()]
+    async with await operator_session(conninfo) as session:
+        names = await databases(session)
         if wanted and wanted not in names:
             raise FailedPrecondition(
                 "NO_SUCH_POSTGRES_DATABASE",
                 f"The imported cluster has no database {wanted[:80]!r}.",
                 f"It has: {', '.join(names)}.",
             )
-        async with connection.transaction():
-            roles = await connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE])
-            if roles.rowcount == 0:
-                create = sql.SQL("CREATE ROLE {} SUPERUSER LOGIN").format(sql.Identifier(ROLE))
-                await connection.execute(create)
-            await _set_password(connection, record.password)
+        await _renew_role(session, record.password)
     return wanted or (names[0] if names else ROLE)
 
 
-async def _connect(conninfo: str) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+async def renew(session: Session, record: DatabaseRecord) -> str:
+    """Makes the role log in with the record's password; returns the database that the URL names:
+    the same, or, where it has another name by now, the one that an import would choose."""
+    await _renew_role(session, record.password)
+    names = await databases(session)
+    if record.postgres_database in names or not names:
+        return record.postgres_database
+    return names[0]
 
 
-async def _set_password(
-    connection: psycopg.AsyncConnection[tuple[object, ...]], password: str
-) -> None:
+async def keep_password(conninfo: str, record: DatabaseRecord) -> None:
+    """After a move to an older state: the password is the database's, not the state's."""
+    async with await operator_session(conninfo) as session:
+        if await _role_fault(session, record):
+            await _renew_role(session, record.password)
+
+
+async def url_fault(session: Session, record: DatabaseRecord) -> str:
+    """Why a database's URL does not work; empty where it does."""
+    database = record.postgres_database
+    if database not in await databases(session, templates=True):
+        return (
+            f"There is no database {database!r} in it that takes sessions (any more): it was"
+            f" renamed or dropped. `pagestore password {record.name} --reset` mends the URL."
+        )
+    fault = await _role_fault(session, record)
+    return fault and f"{fault} `pagestore password {record.name} --reset` mends that."
+
+
+async def databases(session: Session, *, templates: bool = False) -> list[str]:
+    """Those that take sessions; the one that an import chooses is the first."""
+    cursor = await session.execute(
+        "SELECT datname FROM pg_database WHERE datallowconn AND (NOT datistemplate OR %s)"
+        " ORDER BY datname = 'postgres', pg_database_size(oid) DESC, datname",
+        [templates],
+    )
+    return [str(row[0]) for row in await cursor.fetchall()]
+
+
+async def _role_fault(session: Session, record: DatabaseRecord) -> str:
+    cursor = await session.execute(
+        "SELECT rolcanlogin, coalesce(rolvaliduntil > now(), true), rolpassword"
+        " FROM pg_authid WHERE rolname = %s",
+        [ROLE],
+    )
+    found = await cursor.fetchone()
+    if found is None:
+        return f"There is no role {ROLE} in it (any more)."
+    can_login, valid, secret = found
+    if not can_login:
+        return f"The role {ROLE} may not log in (NOLOGIN)."
+    if not valid:
+        return f"The password of the role {ROLE} has expired (VALID UNTIL)."
+    if not is_secret_of(str(secret or ""), record.password):
+        return f"The role {ROLE} has another password by now."
+    return ""
+
+
+async def _renew_role(session: Session, password: str) -> None:
+    async with session.transaction():
+        roles = await session.execute("SELECT FROM pg_roles WHERE rolname = %s", [ROLE])
+        verb = sql.SQL("CREATE" if roles.rowcount == 0 else "ALTER")
+        words = sql.SQL("{} ROLE {} SUPERUSER LOGIN VALID UNTIL 'infinity'")
+        await session.execute(words.format(verb, sql.Identifier(ROLE)))
+        await _set_password(session, password)
+
+
+async def _set_password(session: Session, password: str) -> None:
     # Hashed here, so that the statement does not carry it in clear into any log.
-    hashed = connection.pgconn.encrypt_password(
+    hashed = session.pgconn.encrypt_password(
         password.encode(), ROLE.encode(), b"scram-sha-256"
     ).decode()
-    await connection.execute(
+    await session.execute(
         sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ROLE), sql.Literal(hashed))
     )

@@ -14,7 +14,7 @@ it, everything has, and the next start starts the compute.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from pagestore.client.names import database_name
 from pagestore.client.page import AsyncPageClient
@@ -23,12 +23,13 @@ from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.computes import Compute, Computes
 from pagestore.control.history import BranchPoint, History
-from pagestore.control.ports import Ports
+from pagestore.control.keeping import Keeping, set_aside_event
 from pagestore.control.records import (
     DatabaseRecord,
     EventRecord,
     TimelineRecord,
     TimelineState,
+    UserSettings,
     Verb,
 )
 from pagestore.control.state import ControlState, now_micros
@@ -36,6 +37,7 @@ from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.postgres.user_settings import allowed
 
 
 class Databases:
@@ -45,7 +47,7 @@ class Databases:
         pages: AsyncPageClient,
         wal: WalService,
         computes: Computes,
-        ports: Ports,
+        keeping: Keeping,
         history: History,
         timelines: Timelines,
         turns: Turns,
@@ -54,7 +56,8 @@ class Databases:
         self._pages = pages
         self._wal = wal
         self._computes = computes
-        self._ports = ports
+        self._keeping = keeping
+        self._ports = keeping.ports
         self._history = history
         self._timelines = timelines
         self._turns = turns
@@ -68,11 +71,18 @@ class Databases:
         return self._state.view().known_database(tenant, database_name(name))
 
     async def create(
-        self, tenant: TenantId, name: str, *, if_not_exists: bool = False
+        self,
+        tenant: TenantId,
+        name: str,
+        *,
+        if_not_exists: bool = False,
+        settings: Mapping[str, str] | None = None,
     ) -> tuple[DatabaseRecord, bool]:
-        """An empty database; the record, and whether it is new."""
+        """An empty database; the record, and whether it is new. Its server starts with these
+        settings, or there is none."""
         name = database_name(name)
-        return await self._turns.to_its_end(self._create(tenant, name, if_not_exists))
+        wanted = UserSettings(wanted=dict(settings or {}))
+        return await self._turns.to_its_end(self._create(tenant, name, if_not_exists, wanted))
 
     async def branch(
         self,
@@ -117,11 +127,15 @@ class Databases:
         prev_record_lsn: int,
         system_id: int,
         postgres_database: str = "",
+        settings: Mapping[str, str] | None = None,
     ) -> DatabaseRecord:
-        """Gives an imported timeline its name."""
+        """Gives an imported timeline its name. Settings may be set aside."""
         name = database_name(name)
+        wanted = UserSettings(wanted=allowed(settings or {}))
         return await self._turns.to_its_end(
-            self._register(tenant, name, timeline, prev_record_lsn, system_id, postgres_database)
+            self._register(
+                tenant, name, timeline, prev_record_lsn, system_id, postgres_database, wanted
+            )
         )
 
     async def rename(
@@ -144,11 +158,18 @@ class Databases:
         """Deletes the name, its checkpoints and its log; whether there was one."""
         return await self._turns.to_its_end(self._remove(tenant, database_name(name), if_exists))
 
-    async def wake(self, tenant: TenantId, name: str) -> DatabaseRecord:
-        """Starts the compute unless it runs."""
+    async def wake(self, tenant: TenantId, name: str, *, new_port: bool = False) -> DatabaseRecord:
+        """Starts the compute unless it runs.
+
+        Args:
+            new_port: if another program listens on its port, take another one.
+        """
         name = database_name(name)
         async with self._turns.on(tenant, name):
-            return await self._started(self.known(tenant, name))
+            record = self.known(tenant, name)
+            if new_port and not self._computes.runs((tenant, name)):
+                record = self._keeping.with_free_port(record)
+            return await self._started(record)
 
     async def stop(self, tenant: TenantId, name: str) -> DatabaseRecord:
         """Stops the compute; nothing starts it but a wake."""
@@ -161,7 +182,7 @@ class Databases:
     # How they are done
 
     async def _create(
-        self, tenant: TenantId, name: str, if_not_exists: bool
+        self, tenant: TenantId, name: str, if_not_exists: bool, settings: UserSettings
     ) -> tuple[DatabaseRecord, bool]:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
@@ -182,11 +203,12 @@ class Databases:
                     password=credentials.new_password(),
                     postgres_database=credentials.inner_name(name),
                     port=self._ports.choose(),
+                    settings=settings,
                 )
-                async with self._first_start(record) as compute:
+                async with self._first_start(record, strictly=True) as compute:
                     await credentials.make_ready(compute.conninfo, record)
                     head = await self._history.head(record.timeline)
-                    record = record.model_copy(update={"port": compute.port})
+                    record = self._as_started(record, compute)
                     self._publish(record, timeline, Verb.CREATE, usable_lsn=head.lsn)
             return record, True
 
@@ -204,6 +226,7 @@ class Databases:
             if existing is not None:
                 await self._refuse_other_branch(existing, source, at)
                 return (await self._started(existing) if start else existing), False
+            self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
             async with self._timelines.made(tenant, name, point) as timeline:
@@ -224,7 +247,7 @@ class Databases:
                     self._publish(record, timeline, Verb.BRANCH, words)
                     return record, True
                 async with self._first_start(record) as compute:
-                    record = record.model_copy(update={"port": compute.port})
+                    record = self._as_started(record, compute)
                     self._publish(record, timeline, Verb.BRANCH, words)
             return record, True
 
@@ -236,6 +259,7 @@ class Databases:
         prev_record_lsn: int,
         system_id: int,
         postgres_database: str,
+        settings: UserSettings,
     ) -> DatabaseRecord:
         async with self._turns.on(tenant, name):
             self._refuse_existing(tenant, name)
@@ -257,14 +281,14 @@ class Databases:
                 password=credentials.new_password(),
                 postgres_database=postgres_database or credentials.ROLE,
                 port=self._ports.choose(),
+                settings=settings,
             )
             made = begun.model_copy(update={"branch_lsn": info.branch_lsn, "system_id": system_id})
             async with self._timelines.guarded(timeline), self._first_start(record) as compute:
                 inner = await credentials.adopt_import(compute.conninfo, record, postgres_database)
                 head = await self._history.head(timeline)
-                record = record.model_copy(
-                    update={"port": compute.port, "postgres_database": inner}
-                )
+                record = self._as_started(record, compute)
+                record = record.model_copy(update={"postgres_database": inner})
                 self._publish(record, made, Verb.IMPORT, usable_lsn=head.lsn)
             return record
 
@@ -338,15 +362,21 @@ class Databases:
         return True
 
     @contextlib.asynccontextmanager
-    async def _first_start(self, record: DatabaseRecord) -> AsyncIterator[Compute]:
+    async def _first_start(
+        self, record: DatabaseRecord, *, strictly: bool = False
+    ) -> AsyncIterator[Compute]:
         """The compute of a database that is coming to be; if the body ends by an error, nothing
         of it stays: neither compute nor port."""
         try:
-            yield await self._computes.start(record)
+            yield await self._computes.start(record, strictly=strictly)
         except BaseException:
             await self._computes.forget((record.tenant, record.name))
             self._ports.release(record.port)
             raise
+
+    def _as_started(self, record: DatabaseRecord, compute: Compute) -> DatabaseRecord:
+        settings = self._computes.started_with(record)
+        return record.model_copy(update={"port": compute.port, "settings": settings})
 
     def _publish(
         self,
@@ -375,6 +405,9 @@ class Databases:
             change.put_timeline(live)
             change.put_database(record)
             change.add_event(record.tenant, record.name, event)
+            if record.settings.set_aside and verb is not Verb.CREATE:
+                aside = set_aside_event(record, record.settings, now)
+                change.add_event(record.tenant, record.name, aside)
 
     def _existing(self, tenant: TenantId, name: str, if_not_exists: bool) -> DatabaseRecord | None:
         if if_not_exists:

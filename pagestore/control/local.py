@@ -91,10 +91,13 @@ class LocalCompute:
             return f"Postgres was killed by {signal.Signals(-code).name}"
         return f"Postgres ended with exit status {code}"
 
+    def user_settings(self) -> Mapping[str, str] | None:
+        return self._running.user_settings()
+
     async def stop(self) -> CarriedFiles:
         await self._end_keeping()
         result = await self._running.stop(self._wal)
-        return CarriedFiles(result.pgstat, result.auto_conf)
+        return CarriedFiles(result.files, result.user_settings)
 
     async def discard(self) -> None:
         await self._end_keeping()
@@ -149,13 +152,21 @@ class LocalLauncher:
             shim_library=self._library,
             settings=self._settings,
             log=self._log(record.timeline),
-            pgstat=kept.pgstat,
-            auto_conf=kept.auto_conf,
+            files=kept.files,
+            user_settings=kept.settings or {},
             owner=str(record.created_micros),
             host=self._host,
             wal_password=credentials.wal_password(record) if self._host else "",
         )
-        return LocalCompute(await start_compute(spec, self._pages, self._wal), self._wal)
+        running = await start_compute(spec, self._pages, self._wal)
+        compute = LocalCompute(running, self._wal)
+        if record.password_was_reset:
+            try:
+                await credentials.keep_password(compute.conninfo, record)
+            except BaseException:
+                await asyncio.shield(compute.discard())
+                raise
+        return compute
 
     async def leftovers(self) -> list[Compute]:
         found: list[Compute] = []

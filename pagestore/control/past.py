@@ -402,7 +402,7 @@ class Past:
             change.put_checkpoint(record.tenant, record.name, kept)
             change.add_event(record.tenant, record.name, event)
             change.set_timeline_state(moved.timeline, TimelineState.LIVE)
-            change.put_database(moved)
+            moved = change.put_moved(moved)
             if asked.request:
                 change.remember_answer(
                     record.tenant,
@@ -421,7 +421,7 @@ class Past:
         """That nothing moved: a retry after later work must find nothing to do either."""
         record = moved.database
         with self._state.change() as change:
-            change.put_database(record)
+            change.put_moved(record)
             if asked.request:
                 change.remember_answer(
                     record.tenant,

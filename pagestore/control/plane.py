@@ -1,21 +1,23 @@
 """The control plane: names, and what stands behind them.
 
-Its verbs stand with their nouns: databases.py (create, branch, import, remove, wake, stop) and
-past.py (checkpoint, restore, undo). Here they are put together, and what an earlier process left
-is finished or cleaned up.
+Its verbs stand with their nouns: databases.py (create, branch, import, remove, wake, stop),
+past.py (checkpoint, restore, undo) and own_settings.py (settings, password). Here they are put
+together, and what an earlier process left is finished or cleaned up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
 from pagestore.control.history import History
+from pagestore.control.keeping import Keeping
+from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
-from pagestore.control.ports import Ports
 from pagestore.control.state import ControlState
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
@@ -29,8 +31,9 @@ class ControlPlane:
         pages: AsyncPageClient,
         wal: WalService,
         computes: Computes,
-        ports: Ports,
+        keeping: Keeping,
         *,
+        libraries: Path | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
@@ -39,8 +42,9 @@ class ControlPlane:
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.databases = Databases(
-            state, pages, wal, computes, ports, self.history, self._timelines, self._turns
+            state, pages, wal, computes, keeping, self.history, self._timelines, self._turns
         )
+        self.own_settings = OwnSettings(state, computes, self._turns, libraries)
         self.past = Past(state, computes, self.history, self._timelines, self._turns)
 
     async def recover(self) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from pagestore.errors import FailedPrecondition, ResourceExhausted
 
 FIRST_PORT = 10_432
 LAST_PORT = 32_000
 """Below the range from which Linux takes the ports of outgoing connections."""
+_LISTENING = "0A"
+"""The state in /proc/net/tcp."""
 
 
 class Ports:
@@ -71,3 +74,31 @@ def check_compute_host(host: str) -> None:
             "Name one at which the safekeepers' hosts reach it (--compute-host, or `host` of "
             "[computes] in pagestore.toml).",
         )
+
+
+def listener(port: int) -> str:
+    """The program that listens on a port of this machine, as ``name (pid N)``; empty where it
+    cannot be found, as another user's."""
+    inodes = set(_listening_inodes(port))
+    for entry in Path("/proc").iterdir() if inodes else ():
+        if not entry.name.isdigit():
+            continue
+        try:
+            links = [str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir()]
+            name = (entry / "comm").read_text().strip()
+        except OSError:
+            continue
+        if any(f"socket:[{inode}]" in links for inode in inodes):
+            return f"{name} (pid {entry.name})"
+    return ""
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, rows):
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]

@@ -78,6 +78,18 @@ class TimelineRecord(Record):
     created_micros: int
 
 
+class UserSettings(Record):
+    """What a user has set of a database's server (ALTER SYSTEM, `pagestore settings`)."""
+
+    wanted: dict[str, str] = {}
+    good: dict[str, str] = {}
+    """With these a server has started last."""
+    set_aside: dict[str, str] = {}
+    """What no server started with, and so is no longer wanted. See setting_aside.py."""
+    complaint: str = ""
+    """The server's own words on it."""
+
+
 class DatabaseRecord(Record):
     """A name, and everything that must stay when its timeline changes."""
 
@@ -95,6 +107,15 @@ class DatabaseRecord(Record):
     port: int
     wanted: bool = True
     """Whether its compute should run."""
+    settings: UserSettings = UserSettings()
+    """The database's, whatever timeline it stands on: a branch begins with a copy."""
+    password_was_reset: bool = False
+    """Older states of its cluster may have another password than `password`."""
+
+    def keep_settings(self, other: DatabaseRecord) -> DatabaseRecord:
+        """`other`, a record of the same database from before, with the settings of this one: they
+        change with each stop and start of a compute."""
+        return other.model_copy(update={"settings": self.settings})
 
 
 class CheckpointRecord(Record):
@@ -119,6 +140,8 @@ class Verb(StrEnum):
     DELETE_CHECKPOINT = "delete-checkpoint"
     RENAME = "rename"
     PORT = "port"
+    SETTINGS = "settings"
+    PASSWORD = "password"  # noqa: S105
 
 
 BEGINNINGS = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH})

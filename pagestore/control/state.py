@@ -13,8 +13,9 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     meta         "template"                           TemplateRecord
     meta         "members"                            MembersRecord
     meta         "whole"                              see storage.py
-    pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat
-    auto_conf    tenant (16) name                     bytes of postgresql.auto.conf
+    kept_files   timeline (16) path                   bytes of a file that no WAL holds
+    pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat, of old
+    auto_conf    tenant (16) name                     bytes of postgresql.auto.conf, of old
 
 A timeline is entered as *pending* before any service is asked to make it, and becomes *live*
 in the transaction that gives it a name. Whatever a killed verb leaves is known: at start every
@@ -30,7 +31,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -54,12 +55,14 @@ from pagestore.ids import TenantId, TimelineId
 
 TABLES = (
     *("timelines", "children", "owned", "unsettled"),
-    *("databases", "checkpoints", "events", "answers", "meta", "pgstat", "auto_conf"),
+    *("databases", "checkpoints", "events", "answers", "meta"),
+    *("kept_files", "pgstat", "auto_conf"),
 )
 BY_DATABASE = ("databases", "answers", "auto_conf")
 """Tables with one value a database."""
 
 _SEQUENCE = struct.Struct(">Q")
+_PGSTAT = "pg_stat/pgstat.stat"
 _R = TypeVar("_R", bound=Record)
 
 
@@ -206,11 +209,28 @@ class _Tables:
         key = _database_key(tenant, name)
         return self._one(AnswersRecord, "answers", key) or AnswersRecord()
 
-    def pgstat(self, timeline: TimelineId) -> bytes | None:
-        return self._get("pgstat", timeline.raw)
+    def kept_files(self, timeline: TimelineId) -> dict[str, bytes]:
+        """By their paths in a data directory."""
+        raw = timeline.raw
+        old = self._get("pgstat", raw)
+        found = {} if old is None else {_PGSTAT: old}
+        for key, content in self._scan("kept_files", raw):
+            found[key[len(raw) :].decode()] = content
+        return found
 
-    def auto_conf(self, tenant: TenantId, name: str) -> bytes | None:
-        return self._get("auto_conf", _database_key(tenant, name))
+    def old_auto_conf(self, record: DatabaseRecord) -> bytes | None:
+        """A database's postgresql.auto.conf as it was kept by name, of old; its parent's, while
+        it had none. Not that of a stranger who has the parent's name since."""
+        own = self._get("auto_conf", _database_key(record.tenant, record.name))
+        if own is not None or not record.parent:
+            return own
+        origin: TimelineRecord | None = self.timeline(record.timeline)
+        while origin is not None and origin.database == record.name:
+            origin = None if origin.parent is None else self.timeline(origin.parent)
+        is_parents = origin is not None and origin.state is TimelineState.LIVE
+        if origin is None or not is_parents or origin.database != record.parent:
+            return None
+        return self._get("auto_conf", _database_key(record.tenant, record.parent))
 
 
 class View(_Tables):
@@ -275,14 +295,21 @@ class Change(_Tables):
 
     def forget_timeline(self, timeline: TimelineId) -> None:
         record = self.known_timeline(timeline)
-        for table in ("timelines", "unsettled", "pgstat"):
+        for table in ("timelines", "unsettled"):
             self._delete(table, timeline.raw)
+        self._forget_files(timeline)
         self._delete("owned", _within(record.tenant, record.database) + timeline.raw)
         if record.parent is not None:
             self._delete("children", record.parent.raw + timeline.raw)
 
     def put_database(self, record: DatabaseRecord) -> None:
         self._put("databases", _database_key(record.tenant, record.name), record.encode())
+
+    def put_moved(self, record: DatabaseRecord) -> DatabaseRecord:
+        """With the settings that it has by now."""
+        record = self.known_database(record.tenant, record.name).keep_settings(record)
+        self.put_database(record)
+        return record
 
     def put_checkpoint(self, tenant: TenantId, name: str, record: CheckpointRecord) -> None:
         key = _within(tenant, name) + record.name.encode()
@@ -301,11 +328,20 @@ class Change(_Tables):
         sequence = 1 if last is None else _SEQUENCE.unpack(last[len(prefix) :])[0] + 1
         self._put("events", prefix + _SEQUENCE.pack(sequence), record.encode())
 
-    def put_pgstat(self, timeline: TimelineId, data: bytes) -> None:
-        self._put("pgstat", timeline.raw, data)
+    def put_kept_files(self, timeline: TimelineId, files: Mapping[str, bytes]) -> None:
+        """These, and no others."""
+        self._forget_files(timeline)
+        for path, content in files.items():
+            self._put("kept_files", timeline.raw + path.encode(), content)
 
-    def put_auto_conf(self, tenant: TenantId, name: str, data: bytes) -> None:
-        self._put("auto_conf", _database_key(tenant, name), data)
+    def _forget_files(self, timeline: TimelineId) -> None:
+        self._delete("pgstat", timeline.raw)
+        for key, _ in self._scan("kept_files", timeline.raw):
+            self._delete("kept_files", key)
+
+    def forget_old_auto_confs(self) -> None:
+        for key, _ in self._scan("auto_conf", b""):
+            self._delete("auto_conf", key)
 
     def remove_database(self, record: DatabaseRecord) -> list[TimelineId]:
         """Forgets a name with its checkpoints and log; the timelines that were only its own

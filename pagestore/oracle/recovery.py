@@ -34,7 +34,8 @@ from pagestore.postgres.cluster import (
     refuse_tablespaces,
 )
 from pagestore.postgres.datadir import Owner
-from pagestore.postgres.process import ServerProcess, account, log_tail, spawn, wait_accepting
+from pagestore.postgres.process import ServerProcess, account, spawn, wait_accepting
+from pagestore.postgres.server_log import ServerLog, log_tail
 from pagestore.postgres.settings import control_settings
 from pagestore.transfer.pgdata import import_header
 
@@ -189,7 +190,7 @@ async def recover(
     child = spawn(argv, log=log, owner=owner)
     server = ServerProcess(child.pid, child)
     try:
-        await wait_accepting(server, data, log, _RECOVERY_SECONDS)
+        await wait_accepting(server, data, ServerLog(log), _RECOVERY_SECONDS)
         server.send(signal.SIGINT)
         await asyncio.wait_for(server.wait(), _STOP_SECONDS)
     finally:

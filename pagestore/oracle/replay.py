@@ -24,7 +24,8 @@ from pagestore.pgformat.wal import segment_name
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import open_cluster, read_control
 from pagestore.postgres.datadir import Owner
-from pagestore.postgres.process import account, log_tail
+from pagestore.postgres.process import account
+from pagestore.postgres.server_log import log_tail
 
 SEGMENT = 16 << 20
 

@@ -16,12 +16,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from pagestore.errors import DeadlineExceeded, FailedPrecondition, Unavailable
+from pagestore.errors import DeadlineExceeded, FailedPrecondition
 from pagestore.postgres.datadir import Owner
+from pagestore.postgres.server_log import ServerFailed, ServerLog
 
 POLL_SECONDS = 0.002
 _KILL_GRACE_SECONDS = 3.0
-_LOG_TAIL_LINES = 12
 _STATUS_LINE = 7
 _START_TIME_FIELD = 19
 """Of /proc/<pid>/stat, counted behind the command's closing parenthesis."""
@@ -99,15 +99,6 @@ def spawn(
             ) from error
 
 
-def log_tail(log: Path) -> str:
-    """The last lines of a server's log, for an error message."""
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-_LOG_TAIL_LINES:])
-
-
 def start_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if it is gone or a zombie."""
     try:
@@ -182,11 +173,11 @@ def _children(pid: int) -> list[tuple[int, int]]:
     return [(child, ticks) for child, ticks in found if ticks is not None]
 
 
-async def wait_accepting(server: ServerProcess, data: Path, log: Path, seconds: float) -> None:
+async def wait_accepting(server: ServerProcess, data: Path, log: ServerLog, seconds: float) -> None:
     """Until the postmaster says in its pid file that it accepts connections.
 
     Raises:
-        Unavailable: COMPUTE_FAILED; it exited instead. Its last words are in the message.
+        ServerFailed: COMPUTE_FAILED; it exited instead.
         DeadlineExceeded: it did neither in time.
     """
     pid_file = data / "postmaster.pid"
@@ -194,21 +185,15 @@ async def wait_accepting(server: ServerProcess, data: Path, log: Path, seconds: 
     deadline = loop.time() + seconds
     while not _says_ready(pid_file):
         if not server.alive:
-            raise failed(server, log)
+            raise ServerFailed(log, server.exit_code)
         if loop.time() > deadline:
+            said = f" It says: {log.complaint}" if log.complaint else ""
             raise DeadlineExceeded(
                 "COMPUTE_START_TIMEOUT",
-                f"Postgres accepted no connections within {seconds:.0f} s. Its log {log} ends:\n"
-                + log_tail(log),
+                f"Postgres accepted no connections within {seconds:.0f} s.{said}",
+                log.place,
             )
         await asyncio.sleep(POLL_SECONDS)
-
-
-def failed(server: ServerProcess, log: Path) -> Unavailable:
-    code = "" if server.exit_code is None else f" with status {server.exit_code}"
-    return Unavailable(
-        "COMPUTE_FAILED", f"Postgres exited{code}. Its log {log} ends:\n{log_tail(log)}"
-    )
 
 
 def _says_ready(pid_file: Path) -> bool:

@@ -15,8 +15,9 @@ import base64
 import hashlib
 import hmac
 
-import psycopg
 from psycopg import sql
+
+from pagestore.postgres.operator_session import operator_session
 
 WAL_ROLE = "pagestore_safekeeper"
 _SCRAM = "SCRAM-SHA-256"
@@ -24,7 +25,7 @@ _SCRAM = "SCRAM-SHA-256"
 
 async def ensure_wal_role(conninfo: str, password: str) -> None:
     """The role exists, may replicate and nothing else, and has this password."""
-    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as session:
+    async with await operator_session(conninfo) as session:
         query = (
             "SELECT rolreplication AND rolcanlogin AND coalesce(rolvaliduntil = 'infinity', true),"
             " rolpassword FROM pg_authid WHERE rolname = %s"

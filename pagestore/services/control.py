@@ -7,7 +7,6 @@ running when this process ends, however it ends; the next one adopts them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +23,14 @@ from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.census import take_census
-from pagestore.control.computes import CarriedFiles, Computes, ComputeState, Slotted
+from pagestore.control.computes import Computes, ComputeState
+from pagestore.control.keeping import Keeping
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
+from pagestore.control.own_settings import Shown
 from pagestore.control.past import Asked, Moved
 from pagestore.control.plane import ControlPlane
-from pagestore.control.ports import Ports, check_compute_host, is_free
+from pagestore.control.ports import Ports, check_compute_host
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
 from pagestore.control.state import ControlState
@@ -93,7 +94,10 @@ class ControlService:
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
-            _tenant(request), request.name, if_not_exists=request.if_not_exists
+            _tenant(request),
+            request.name,
+            if_not_exists=request.if_not_exists,
+            settings=self._plane.own_settings.checked(request.settings),
         )
         return await self._database(record, created=created)
 
@@ -112,7 +116,11 @@ class ControlService:
 
     async def get_database(self, request: pb.GetDatabaseRequest, _: Any) -> pb.Database:
         record = self._known(request, request.name)
-        return self._described(record) if request.brief else await self._database(record)
+        answer = self._described(record) if request.brief else await self._database(record)
+        if request.check_url:
+            entry = await self._plane.own_settings.entry(record)
+            answer.url_fault, answer.operator_conninfo = entry.url_fault, entry.conninfo
+        return answer
 
     async def list_databases(
         self, request: pb.ListDatabasesRequest, _: Any
@@ -201,14 +209,31 @@ class ControlService:
         return pb.ListLogResponse(entries=map(_log_entry, entries))
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
-        return await self._database(
-            await self._plane.databases.wake(_tenant(request), request.name)
+        record = await self._plane.databases.wake(
+            _tenant(request), request.name, new_port=request.new_port
         )
+        return await self._database(record)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
         return await self._database(
             await self._plane.databases.stop(_tenant(request), request.name)
         )
+
+    async def get_settings(self, request: pb.GetSettingsRequest, _: Any) -> pb.DatabaseSettings:
+        shown = await self._plane.own_settings.shown(_tenant(request), request.database)
+        return _settings(shown)
+
+    async def change_settings(
+        self, request: pb.ChangeSettingsRequest, _: Any
+    ) -> pb.DatabaseSettings:
+        shown = await self._plane.own_settings.change(
+            _tenant(request), request.database, request.set, request.reset
+        )
+        return _settings(shown)
+
+    async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:
+        record = await self._plane.own_settings.reset_password(_tenant(request), request.database)
+        return await self._database(record)
 
     async def stop_computes(
         self, request: pb.StopComputesRequest, _: Any
@@ -227,6 +252,7 @@ class ControlService:
             prev_record_lsn=request.prev_record_lsn,
             system_id=request.system_id,
             postgres_database=request.postgres_database,
+            settings=request.settings,
         )
         return await self._database(record, created=True)
 
@@ -290,6 +316,8 @@ class ControlService:
             compute_pid=compute.pid,
             compute_dir=compute.directory,
             remarks=compute.remarks,
+            set_aside=record.settings.set_aside,
+            set_aside_complaint=record.settings.complaint,
         )
 
     def _new_branch(self, record: DatabaseRecord) -> pb.Database:
@@ -351,6 +379,15 @@ def _asked(request: Any) -> Asked:
     return Asked(request.request_id, request.dry_run)
 
 
+def _settings(shown: Shown) -> pb.DatabaseSettings:
+    return pb.DatabaseSettings(
+        settings=shown.settings.wanted,
+        set_aside=shown.settings.set_aside,
+        complaint=shown.settings.complaint,
+        after_restart=shown.after_restart,
+    )
+
+
 def _checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
     return pb.Checkpoint(
         name=record.name,
@@ -382,62 +419,6 @@ def _about(event: EventRecord) -> str:
     if event.verb is Verb.CHECKPOINT:
         return f"{event.checkpoint}, deleted since"
     return event.checkpoint if event.verb is Verb.DELETE_CHECKPOINT else ""
-
-
-def _computes(
-    state: ControlState, launcher: LocalLauncher, ports: Ports, hosts: Iterable[str]
-) -> Computes:
-    def wanted(name: Slotted) -> DatabaseRecord | None:
-        record = state.view().database(*name)
-        return record if record is not None and record.wanted else None
-
-    def load(record: DatabaseRecord) -> CarriedFiles:
-        view = state.view()
-        auto_conf = view.auto_conf(record.tenant, record.name)
-        if auto_conf is None and record.parent:
-            auto_conf = view.auto_conf(record.tenant, record.parent)
-        return CarriedFiles(view.pgstat(record.timeline), auto_conf)
-
-    def save(name: Slotted, timeline: TimelineId, kept: CarriedFiles) -> None:
-        with state.change() as change:
-            if kept.pgstat is not None:
-                change.put_pgstat(timeline, kept.pgstat)
-            if kept.auto_conf is not None:
-                change.put_auto_conf(*name, kept.auto_conf)
-
-    def with_free_port(record: DatabaseRecord) -> DatabaseRecord:
-        free = all(is_free(record.port, host) for host in hosts)
-        return record if free else move_port(state, ports, record)
-
-    return Computes(
-        launcher,
-        wanted=wanted,
-        with_free_port=with_free_port,
-        load=load,
-        save=save,
-    )
-
-
-def move_port(state: ControlState, ports: Ports, record: DatabaseRecord) -> DatabaseRecord:
-    """Another port for a database whose own was taken by a stranger; the log says so."""
-    moved = record.model_copy(update={"port": ports.choose()})
-    detail = f"from {record.port}, on which another program listens, to {moved.port}"
-    _log.warning("a database has another port now", name=record.name, detail=detail)
-    with state.change() as change:
-        stored = change.database(record.tenant, record.name)
-        if stored is not None:
-            # Only the port: a move starts its compute before the name has its timeline.
-            change.put_database(stored.model_copy(update={"port": moved.port}))
-            event = EventRecord(
-                verb=Verb.PORT,
-                timeline=stored.timeline,
-                lsn=stored.branch_lsn,
-                created_micros=time.time_ns() // 1000,
-                detail=detail,
-            )
-            change.add_event(record.tenant, record.name, event)
-    ports.release(record.port)
-    return moved
 
 
 async def _collect_for_ever(plane: ControlPlane) -> None:
@@ -523,8 +504,12 @@ async def _serve(
         host=settings.compute_host,
     )
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
-    computes = _computes(state, launcher, ports, hosts)
-    plane = ControlPlane(state, pages, wal, computes, ports, on_delete=launcher.forget)
+    keeping = Keeping(state, ports, hosts)
+    computes = Computes(launcher, keeping)
+    libraries = settings.postgres_bindir.parent / "lib"
+    plane = ControlPlane(
+        state, pages, wal, computes, keeping, libraries=libraries, on_delete=launcher.forget
+    )
     await plane.recover()
     server = GrpcServer()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]

@@ -12,7 +12,7 @@ import asyncio
 import random
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,8 @@ from pagestore.postgres.checkpoint import (
 )
 from pagestore.postgres.datadir import DataDirectory, Owner
 from pagestore.postgres.remote_map import Fork
-from pagestore.postgres.settings import control_settings, quoted_settings
+from pagestore.postgres.settings import AUTO_CONF, control_settings
+from pagestore.postgres.user_settings import render
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
@@ -79,6 +80,7 @@ async def export_pgdata(
     *,
     owner: Owner | None = None,
     prev_record_lsn: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Writes the directory, and returns when it is on disk.
 
@@ -87,6 +89,7 @@ async def export_pgdata(
         directory: must not exist, or be empty. After a failure it is as before.
         owner: who shall own the files; None for the caller.
         prev_record_lsn: the start of the record that ends at `lsn`, if known.
+        settings: for postgresql.auto.conf.
 
     Raises:
         FailedPrecondition: DIRECTORY_NOT_EMPTY.
@@ -97,7 +100,8 @@ async def export_pgdata(
         system_id = laid.settings.system_id
         return synthesize(lsn, prev_record_lsn, laid.counters, system_id, full_page_writes=True)
 
-    await _export(pages, tenant, timeline, lsn, directory, behind, progress, owner)
+    auto_conf = render(settings or {})
+    await _export(pages, tenant, timeline, lsn, directory, behind, progress, owner, auto_conf)
 
 
 async def export_imported(
@@ -133,6 +137,7 @@ async def _export(
     checkpoint_of: Callable[[DataDirectory], StartCheckpoint],
     progress: Progress | None,
     owner: Owner | None,
+    auto_conf: str = "",
 ) -> None:
     existed = directory.exists()
     laid = DataDirectory(directory, owner)
@@ -143,7 +148,7 @@ async def _export(
             laid.feed(chunk)
         fetch = _Fetch(pages, tenant, timeline, lsn, laid, progress or (lambda done, total: None))
         await fetch.run()
-        await asyncio.to_thread(_finish, laid, checkpoint_of(laid))
+        await asyncio.to_thread(_finish, laid, checkpoint_of(laid), auto_conf)
     except BaseException:
         await asyncio.to_thread(_remove, directory, existed)
         raise
@@ -151,14 +156,14 @@ async def _export(
         laid.close()
 
 
-def _finish(laid: DataDirectory, checkpoint: StartCheckpoint) -> None:
+def _finish(laid: DataDirectory, checkpoint: StartCheckpoint, auto_conf: str) -> None:
     laid.lay_missing_slru_pages()
     lay_segments(laid, checkpoint)
     settings = control_settings(laid.settings) | _SETTINGS
     if laid.has_tablespaces:  # or its crash recovery would refuse their directories
         settings["allow_in_place_tablespaces"] = "on"
-    laid.write("postgresql.conf", quoted_settings(settings))
-    laid.write("postgresql.auto.conf", b"")
+    laid.write("postgresql.conf", render(settings))
+    laid.write(AUTO_CONF, auto_conf)
     laid.write("pg_hba.conf", _HBA)
     laid.write("pg_ident.conf", b"")
     laid.sync()

@@ -35,7 +35,14 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "remarks", "slots", "slot_wal_limit")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit")
+    class SetAsideEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +59,10 @@ class Database(_message.Message):
     COMPUTE_PID_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_DIR_FIELD_NUMBER: _ClassVar[int]
     WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_COMPLAINT_FIELD_NUMBER: _ClassVar[int]
+    URL_FAULT_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_CONNINFO_FIELD_NUMBER: _ClassVar[int]
     REMARKS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
@@ -71,10 +82,14 @@ class Database(_message.Message):
     compute_pid: int
     compute_dir: str
     wal_bytes: int
+    set_aside: _containers.ScalarMap[str, str]
+    set_aside_complaint: str
+    url_fault: str
+    operator_conninfo: str
     remarks: _containers.RepeatedScalarFieldContainer[str]
     slots: _containers.RepeatedCompositeFieldContainer[DatabaseSlot]
     slot_wal_limit: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ...) -> None: ...
 
 class DatabaseSlot(_message.Message):
     __slots__ = ("name", "plugin", "wal_bytes", "lost")
@@ -89,14 +104,23 @@ class DatabaseSlot(_message.Message):
     def __init__(self, name: _Optional[str] = ..., plugin: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class CreateDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "if_not_exists")
+    __slots__ = ("tenant_id", "name", "if_not_exists", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     if_not_exists: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ...) -> None: ...
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BranchDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "leave_stopped")
@@ -115,14 +139,16 @@ class BranchDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., leave_stopped: _Optional[bool] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "brief")
+    __slots__ = ("tenant_id", "name", "brief", "check_url")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
+    CHECK_URL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     brief: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ...) -> None: ...
+    check_url: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ..., check_url: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -331,12 +357,75 @@ class ListLogResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
 
 class WakeDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name")
+    __slots__ = ("tenant_id", "name", "new_port")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_PORT_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+    new_port: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., new_port: _Optional[bool] = ...) -> None: ...
+
+class GetSettingsRequest(_message.Message):
+    __slots__ = ("tenant_id", "database")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
+
+class ChangeSettingsRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "set", "reset")
+    class SetEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    set: _containers.ScalarMap[str, str]
+    reset: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., set: _Optional[_Mapping[str, str]] = ..., reset: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DatabaseSettings(_message.Message):
+    __slots__ = ("settings", "set_aside", "complaint", "after_restart")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class SetAsideEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    COMPLAINT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_RESTART_FIELD_NUMBER: _ClassVar[int]
+    settings: _containers.ScalarMap[str, str]
+    set_aside: _containers.ScalarMap[str, str]
+    complaint: str
+    after_restart: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., complaint: _Optional[str] = ..., after_restart: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ResetPasswordRequest(_message.Message):
+    __slots__ = ("tenant_id", "database")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
 
 class StopDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name")
@@ -371,20 +460,29 @@ class BeginImportResponse(_message.Message):
     def __init__(self, timeline_id: _Optional[bytes] = ...) -> None: ...
 
 class RegisterDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "timeline_id", "prev_record_lsn", "system_id", "postgres_database")
+    __slots__ = ("tenant_id", "name", "timeline_id", "prev_record_lsn", "system_id", "postgres_database", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_DATABASE_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     timeline_id: bytes
     prev_record_lsn: int
     system_id: int
     postgres_database: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., postgres_database: _Optional[str] = ...) -> None: ...
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., postgres_database: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ResolvePointRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "at")

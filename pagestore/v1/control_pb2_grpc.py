@@ -111,6 +111,21 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
                 _registered_method=True)
+        self.GetSettings = channel.unary_unary(
+                '/pagestore.v1.ControlService/GetSettings',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.GetSettingsRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
+                _registered_method=True)
+        self.ChangeSettings = channel.unary_unary(
+                '/pagestore.v1.ControlService/ChangeSettings',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
+                _registered_method=True)
+        self.ResetPassword = channel.unary_unary(
+                '/pagestore.v1.ControlService/ResetPassword',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.ResetPasswordRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                _registered_method=True)
         self.StopComputes = channel.unary_unary(
                 '/pagestore.v1.ControlService/StopComputes',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.StopComputesRequest.SerializeToString,
@@ -247,6 +262,26 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSettings(self, request, context):
+        """What the user has set of the server: ALTER SYSTEM inside, or ChangeSettings.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeSettings(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetPassword(self, request, context):
+        """Another password for the role of the URL, which may log in afterwards whatever was done to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopComputes(self, request, context):
         """Stops every compute cleanly, as before the machine goes down. Those that were meant to
         run start again with the next start of this service; until then none is started.
@@ -365,6 +400,21 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'StopDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.StopDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+            ),
+            'GetSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSettings,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.GetSettingsRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.SerializeToString,
+            ),
+            'ChangeSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeSettings,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.SerializeToString,
+            ),
+            'ResetPassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetPassword,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.ResetPasswordRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
             ),
             'StopComputes': grpc.unary_unary_rpc_method_handler(
@@ -804,6 +854,87 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/StopDatabase',
             pagestore_dot_v1_dot_control__pb2.StopDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/GetSettings',
+            pagestore_dot_v1_dot_control__pb2.GetSettingsRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/ChangeSettings',
+            pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetPassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/ResetPassword',
+            pagestore_dot_v1_dot_control__pb2.ResetPasswordRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.Database.FromString,
             options,
             channel_credentials,

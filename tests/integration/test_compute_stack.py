@@ -104,7 +104,7 @@ def test_commits_survive_clean_stops(stack: Stack, timeline: TimelineId) -> None
         stopped = compute.stop()
         assert stopped.clean
         assert not compute.running.directory.exists()
-        compute = stack.start(timeline, pgstat=stopped.pgstat)
+        compute = stack.start(timeline, files=stopped.files)
         assert facts(compute) == before
         assert compute.sql("SELECT count(*) FROM fleeting") == [(0,)]
         assert compute.sql("SELECT count(*) FROM gone") == [(0,)]

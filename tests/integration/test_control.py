@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -173,23 +172,6 @@ def test_a_killed_compute_comes_back_at_the_same_url(control: ControlClient) -> 
     os.kill(database.compute_pid, signal.SIGKILL)
     assert patiently(lambda: sql(database.url, "SELECT a FROM t")) == [(1,)]
     assert control.get("struck").compute_pid != database.compute_pid
-
-
-def test_a_stranger_on_the_port_costs_the_port_alone(control: ControlClient) -> None:
-    database = control.create("evicted")
-    sql(database.url, "CREATE TABLE t AS SELECT 1 AS a")
-    control.stop("evicted")
-    port = int(database.url.rpartition(":")[2].partition("/")[0])
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        stranger.bind(("127.0.0.1", port))
-        stranger.listen()
-        woken = control.wake("evicted")
-        assert woken.url != database.url
-        assert sql(woken.url, "SELECT a FROM t") == [(1,)]
-    newest = control.log("evicted")[0].event
-    assert newest.verb == "port"
-    assert str(port) in newest.detail
 
 
 def _compute_pid(whole: Whole, name: str) -> int:

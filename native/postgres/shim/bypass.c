@@ -1,6 +1,6 @@
 /*
  * Statements that a compute cannot leave to Postgres: what reads or makes relation files past the
- * storage manager, and so would meet the holes; and ALTER SYSTEM of whom commits wait for.
+ * storage manager, and so would meet the holes; and settings that are not the user's (settings.c).
  *
  * CREATE DATABASE ... STRATEGY file_copy copies the source's files: its blocks are brought
  * first. A tablespace may lie in the data directory (allow_in_place_tablespaces), but nowhere else,
@@ -46,21 +46,6 @@ check_location(const CreateTableSpaceStmt *statement)
 
     if (is_absolute_path(statement->location) && stat(statement->location, &place) == 0)
         refuse_tablespace("CREATE TABLESPACE with a LOCATION");
-}
-
-/* Whoever changes it, the commits behind are durable nowhere. */
-static void
-refuse_other_quorum(AlterSystemStmt *statement)
-{
-    const char *name = statement->setstmt->name;
-
-    if (name != NULL && pg_strcasecmp(name, "synchronous_standby_names") == 0)
-        ereport(ERROR,
-                (errcode(ERRCODE_CANT_CHANGE_RUNTIME_PARAM),
-                 errmsg("synchronous_standby_names cannot be changed here"),
-                 errdetail("It names the safekeepers that make commits durable; pagestore sets"
-                           " it."),
-                 errhint("A session that can do without may SET synchronous_commit.")));
 }
 
 static DefElem *
@@ -120,7 +105,11 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
     else if (IsA(node, DropdbStmt))
         dropped = get_database_oid(((DropdbStmt *) node)->dbname, true);
     else if (IsA(node, AlterSystemStmt))
-        refuse_other_quorum((AlterSystemStmt *) node);
+        settings_check(((AlterSystemStmt *) node)->setstmt);
+    else if (IsA(node, AlterDatabaseSetStmt))
+        settings_check(((AlterDatabaseSetStmt *) node)->setstmt);
+    else if (IsA(node, AlterRoleSetStmt))
+        settings_check(((AlterRoleSetStmt *) node)->setstmt);
     else if (IsA(node, DropTableSpaceStmt))
         lay_all(); /* whether it is empty, Postgres sees by its files */
     else if (IsA(node, CreateTableSpaceStmt))
@@ -132,6 +121,8 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
         statement, query, read_only_tree, context, params, environment, receiver, completion);
     if (OidIsValid(dropped))
         lay_forget_database(dropped);
+    if (IsA(node, AlterRoleStmt) || IsA(node, DropRoleStmt))
+        settings_check_superusers();
     if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))
         (void) commit_wait_for_own_records(-1);
 }

@@ -12,9 +12,10 @@
  *   lay.c          makes a relation's files when they are first needed
  *   hydrate.c      the hooks in the storage manager's table
  *   sizes.c        the SQL functions that ask the file system how long relations are
- *   bypass.c       statements that go past the storage manager, or past the quorum
+ *   bypass.c       statements that go past the storage manager
  *   imports.c      takes over a function that the server imports
  *   slots.c        logs the states of replication slots
+ *   settings.c     settings that are pagestore's, and libraries that are the user's
  *   fsm_log.c      the worker that logs free space maps at a clean stop
  *   start.c        a start that waits for its directory
  *
@@ -115,6 +116,9 @@ define_settings(void)
                             "How much WAL replication slots may hold back before they are lost.",
                             NULL, &shim_settings.slot_wal_keep_mb, 1024, 32, MAX_KILOBYTES,
                             PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+    DefineCustomStringVariable("pagestore.fixed_settings", "Settings that cannot be changed here.",
+                               NULL, &shim_settings.fixed, "", PGC_POSTMASTER, GUC_NO_SHOW_ALL,
+                               NULL, NULL, NULL);
     MarkGUCPrefixReserved("pagestore");
 }
 
@@ -223,4 +227,5 @@ _PG_init(void)
     shmem_request_hook = request_shmem;
     next_shmem_startup = shmem_startup_hook;
     shmem_startup_hook = start_shmem;
+    settings_load_libraries();
 }

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "nodes/parsenodes.h"
 #include "storage/block.h"
 #include "storage/relfilenode.h"
 
@@ -20,12 +21,18 @@ typedef struct ShimSettings
     int readahead;   /* blocks */
     int start_fd;    /* see start.c; -1: none */
     int slot_wal_keep_mb; /* how much WAL users' replication slots may hold back */
+    char *fixed;     /* see settings.c */
 } ShimSettings;
 
 extern ShimSettings shim_settings;
 
 /* bypass.c: refuses, or prepares for, what reads files past the storage manager. */
 extern void bypass_install(void);
+
+/* settings.c: refuses settings that are pagestore's, and loads libraries that are the user's. */
+extern void settings_check(const VariableSetStmt *statement);
+extern void settings_check_superusers(void);
+extern void settings_load_libraries(void);
 
 /* sizes.c: SQL functions that look at relation files. */
 extern void sizes_install(void);

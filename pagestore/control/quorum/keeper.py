@@ -31,6 +31,7 @@ from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.head import Head, Said, judge, superseded
 from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
+from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.slots import OUR_SLOTS
 
 AMISS_SECONDS = 1.0
@@ -246,9 +247,7 @@ class Keeper:
 
     async def _drop_slots(self) -> None:
         """Safekeepers' that have lost their WAL already, or are nobody's any more."""
-        connecting = psycopg.AsyncConnection.connect(
-            self._compute.conninfo(), autocommit=True, connect_timeout=CONNECT_SECONDS
-        )
+        connecting = operator_session(self._compute.conninfo(), connect_timeout=CONNECT_SECONDS)
         async with await connecting as session:
             names = [OUR_SLOTS + name for name in self._names]
             await session.execute(_USELESS_SLOTS, (OUR_SLOTS, names))

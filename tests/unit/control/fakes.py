@@ -9,7 +9,7 @@ tests compare that, not LSNs. The state is a real ControlState, on LMDB in a dir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from pagestore.control import credentials
-from pagestore.control.computes import CarriedFiles, Compute, Computes, Slotted
+from pagestore.control.computes import CarriedFiles, Compute, Computes
+from pagestore.control.keeping import Keeping
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import (
     DatabaseRecord,
@@ -165,7 +166,11 @@ class FakePages:
 class FakeCompute:
     """Its sessions end when it does."""
 
-    def __init__(self, logs: Logs, record: DatabaseRecord) -> None:
+    def __init__(
+        self, logs: Logs, record: DatabaseRecord, settings: Mapping[str, str] | None
+    ) -> None:
+        self.settings = dict(settings or {})
+        """What a session changes by ALTER SYSTEM."""
         self.timeline = record.timeline
         self.port = record.port
         self.pid = 4711
@@ -195,7 +200,10 @@ class FakeCompute:
             self._logs.write(self.timeline)
         self._ended.set()
         await asyncio.sleep(0)
-        return CarriedFiles()
+        return CarriedFiles(settings=self.settings)
+
+    def user_settings(self) -> Mapping[str, str]:
+        return self.settings
 
     async def discard(self) -> None:
         self._ended.set()
@@ -216,7 +224,7 @@ class FakeLauncher:
         if error is not None:
             raise error
         self.logs.write(record.timeline)
-        self.started.append(FakeCompute(self.logs, record))
+        self.started.append(FakeCompute(self.logs, record, kept.settings))
         return self.started[-1]
 
     async def leftovers(self) -> list[Compute]:
@@ -251,22 +259,12 @@ class Plane:
 
     def new_plane(self) -> ControlPlane:
         """As a control plane that starts again on the same state."""
-
-        def wanted(name: Slotted) -> DatabaseRecord | None:
-            record = self.state.view().database(*name)
-            return record if record is not None and record.wanted else None
-
-        self.computes = Computes(
-            self.launcher,
-            wanted=wanted,
-            with_free_port=lambda record: record,
-            load=lambda record: CarriedFiles(),
-            save=lambda name, timeline, kept: None,
-        )
         pages: Any = self.pages
         wal: Any = self.wal
         ports: Any = self.ports
-        return ControlPlane(self.state, pages, wal, self.computes, ports)
+        keeping = Keeping(self.state, ports, hosts=[])
+        self.computes = Computes(self.launcher, keeping)
+        return ControlPlane(self.state, pages, wal, self.computes, keeping)
 
     def record(self, name: str = "app") -> DatabaseRecord:
         return self.state.view().known_database(TENANT, name)

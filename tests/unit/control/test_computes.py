@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from pagestore.control.computes import CarriedFiles, Compute, Computes, ComputeState, Slotted
-from pagestore.control.records import DatabaseRecord
-from pagestore.errors import Unavailable
+from pagestore.control.records import DatabaseRecord, UserSettings
+from pagestore.control.setting_aside import changed
+from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.server_log import ServerFailed, ServerLog
 
 KEY = (DEFAULT_TENANT, "app")
 
@@ -29,6 +32,7 @@ class Sleeper:
         self.stopped = False
         self.fenced = False
         self.remarks: tuple[str, ...] = ()
+        self.settings: Mapping[str, str] = {}
         self._process = process
 
     @property
@@ -38,10 +42,13 @@ class Sleeper:
     async def wait_exit(self) -> str:
         return f"ended with {await self._process.wait()}"
 
+    def user_settings(self) -> Mapping[str, str]:
+        return self.settings
+
     async def stop(self) -> CarriedFiles:
         self.stopped = True
         await self.discard()
-        return CarriedFiles(b"statistics")
+        return CarriedFiles({"statistics": b"1"}, self.settings)
 
     async def discard(self) -> None:
         if self._process.returncode is None:
@@ -50,20 +57,27 @@ class Sleeper:
 
 
 class Sleepers:
-    """A launcher; the first `fail` starts are refused."""
+    """A launcher; the first `fail` starts are refused, and those with these settings always."""
 
     def __init__(self) -> None:
         self.started: list[Sleeper] = []
         self.kept: list[CarriedFiles] = []
         self.fail = 0
+        self.refused: list[Mapping[str, str]] = []
+        self.complaint = "no memory"
+        self.log = Path("/nowhere")
         self.left: list[Compute] = []
 
     async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
         if self.fail > 0:
             self.fail -= 1
             raise Unavailable("COMPUTE_FAILED", "refused by the test")
+        if kept.settings in self.refused:
+            self.log.write_text(f"FATAL:  {self.complaint}\n")
+            raise ServerFailed(ServerLog(self.log), 1)
         process = await asyncio.create_subprocess_exec("sleep", "1000")
         self.started.append(Sleeper(record, process))
+        self.started[-1].settings = kept.settings or {}
         self.kept.append(kept)
         return self.started[-1]
 
@@ -76,13 +90,31 @@ class Bench:
         self.launcher = Sleepers()
         self.records: dict[Slotted, DatabaseRecord] = {}
         self.saved: dict[TimelineId, CarriedFiles] = {}
-        self.computes = Computes(
-            self.launcher,
-            wanted=self.records.get,
-            with_free_port=lambda record: record,
-            load=lambda record: self.saved.get(record.timeline, CarriedFiles()),
-            save=lambda name, timeline, kept: self.saved.update({timeline: kept}),
-        )
+        self.port_fault: FailedPrecondition | None = None
+        self.computes = Computes(self.launcher, self)
+
+    def wanted(self, name: Slotted) -> DatabaseRecord | None:
+        return self.records.get(name)
+
+    def with_usable_port(self, record: DatabaseRecord) -> DatabaseRecord:
+        if self.port_fault is not None:
+            raise self.port_fault
+        return record
+
+    def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
+        return self.records.get(KEY, record).keep_settings(record)
+
+    def load(self, timeline: TimelineId) -> Mapping[str, bytes]:
+        return self.saved.get(timeline, CarriedFiles()).files
+
+    def save(self, name: Slotted, timeline: TimelineId, carried: CarriedFiles) -> None:
+        self.saved[timeline] = carried
+        if carried.settings is not None and name in self.records:
+            record = self.records[name]
+            self.settled(record, changed(record.settings, carried.settings))
+
+    def settled(self, record: DatabaseRecord, settings: UserSettings) -> None:
+        self.records[KEY] = record.model_copy(update={"settings": settings})
 
     def record(self, number: int = 1) -> DatabaseRecord:
         record = DatabaseRecord(
@@ -168,8 +200,57 @@ async def _stop_keeps_files() -> None:
     assert bench.launcher.started[0].stopped
     assert bench.computes.status(KEY).state is ComputeState.STOPPED
     await bench.computes.start(record)
-    assert bench.launcher.kept == [CarriedFiles(), CarriedFiles(b"statistics")]
+    statistics = CarriedFiles({"statistics": b"1"}, {})
+    assert bench.launcher.kept == [CarriedFiles(settings={}), statistics]
     await bench.end()
+
+
+async def _falls_back(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.launcher.log = tmp_path / "log"
+    bad, good = {"a": "1", "b": "9"}, {"a": "1"}
+    bench.launcher.refused = [bad]
+    bench.settled(bench.record(), UserSettings(wanted=bad, good=good))
+    await bench.computes.start(bench.records[KEY])
+    after = bench.records[KEY].settings
+    assert after == UserSettings(
+        wanted=good, good=good, set_aside={"b": "9"}, complaint="no memory"
+    )
+    bench.launcher.started[0].settings = bad
+    await bench.computes.stop(KEY)
+    assert bench.records[KEY].settings == UserSettings(wanted=bad, good=good)
+    with pytest.raises(ServerFailed, match="no memory"):
+        await bench.computes.start(bench.records[KEY], strictly=True)
+    bench.launcher.complaint = "could not create any TCP/IP sockets"
+    with pytest.raises(ServerFailed, match="sockets"):
+        await bench.computes.start(bench.records[KEY])
+    bench.launcher.refused = [bad, good, {}]
+    bench.launcher.complaint = "broken"
+    with pytest.raises(ServerFailed, match="broken"):
+        await bench.computes.start(bench.records[KEY])
+    assert bench.records[KEY].settings == UserSettings(wanted=bad, good=good)
+    bench.port_fault = FailedPrecondition("PORT_IN_USE", "taken")
+    with pytest.raises(FailedPrecondition, match="taken"):
+        await bench.computes.start(bench.records[KEY])
+    await bench.end()
+
+
+def test_settings_that_do_not_start_give_way_to_those_that_did(tmp_path: Path) -> None:
+    asyncio.run(_falls_back(tmp_path))
+
+
+async def _dies_with_new_settings() -> None:
+    bench = Bench()
+    await bench.computes.start(bench.record())
+    bench.launcher.started[0].settings = {"a": "2"}
+    os.kill(bench.launcher.started[0].pid, signal.SIGKILL)
+    await bench.running(2)
+    assert bench.launcher.started[1].settings == {"a": "2"}
+    await bench.end()
+
+
+def test_what_a_killed_compute_was_set_to_is_kept() -> None:
+    asyncio.run(_dies_with_new_settings())
 
 
 def test_a_stop_keeps_files_for_the_next_start() -> None:

@@ -75,11 +75,11 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
     with ControlState(tmp_path) as state, state.change() as change:
         change.put_database(database("app"))
         change.put_timeline(timeline(T1, "app", TimelineState.LIVE))
-        change.put_pgstat(T1, b"statistics")
+        change.put_kept_files(T1, {"a/b": b"statistics", "c": b""})
     with ControlState(tmp_path) as state:
         assert state.view().known_database(TENANT, "app") == database("app")
         assert state.view().known_timeline(T1).state is TimelineState.LIVE
-        assert state.view().pgstat(T1) == b"statistics"
+        assert state.view().kept_files(T1) == {"a/b": b"statistics", "c": b""}
 
 
 def test_names_that_begin_alike_do_not_mix(tmp_path: Path) -> None:

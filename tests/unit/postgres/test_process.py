@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -38,7 +37,3 @@ def test_start_times_tell_processes_apart() -> None:
     assert ticks is not None
     assert ticks > 0
     assert process.start_ticks(2**22 + 1) is None
-
-
-def test_a_missing_log_has_an_empty_tail(tmp_path: Path) -> None:
-    assert process.log_tail(tmp_path / "none.log") == ""

@@ -2,18 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from pagestore.errors import InvalidInput
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.settings import (
     SYNCHRONOUS_FILE,
     ServerPlace,
+    auto_conf,
     command_line,
-    kept_auto_conf,
     postgresql_conf,
     quorum_rule,
-    quoted_settings,
     synchronous_conf,
 )
 from pagestore.v1 import page_pb2 as pb
@@ -40,8 +36,8 @@ def test_whom_commits_wait_for_is_said_last() -> None:
 
 
 def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
-    kept = b"# made by ALTER SYSTEM\nwork_mem = '1MB'\nSynchronous_Standby_Names = ''\n"
-    assert kept_auto_conf(kept) == b"# made by ALTER SYSTEM\nwork_mem = '1MB'\n"
+    kept = {"work_mem": "1MB", "Synchronous_Standby_Names": "", "wal_level": "minimal"}
+    assert auto_conf(kept).splitlines()[1:] == ["work_mem = '1MB'"]
 
 
 def test_the_shim_is_told_where_its_pages_are() -> None:
@@ -65,15 +61,3 @@ def test_settings_of_the_timeline_are_raised_to_what_a_compute_needs() -> None:
     assert high["max_connections"] == "'500'"
     assert high["max_prepared_transactions"] == "'99'"
     assert conf(pb.ControlSettings(), max_connections="7")["max_connections"] == "'7'"
-
-
-def test_values_are_quoted() -> None:
-    assert quoted_settings({"a.b": "it's \\ fine"}) == "a.b = 'it''s \\\\ fine'\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("work_mem", "1\nfsync = on"), ("a b", "1"), ("x", "\0"), ("", "1")]
-)
-def test_nothing_breaks_out_of_its_line(name: str, value: str) -> None:
-    with pytest.raises(InvalidInput):
-        quoted_settings({name: value})

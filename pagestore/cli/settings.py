@@ -1,0 +1,107 @@
+"""Verbs on a database's own settings and its password."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from pagestore.cli.session import Data, Json, Name, database_fields, session
+from pagestore.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pagestore.v1 import control_pb2 as pb
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting of its Postgres; repeat for more."),
+]
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """
+    Raises:
+        InvalidInput: INVALID_SETTING.
+    """
+    split = [text.partition("=") for text in texts]
+    for text, (name, equals, _) in zip(texts, split, strict=True):
+        if not (name and equals):
+            raise InvalidInput("INVALID_SETTING", f"{text!r} is not NAME=VALUE.")
+    return {name.strip(): value.strip() for name, _, value in split}
+
+
+def settings(
+    name: Name,
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUE...]", help="Settings to change.")
+    ] = None,
+    reset: Annotated[
+        list[str] | None,
+        typer.Option("--reset", metavar="NAME", help="Back to the default; repeat for more."),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change what a database's Postgres is set to, as ALTER SYSTEM does.
+
+    They stay with the database over restore and undo; a branch begins with a copy of them.
+
+    Example: pagestore settings app shared_preload_libraries=pg_stat_statements work_mem=64MB
+    """
+    with session(data, as_json) as run:
+        wanted = pairs(changes or [])
+        if wanted or reset:
+            found = run.control.change_settings(name, wanted, reset or [])
+        else:
+            found = run.control.settings(name)
+        if as_json:
+            run.answer({"name": name, **settings_fields(found)})
+            return
+        run.table(("setting", "value", "remark"), _rows(found))
+        if found.after_restart:
+            names = ", ".join(found.after_restart)
+            run.remark(
+                f"At the next start: {names}. pagestore stop {name} && pagestore start {name}"
+            )
+
+
+def settings_fields(found: pb.DatabaseSettings) -> dict[str, Any]:
+    return {
+        "settings": dict(found.settings),
+        "set_aside": dict(found.set_aside),
+        "set_aside_complaint": found.complaint or None,
+        "after_restart": list(found.after_restart),
+    }
+
+
+def _rows(found: pb.DatabaseSettings) -> list[tuple[str, str, str]]:
+    rows = [
+        (name, value, "at the next start" if name in found.after_restart else "-")
+        for name, value in sorted(found.settings.items())
+    ]
+    why = f"set aside: {found.complaint}"
+    return rows + [(name, value, why) for name, value in sorted(found.set_aside.items())]
+
+
+def password(
+    name: Name,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Make another one; the role may log in again.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Print the password of a database's URL, or make another one.
+
+    With --reset the role postgres gets a new password and may log in, whatever was done to it,
+    and the URL names a database that exists.
+
+    Example: pagestore password app --reset
+    """
+    with session(data, as_json) as run:
+        control = run.control
+        database = control.reset_password(name) if reset else control.get(name, brief=True)
+        secret = unquote(urlsplit(database.url).password or "")
+        remark = f"{name} has another password; its URL changed with it" if reset else ""
+        run.answer({**database_fields(database), "password": secret}, secret, remark)

@@ -1,0 +1,107 @@
+"""What a server's log says of one start: the one line that matters.
+
+The log of a timeline goes on from start to start, and its content is the server's, so a tenant's:
+it is read from where this start began, bounded, as text. The line that matters is the first that
+is FATAL, PANIC or ERROR; sessions that were turned away because of the start itself write such
+lines too, and are passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagestore.errors import Unavailable
+
+_READ_BYTES = 1 << 18
+_LONGEST_LINE = 400
+_TAIL_LINES = 12
+_SEVERE = re.compile(r"(?:^|\s)(?P<severity>PANIC|FATAL|ERROR):  (?P<text>.*\S)")
+_BYSTANDERS = (
+    "the database system is ",
+    "terminating connection due to ",
+    "no pg_hba.conf entry",
+    "canceling authentication due to timeout",
+)
+_SEE_ABOVE = re.compile(r"configuration file .* contains errors|could not create any .* sockets")
+_FAULT_ABOVE = re.compile(r"(?:^|\s)LOG:  (?P<text>.*\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLog:
+    """
+    Args:
+        begin: where in the file this start began, in bytes.
+    """
+
+    path: Path
+    begin: int = 0
+
+    @classmethod
+    def from_now(cls, path: Path) -> ServerLog:
+        """What is written from now on."""
+        try:
+            return cls(path, path.stat().st_size)
+        except OSError:
+            return cls(path)
+
+    def lines(self) -> list[str]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.begin)
+                return file.read(_READ_BYTES).decode(errors="replace").splitlines()
+        except OSError:
+            return []
+
+    @property
+    def complaint(self) -> str:
+        """The one line that matters; the last one where none is severe, empty where none is."""
+        return complaint(self.lines())
+
+    @property
+    def place(self) -> str:
+        """A hint."""
+        return f"The server's log is {self.path}."
+
+
+def complaint(lines: list[str]) -> str:
+    """See :attr:`ServerLog.complaint`."""
+    before = ""
+    for line in lines:
+        found = _SEVERE.search(line)
+        if found is None:
+            other = _FAULT_ABOVE.search(line)
+            before = other["text"] if other else before
+        elif _SEE_ABOVE.search(line) and before:
+            return before[:_LONGEST_LINE]
+        elif not found["text"].startswith(_BYSTANDERS):
+            return found["text"][:_LONGEST_LINE]
+    said = [line for line in lines if line.strip()]
+    return said[-1].strip()[:_LONGEST_LINE] if said else ""
+
+
+def log_tail(log: Path) -> str:
+    """The last lines of a server's log, for an error message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _READ_BYTES))
+            lines = file.read(_READ_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-_TAIL_LINES:])
+
+
+class ServerFailed(Unavailable):
+    """COMPUTE_FAILED: a server that ended instead of serving.
+
+    Args:
+        status: its exit status; None where it is not known; negative for a signal.
+    """
+
+    def __init__(self, log: ServerLog, status: int | None) -> None:
+        self.complaint = log.complaint
+        self.status = status
+        code = "" if status is None else f" with status {status}"
+        what = f": {self.complaint}" if self.complaint else " without a word."
+        super().__init__("COMPUTE_FAILED", f"Postgres exited{code}{what}", log.place)
