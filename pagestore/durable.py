@@ -23,6 +23,7 @@ def replace(
     """Durable when it returns; an exception leaves the old file in force.
 
     Args:
+        mode: of the new file, whatever our umask.
         check: sees the new file before it takes the old one's place, and may refuse it.
 
     Raises:
@@ -31,6 +32,7 @@ def replace(
     """
     temporary = path.with_name(f"{path.name}.tmp")
     with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -13,12 +13,11 @@ import asyncio
 import hashlib
 import os
 import secrets
-import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from pagestore import tasks
+from pagestore import durable, tasks
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.compute.running import RunningCompute, adopt, clear
@@ -212,15 +211,14 @@ def _install(library: Path, folder: Path) -> Path:
     """A copy that Postgres's user can read, named by its content: running servers keep theirs."""
     _make_passable(folder)
     try:
-        digest = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+        content = library.read_bytes()
     except FileNotFoundError as error:
         raise FailedPrecondition(
             "MODULES_MISSING", f"There is no {library}.", "Build it with `make setup`."
         ) from error
+    digest = hashlib.sha256(content).hexdigest()[:16]
     target = folder / f"{library.stem}-{digest}{library.suffix}"
-    if not target.exists():
-        temporary = target.with_suffix(".tmp")
-        shutil.copyfile(library, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(target)
+    # A power cut may have left a name without its bytes.
+    if not target.is_file() or target.read_bytes() != content:
+        durable.replace(target, content, mode=0o755)
     return target

@@ -13,6 +13,7 @@ a slot has come with a restore; within a bound, beyond which the next start find
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from pathlib import Path
 
@@ -28,18 +29,24 @@ from pagestore.timeline.slots import oldest_needed, replication_slots
 RELEASE_SECONDS = 3.0
 BATCH = 1000
 _FILE = "consumer"
+_CONSUMER = re.compile(r"page-[0-9a-f]{16}")
 _log = structlog.get_logger(__name__)
 
 
 def consumer_of(data_dir: Path) -> str:
-    """The name by which safekeepers know the page server of this directory, made once."""
+    """The name by which safekeepers know the page server of this directory, made once.
+
+    Who has lost it takes another: then safekeepers keep what the old one has not released.
+    """
     path = data_dir / _FILE
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        name = f"page-{secrets.token_hex(8)}"
-        durable.replace(path, name.encode())
-        return name
+    known = path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
+    if _CONSUMER.fullmatch(known):
+        return known
+    name = f"page-{secrets.token_hex(8)}"
+    if path.exists():
+        _log.warning("no name in this file, another is made", path=str(path), name=name)
+    durable.replace(path, name.encode())
+    return name
 
 
 class Releases:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 
-from pagestore import durable
 from pagestore.errors import FailedPrecondition, InvalidInput, NotFound
 from pagestore.installation import safekeeper_sections
 from pagestore.installation.config import SafekeeperConfig
@@ -44,7 +43,7 @@ def begin_replacement(installation: Installation, number: int, place: str | None
         if not equals or not other.isdigit() or int(other) in by_id or ":" not in address:
             raise InvalidInput("INVALID_SETTING", f"{place!r} is not ID=HOST:PORT of another one.")
         new = SafekeeperConfig(id=int(other), listen=address, elsewhere=True)
-    _note_id(installation, new.id)
+    installation.note_safekeeper_id(new.id)
     safekeeper_sections.change(installation.config_file, add=[new], leave=number)
 
 
@@ -64,7 +63,7 @@ def begin_growth(installation: Installation, count: int) -> None:
     for number in range(first, first + count - len(staying)):
         listen = _free_listen(installation, [item.listen for item in new])
         new.append(SafekeeperConfig(id=number, listen=listen))
-        _note_id(installation, number)
+        installation.note_safekeeper_id(number)
     safekeeper_sections.change(installation.config_file, add=new)
 
 
@@ -91,11 +90,6 @@ def _next_id(installation: Installation) -> int:
     """A number that no safekeeper here ever had."""
     used = [item.id for item in installation.config.safekeeper_parts.values()]
     return max(*used, installation.last_safekeeper_id, 0) + 1
-
-
-def _note_id(installation: Installation, number: int) -> None:
-    if number > installation.last_safekeeper_id:
-        durable.replace(installation.safekeeper_id_file, str(number).encode())
 
 
 def reload(installation: Installation) -> Installation:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import stat
 import time
 from dataclasses import asdict, dataclass
@@ -27,11 +28,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from pagestore import durable, locks
-from pagestore.errors import FailedPrecondition, Unavailable
+from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
 
 if TYPE_CHECKING:
     from pagestore.installation.config import Config
 
+_ADDRESS = re.compile(r"unix:[^\s\0]+|[^\s\0:]*(:[^\s\0:]*)*:\d{1,5}")
 MAX_COMPUTE_DIR = 60
 """Characters: below it lie a directory a compute, and Unix sockets of at most 107."""
 
@@ -75,11 +77,28 @@ class Installation:
 
     @property
     def last_safekeeper_id(self) -> int:
-        """The highest number that was given to a safekeeper after the first ones; 0 for none."""
+        """The highest number that was given to a safekeeper after the first ones; 0 for none.
+
+        Raises:
+            DataLoss: FILE_CORRUPT.
+        """
         try:
-            return int(self.safekeeper_id_file.read_text())
-        except (OSError, ValueError):
+            text = self.safekeeper_id_file.read_bytes()
+        except FileNotFoundError:
             return 0
+        if not text.strip().isdigit():
+            raise DataLoss(
+                "FILE_CORRUPT",
+                f"{self.safekeeper_id_file} holds no number: no safekeeper's number may be given "
+                "twice.",
+                "Write into it the highest number that a safekeeper of this installation ever had.",
+            )
+        return int(text)
+
+    def note_safekeeper_id(self, number: int) -> None:
+        """It has been given to a safekeeper."""
+        if number > self.last_safekeeper_id:
+            durable.replace(self.safekeeper_id_file, f"{number}\n".encode())
 
     def part_dir(self, part: str) -> Path:
         return self.data / part
@@ -117,12 +136,20 @@ class Installation:
         """Where a part serves.
 
         Raises:
-            Unavailable: NOT_RUNNING.
+            Unavailable: NOT_RUNNING. DataLoss: FILE_CORRUPT.
         """
+        path = self.part_dir(part) / "address"
         try:
-            return (self.part_dir(part) / "address").read_text().strip()
+            address = path.read_bytes().decode(errors="replace").strip()
         except OSError as error:
             raise not_running(self.data) from error
+        if not _ADDRESS.fullmatch(address):
+            raise DataLoss(
+                "FILE_CORRUPT",
+                f"{path} holds no address.",
+                "`pagestore down`, then `up`: the part writes it anew.",
+            )
+        return address
 
     def forget_address(self, part: str) -> None:
         """Until the part has written it anew, nobody takes another's service for it.

@@ -50,6 +50,8 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
             f"Cannot use {installation.data}: {error.strerror}.",
             "Name another data directory: --data DIR or PAGESTORE_DATA.",
         ) from error
+    if safekeepers is None:
+        _refuse_lost_config(installation)
     config.write_first(installation.config_file, safekeepers or 1)
     check_count(installation, safekeepers)
     postgres = installation.config.computes.postgres_bindir / "postgres"
@@ -69,6 +71,18 @@ def check_addresses(installation: Installation) -> None:
     for part in installation.part_names:
         if part not in left:
             check_free(installation, part)
+
+
+def _refuse_lost_config(installation: Installation) -> None:
+    """One safekeeper, which a new file names, would know nothing of the WAL that these have."""
+    there = sorted(path.name for path in installation.data.glob("safekeeper-*") if path.is_dir())
+    if there and not installation.config_file.exists():
+        raise FailedPrecondition(
+            "CONFIG_MISSING",
+            f"{installation.config_file} is missing, but there are {', '.join(there)}.",
+            f"Put it back; or, if they are numbered 1 to {len(there)} and all are here, "
+            f"`pagestore up --safekeepers {len(there)}` writes it anew.",
+        )
 
 
 def check_count(installation: Installation, wanted: int | None) -> None:

@@ -3,8 +3,9 @@
 Three occasions. Memory: half the bound of all open layers together starts a flush of the
 timeline that holds most, beside ingest; at the whole bound ingest waits for it. Rest: a
 timeline that took nothing in for a while is flushed, so that an idle one holds no memory. And
-the end of the process. A full disk stops nobody who reads: the frozen layer stays readable in
-memory, whoever wants to add waits, and the flush is tried again until there is space.
+the end of the process. A full or failing disk stops nobody who reads: the frozen layer stays
+readable in memory, whoever wants to add waits for room, and the flush is tried again, with
+pauses, until it is done. What it fails by is told as the timeline's `failure`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import structlog
 
-from pagestore.errors import PagestoreError, ResourceExhausted
+from pagestore.errors import NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.timeline import Repository, Timeline
 
@@ -28,18 +30,23 @@ class Flusher:
     """Flushes timelines of one repository, one at a time, in a thread of its own."""
 
     def __init__(
-        self, repository: Repository, open_layer_bytes: int, *, idle_seconds: float = IDLE_SECONDS
+        self,
+        repository: Repository,
+        open_layer_bytes: int,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._repository = repository
         self._soft_bytes = open_layer_bytes // 2
         self._idle_seconds = idle_seconds
+        self._retry_seconds = retry_seconds
         self._thread = ThreadPoolExecutor(1, "flush")
         self._lock = asyncio.Lock()
         self._touched: dict[TimelineKey, float] = {}
         self._relief: asyncio.Task[None] | None = None
+        self._failed: dict[TimelineKey, _Failure] = {}
         self.on_flushed: Callable[[TimelineKey], None] = lambda key: None
-        self.full = ""
-        """Why nothing can be flushed at the moment; empty when all is well."""
 
     def touch(self, key: TimelineKey) -> None:
         """Says that a timeline has just taken something in."""
@@ -47,9 +54,15 @@ class Flusher:
 
     def forget(self, key: TimelineKey) -> None:
         self._touched.pop(key, None)
+        self._failed.pop(key, None)
+
+    def failure(self, key: TimelineKey) -> str:
+        """Why a timeline's last flush failed; empty when all is well."""
+        failed = self._failed.get(key)
+        return failed.message if failed is not None else ""
 
     async def make_room(self) -> None:
-        """Returns once memory is within its bound; waits as long as the disk is full."""
+        """Returns once memory is within its bound; waits as long as nothing can be flushed."""
         if self._relief is None and self._repository.memory_bytes > self._soft_bytes:
             self._relief = asyncio.create_task(self._relieve())
         while self._repository.pressure() is not None:
@@ -58,25 +71,27 @@ class Flusher:
             await asyncio.shield(self._relief)
 
     async def _relieve(self) -> None:
-        """Flushes the timeline that holds most; pauses if the disk is full."""
+        """Flushes the timeline that holds most, one that failed last only if there is no other;
+        pauses if that does not help."""
         try:
-            largest = next((t for t in self._repository.in_memory() if t.can_shrink), None)
-            if largest is not None:
-                await self.flush(largest)
-        except ResourceExhausted as error:
-            self._say_full(error)
-            await asyncio.sleep(RETRY_SECONDS)
-        except PagestoreError as error:
-            _log.error("flush failed", error=str(error))
-            await asyncio.sleep(RETRY_SECONDS)
+            able = [_key(t) for t in self._repository.in_memory() if t.can_shrink]
+            able.sort(key=lambda key: key in self._failed)
+            if able and not await self._flush_quietly(able[0]):
+                await asyncio.sleep(self._retry_seconds)
         finally:
             self._relief = None
+
+    def _may_try(self, key: TimelineKey) -> bool:
+        failed = self._failed.get(key)
+        now = asyncio.get_running_loop().time()
+        return failed is None or now - failed.at >= self._retry_seconds
 
     async def flush(self, timeline: Timeline) -> None:
         """Puts everything a timeline has taken in into files.
 
         Raises:
-            ResourceExhausted: STORE_FULL; nothing is lost, and it may be tried again.
+            ResourceExhausted: STORE_FULL. Unavailable: IO_ERROR. Nothing is lost, and it may be
+                tried again.
         """
         async with self._lock:
             await self._flush(timeline)
@@ -86,43 +101,58 @@ class Flusher:
         while True:
             await asyncio.sleep(min(1.0, self._idle_seconds / 2))
             now = asyncio.get_running_loop().time()
-            idle = [k for k, at in self._touched.items() if now - at >= self._idle_seconds]
-            await self._flush_quietly(idle)
+            for key in [k for k, at in self._touched.items() if now - at >= self._idle_seconds]:
+                if self._may_try(key):
+                    await self._flush_quietly(key)
 
     async def close(self) -> None:
         """Flushes whatever is left, and ends the thread."""
         if self._relief is not None:
             self._relief.cancel()
             await asyncio.gather(self._relief, return_exceptions=True)
-        await self._flush_quietly(list(self._touched))
+        for key in list(self._touched):
+            await self._flush_quietly(key)
         self._thread.shutdown()
 
-    async def _flush_quietly(self, keys: list[TimelineKey]) -> None:
-        for key in keys:
-            touched = self._touched.get(key)
-            try:
-                await self.flush(self._repository.get(*key))
-            except ResourceExhausted as error:
-                self._say_full(error)
-            except PagestoreError as error:
-                _log.error("flush failed", timeline=str(key[1]), error=str(error))
+    async def _flush_quietly(self, key: TimelineKey) -> bool:
+        """Whether it was done; what fails is noted, and stays to be done."""
+        touched = self._touched.get(key)
+        try:
+            await self.flush(self._repository.get(*key))
+        except NotFound:
+            self.forget(key)  # deleted: nothing is left to be done
+        except (PagestoreError, OSError) as error:
+            self._note(key, error)
+            return False
+        else:
+            if self._touched.get(key) == touched:
                 self._touched.pop(key, None)
-            else:
-                if self._touched.get(key) == touched:
-                    self._touched.pop(key, None)
+        return True
 
     async def _flush(self, timeline: Timeline) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, _freeze_and_flush, timeline)
-        self.on_flushed((timeline.tenant_id, timeline.timeline_id))
-        if self.full:
-            _log.warning("disk has space again")
-            self.full = ""
+        key = _key(timeline)
+        self.on_flushed(key)
+        if self._failed.pop(key, None) is not None:
+            _log.warning("a flush is done that had failed", timeline=str(key[1]))
 
-    def _say_full(self, error: ResourceExhausted) -> None:
-        if not self.full:
-            _log.error("disk full, ingest waits", error=error.message)
-        self.full = error.message
+    def _note(self, key: TimelineKey, error: Exception) -> None:
+        message = error.message if isinstance(error, PagestoreError) else str(error)
+        before = self._failed.get(key)
+        self._failed[key] = _Failure(message, asyncio.get_running_loop().time())
+        if before is None or before.message != message:
+            # A full disk says so for every timeline and second; once is enough.
+            _log.error("a flush failed and is tried again", timeline=str(key[1]), error=message)
+
+
+class _Failure(NamedTuple):
+    message: str
+    at: float
+
+
+def _key(timeline: Timeline) -> TimelineKey:
+    return timeline.tenant_id, timeline.timeline_id
 
 
 def _freeze_and_flush(timeline: Timeline) -> None:

@@ -132,7 +132,8 @@ class PageTimelines:
             await self._access.reach(timeline, committed, CATCH_UP_MS)
 
     def _info(self, timeline: Timeline | TimelineSummary) -> pb.TimelineInfo:
-        failure = self._access.follower.failure((timeline.tenant_id, timeline.timeline_id))
+        key = timeline.tenant_id, timeline.timeline_id
+        failure = self._access.follower.failure(key)
         return pb.TimelineInfo(
             tenant_id=timeline.tenant_id.raw,
             timeline_id=timeline.timeline_id.raw,
@@ -144,6 +145,7 @@ class PageTimelines:
             layers=timeline.layer_count,
             created_unix_micros=timeline.created,
             ingest_error=failure.message if failure else "",
+            flush_error=self._access.flusher.failure(key),
         )
 
 

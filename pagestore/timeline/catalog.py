@@ -34,7 +34,6 @@ _DAMAGE = (
     lmdb.PageNotFoundError,
     lmdb.InvalidError,
     lmdb.VersionMismatchError,
-    lmdb.PanicError,
     lmdb.BadValsizeError,
 )
 
@@ -131,6 +130,12 @@ class Catalog:
         except lmdb.MapFullError as error:
             raise ResourceExhausted(
                 "CATALOG_FULL", f"{self.where} has its greatest size, {MAP_BYTES} bytes."
+            ) from error
+        except lmdb.PanicError as error:
+            raise Unavailable(
+                "IO_ERROR",
+                f"{self.where}: an earlier write failed in the midst of it.",
+                "End the page server: at its next start the catalog is checked.",
             ) from error
         except _DAMAGE as error:
             raise corrupt(self.where, str(error)) from error
