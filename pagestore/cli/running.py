@@ -142,6 +142,8 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
         )
+    for trouble in fields.get("troubles", []):
+        run.remark(f"amiss: {trouble}")
     if fields["lost"]["count"]:
         sys.stdout.write(
             f"{fields['lost']['count']} files that no record names, "

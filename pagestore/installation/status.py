@@ -25,18 +25,21 @@ def described(installation: Installation) -> dict[str, Any]:
         "serving": False,
         "supervisor_pid": supervisor,
         "parts": [],
-        "lost": {"count": 0, "bytes": 0},
+        "lost": _lost(installation),
     }
     if not installation.config_file.exists():
         return fields
-    items = lost.lost(installation)
-    fields["lost"] = {"count": len(items), "bytes": sum(item.size for item in items)}
     left = {} if supervisor else orphans(installation)
     if supervisor or left:
         fields["parts"] = _part_rows(installation, left)
     if supervisor and all(row["serving"] for row in fields["parts"]):
         fields |= _system(installation)
     return fields
+
+
+def _lost(installation: Installation) -> dict[str, int]:
+    items = lost.lost(installation)
+    return {"count": len(items), "bytes": sum(item.size for item in items)}
 
 
 def _system(installation: Installation) -> dict[str, Any]:
@@ -51,6 +54,7 @@ def _system(installation: Installation) -> dict[str, Any]:
         "computes_running": found.computes_running,
         "store_bytes": found.store_bytes,
         "version": found.version,
+        "troubles": [f"{item.part}: {item.error}" for item in found.parts if item.error],
     }
 
 

@@ -13,11 +13,10 @@ from typing import Any
 from pagestore._native import Layer, NativeError
 from pagestore.control.local import _install
 from pagestore.control.state import TABLES, ControlState
-from pagestore.errors import PagestoreError
+from pagestore.errors import PagestoreError, of_exception
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.ingest.releases import consumer_of
 from pagestore.installation.layout import Installation, lib_dir
-from pagestore.services.server import pagestore_error
 from pagestore.timeline import Repository
 
 Contents = Any
@@ -52,7 +51,7 @@ def page_server(data: Path) -> Contents:
             try:
                 layer.verify()
             except NativeError as error:
-                raise pagestore_error(error) from error
+                raise of_exception(error) from error
         return found
     finally:
         repository.close()
