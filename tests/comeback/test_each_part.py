@@ -1,7 +1,7 @@
 """Each part, broken in each way: it serves again by itself, and nothing acknowledged is lost.
 
 How long that takes is printed as a table, and asserted nowhere but by the test's patience: seconds
-from the kill, or from when a freeze, a full disk or a failing one is over. A killed supervisor is
+from the kill, or from when a freeze is over. A killed supervisor is
 started by a service manager; here by `up`, whose time counts.
 """
 
@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from pagestore.installation.status import described
-from tests.integration.failing_disk import preload, small_disk
 from tests.integration.installation import Whole, whole_pagestore
 
 PARTS = ("pageserver", "safekeeper", "control", "supervisor", "compute")
 FROZEN_SECONDS = 1.5
-BROKEN_SECONDS = 3.0
 PATIENCE = 60.0
 Table = dict[tuple[str, str], float]
 
@@ -102,16 +98,22 @@ def _runs(pid: int) -> bool:
 def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     found: Table = {}
     yield found
+    capture = request.config.pluginmanager.getplugin("capturemanager")
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    if reporter is None:
-        return
+    if capture is not None and reporter is not None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line("\n" + as_text(found))
+
+
+def as_text(found: Table) -> str:
+    """A row a part, a column a fault."""
     faults = list(dict.fromkeys(fault for _, fault in found))
-    reporter.write_line("\nseconds to serve again")
-    reporter.write_line(f"{'':12}" + "".join(f"{fault:>12}" for fault in faults))
+    lines = [f"{'serves after':12}" + "".join(f"{fault:>12}" for fault in faults)]
     for part in dict.fromkeys(part for part, _ in found):
         cells = (found.get((part, fault)) for fault in faults)
-        row = "".join(f"{'-' if cell is None else f'{cell:.2f}':>12}" for cell in cells)
-        reporter.write_line(f"{part:12}{row}")
+        words = ("-" if cell is None else f"{cell:.2f} s" for cell in cells)
+        lines.append(f"{part:12}" + "".join(f"{word:>12}" for word in words))
+    return "\n".join(lines)
 
 
 @pytest.fixture(scope="module")
@@ -144,59 +146,3 @@ def test_frozen(client: Client, table: Table, part: str) -> None:
         os.kill(pid, signal.SIGCONT)
     table[part, "freeze"] = client.seconds_to_serve()
     assert client.pid(part) == pid
-
-
-@contextmanager
-def filled(directory: Path) -> Iterator[None]:
-    """Not a byte is left on the disk of `directory`."""
-    filler = directory / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 20, 4096, 1):
-            try:
-                while file.write(bytes(size)) == size:
-                    pass
-            except OSError:
-                continue
-    try:
-        yield
-    finally:
-        filler.unlink()
-
-
-def broken_for_a_while(client: Client, part: str, broken: Callable[[], None]) -> None:
-    """A part that dies while the disk is broken: whoever keeps it must outlive that, too."""
-    client.commit()
-    client.kill(part)
-    end = time.monotonic() + BROKEN_SECONDS
-    while time.monotonic() < end:
-        try:
-            client.commit()
-        except psycopg.Error:
-            time.sleep(0.1)
-    broken()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
-def test_a_part_dies_on_a_full_disk(table: Table) -> None:
-    disk = Path(tempfile.gettempdir(), f"comeback-{os.getpid()}")
-    with small_disk(disk, "256m"):
-        disk.chmod(0o711)
-        with whole_pagestore(directory=str(disk)) as whole:
-            client = Client(whole)
-            for part in ("pageserver", "safekeeper", "control", "compute"):
-                with filled(disk):
-                    broken_for_a_while(client, part, lambda: None)
-                table[part, "full disk"] = client.seconds_to_serve()
-    disk.rmdir()
-
-
-@pytest.mark.slow
-def test_a_part_dies_while_syncs_fail(tmp_path: Path, table: Table) -> None:
-    trigger = tmp_path / "fail"
-    with whole_pagestore(environment=preload(tmp_path)) as whole:
-        client = Client(whole)
-        for part in ("pageserver", "safekeeper", "control", "compute"):
-            trigger.touch()
-            broken_for_a_while(client, part, trigger.unlink)
-            table[part, "EIO"] = client.seconds_to_serve()
