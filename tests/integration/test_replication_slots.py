@@ -160,6 +160,27 @@ def test_a_branch_has_no_slots_and_says_so(stack: Stack, timeline: TimelineId) -
     compute.stop()
 
 
+def test_decoding_sees_through_a_rewritten_catalog(stack: Stack, timeline: TimelineId) -> None:
+    """What it has moved is noted in pg_logical/mappings, which the next compute has, too."""
+    compute = stack.start(timeline, **APP)
+    make_slot(compute)
+    with compute.connect() as session:
+        session.execute("BEGIN")
+        session.execute("CREATE TABLE made (id int)")
+        session.execute("INSERT INTO made VALUES (1)")
+        for catalog in ("pg_class", "pg_attribute", "pg_type"):
+            compute.sql(f"VACUUM FULL {catalog}")
+        session.execute("COMMIT")
+    mappings = "SELECT pg_ls_dir('pg_logical/mappings') ORDER BY 1"
+    before = compute.sql(mappings)
+    assert before
+    compute.kill()
+    compute = stack.start(timeline, **APP)
+    assert compute.sql(mappings) == before
+    assert consume(compute) == [1]
+    compute.kill()
+
+
 def test_safekeepers_slots_are_named_as_ours_and_take_no_room(
     stack: Stack, timeline: TimelineId
 ) -> None:

@@ -199,6 +199,42 @@ def test_a_database_starts_and_stops_with_one_away(whole: Whole) -> None:
     wait_for_all(whole, "made-meanwhile")
 
 
+def test_a_users_slot_goes_on_and_is_shown_but_is_on_no_branch(whole: Whole) -> None:
+    """Over a stop, with one safekeeper away, and over its return, when slots of nobody go."""
+    whole.json("create", "feed")
+    whole.sql("feed", "ALTER SYSTEM SET wal_level = 'logical'")
+    whole.json("stop", "feed")
+    whole.json("start", "feed")
+    whole.sql("feed", "CREATE TABLE t (id int)")
+    whole.sql("feed", "SELECT pg_create_logical_replication_slot('taken', 'test_decoding')")
+    whole.json("checkpoint", "feed", "begun")
+    whole.sql("feed", "INSERT INTO t VALUES (1)")
+    (shown,) = whole.json("show", "feed")["replication_slots"]
+    assert (shown["name"], shown["lost"]) == ("taken", False)
+    assert 0 < shown["wal_bytes"] < 1 << 20
+    assert "taken (holds back" in whole.run("show", "feed").stdout
+    branched = whole.run("branch", "feed", "feed-2")
+    assert "1 replication slot of the database" in branched.stderr
+    assert "replication_slots" not in whole.json("show", "feed-2")
+    whole.json("rm", "feed-2")
+    pid = whole.kill("safekeeper-3", signal.SIGSTOP)
+    try:
+        whole.json("stop", "feed")
+        whole.json("start", "feed")
+        whole.sql("feed", "INSERT INTO t VALUES (2)")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_all(whole, "feed")
+    changes = "SELECT data FROM pg_logical_slot_get_changes('taken', NULL, NULL)"
+    rows = [row[0] for row in whole.sql("feed", changes) if "INSERT" in row[0]]
+    assert [row[-1] for row in rows] == ["1", "2"]
+    restored = whole.json("restore", "feed", "begun")
+    assert restored["remarks"] is None
+    whole.sql("feed", "INSERT INTO t VALUES (3)")
+    rows = [row[0] for row in whole.sql("feed", changes) if "INSERT" in row[0]]
+    assert [row[-1] for row in rows] == ["3"]
+
+
 def test_a_killed_compute_loses_nothing_with_one_away(whole: Whole, commits: Commits) -> None:
     commits.go_on()
     pid = whole.kill("safekeeper-3", signal.SIGSTOP)

@@ -353,3 +353,60 @@ def test_an_ingestor_begins_only_where_a_record_may_end() -> None:
             _native.WalIngestor(lsn, 0)
     with pytest.raises(AttributeError):
         _native.WalIngestor(START, 0).feed(b"", object(), _native.Batch())  # type: ignore[arg-type]
+
+
+def message(database: int, prefix: str, content: bytes, *, transactional: bool = False) -> bytes:
+    """xl_logical_message."""
+    name = prefix.encode() + b"\0"
+    head = struct.pack("<I?3xQQ", database, transactional, len(name), len(content))
+    return body(head + name + content)
+
+
+def slot(name: bytes, state: bytes, snapshot: bytes = b"") -> bytes:
+    return struct.pack("<64sII", name, len(state), len(snapshot)) + state + snapshot
+
+
+def test_a_slot_is_kept_under_its_name_and_dropped() -> None:
+    rig = Rig()
+    content = slot(b"taken", b"state", b"snapshot")
+    ((key, kind, value),) = rig.run(21, 0, message(0, "pagestore.slot", content))
+    assert (key.kind, kind, value) == (ks.Kind.SLOT, IMAGE, content)
+    ((other, _, _),) = rig.run(21, 0, message(0, "pagestore.slot", slot(b"taken_2", b"state")))
+    assert other != key
+    dropped = rig.run(21, 0, message(0, "pagestore.slot", slot(b"taken", b"")))
+    assert told(dropped) == [(key, TOMBSTONE)]
+
+
+def test_whose_timeline_it_is_is_kept() -> None:
+    ((key, kind, value),) = Rig().run(21, 0, message(0, "pagestore.owner", b"timeline app"))
+    assert (key, kind, value) == (Key(ks.Kind.FILE, block=ks.FILE_OWNER), IMAGE, b"timeline app")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        message(5, "pagestore.slot", slot(b"taken", b"state")),
+        message(0, "pagestore.slot", slot(b"taken", b"state"), transactional=True),
+        message(0, "pagestore.slot.", slot(b"taken", b"state")),
+        message(0, "pagestore.slot", b"short"),
+        message(0, "pagestore.slot", slot(b"../taken", b"state")),
+        message(0, "pagestore.slot", slot(b"", b"state")),
+        message(0, "pagestore.slot", slot(b"a\0b", b"state")),
+        message(0, "pagestore.slot", slot(b"x" * 64, b"state")),
+        message(0, "pagestore.slot", slot(b"taken", b"state") + b"more"),
+        message(0, "pagestore.slot", slot(b"taken", bytes(4097))),
+        message(0, "pagestore.owner", bytes(257)),
+    ],
+)
+def test_a_message_of_another_form_is_somebody_elses(content: bytes) -> None:
+    assert told(Rig().run(21, 0, content)) == []
+
+
+def test_what_a_rewrite_of_a_catalog_moved_is_kept_by_lsn() -> None:
+    rig = Rig()
+    main = struct.pack("<III4xQI4xQ", 700, 5, 1259, 0, 1, START) + bytes(36)
+    ((key, kind, value),) = [
+        entry for entry in rig.run(9, 0, body(main), xid=701) if entry[0].kind != ks.Kind.CONTROL
+    ]
+    assert (key.kind, kind, value) == (ks.Kind.REWRITE, IMAGE, u32(701) + main)
+    assert key.spc << 32 | key.db == rig.position
