@@ -214,7 +214,7 @@ def test_a_users_slot_goes_on_and_is_shown_but_is_on_no_branch(whole: Whole) -> 
     assert 0 < shown["wal_bytes"] < 1 << 20
     assert "taken (holds back" in whole.run("show", "feed").stdout
     branched = whole.run("branch", "feed", "feed-2")
-    assert "1 replication slot of the database" in branched.stderr
+    assert "1 replication slot (taken) of the database" in branched.stderr
     assert "replication_slots" not in whole.json("show", "feed-2")
     whole.json("rm", "feed-2")
     pid = whole.kill("safekeeper-3", signal.SIGSTOP)
