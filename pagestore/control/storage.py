@@ -91,17 +91,14 @@ class Writer(Reader):
         self.tally = Tally()
 
     def put(self, table: str, key: bytes, body: bytes) -> None:
-        name, value = table.encode(), seal(table.encode(), key, body)
-        self._count(name, key, value)
-        self._txn.put(key, value, db=self._storage.tables[table])
+        name = table.encode()
+        value = seal(name, key, body)
+        old = self._txn.replace(key, value, db=self._storage.tables[table])
+        self.tally.put(name, key, None if old is None else bytes(old), value)
 
     def delete(self, table: str, key: bytes) -> None:
         old = self._txn.pop(key, db=self._storage.tables[table])
         self.tally.delete(table.encode(), key, None if old is None else bytes(old))
-
-    def _count(self, name: bytes, key: bytes, value: bytes) -> None:
-        old = self._txn.get(key, db=self._storage.tables[name.decode()])
-        self.tally.put(name, key, None if old is None else bytes(old), value)
 
 
 class Storage:
