@@ -268,6 +268,7 @@ class WalWriter:
         start_lsn: int,
         flush_lsn: int,
         prev_record_lsn: int = 0,
+        epoch: int = 0,
     ) -> None: ...
     def append(self, lsn: int, data: bytes) -> None:
         """Writes whole records at the flush LSN; they are durable when it returns."""

@@ -20,11 +20,11 @@ static PyTypeObject WriterType;
 static int
 writer_init(WriterObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"directory", "start_lsn", "flush_lsn", "prev_record_lsn", NULL};
+    static char *names[] = {"directory", "start_lsn", "flush_lsn", "prev_record_lsn", "epoch", NULL};
     const char *directory;
-    unsigned long long start, flush, prev = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sKK|K:WalWriter", names, &directory, &start,
-                                     &flush, &prev))
+    unsigned long long start, flush, prev = 0, epoch = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sKK|KK:WalWriter", names, &directory, &start,
+                                     &flush, &prev, &epoch))
         return -1;
     if (self->writer != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a WalWriter is made once");
@@ -34,7 +34,7 @@ writer_init(WriterObject *self, PyObject *args, PyObject *kwargs)
     ps_wal_writer *writer;
     int status;
     Py_BEGIN_ALLOW_THREADS
-    status = ps_wal_writer_open(&writer, directory, start, flush, prev, &err);
+    status = ps_wal_writer_open(&writer, directory, start, flush, prev, epoch, &err);
     Py_END_ALLOW_THREADS
     if (status != PS_OK) {
         ps_raise(status, &err);

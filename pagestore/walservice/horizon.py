@@ -21,10 +21,13 @@ from pagestore import durable
 from pagestore._native import crc32c
 from pagestore.consensus.acceptor import State
 from pagestore.errors import DataLoss
+from pagestore.walservice.owner import OWNER_BYTES, Owner
 
 NAME = "horizon"
 MAGIC = b"PSSKHOR\0"
-VERSION = 1
+VERSION = 2
+WITHOUT_OWNER = 1
+"""Read, and replaced by the newest."""
 NEVER_AGAIN = 2**64 - 1
 """Released up to here: the consumer will not come again."""
 
@@ -52,8 +55,9 @@ class Horizon:
         return Horizon(self.oldest_lsn, others)
 
 
-def encode(horizon: Horizon) -> bytes:
-    parts = [_HEAD.pack(MAGIC, VERSION, len(horizon.consumers), horizon.oldest_lsn)]
+def encode(horizon: Horizon, owner: Owner) -> bytes:
+    head = _HEAD.pack(MAGIC, VERSION, len(horizon.consumers), horizon.oldest_lsn)
+    parts = [head, owner.encode()]
     for name, lsn in sorted(horizon.consumers.items()):
         raw = name.encode()
         parts += [_CONSUMER.pack(lsn, len(raw)), raw]
@@ -61,15 +65,18 @@ def encode(horizon: Horizon) -> bytes:
     return body + _CRC.pack(crc32c(body))
 
 
-def decode(raw: bytes, where: str) -> Horizon:
-    """Raises DataLoss (HORIZON_DAMAGED), naming `where`."""
+def decode(raw: bytes, owner: Owner, where: str) -> Horizon:
+    """Raises DataLoss (HORIZON_DAMAGED, HORIZON_FOREIGN), naming `where`."""
     body = raw[: -_CRC.size]
     if len(raw) < _HEAD.size + _CRC.size or _CRC.unpack(raw[-_CRC.size :])[0] != crc32c(body):
         raise _damaged(where, "its checksum does not hold")
     magic, version, count, oldest_lsn = _HEAD.unpack_from(body)
-    if (magic, version) != (MAGIC, VERSION):
-        raise _damaged(where, f"it is not of version {VERSION}")
+    if magic != MAGIC or version not in (VERSION, WITHOUT_OWNER):
+        raise _damaged(where, f"it is not of version {WITHOUT_OWNER} or {VERSION}")
     consumers, at = {}, _HEAD.size
+    if version == VERSION:
+        at += OWNER_BYTES
+        owner.check(body[_HEAD.size : at], "HORIZON_FOREIGN", where)
     for _ in range(count):
         lsn, length = _CONSUMER.unpack_from(body, at)
         at += _CONSUMER.size
@@ -78,18 +85,18 @@ def decode(raw: bytes, where: str) -> Horizon:
     return Horizon(oldest_lsn, consumers)
 
 
-def read(directory: Path) -> Horizon:
+def read(directory: Path, owner: Owner) -> Horizon:
     """Where there is no file, all is kept, and nobody has released anything."""
     path = directory / NAME
     try:
-        return decode(path.read_bytes(), str(path))
+        return decode(path.read_bytes(), owner, str(path))
     except FileNotFoundError:
         return Horizon()
 
 
-def replace(directory: Path, horizon: Horizon) -> None:
+def replace(directory: Path, horizon: Horizon, owner: Owner) -> None:
     """Durable when it returns; OSError leaves the old file in force."""
-    durable.replace(directory / NAME, encode(horizon))
+    durable.replace(directory / NAME, encode(horizon, owner))
 
 
 def _damaged(where: str, why: str) -> DataLoss:

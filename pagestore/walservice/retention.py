@@ -17,6 +17,7 @@ from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.errors import ResourceExhausted, Unavailable
 from pagestore.walservice import horizon, segments
 from pagestore.walservice.horizon import Horizon
+from pagestore.walservice.owner import Owner
 from pagestore.walservice.stored import write_failure
 
 PAUSE_SECONDS = 10.0
@@ -27,10 +28,11 @@ _log = structlog.get_logger(__name__)
 class Retention:
     """`keep_bytes` of WAL before the log's end stay, whoever has released them."""
 
-    def __init__(self, directory: Path, known: Horizon, keep_bytes: int) -> None:
+    def __init__(self, directory: Path, owner: Owner, known: Horizon, keep_bytes: int) -> None:
         self.horizon = known
         self.lock = asyncio.Lock()
         self._directory = directory
+        self._owner = owner
         self._keep_bytes = keep_bytes
         self._not_before = 0.0
 
@@ -77,7 +79,7 @@ class Retention:
 
     async def _replace(self, new: Horizon) -> None:
         try:
-            await asyncio.to_thread(horizon.replace, self._directory, new)
+            await asyncio.to_thread(horizon.replace, self._directory, new, self._owner)
         except OSError as error:
             raise write_failure(self._directory, error) from error
 

@@ -2,8 +2,9 @@
 
 A timeline exists when its directory holds a control file: that file is the last step of
 creation, and deletion begins by renaming the directory. What a crash left of either is removed
-at start. Timelines are opened when asked for, and those that nobody uses are closed again,
-longest unused first; what all of them have is an entry in the index of commit LSNs.
+at start; a directory that holds anything else is left as it is, and refused by name. Timelines
+are opened when asked for, and those that nobody uses are closed again, longest unused first; what
+all of them have is an entry in the index of commit LSNs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections import OrderedDict
@@ -36,7 +38,9 @@ from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.walservice import control_file
 from pagestore.walservice.addresses import AddressBook
+from pagestore.walservice.control_file import Control
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.owner import Owner
 from pagestore.walservice.peer_status import PeerStatus
 from pagestore.walservice.peers import Peers
 from pagestore.walservice.stored import write_failure
@@ -51,6 +55,7 @@ FIRST_DRAWN = 2
 KEEP_BYTES = 64 << 20
 """WAL that stays before a log's end although everybody has released it."""
 _DELETED = ".deleted"
+_ID = re.compile("[0-9a-f]{32}")
 _log = structlog.get_logger(__name__)
 
 
@@ -90,7 +95,7 @@ class Safekeeper:
         data_dir.mkdir(parents=True, exist_ok=True)
         safekeeper._lock_fd = _lock(data_dir / "lock")
         await safekeeper.book.load(settings.peers)
-        for key, state in await asyncio.to_thread(_find_timelines, data_dir):
+        for key, state in await asyncio.to_thread(_find_timelines, data_dir, safekeeper.number):
             if state is not None:
                 safekeeper.publish(key, state)
             else:
@@ -142,13 +147,16 @@ class Safekeeper:
     def _directory(self, key: TimelineKey) -> Path:
         return self.data_dir / str(key.tenant) / str(key.timeline)
 
+    def owner(self, key: TimelineKey) -> Owner:
+        return Owner(key.tenant, key.timeline, self.number)
+
     @contextlib.asynccontextmanager
     async def use(self, key: TimelineKey) -> AsyncIterator[WalTimeline]:
         """The timeline, open as long as it is used.
 
         Raises:
             NotFound: TIMELINE_NOT_FOUND.
-            DataLoss: CONTROL_DAMAGED, SEGMENT_DAMAGED.
+            DataLoss: as :func:`pagestore.walservice.log.load`.
         """
         timeline = await self._opened(key)
         timeline.users += 1
@@ -260,7 +268,7 @@ class Safekeeper:
         """A creation that failed leaves nothing that a later one would take for made."""
         directory = self._directory(key)
         try:
-            await asyncio.to_thread(_create_directory, directory, state)
+            await asyncio.to_thread(_create_directory, directory, state, self.owner(key))
         except OSError as error:
             await asyncio.to_thread(_remove_directory, directory)
             raise write_failure(directory, error) from error
@@ -294,7 +302,7 @@ class _TimelineHost:
     """One timeline's view of its safekeeper."""
 
     def __init__(self, safekeeper: Safekeeper, key: TimelineKey) -> None:
-        self.number = safekeeper.number
+        self.owner = safekeeper.owner(key)
         self.keep_bytes = safekeeper.keep_bytes
         self._safekeeper = safekeeper
         self._key = key
@@ -336,33 +344,45 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _find_timelines(data_dir: Path) -> list[tuple[TimelineKey, State | None]]:
+def _find_timelines(data_dir: Path, number: int) -> list[tuple[TimelineKey, State | None]]:
     """Those that exist, with the state where the control file knows it and nothing is attached:
-    such a one costs no more than this small read. Removes what a crash left of others."""
+    such a one costs no more than this small read. Removes what a crash left of others, and
+    nothing else; names that are not ours are passed over."""
     found = []
     for tenant_dir in data_dir.iterdir():
-        if not tenant_dir.is_dir() or len(tenant_dir.name) != 32:
+        if not tenant_dir.is_dir() or not _ID.fullmatch(tenant_dir.name):
             continue
         for directory in tenant_dir.iterdir():
-            if directory.name.endswith(_DELETED) or not (directory / control_file.NAME).exists():
+            name, _, suffix = directory.name.partition(".")
+            if not directory.is_dir() or not _ID.fullmatch(name) or suffix not in ("", "deleted"):
+                _log.warning("passed over", path=str(directory))
+            elif suffix:
                 shutil.rmtree(directory, ignore_errors=True)
-                continue
-            key = TimelineKey(TenantId.parse(tenant_dir.name), TimelineId.parse(directory.name))
-            found.append((key, _settled_state(directory)))
+            elif control_file.is_unfinished(directory):
+                _remove_unfinished(directory)
+            else:
+                key = TimelineKey(TenantId.parse(tenant_dir.name), TimelineId.parse(name))
+                found.append((key, _settled_state(directory, Owner(*key, number))))
     return found
 
 
-def _settled_state(directory: Path) -> State | None:
+def _remove_unfinished(directory: Path) -> None:
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
+
+
+def _settled_state(directory: Path, owner: Owner) -> State | None:
     try:
-        state, clean = control_file.read(directory)
-    except DataLoss:
+        control = control_file.read(directory, owner)
+    except (DataLoss, OSError):
         return None
-    return state if clean and state.attachment is None else None
+    return control.state if control.clean and control.state.attachment is None else None
 
 
-def _create_directory(directory: Path, state: State) -> None:
+def _create_directory(directory: Path, state: State, owner: Owner) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    control_file.replace(directory, state, clean=True)
+    control_file.replace(directory, Control(state, clean=True, revision=1), owner)
     durable.sync_directory(directory.parent)
     durable.sync_directory(directory.parent.parent)
 

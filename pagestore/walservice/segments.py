@@ -30,6 +30,7 @@ _SEGMENT_NAME = re.compile("[0-9A-F]{24}")
 _SEARCH = 1 << 20
 """Bytes looked at in one go."""
 MAX_RECORD = 1 << 30
+RECORD_HEADER = 24
 
 
 def segment_path(directory: Path, lsn: int) -> Path:
@@ -130,6 +131,51 @@ def find_end(directory: Path, known: WalPosition, base_lsn: int) -> WalPosition:
     return end
 
 
+def check_record(directory: Path, end: WalPosition, base_lsn: int, crc: int) -> None:
+    """Looks whether the record that was durable up to `end` is there: what stands in its place may
+    be another copy of the segment. Nothing is known of one that began before `base_lsn`.
+
+    Args:
+        crc: its xl_crc; 0 unknown.
+
+    Raises:
+        DataLoss: SEGMENT_DAMAGED.
+    """
+    start = end.prev_record_lsn
+    if end.flush_lsn > base_lsn:
+        read_range(directory, end.flush_lsn - 1, end.flush_lsn)
+    if not base_lsn <= start < end.flush_lsn:
+        return
+    page = start // PAGE * PAGE
+    data = _read_from(directory, page, end.flush_lsn, base_lsn)
+    found = _native.wal_align(data, page, end.flush_lsn, start, 0)
+    if found != (end.flush_lsn, start) or crc not in (0, record_crc(directory, end)):
+        raise DataLoss(
+            "SEGMENT_DAMAGED",
+            f"The WAL segment {segment_path(directory, start)} does not hold the record at "
+            f"{format_lsn(start)} that was made durable there: another copy of the file stands "
+            "in its place, or it is damaged.",
+            "Restore the newest copy of the file. Nothing was cut.",
+        )
+
+
+def record_crc(directory: Path, end: WalPosition) -> int:
+    """xl_crc of the record that ends at `end`; 0 where it cannot be read."""
+    start, header = end.prev_record_lsn, b""
+    if not 0 < start < end.flush_lsn:
+        return 0
+    while len(header) < RECORD_HEADER:
+        if start % PAGE == 0:
+            start += header_length(start)
+        length = min(RECORD_HEADER - len(header), PAGE - start % PAGE)
+        part = _read_part(segment_path(directory, start), start % SEGMENT, length)
+        if part is None:
+            return 0
+        header += part
+        start += length
+    return int.from_bytes(header[20:24], "little")
+
+
 def remove_before(directory: Path, lsn: int) -> None:
     """Removes the segments that end at or before `lsn`."""
     first = segment_path(directory, lsn).name
@@ -147,7 +193,7 @@ def _is_damaged(data: bytes, lsn: int, end_lsn: int) -> bool:
     start = record_start(end_lsn)
     page = (start // PAGE + 1) * PAGE
     limit = lsn + len(data)
-    for at in range(start + 24, min(page, limit), 8):
+    for at in range(start + RECORD_HEADER, min(page, limit), 8):
         found = _native.wal_align(data[at - lsn : page - lsn], at, min(page, limit), at, start)
         if found is not None and found[0] > at:
             return _all_written(data, end_lsn - lsn, at - lsn)

@@ -16,13 +16,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
 from pagestore._native import NativeError, WalReceiver, WalWriter
 from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.walservice import compute_address
+from pagestore.walservice.log import LogFiles
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
@@ -44,17 +44,15 @@ class Stream:
 
     def __init__(
         self,
-        directory: Path,
+        files: LogFiles,
         state: State,
-        base_lsn: int,
         name: str,
         on_advance: Callable[[], None],
     ) -> None:
         assert state.attachment is not None
         self.attachment = state.attachment
         self.last_error = ""
-        self._directory = directory
-        self._base_lsn = base_lsn
+        self._files = files
         self._system_id = state.system_id
         self._name = name
         self._position = state.position
@@ -143,8 +141,7 @@ class Stream:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _connect_once(self) -> None:
-        at = self._position
-        writer = WalWriter(str(self._directory), self._base_lsn, *_fields(at))
+        writer = self._files.open(self._position)
         try:
             self._writer = writer
             address = compute_address.parse(self.attachment.conninfo)
@@ -171,8 +168,4 @@ class Stream:
             return
         self.last_error = text
         with contextlib.suppress(OSError):  # the log may be on the disk that is full
-            _log.warning("stream", directory=str(self._directory), error=text)
-
-
-def _fields(position: WalPosition) -> tuple[int, int]:
-    return position.flush_lsn, position.prev_record_lsn
+            _log.warning("stream", directory=str(self._files.directory), error=text)

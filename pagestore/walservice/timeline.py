@@ -60,6 +60,8 @@ from pagestore.errors import (
 from pagestore.ids import format_lsn
 from pagestore.walservice import log, segments
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.log import LogFiles
+from pagestore.walservice.owner import Owner
 from pagestore.walservice.retained import RetainedWal
 from pagestore.walservice.retention import Retention
 from pagestore.walservice.stored import Stored
@@ -85,7 +87,7 @@ class Handled(NamedTuple):
 class TimelineHost(Protocol):
     """What a timeline needs of the safekeeper around it."""
 
-    number: int
+    owner: Owner
     keep_bytes: int
 
     def moved(self, state: State) -> None:
@@ -106,9 +108,9 @@ class WalTimeline:
         self.state = loaded.state
         self.users = 0
         self.filling = asyncio.Lock()
-        self.retention = Retention(directory, loaded.horizon, around.keep_bytes)
+        self.retention = Retention(directory, around.owner, loaded.horizon, around.keep_bytes)
         self._around = around
-        self._stored = Stored(directory, loaded.stored, clean=loaded.clean)
+        self._stored = Stored(directory, around.owner, loaded.control)
         self._stream: Stream | None = None
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
@@ -124,11 +126,11 @@ class WalTimeline:
 
         Raises:
             FileNotFoundError: there is no timeline.
-            DataLoss: CONTROL_DAMAGED, SEGMENT_DAMAGED, HORIZON_DAMAGED.
+            DataLoss: as :func:`log.load`.
         """
-        loaded = await asyncio.to_thread(log.load, directory)
+        loaded = await asyncio.to_thread(log.load, directory, around.owner)
         timeline = cls(directory, loaded, around)
-        if not loaded.clean:
+        if not loaded.control.clean:
             with contextlib.suppress(ResourceExhausted, Unavailable):
                 await timeline._stored.keep(timeline.state, clean=True)
         await timeline._resume()
@@ -146,6 +148,10 @@ class WalTimeline:
     def base_lsn(self) -> int:
         """The first position whose WAL is kept."""
         return self.retention.horizon.base_lsn(self.state)
+
+    @property
+    def _files(self) -> LogFiles:
+        return LogFiles(self.directory, self.base_lsn, self._stored.control.epoch)
 
     @property
     def kept(self) -> RetainedWal:
@@ -317,7 +323,7 @@ class WalTimeline:
             case WriteLog():
                 assert isinstance(message, Append)
                 position = await asyncio.to_thread(
-                    log.append, self.directory, self.base_lsn, state.position, message.lsn, data
+                    log.append, self._files, state.position, message.lsn, data
                 )
                 return step(state, Flushed(message.term, position)).state
             case CompareLog():
@@ -335,7 +341,7 @@ class WalTimeline:
             position = await asyncio.to_thread(self.kept.align, position.flush_lsn)
         self._become(replace(self.state, position=position))
         await self._stored.search_from(position)
-        await asyncio.to_thread(log.cut, self.directory, self.base_lsn, position)
+        await asyncio.to_thread(log.cut, self._files, position)
         return position
 
     async def _compare(self, message: Append, data: bytes) -> None:
@@ -363,12 +369,12 @@ class WalTimeline:
 
     def _start_stream(self, state: State) -> None:
         self._failure = ""
-        name = named(state, self._around.number).standby_name
-        self._stream = Stream(self.directory, state, self.base_lsn, name, self.refresh)
+        name = named(state, self._around.owner.number).standby_name
+        self._stream = Stream(self._files, state, name, self.refresh)
 
     def _is_far_from_stored(self) -> bool:
-        stored, end = self._stored.state.position, self.state.position
-        return not self._stored.clean and _segment(stored) != _segment(end)
+        stored, end = self._stored.position, self.state.position
+        return not self._stored.control.clean and _segment(stored) != _segment(end)
 
     async def _note_position(self) -> None:
         """Bounds what is to be searched after a crash. Best effort."""
@@ -423,7 +429,7 @@ class WalTimeline:
                 state = step(self.state, Flushed(term, position)).state
                 await self.retention.keep_from(lsn)
                 await self._stored.keep(state, clean=True)
-                await asyncio.to_thread(log.begin, self.directory, position)
+                await asyncio.to_thread(log.begin, self._files, position)
                 self._become(state)
 
     async def release(self, consumer: str, lsn: int) -> None:
@@ -443,7 +449,7 @@ class WalTimeline:
             await self.retention.drop(lsn)
 
     def _dropping_point(self) -> int:
-        return self.retention.due(self.state, self._stored.state.position)
+        return self.retention.due(self.state, self._stored.position)
 
     # Reading
 

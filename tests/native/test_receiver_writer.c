@@ -124,7 +124,7 @@ pieces_of_any_size_give_the_same_log(const sample *log, const char *directory, s
 {
     ps_error err = {0};
     ps_wal_writer *writer;
-    assert(ps_wal_writer_open(&writer, directory, START, START, START - 64, &err) == PS_OK);
+    assert(ps_wal_writer_open(&writer, directory, START, START, START - 64, 0, &err) == PS_OK);
     for (size_t at = 0; at < log->length; at += piece) {
         size_t length = log->length - at < piece ? log->length - at : piece;
         assert(ps_wal_writer_write(writer, START + at, log->bytes + at, length, &err) == PS_OK);
@@ -149,7 +149,7 @@ a_reopened_log_continues_at_a_record(const sample *log, const char *directory)
     ps_error err = {0};
     ps_wal_writer *writer;
     uint64_t at = log->end[20], prev = log->start[20];
-    assert(ps_wal_writer_open(&writer, directory, START, at, prev, &err) == PS_OK);
+    assert(ps_wal_writer_open(&writer, directory, START, at, prev, 0, &err) == PS_OK);
     const uint8_t *rest = log->bytes + (at - START);
     size_t length = log->length - (size_t)(at - START);
     assert(ps_wal_writer_append(writer, at + 8, rest, length, &err) == PS_ERR_INVALID);
@@ -171,7 +171,7 @@ a_cut_leaves_only_zeros_behind(const sample *log, const char *directory)
         assert(back != NULL && expected != NULL);
         memcpy(expected, log->bytes, kept);
         ps_wal_writer *writer;
-        assert(ps_wal_writer_open(&writer, directory, START, at, prev, &err) == PS_OK);
+        assert(ps_wal_writer_open(&writer, directory, START, at, prev, 0, &err) == PS_OK);
         ps_wal_writer_close(writer);
         read_back(directory, "000000010000000000000001", PS_WAL_SEGMENT - first, back, first);
         if (kept > first)
@@ -192,7 +192,7 @@ every_changed_byte_is_refused(const sample *log, const char *directory)
         ps_wal_writer *writer;
         memcpy(copy, log->bytes, log->length);
         copy[i] ^= 0x41;
-        assert(ps_wal_writer_open(&writer, directory, START, START, START - 64, &err) == PS_OK);
+        assert(ps_wal_writer_open(&writer, directory, START, START, START - 64, 0, &err) == PS_OK);
         int status = ps_wal_writer_append(writer, START, copy, log->length, &err);
         /* Unchecked by design: a page's timeline id, a header's system id, alignment bytes. */
         assert(status == PS_ERR_CORRUPT || status == PS_OK);

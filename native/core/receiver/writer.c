@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "crc32c.h"
 #include "wal/reader.h"
 
 enum {
@@ -20,7 +21,9 @@ enum {
     BULK = 128 << 10,     /* a batch of this size waits for its own bytes, not for blocks */
     BLOCK = 4096,         /* of a file system */
     ZEROS = 64 << 10,
-    HELD = 32 << 10       /* small messages are written together, at the latest for a flush */
+    HELD = 32 << 10,      /* small messages are written together, at the latest for a flush */
+    WITNESS_AT = 512,     /* in the witness file: the second sector */
+    WITNESS_BYTES = 32
 };
 
 struct ps_wal_writer {
@@ -30,7 +33,10 @@ struct ps_wal_writer {
 
     char *directory;
     int directory_fd;
+    int witness_fd; /* or -1 */
+    uint64_t epoch;
     uint64_t start_lsn;
+    uint32_t record_crc;  /* xl_crc of the last whole record received */
     ps_wal_reader reader; /* knows where records end in what has been received */
     uint64_t received_lsn;
     uint64_t write_lsn;    /* behind received_lsn by what is held */
@@ -246,7 +252,7 @@ remove_segments_from(ps_wal_writer *writer, uint64_t lsn, ps_error *err)
 
 int
 ps_wal_writer_open(ps_wal_writer **out, const char *directory, uint64_t start_lsn,
-                   uint64_t flush_lsn, uint64_t prev_record_lsn, ps_error *err)
+                   uint64_t flush_lsn, uint64_t prev_record_lsn, uint64_t epoch, ps_error *err)
 {
     *out = NULL;
     if (start_lsn == 0 || flush_lsn < start_lsn)
@@ -263,13 +269,17 @@ ps_wal_writer_open(ps_wal_writer **out, const char *directory, uint64_t start_ls
     pthread_mutex_init(&writer->position_lock, NULL);
     writer->directory = name;
     writer->start_lsn = start_lsn;
-    writer->fd = -1;
+    writer->epoch = epoch;
+    writer->fd = writer->witness_fd = -1;
     writer->position = (ps_wal_position){flush_lsn, prev_record_lsn, flush_lsn};
     writer->received_lsn = writer->write_lsn = flush_lsn;
     int status = ps_wal_reader_init(&writer->reader, flush_lsn, prev_record_lsn, err);
     writer->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (status == PS_OK && writer->directory_fd < 0)
         status = ps_fail(err, PS_ERR_IO, "cannot open %s: %s", directory, strerror(errno));
+    if (status == PS_OK)
+        writer->witness_fd = openat(writer->directory_fd, PS_WAL_WITNESS,
+                                    O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
     if (status == PS_OK && flush_lsn == start_lsn)
         status = remove_segments_from(writer, start_lsn / PS_WAL_SEGMENT * PS_WAL_SEGMENT, err);
     else if (status == PS_OK && (status = remove_segments_from(writer, flush_lsn, err)) == PS_OK)
@@ -287,6 +297,8 @@ ps_wal_writer_close(ps_wal_writer *writer)
     if (writer == NULL)
         return;
     close_segment(writer);
+    if (writer->witness_fd >= 0)
+        close(writer->witness_fd);
     if (writer->directory_fd >= 0)
         close(writer->directory_fd);
     ps_wal_reader_free(&writer->reader);
@@ -370,7 +382,7 @@ follow_records(ps_wal_writer *writer, const uint8_t *data, size_t length, bool w
     int status;
     while ((status = ps_wal_reader_next(&writer->reader, &cursor, data + length, &record,
                                         &found)) == PS_OK)
-        continue;
+        writer->record_crc = ps_get_le32(record.data + 20);
     if (status == PS_WAL_MORE && whole_records && writer->reader.end_lsn != writer->reader.lsn)
         status = ps_fail(&found, PS_ERR_CORRUPT, "the bytes end inside a record");
     if (status == PS_WAL_MORE)
@@ -420,6 +432,29 @@ prepare_ahead(ps_wal_writer *writer)
     }
 }
 
+static void
+put_le(uint8_t *at, uint64_t value, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        at[i] = (uint8_t)(value >> (8 * i));
+}
+
+/* Says in the witness file how far the log has just become durable; best effort, never synced. */
+static void
+testify(ps_wal_writer *writer)
+{
+    uint8_t told[WITNESS_BYTES];
+    put_le(told, writer->epoch, 8);
+    put_le(told + 8, writer->reader.end_lsn, 8);
+    put_le(told + 16, writer->reader.prev_lsn, 8);
+    put_le(told + 24, writer->record_crc, 4);
+    put_le(told + 28, ps_crc32c(0, told, 28), 4);
+    if (writer->witness_fd >= 0 && write_all(writer->witness_fd, told, sizeof told, WITNESS_AT) != 0) {
+        close(writer->witness_fd);
+        writer->witness_fd = -1;
+    }
+}
+
 static int
 flush_locked(ps_wal_writer *writer, bool ahead, ps_error *err)
 {
@@ -431,6 +466,8 @@ flush_locked(ps_wal_writer *writer, bool ahead, ps_error *err)
             prepare_ahead(writer);
         status = sync_segment(writer, err);
         writer->batch = 0;
+        if (status == PS_OK)
+            testify(writer);
     }
     pthread_mutex_lock(&writer->position_lock);
     if (status == PS_OK) {

@@ -29,6 +29,10 @@
 
 #include "status.h"
 
+/* Where there is such a file, the writer writes into its second sector, after each sync and without
+ * one more, how far the log is durable (pagestore/walservice/witness.py). */
+#define PS_WAL_WITNESS "witness"
+
 typedef struct ps_wal_writer ps_wal_writer;
 
 typedef struct ps_wal_position {
@@ -39,11 +43,11 @@ typedef struct ps_wal_position {
 
 /*
  * Opens the log in `directory` at `flush_lsn`, a record end at or above `start_lsn`, the log's
- * first position. Nothing is created before the first byte is written.
+ * first position. Nothing is created before the first byte is written. `epoch` goes into the witness.
  * PS_ERR_CORRUPT: the segment that holds the bytes before flush_lsn is missing or short.
  */
 int ps_wal_writer_open(ps_wal_writer **writer, const char *directory, uint64_t start_lsn,
-                       uint64_t flush_lsn, uint64_t prev_record_lsn, ps_error *err);
+                       uint64_t flush_lsn, uint64_t prev_record_lsn, uint64_t epoch, ps_error *err);
 
 /* Also frees; nobody may be using the writer. */
 void ps_wal_writer_close(ps_wal_writer *writer);

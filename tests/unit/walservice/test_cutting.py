@@ -18,8 +18,11 @@ from pagestore.consensus.acceptor import (
 )
 from pagestore.consensus.members import Configuration, Member
 from pagestore.errors import Unavailable
+from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.walservice import control_file, segments
 from pagestore.walservice import log as log_files
+from pagestore.walservice.control_file import Control
+from pagestore.walservice.owner import Owner
 from pagestore.walservice.timeline import WalTimeline
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
@@ -29,7 +32,7 @@ THREE = Configuration(1, (Member(1), Member(2), Member(3)))
 class Nobody:
     """Around a timeline on its own."""
 
-    number = 1
+    owner = Owner(DEFAULT_TENANT, TimelineId(b"t" * 16), 1)
     keep_bytes = 0
 
     def moved(self, state: State) -> None:
@@ -44,7 +47,8 @@ class Nobody:
 
 async def losing(directory: Path, log: Log) -> WalTimeline:
     """Of term 1, and has promised 3."""
-    control_file.replace(directory, initial(log.start, 1, Member(1), THREE), clean=True)
+    state = initial(log.start, 1, Member(1), THREE)
+    control_file.replace(directory, Control(state, clean=True, revision=1), Nobody.owner)
     opened = await WalTimeline.open(directory, Nobody())
     begins = log.start.flush_lsn
     await opened.handle(Vote(1))

@@ -17,12 +17,14 @@ from pagestore.errors import DataLoss, OutOfRange, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.walservice import horizon, segments
 from pagestore.walservice.horizon import NEVER_AGAIN, Horizon
+from pagestore.walservice.owner import Owner
 from pagestore.walservice.retention import droppable
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
 KEY = TimelineKey(DEFAULT_TENANT, TimelineId.generate())
+OWNER = Owner(*KEY, 1)
 START = SEGMENT + 40
 END = 10 * SEGMENT + 800
 MEMBERS = (Member(1), Member(2), Member(3))
@@ -93,20 +95,31 @@ def test_members_count_by_what_they_have_of_this_log(heard: Heard, expected: int
 
 def test_the_layout_of_the_horizon_file() -> None:
     known = Horizon(0x5000000, {"page": 0x6000028, "b": 7})
-    body = struct.pack("<8sIIQ", b"PSSKHOR\0", 1, 2, 0x5000000)
-    body += struct.pack("<QI", 7, 1) + b"b" + struct.pack("<QI", 0x6000028, 4) + b"page"
-    assert horizon.encode(known) == body + struct.pack("<I", crc32c(body))
-    assert horizon.decode(horizon.encode(known), "here") == known
+    whose = KEY.tenant.raw + KEY.timeline.raw + struct.pack("<I", 1)
+    consumers = struct.pack("<QI", 7, 1) + b"b" + struct.pack("<QI", 0x6000028, 4) + b"page"
+    body = struct.pack("<8sIIQ", b"PSSKHOR\0", 2, 2, 0x5000000) + whose + consumers
+    assert horizon.encode(known, OWNER) == body + struct.pack("<I", crc32c(body))
+    assert horizon.decode(horizon.encode(known, OWNER), OWNER, "here") == known
+    old = struct.pack("<8sIIQ", b"PSSKHOR\0", 1, 2, 0x5000000) + consumers
+    assert horizon.decode(old + struct.pack("<I", crc32c(old)), OWNER, "here") == known
+
+
+def test_the_horizon_of_another_log_is_refused() -> None:
+    raw = horizon.encode(Horizon(SEGMENT, {"page": 3}), OWNER)
+    for other in (OWNER._replace(number=2), OWNER._replace(timeline=TimelineId.generate())):
+        with pytest.raises(DataLoss, match="/x/horizon") as refusal:
+            horizon.decode(raw, other, "/x/horizon")
+        assert refusal.value.reason == "HORIZON_FOREIGN"
 
 
 def test_a_damaged_horizon_file_is_named(tmp_path: Path) -> None:
-    assert horizon.read(tmp_path) == Horizon()
-    horizon.replace(tmp_path, Horizon(SEGMENT, {"page": 3}))
+    assert horizon.read(tmp_path, OWNER) == Horizon()
+    horizon.replace(tmp_path, Horizon(SEGMENT, {"page": 3}), OWNER)
     raw = bytearray((tmp_path / "horizon").read_bytes())
     raw[20] ^= 1
     (tmp_path / "horizon").write_bytes(raw)
     with pytest.raises(DataLoss, match="horizon") as damage:
-        horizon.read(tmp_path)
+        horizon.read(tmp_path, OWNER)
     assert damage.value.reason == "HORIZON_DAMAGED"
 
 

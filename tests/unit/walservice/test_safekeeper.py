@@ -55,9 +55,9 @@ def test_unused_timelines_are_closed_and_lose_nothing(
                 ends[key] = await append(keeper, key)
                 assert len(keeper._open) <= 5
         for key in keys[:10]:
-            state, clean = control_file.read(keeper._directory(key))
-            assert clean
-            assert state.commit_lsn == ends[key]
+            control = control_file.read(keeper._directory(key), keeper.owner(key))
+            assert control.clean
+            assert control.state.commit_lsn == ends[key]
         await keeper.close()
         keeper = await Safekeeper.open(tmp_path, Settings())
         assert not keeper._open
