@@ -56,12 +56,18 @@ def _watched(
         if ended.cancelled():
             return
         error = ended.exception()
-        if error is None and may_return:
-            return
-        # The log may be on the disk that is full, which must not keep the process alive.
-        with contextlib.suppress(OSError, ValueError):
-            _log.critical("task ended unplanned: this process ends", task=name, exc_info=error)
-        end(EXIT_STATUS)
+        if error is not None or not may_return:
+            end_process(name, error, end=end)
 
     task.add_done_callback(done)
     return task
+
+
+def end_process(
+    name: str, error: BaseException | None, *, end: Callable[[int], object] = os._exit
+) -> None:
+    """What a thread does whose work ended unplanned, and what is done for a task."""
+    # The log may be on the disk that is full, which must not keep the process alive.
+    with contextlib.suppress(OSError, ValueError):
+        _log.critical("task ended unplanned: this process ends", task=name, exc_info=error)
+    end(EXIT_STATUS)

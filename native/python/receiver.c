@@ -20,7 +20,8 @@ static PyTypeObject WriterType;
 static int
 writer_init(WriterObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"directory", "start_lsn", "flush_lsn", "prev_record_lsn", "epoch", NULL};
+    static char *names[] = {"directory", "start_lsn", "flush_lsn", "prev_record_lsn",
+                            "epoch",     NULL};
     const char *directory;
     unsigned long long start, flush, prev = 0, epoch = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sKK|KK:WalWriter", names, &directory, &start,

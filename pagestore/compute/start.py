@@ -42,6 +42,7 @@ from pagestore.compute.places import (
 from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
 from pagestore.compute.slots import Log, lay_slots, words_on_slots
 from pagestore.errors import (
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     PagestoreError,
@@ -270,7 +271,9 @@ class _Start:
             for_compute=True,
             wait_ms=_BACKUP_WAIT_MS,
         )
+        known = asyncio.create_task(pages.get_timeline(spec.tenant, spec.timeline))
         directory.feed(await anext(chunks))
+        self._check_whole((await known).last_record_lsn)
         assert directory.header is not None
         self.settings = directory.settings
         prologue = write_prologue(
@@ -321,6 +324,19 @@ class _Start:
         self.remarks = words_on_slots(prologue.dropped_slots, slots.lost, disabled)
         if slots.wal_bytes:
             self.clock.mark("WAL of slots")
+
+    def _check_whole(self, ingested_lsn: int) -> None:
+        """What a page server has taken in was committed: a log that ends before it has lost WAL,
+        and a compute would write another history over that."""
+        end_lsn = self.won.end_lsn
+        if ingested_lsn > end_lsn:
+            raise DataLoss(
+                "LOG_ROLLED_BACK",
+                f"The log of timeline {self.spec.timeline} ends at {format_lsn(end_lsn)}, but the "
+                f"page server has taken it in up to {format_lsn(ingested_lsn)}: the safekeeper's "
+                "directory is an older copy.",
+                "Restore the newest copy of it. Nothing was written.",
+            )
 
     async def _receive(
         self,

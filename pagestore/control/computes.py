@@ -197,11 +197,16 @@ class Computes:
             return ComputeStatus(slot.state, slot.error)
         return ComputeStatus(
             slot.state,
-            slot.error,
+            slot.error or slot.compute.complaint,
             slot.compute.pid,
             str(slot.compute.directory),
             slot.compute.remarks,
         )
+
+    def complaints(self) -> list[str]:
+        """What is amiss with running computes, each with its database's name."""
+        running = ((name, slot.compute) for name, slot in self._slots.items() if slot.compute)
+        return [f"{name[1]}: {item.complaint}" for name, item in running if item.complaint]
 
     def running(self) -> int:
         return sum(slot.state is ComputeState.RUNNING for slot in self._slots.values())

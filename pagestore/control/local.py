@@ -14,11 +14,12 @@ import hashlib
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from pagestore import durable, tasks
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.compute.running import RunningCompute, adopt, clear
 from pagestore.compute.start import ComputeSpec, start_compute
@@ -26,6 +27,7 @@ from pagestore.control import credentials
 from pagestore.control.computes import CarriedFiles, Compute
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.keeper import Keeper
+from pagestore.control.quorum.lookout import Lookout
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
@@ -34,18 +36,17 @@ _OURS = ("lib", "logs")
 
 
 class LocalCompute:
-    """A RunningCompute as the control plane sees it; with several safekeepers, a keeper looks
-    after these as long as it runs."""
+    """A RunningCompute as the control plane sees it; somebody looks after its safekeepers as long
+    as it runs."""
 
     def __init__(self, running: RunningCompute, wal: WalService) -> None:
         self._running = running
         self._wal = wal
         self.fenced = False
-        self._keeper: Keeper | None = None
-        self._keeping: asyncio.Task[None] | None = None
-        if isinstance(wal, QuorumClient):
-            self._keeper = Keeper(wal, running, self._fence)
-            self._keeping = tasks.errand(self._keeper.run(), "keeper")
+        self._keeper = _keeper(running, wal, self._fence)
+        work = self._keeper.run() if self._keeper is not None else None
+        name = f"safekeepers of {running.record.timeline}"
+        self._keeping = tasks.errand(work, name) if work is not None else None
 
     @property
     def timeline(self) -> TimelineId:
@@ -113,6 +114,17 @@ class LocalCompute:
         if keeping is not None:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
+
+
+def _keeper(
+    running: RunningCompute, wal: WalService, fence: Callable[[], Awaitable[None]]
+) -> Keeper | Lookout | None:
+    if isinstance(wal, QuorumClient):
+        return Keeper(wal, running, fence)
+    if isinstance(wal, WalClient):
+        record = running.record
+        return Lookout(wal, (record.tenant, record.timeline), record.term, fence)
+    return None
 
 
 class LocalLauncher:

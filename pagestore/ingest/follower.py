@@ -65,7 +65,8 @@ class CannotTakeIn(Exception):
 
 def _is_damage(error: Exception) -> bool:
     """Read once more before it is believed: bytes may have been replaced under a new term."""
-    return isinstance(error.cause if isinstance(error, CannotTakeIn) else error, DataLoss)
+    cause = error.cause if isinstance(error, CannotTakeIn) else error
+    return isinstance(cause, DataLoss) and cause.reason != "LOG_ROLLED_BACK"
 
 
 def _passes(error: Exception) -> bool:
@@ -137,6 +138,7 @@ class Follower:
         self._tasks: dict[TimelineKey, asyncio.Task[None]] = {}
         self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
+        self._rolled_back: set[TimelineKey] = set()  # those whose failure is an older log
         waiters.on_wait = self._awaited
 
     # What others ask
@@ -165,6 +167,7 @@ class Follower:
     async def disappeared(self, key: TimelineKey) -> None:
         """A timeline is about to go: stops taking it in."""
         self._failures.pop(key, None)
+        self._rolled_back.discard(key)
         self._settled.pop(key, None)
         self._flusher.forget(key)
         task = self._tasks.pop(key, None)
@@ -188,12 +191,14 @@ class Follower:
         pauses = Pauses()
         while True:
             silence = SILENCE_SECONDS if len(self._sources) > 1 else None
+            source.told_all = False
             try:
                 async for update in source.client.watch_commits(self._consumer, silence=silence):
                     pauses.reset()
                     source.lost = ""
                     self._learn(update)
                     await self._told(source, update)
+                    source.told_all |= update.snapshot_complete
             except PagestoreError as error:
                 if not source.lost:
                     _log.info("WAL service lost", address=source.client.address, error=str(error))
@@ -229,16 +234,25 @@ class Follower:
         if key in self._paces:
             self._paces[key].look()
             return
-        if key in self._failures or self._settled.get(key) == committed:
+        is_stopped = key in self._failures and key not in self._rolled_back
+        if is_stopped or self._settled.get(key) == committed:
             return
         try:
             ingested = self._repository.get(*key).last_record_lsn
         except NotFound:
             return
-        if committed > ingested:
+        if key in self._rolled_back and committed >= ingested:  # the right log is back
+            self._rolled_back.discard(key)
+            del self._failures[key]
+        if committed > ingested or (committed < ingested and self._may_be_older()):
             self._begin(key)
         else:
             self._settled[key] = committed
+
+    def _may_be_older(self) -> bool:
+        """Whether the only safekeeper may have come back with less than it had: it is asked for
+        more, and says so. Later news are often behind what was read meanwhile."""
+        return len(self._sources) == 1 and not self._sources.all[0].told_all
 
     def _awaited(self, key: TimelineKey) -> None:
         """Somebody waits: perhaps for news that have not been told yet."""
@@ -270,6 +284,8 @@ class Follower:
             failure = stopped(timeline, cause)
             _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
             self._failures[key] = failure
+            if isinstance(cause, DataLoss) and cause.reason == "LOG_ROLLED_BACK":
+                self._rolled_back.add(key)
             self._waiters.fail(key, failure)
         finally:
             self._forget_task(key)

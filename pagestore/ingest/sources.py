@@ -47,6 +47,8 @@ class Source:
 
     client: WalSource
     commits: dict[TimelineKey, int] = field(default_factory=dict)
+    told_all: bool = False
+    """Whether the present subscription has told how far everything was when it began."""
     lost: str = ""
     """Why it tells nothing at the moment."""
     unreleased: set[TimelineKey] = field(default_factory=set)

@@ -290,24 +290,24 @@ class ControlService:
             for error in (info.ingest_error, info.flush_error)
             if error
         ]
+        place, safekeepers = self._settings.page_server, self._safekeepers()
+        waiting = self._plane.computes.complaints()
         return pb.SystemStatus(
             data_dir=str(self._settings.data_dir),
             databases=len(databases),
             computes_running=self._plane.computes.running(),
             store_bytes=sum(info.physical_bytes for info in infos),
             parts=[
-                pb.PartStatus(
-                    part="pageserver",
-                    address=self._settings.page_server,
-                    serving=True,
-                    error=trouble,
-                )
-                for trouble in troubles[:MAX_TROUBLES]
+                *_amiss("pageserver", place, troubles),
+                *_amiss("safekeeper", safekeepers, waiting),
             ],
             version=version("pagestore"),
-            page_server_address=self._settings.page_server,
-            wal_service_address=",".join(self._settings.wal_services.values()),
+            page_server_address=place,
+            wal_service_address=safekeepers,
         )
+
+    def _safekeepers(self) -> str:
+        return ",".join(self._settings.wal_services.values())
 
     def _known(self, request: Any, name: str) -> DatabaseRecord:
         return self._plane.databases.known(_tenant(request), name)
@@ -441,6 +441,13 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
             await plane.collect()
         except (PagestoreError, OSError) as error:
             _log.warning("timelines are left to delete", error=str(error))
+
+
+def _amiss(part: str, address: str, troubles: list[str]) -> list[pb.PartStatus]:
+    return [
+        pb.PartStatus(part=part, address=address, serving=True, error=trouble)
+        for trouble in troubles[:MAX_TROUBLES]
+    ]
 
 
 async def serve(settings: ControlSettings) -> None:

@@ -185,7 +185,7 @@ class WalService:
     async def read_wal(self, request: pb.ReadWalRequest, context: Any) -> AsyncIterator[Any]:
         linger = min(request.linger_ms, MAX_LINGER_MS) / 1000
         async with self._safekeeper.use(key_of(request)) as timeline:
-            await timeline.check_readable(request.start_lsn)
+            await timeline.check_readable(request.start_lsn, consumed=True)
             lsn = request.start_lsn
             # Without lingering, not what is committed meanwhile: that never ends.
             end = MAX_LSN if linger else timeline.state.commit_lsn

@@ -172,8 +172,8 @@ class WalServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadWal(self, request, context):
-        """Committed WAL from an LSN on; never past the commit LSN. Ends with OK once nothing
-        new came for `linger_ms`; with 0, at what was committed when it began.
+        """Committed WAL from an LSN on, for whoever has all before it; never past the commit LSN. Ends
+        with OK once nothing new came for `linger_ms`; with 0, at what was committed when it began.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

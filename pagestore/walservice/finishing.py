@@ -10,7 +10,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import structlog
+
+from pagestore import tasks
+from pagestore.errors import PagestoreError
+
 _T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
 
 
 class Finishing:
@@ -20,16 +26,22 @@ class Finishing:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def begin(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Nobody needs to wait; an error that nobody waits for is dropped."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+        """Nobody needs to wait; what it raises ends the process."""
+        return tasks.errand(work, getattr(work, "__qualname__", "errand"))
 
     async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return await asyncio.shield(self.begin(work))
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_unheard)
+            raise
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+
+def _unheard(task: asyncio.Task[Any]) -> None:
+    """Whoever asked has gone: a refusal was for them, anything else must stand somewhere."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, PagestoreError):
+        _log.error("failed unheard", exc_info=error)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import structlog
 
+from pagestore import tasks
 from pagestore.client.wal import WalClient
 from pagestore.consensus.acceptor import Heard
 from pagestore.errors import PagestoreError
@@ -84,8 +85,8 @@ class Peers:
         for number in self._shared.get(key, ()):
             client = self._clients.get(number)
             if client is not None and (number, key) not in self._asking:
-                task = asyncio.create_task(self._ask(number, client, key))
-                self._asking[number, key] = task
+                asking = self._ask(number, client, key)
+                self._asking[number, key] = tasks.errand(asking, f"ask peer {number}")
 
     async def _ask(self, number: int, client: WalClient, key: TimelineKey) -> None:
         try:
@@ -96,11 +97,11 @@ class Peers:
             del self._asking[number, key]
 
     async def close(self) -> None:
-        tasks = [*self._tasks.values(), *self._asking.values()]
+        running = [*self._tasks.values(), *self._asking.values()]
         self._tasks.clear()
-        for task in tasks:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _moved(self, numbers: set[int]) -> None:
         for number in numbers:
@@ -113,7 +114,8 @@ class Peers:
         address = self._book.addresses.get(number)
         wanted = self._started and self._wanted[number] > 0 and address is not None
         if wanted and number not in self._tasks:
-            self._tasks[number] = asyncio.create_task(self._listen(number, str(address)))
+            listening = self._listen(number, str(address))
+            self._tasks[number] = tasks.endless(listening, f"listen to peer {number}")
         elif not wanted and number in self._tasks:
             self._tasks.pop(number).cancel()
 

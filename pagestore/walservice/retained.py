@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore.consensus.acceptor import WalPosition
-from pagestore.errors import OutOfRange
+from pagestore.errors import DataLoss, OutOfRange
 from pagestore.ids import format_lsn
 from pagestore.walservice import segments
 
@@ -52,6 +52,16 @@ class RetainedWal(NamedTuple):
             return WalPosition(self.base_lsn, 0)
         found = segments.first_end(self.directory, self.base_lsn, self.end.flush_lsn)
         return None if found is None else WalPosition(found, 0)
+
+    def rolled_back(self, lsn: int) -> DataLoss:
+        """What it means that somebody has all WAL below `lsn`, and no other safekeeper gave it."""
+        return DataLoss(
+            "LOG_ROLLED_BACK",
+            f"Whoever asks for WAL from {format_lsn(lsn)} on has all before it, but the log in "
+            f"{self.directory} ends at {format_lsn(self.end.flush_lsn)}: it is an older copy, "
+            "without what was committed since.",
+            "Restore the newest copy of the directory; nothing was cut.",
+        )
 
     def _dropped(self, lsn: int) -> OutOfRange:
         return OutOfRange(

@@ -33,11 +33,13 @@ from pagestore.errors import (
     InvalidInput,
     NotFound,
     PagestoreError,
+    Unavailable,
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.walservice import control_file
 from pagestore.walservice.addresses import AddressBook
+from pagestore.walservice.attempts import until_done
 from pagestore.walservice.control_file import Control
 from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.owner import Owner
@@ -115,12 +117,24 @@ class Safekeeper:
             self._lock_fd = -1
 
     async def _open_found(self, key: TimelineKey) -> None:
-        """Searches its log's end, and resumes what is attached."""
+        """Searches its log's end, and resumes what is attached. Where the disk fails, tries again
+        in the background: nobody else may ask for the timeline."""
+        if not await self._is_opened(key):
+            self._finishing.begin(until_done(lambda: self._is_opened(key)))
+
+    async def _is_opened(self, key: TimelineKey) -> bool:
+        """Or will never be."""
+        if self._lock_fd < 0:
+            return True
         try:
             async with self.use(key):
                 pass
         except (DataLoss, NotFound) as error:
             _log.error("timeline not opened", timeline=str(key.timeline), error=error.message)
+        except PagestoreError as error:
+            _log.warning("timeline not opened yet", timeline=str(key.timeline), error=str(error))
+            return False
+        return True
 
     # News
 
@@ -140,7 +154,7 @@ class Safekeeper:
         if task is None:
             status = self.peer_statuses.get(key)
             if status is not None and status.may_learn(heard):
-                self._finishing.begin(self._open_found(key))
+                self._finishing.begin(self._is_opened(key))
         elif task.done() and not _failed(task):
             task.result().hear(heard)
 
@@ -189,6 +203,12 @@ class Safekeeper:
         except FileNotFoundError as error:
             raise NotFound(
                 "TIMELINE_NOT_FOUND", f"There is no WAL of timeline {key.timeline}."
+            ) from error
+        except OSError as error:
+            raise Unavailable(
+                "WAL_READ_FAILED",
+                f"The log of timeline {key.timeline} cannot be read: {error}.",
+                "It is tried again; look at the disk.",
             ) from error
 
     async def _close_unused(self) -> None:

@@ -4,9 +4,11 @@ One thread an attached compute. Each connection opens the log anew at its flush 
 an earlier one left of an unfinished record is gone, and so is whatever a failed write or sync
 may have left in the page cache: nothing behind a confirmed position is ever trusted again.
 
-A lost connection is tried again with growing pauses, for as long as the compute is attached. A
-full disk likewise: the compute's commits wait meanwhile. Any other failure of the disk ends the
-stream: only a new attachment, or a restart of the safekeeper, tries again.
+Whatever ends a connection, it is tried again with growing pauses, for as long as the compute is
+attached: a compute that is away, a disk that is full, a write or sync that failed. After a failed
+sync nobody knows what the disk has of what was written: it is never synced again and believed, but
+cut, and written again as the compute sends it again. The compute's commits wait meanwhile, and the
+status says for what.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from collections.abc import Callable
 
 import structlog
 
+from pagestore import tasks
 from pagestore._native import NativeError, WalReceiver, WalWriter
 from pagestore.consensus.acceptor import State, WalPosition
+from pagestore.errors import PagestoreError
 from pagestore.walservice import compute_address
 from pagestore.walservice.log import LogFiles
 
@@ -32,7 +36,6 @@ but much has come; and else. To tell costs as much as some commits, in each proc
 The compute's confirmation never waits for it."""
 MUCH_BYTES = 1 << 20
 
-_IO_ERROR = -2
 _log = structlog.get_logger(__name__)
 
 
@@ -124,6 +127,12 @@ class Stream:
     # In the thread
 
     def _run(self) -> None:
+        try:
+            self._pull()
+        except BaseException as error:
+            tasks.end_process(self._thread.name, error)
+
+    def _pull(self) -> None:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
             before = self._position
@@ -131,10 +140,9 @@ class Stream:
                 self._connect_once()
                 self._report("the compute ended the stream")
             except NativeError as error:
-                code, text = error.args
-                self._report(text)
-                if code == _IO_ERROR:
-                    return
+                self._report(error.args[1])
+            except PagestoreError as error:
+                self._report(error.message)
             if self._position != before:
                 pause = FIRST_PAUSE
             self._stopping.wait(pause)

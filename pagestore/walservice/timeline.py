@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from pagestore import tasks
 from pagestore.consensus import acceptor
 from pagestore.consensus.acceptor import (
     Action,
@@ -59,6 +60,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import format_lsn
 from pagestore.walservice import log, segments
+from pagestore.walservice.attempts import until_done
 from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.log import LogFiles
 from pagestore.walservice.owner import Owner
@@ -117,6 +119,7 @@ class WalTimeline:
         self._finishing = Finishing()
         self._unheard: list[Heard] = []
         self._failure = ""
+        self._resuming: asyncio.Task[None] | None = None
         self._retired = False
         self._asked_at = 0.0
 
@@ -142,7 +145,8 @@ class WalTimeline:
     @property
     def idle(self) -> bool:
         """Whether nothing is lost by closing it."""
-        return self.users == 0 and self._stream is None and not self._lock.locked()
+        attached = self._stream is not None or self.state.attachment is not None
+        return self.users == 0 and not attached and not self._lock.locked()
 
     @property
     def base_lsn(self) -> int:
@@ -170,6 +174,8 @@ class WalTimeline:
 
     async def close(self) -> None:
         """Ends the stream but not the attachment: the next open resumes it."""
+        if self._resuming is not None:
+            self._resuming.cancel()
         async with self._lock:
             if self._stream is not None:
                 self._learn(await self._stream.stop())
@@ -357,15 +363,27 @@ class WalTimeline:
     # The stream
 
     async def _resume(self) -> None:
-        """Starts the stream that the state asks for, if there is none."""
+        """Starts the stream that the state asks for, if there is none: now, or by and by."""
+        if not await self._is_resumed() and (self._resuming is None or self._resuming.done()):
+            work = until_done(self._is_resumed_now)
+            self._resuming = tasks.errand(work, f"resume {self.directory.name}")
+
+    async def _is_resumed(self) -> bool:
         if self.state.attachment is None or self._stream is not None:
-            return
+            return True
         try:
             await self._stored.keep(self.state, clean=False)
             self._start_stream(self.state)
         except (PagestoreError, OSError) as error:
+            if self._failure != str(error):
+                _log.error("cannot resume", directory=str(self.directory), error=str(error))
             self._failure = str(error)
-            _log.error("cannot resume", directory=str(self.directory), error=str(error))
+            return False
+        return True
+
+    async def _is_resumed_now(self) -> bool:
+        async with self._exclusively():
+            return self._retired or await self._is_resumed()
 
     def _start_stream(self, state: State) -> None:
         self._failure = ""
@@ -545,15 +563,20 @@ class WalTimeline:
                 "Ask another safekeeper.",
             )
 
-    async def check_readable(self, lsn: int) -> None:
+    async def check_readable(self, lsn: int, *, consumed: bool = False) -> None:
         """Raises OutOfRange (LSN_TOO_OLD, LSN_NOT_COMMITTED) where there is no committed WAL.
-        That it is committed may be known to peers, who are asked."""
+        That it is committed may be known to peers, who are asked. Of a log without peers, who has
+        `consumed` all below proves that it was longer: DataLoss (LOG_ROLLED_BACK)."""
         self._check_present()
         self.refresh()
         self.kept.check(lsn)
         if lsn > self.state.commit_lsn and not self.state.alone:
             await self.wait_commit(lsn, COMMIT_NEWS_SECONDS)
         if lsn > self.state.commit_lsn:
+            if consumed and self.state.alone:
+                error = self.kept.rolled_back(lsn)
+                self._note_failure(error)
+                raise error
             raise OutOfRange(
                 "LSN_NOT_COMMITTED",
                 f"{format_lsn(lsn)} is beyond the commit LSN, {format_lsn(self.state.commit_lsn)}.",

@@ -18,10 +18,15 @@ def small_disk(path: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", path], check=True)
 
 
-def preload(directory: Path) -> dict[str, str]:
-    """The environment of a process whose syncs fail while `directory`/fail exists."""
+def preload(directory: Path, *, losing: bool = False) -> dict[str, str]:
+    """The environment of a process whose syncs fail while `directory`/fail exists.
+
+    Args:
+        losing: a sync that fails makes zeros of the file's last written bytes.
+    """
     source = Path(__file__).parent / "failing_sync.c"
     library = directory / "failing_sync.so"
     if not library.exists():
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    return {"LD_PRELOAD": str(library), "FAIL_SYNC": str(directory / "fail")}
+    told = {"LD_PRELOAD": str(library), "FAIL_SYNC": str(directory / "fail")}
+    return told | ({"LOSE_WRITES": "1"} if losing else {})

@@ -1,6 +1,7 @@
 /*
  * Preloaded into a safekeeper: while the file named by FAIL_SYNC exists, fsync and fdatasync fail
- * for files whose path ends with its contents; with all when it is empty.
+ * for files whose path ends with its contents; with all when it is empty. With LOSE_WRITES, one
+ * that fails makes zeros of what pwrite wrote last, as a kernel drops what it could not write.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,10 +29,42 @@ fails(int fd)
            memcmp(path + length - wanted, suffix, (size_t)wanted) == 0;
 }
 
+static __thread struct {
+    int fd;
+    off_t offset;
+    size_t length;
+} last = {.fd = -1};
+
+ssize_t
+pwrite(int fd, const void *data, size_t length, off_t offset)
+{
+    last.fd = fd;
+    last.offset = offset;
+    last.length = length;
+    return syscall(SYS_pwrite64, fd, data, length, offset);
+}
+
+ssize_t
+pwrite64(int fd, const void *data, size_t length, off_t offset)
+{
+    return pwrite(fd, data, length, offset);
+}
+
+static void
+lose_writes(int fd)
+{
+    static const char zeros[1 << 20];
+    if (getenv("LOSE_WRITES") == NULL || last.fd != fd)
+        return;
+    size_t length = last.length < sizeof zeros ? last.length : sizeof zeros;
+    syscall(SYS_pwrite64, fd, zeros, length, last.offset);
+}
+
 static int
 sync_unless_it_fails(int fd, long number)
 {
     if (fails(fd)) {
+        lose_writes(fd);
         errno = EIO;
         return -1;
     }

@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from pagestore.client.page import AsyncPageClient
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.postgres.cluster import open_cluster
@@ -65,6 +67,23 @@ class FilePages:
             return file.read(PAGE_SIZE)
 
 
+async def _get_timeline(request: pb.GetTimelineRequest, context: Any) -> pb.TimelineInfo:
+    """Nothing is taken in."""
+    return pb.TimelineInfo()
+
+
+_TIMELINES = grpc.method_handlers_generic_handler(
+    "pagestore.v1.TimelineService",
+    {
+        "GetTimeline": grpc.unary_unary_rpc_method_handler(
+            _get_timeline,
+            request_deserializer=pb.GetTimelineRequest.FromString,
+            response_serializer=pb.TimelineInfo.SerializeToString,
+        )
+    },
+)
+
+
 @asynccontextmanager
 async def file_pages(
     pgdata: Path, data_dir: Path, *, hot: bool = True
@@ -72,6 +91,7 @@ async def file_pages(
     """A client of a served cluster."""
     server = GrpcServer()
     server.add_service(pb.DESCRIPTOR.services_by_name["PageService"], FilePages(pgdata, hot))
+    server.grpc.add_generic_rpc_handlers((_TIMELINES,))
     address = await server.start("127.0.0.1:0", data_dir)
     try:
         async with AsyncPageClient(address) as client:

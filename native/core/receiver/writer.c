@@ -449,10 +449,8 @@ testify(ps_wal_writer *writer)
     put_le(told + 16, writer->reader.prev_lsn, 8);
     put_le(told + 24, writer->record_crc, 4);
     put_le(told + 28, ps_crc32c(0, told, 28), 4);
-    if (writer->witness_fd >= 0 && write_all(writer->witness_fd, told, sizeof told, WITNESS_AT) != 0) {
-        close(writer->witness_fd);
-        writer->witness_fd = -1;
-    }
+    if (writer->witness_fd >= 0)
+        (void)write_all(writer->witness_fd, told, sizeof told, WITNESS_AT);
 }
 
 static int

@@ -43,7 +43,7 @@ typedef struct ps_wal_position {
 
 /*
  * Opens the log in `directory` at `flush_lsn`, a record end at or above `start_lsn`, the log's
- * first position. Nothing is created before the first byte is written. `epoch` goes into the witness.
+ * first position. Nothing is created before the first byte is written. The witness is told `epoch`.
  * PS_ERR_CORRUPT: the segment that holds the bytes before flush_lsn is missing or short.
  */
 int ps_wal_writer_open(ps_wal_writer **writer, const char *directory, uint64_t start_lsn,

@@ -19,6 +19,8 @@ from pagestore.consensus.acceptor import Elect, TermSwitch
 from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
 from pagestore.errors import DataLoss, NotFound, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.services.wal import WalService
+from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import control_file, witness
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
@@ -197,6 +199,29 @@ def test_what_was_replaced_is_named_and_nothing_is_cut(
         assert contents(now) == harmed, "what is refused is left as it is"
         assert outcome(now) == expected, "and stays refused"
     assert outcome(now, OTHER) == STRANGER.end.flush_lsn, "the others are served"
+
+
+def test_a_whole_directory_from_before_is_told_by_who_has_more(ended: tuple[Path, Path]) -> None:
+    """All its files fit each other; who has read on from there proves that they are old."""
+    _, before = ended
+
+    async def main() -> None:
+        keeper = await Safekeeper.open(before, Settings())
+        service = WalService(keeper)
+        request = pb.ReadWalRequest(
+            tenant_id=KEY.tenant.raw, timeline_id=KEY.timeline.raw, start_lsn=RIGHT
+        )
+        with pytest.raises(DataLoss) as refusal:
+            await anext(service.read_wal(request, None))
+        assert refusal.value.reason == "LOG_ROLLED_BACK"
+        async with keeper.use(KEY) as timeline:
+            assert timeline.last_error == refusal.value.message
+            assert timeline.state.commit_lsn == FULL.ends[2].flush_lsn
+        request.start_lsn = FULL.ends[2].flush_lsn
+        assert [chunk async for chunk in service.read_wal(request, None)] == []
+        await keeper.close()
+
+    asyncio.run(main())
 
 
 def test_a_second_older_control_file_that_was_itself_clean_is_known(

@@ -1,0 +1,91 @@
+"""What a running compute with one safekeeper is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from pagestore.control.quorum import lookout
+from pagestore.control.quorum.lookout import Lookout
+from pagestore.errors import DataLoss, PagestoreError
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.v1 import wal_pb2 as pb
+
+KEY = (DEFAULT_TENANT, TimelineId(b"t" * 16))
+WELL = pb.WalTimelineStatus(term=3, receiving=True)
+
+
+class Wal:
+    """Gives one answer after another; at the end the test is over."""
+
+    address = "127.0.0.1:1"
+
+    def __init__(self, *answers: pb.WalTimelineStatus | PagestoreError | None) -> None:
+        self._answers = iter(answers)
+        self.seen: list[str] = []
+        self.lookout: Lookout
+
+    async def get_status(self, *key: Any) -> pb.WalTimelineStatus:
+        self.seen.append(self.lookout.complaint)
+        try:
+            answer = next(self._answers)
+        except StopIteration:
+            raise asyncio.CancelledError from None
+        if answer is None:
+            await asyncio.sleep(3600)
+        if isinstance(answer, PagestoreError):
+            raise answer
+        assert answer is not None
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AMISS_SECONDS", "WELL_SECONDS"):
+        monkeypatch.setattr(lookout, name, 0)
+    monkeypatch.setattr(lookout, "ANSWER_SECONDS", 0.05)
+
+
+def run(*answers: pb.WalTimelineStatus | PagestoreError | None) -> tuple[list[str], int]:
+    """The complaint after each answer, and how often the compute was ended."""
+    ended = 0
+
+    async def fenced() -> None:
+        nonlocal ended
+        ended += 1
+
+    async def main() -> list[str]:
+        wal = Wal(*answers)
+        wal.lookout = Lookout(wal, KEY, 3, fenced)  # type: ignore[arg-type]
+        with contextlib.suppress(asyncio.CancelledError):
+            await wal.lookout.run()
+        return wal.seen[1:]
+
+    return asyncio.run(main()), ended
+
+
+def test_a_disk_that_fails_is_said_until_it_works_again() -> None:
+    failing = pb.WalTimelineStatus(term=3, last_error="cannot sync x: Input/output error")
+    complaints, ended = run(WELL, failing, failing, WELL)
+    assert complaints[0] == complaints[3] == ""
+    assert "Input/output error" in complaints[1]
+    assert complaints[1] == complaints[2]
+    assert ended == 0
+
+
+def test_damage_and_silence_are_said() -> None:
+    damage = DataLoss("CONTROL_MISSING", "It is gone.", "Restore it.")
+    complaints, ended = run(damage, None, WELL)
+    assert "It is gone." in complaints[0]
+    assert "has not answered" in complaints[1]
+    assert complaints[2] == ""
+    assert ended == 0
+
+
+def test_a_fenced_compute_is_ended_rather_than_left_waiting() -> None:
+    """Its client hung for ever, while `show` said that it runs."""
+    _, ended = run(WELL, pb.WalTimelineStatus(term=4), WELL)
+    assert ended == 1
