@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pagestore.consensus.acceptor import State, WalPosition
-from pagestore.errors import InvalidInput, PagestoreError, of_exception, of_exception
+from pagestore.errors import InvalidInput, PagestoreError, of_exception
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.services.wal import WalService
