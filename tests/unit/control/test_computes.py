@@ -29,6 +29,7 @@ class Sleeper:
         self.pid = process.pid
         self.directory = Path("/nowhere")
         self.conninfo = ""
+        self.complaint = ""
         self.stopped = False
         self.fenced = False
         self.remarks: tuple[str, ...] = ()
@@ -156,6 +157,21 @@ async def _many_asked_one_started() -> None:
 
 def test_many_askers_start_one_compute() -> None:
     asyncio.run(_many_asked_one_started())
+
+
+def test_what_is_amiss_with_a_running_compute_is_said() -> None:
+    async def main() -> None:
+        bench = Bench()
+        await bench.computes.start(bench.record())
+        assert bench.computes.status(KEY).error == ""
+        assert bench.computes.complaints() == []
+        bench.launcher.started[0].complaint = "Commits wait."
+        status = bench.computes.status(KEY)
+        assert (status.state, status.error) == (ComputeState.RUNNING, "Commits wait.")
+        assert bench.computes.complaints() == ["app: Commits wait."]
+        await bench.end()
+
+    asyncio.run(main())
 
 
 async def _killed_is_started_again() -> None:
