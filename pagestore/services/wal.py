@@ -167,7 +167,7 @@ class WalService:
     ) -> pb.AttachComputeResponse:
         term, address = messages.term_of(request), compute_address.parse(request.conninfo)
         if self._near:
-            compute_address.check_near(address)
+            await asyncio.to_thread(compute_address.check_near, address)
         async with self._safekeeper.use(key_of(request)) as timeline:
             await timeline.attach(term, request.conninfo, request.start_lsn)
         return pb.AttachComputeResponse()

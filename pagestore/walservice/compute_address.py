@@ -63,13 +63,13 @@ def parse(conninfo: str) -> ComputeAddress:
 
 
 def check_near(address: ComputeAddress) -> None:
-    """For a safekeeper that listens on this machine alone: so are its computes.
+    """For a safekeeper that listens on this machine alone: so are its computes. Looks names up.
 
     Raises:
         InvalidInput: INVALID_CONNINFO.
     """
     host = address.host
-    if not _is_socket_directory(host) and host != "localhost" and not _is_ours(host):
+    if not _is_socket_directory(host) and not _is_ours(host):
         raise _refused(
             f"{host} is no address of this machine, and this safekeeper serves this machine alone"
         )
@@ -116,14 +116,15 @@ def _is_host(host: str) -> bool:
 
 
 def _is_ours(host: str) -> bool:
-    """Whether a socket can be bound there. Names are not looked up."""
+    """Whether a socket can be bound there."""
     try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
-    except (OSError, ValueError):
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+        for family, kind, _, _, place in found:
+            with socket.socket(family, kind) as probe:
+                probe.bind(place)
+    except (OSError, UnicodeError):
         return False
-    return True
+    return bool(found)
 
 
 def _refused(why: str) -> InvalidInput:

@@ -9,7 +9,6 @@ answer, and what is remembered here only saves questions.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -25,7 +24,6 @@ from pagestore.control.quorum.majority import LONGEST_PAUSE, Calls
 from pagestore.control.quorum.race import Led, win
 from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
 from pagestore.errors import (
-    DataLoss,
     NotFound,
     OutOfRange,
     PagestoreError,
@@ -115,10 +113,7 @@ class QuorumClient(Closing):
 
         async def remove(number: int) -> None:
             async with self.safekeepers.answer(number) as client:
-                with contextlib.suppress(NotFound, DataLoss):
-                    # A new term detaches whatever compute was left attached.
-                    await client.vote_next(*key)
-                await client.delete_timeline(*key)
+                await client.remove_timeline(*key)
 
         now, suspects = asyncio.get_running_loop().time(), self.safekeepers.suspects
         removing = (

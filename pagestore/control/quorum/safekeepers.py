@@ -183,6 +183,4 @@ class Safekeepers:
         for number in {item.number for item in before.everyone} - staying:
             with contextlib.suppress(Unavailable, NotFound):
                 async with self.answer(number) as client:
-                    # A new term detaches whatever compute was left attached.
-                    await client.vote_next(*key)
-                    await client.delete_timeline(*key)
+                    await client.remove_timeline(*key)
