@@ -271,9 +271,11 @@ class _Start:
             for_compute=True,
             wait_ms=_BACKUP_WAIT_MS,
         )
-        known = asyncio.create_task(pages.get_timeline(spec.tenant, spec.timeline))
-        directory.feed(await anext(chunks))
-        self._check_whole((await known).last_record_lsn)
+        first, known = await asyncio.gather(
+            anext(chunks), pages.get_timeline(spec.tenant, spec.timeline)
+        )
+        directory.feed(first)
+        self._check_whole(known.last_record_lsn)
         assert directory.header is not None
         self.settings = directory.settings
         prologue = write_prologue(

@@ -509,9 +509,10 @@ def test_a_starter_that_dies_leaves_no_waiting_server(
                 f"""
     async with AsyncPageClient("127.0.0.1:1") as pages, WalClient("{w.wal.address}") as wal:
         start = asyncio.create_task(start_compute(spec, pages, wal))
-        while not (spec.directory / "data/postmaster.pid").exists():
+        pid_file, said = spec.directory / "data/postmaster.pid", ""
+        while not (said := pid_file.read_text() if pid_file.exists() else ""):
             await asyncio.sleep(0.01)
-        print((spec.directory / "data/postmaster.pid").read_text().split()[0], flush=True)
+        print(said.split()[0], flush=True)
         os.kill(os.getpid(), 9)
 """,
             )
