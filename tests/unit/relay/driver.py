@@ -62,7 +62,7 @@ class Driver:
 
     def event(self, seconds: float = SECONDS) -> Event:
         while not self._waiting:
-            assert select.select([self._notify], [], [], seconds)[0], "no event came"
+            assert self._is_told(seconds), "no event came"
             os.eventfd_read(self._notify)
             self._waiting += [
                 (number, Kind(kind), data) for number, kind, data in self.relay.take()
@@ -75,7 +75,12 @@ class Driver:
         return found[2]
 
     def quiet(self, seconds: float = 0.05) -> bool:
-        return not self._waiting and not select.select([self._notify], [], [], seconds)[0]
+        return not self._waiting and not self._is_told(seconds)
+
+    def _is_told(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._notify, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def client(self) -> tuple[int, socket.socket]:
         """A client that was accepted: its id, and its own end."""
