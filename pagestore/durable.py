@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 PRIVATE = 0o600
+SUFFIX = ".tmp"
+"""Of the new file, until it takes the old one's name."""
 
 
 def replace(
@@ -30,7 +32,7 @@ def replace(
         OSError: also when only the directory could not be synced; then it is not known which of
             the two a crash would leave.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}{SUFFIX}")
     with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         os.fchmod(file.fileno(), mode)
         file.write(content)

@@ -49,6 +49,13 @@ def reachable_dir(prefix: str = "ps-test-") -> Path:
     return path
 
 
+def passable_dir(prefix: str = "ps-test-") -> Path:
+    """A new directory of our own that the unprivileged user can pass through."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    path.chmod(0o711)
+    return path
+
+
 class PlainPostgres:
     """One cluster in ``root/data``. Make it with :func:`plain_postgres`."""
 

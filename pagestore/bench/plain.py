@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from pagestore.client.urls import without_password
 from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 
@@ -39,14 +40,19 @@ def give(path: Path) -> None:
         os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def run_tool(name: str, *args: object) -> str:
-    """What one of Postgres's programs printed; raises when it fails."""
+def run_tool(name: str, *args: object, secret: Mapping[str, str] | None = None) -> str:
+    """What one of Postgres's programs printed; raises when it fails.
+
+    Args:
+        secret: environment variables that are not for the command line.
+    """
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(BINDIR / name), *map(str, args)],
         capture_output=True,
         text=True,
         cwd="/",
         check=False,
+        env={**os.environ, **(secret or {})},
         **unprivileged(),
     )
     if done.returncode != 0:
@@ -154,7 +160,8 @@ def sql(conninfo: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def pgbench(conninfo: str, *options: object) -> str:
-    return run_tool("pgbench", *options, conninfo)
+    bare, secret = without_password(conninfo)
+    return run_tool("pgbench", *options, bare, secret=secret)
 
 
 def transactions_a_second(conninfo: str, clients: int, seconds: float, *options: object) -> float:

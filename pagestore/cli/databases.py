@@ -25,6 +25,7 @@ from pagestore.cli.session import (
     slot_words,
 )
 from pagestore.cli.settings import Set, pairs
+from pagestore.client.urls import without_password
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn
 
@@ -223,9 +224,10 @@ def psql(
         where = database.operator_conninfo if here else database.url
         program = run.installation.config.computes.postgres_bindir / "psql"
         options = f"{_NO_LIBRARIES} {os.environ.get('PGOPTIONS', '')}".strip()
-        environment = os.environ | ({"PGOPTIONS": options} if here else {})
+        target, secret = without_password(where)
+        environment = os.environ | secret | ({"PGOPTIONS": options} if here else {})
         try:
-            os.execve(program, ["psql", where, *(arguments or [])], environment)  # noqa: S606
+            os.execve(program, ["psql", target, *(arguments or [])], environment)  # noqa: S606
         except FileNotFoundError as error:
             raise FailedPrecondition(
                 "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"

@@ -25,6 +25,7 @@ import typer
 from pagestore.cli.session import human_bytes
 from pagestore.client.control import ControlClient
 from pagestore.client.sync import PageClient
+from pagestore.client.urls import without_password
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.installation.layout import Installation, default_data_dir
@@ -153,8 +154,16 @@ class Tour:
 
     def _pgbench(self, *arguments: str) -> None:
         program = Installation(self.data).config.computes.postgres_bindir / "pgbench"
-        say(f"  $ pgbench {' '.join(arguments[:-1])}")
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        *options, url = arguments
+        say(f"  $ pgbench {' '.join(options)}")
+        bare, secret = without_password(url)
+        done = subprocess.run(
+            [program, *options, bare],
+            env={**os.environ, **secret},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             raise TourFailed(f"pgbench: {done.stderr.strip()[-600:]}")
 

@@ -1,4 +1,8 @@
-"""Where a compute's files lie: private directories that the server's user can reach."""
+"""Where a compute's files lie: directories that are the server's, in one that is ours.
+
+A directory that its owner can rename is not where a path leads for long. So each that the
+server owns lies in one that only we write to.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,43 @@ _GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 """FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL of linux/fs.h."""
 
 
+def make_outer(directory: Path, owner: Owner | None) -> None:
+    """A compute's own directory: ours, and the server's user may pass through.
+
+    Raises:
+        FailedPrecondition: DIRECTORY_EXISTS.
+    """
+    make_private(directory, None)
+    _let_pass(directory, owner)
+
+
 def socket_directory(directory: Path, owner: Owner | None) -> Path:
-    """A private directory for the Unix socket, whose path must fit into 107 bytes."""
+    """A private directory for the Unix socket, whose path must fit into 107 bytes.
+
+    One that is not below `directory` has a parent of its own, in /tmp.
+    """
     inside = directory / "run"
-    if len(os.fsencode(inside)) + len(_SOCKET_NAME) <= _MAX_SOCKET_PATH:
-        make_private(inside, owner)
-        return inside
-    outside = Path(tempfile.mkdtemp(prefix="pagestore-run-", dir="/tmp"))
+    if len(os.fsencode(inside)) + len(_SOCKET_NAME) > _MAX_SOCKET_PATH:
+        outer = Path(tempfile.mkdtemp(prefix="pagestore-run-", dir="/tmp"))
+        _let_pass(outer, owner)
+        inside = outer / "run"
+    make_private(inside, owner)
+    return inside
+
+
+def lay_readable(path: Path, text: str, group: int) -> None:
+    """A file of ours that the server's group can read; replaced as a whole."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.touch(0o600)
+    temporary.write_text(text, errors="surrogateescape")
+    os.chown(temporary, -1, group)
+    temporary.chmod(0o640)
+    temporary.replace(path)
+
+
+def _let_pass(directory: Path, owner: Owner | None) -> None:
     if owner is not None:
-        os.chown(outside, *owner)
-    return outside
+        directory.chmod(0o711)
 
 
 def spread_children(directory: Path) -> None:

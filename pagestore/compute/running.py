@@ -1,24 +1,23 @@
-"""A running compute: wait for its end, stop it with nothing lost, find it again later.
+"""A running compute: wait for its end, stop it with nothing lost.
 
-Beside the data directory lies ``compute.json``: which process this is, and what it runs.
-It is how a control plane that was restarted finds the computes that outlived it.
+Its server's user may have replaced everything in its data directory by now, so what is read from
+there is read as :mod:`pagestore.postgres.untrusted` says, and says nothing of other computes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import shutil
 import signal
-import stat
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pagestore.client.walservice import WalService
+from pagestore.compute.places import lay_readable
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.removal import remove
 from pagestore.errors import (
     Aborted,
     DataLoss,
@@ -26,19 +25,17 @@ from pagestore.errors import (
     FailedPrecondition,
     PagestoreError,
 )
-from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.ids import format_lsn
 from pagestore.pgformat import wal as walformat
 from pagestore.pgformat.control_file import ControlFile, DbState
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.operator_session import operator_session
-from pagestore.postgres.process import POLL_SECONDS, ServerProcess, start_ticks
+from pagestore.postgres.process import POLL_SECONDS, ServerProcess
 from pagestore.postgres.server_log import log_tail
 from pagestore.postgres.settings import AUTO_CONF, SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.postgres.untrusted import open_regular, open_root, read_regular
 from pagestore.postgres.user_settings import LONGEST_FILE, allowed, parse
-from pagestore.postgres.wal_role import WAL_ROLE
 
-RECORD_FILE = "compute.json"
-_VERSION = 1
 _DETACH_WAIT_MS = 1_000
 KEPT = ("pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat")
 """Files that no WAL holds, of use to the next compute of the same timeline. All may be lost, as
@@ -47,74 +44,10 @@ LONGEST_KEPT = 4 << 20
 RULE_SECONDS = 20.0
 LAST_WAL_SECONDS = 0.3
 """For whoever has not taken the last WAL yet, once enough of the others have."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComputeRecord:
-    """The content of compute.json."""
-
-    pid: int
-    start_ticks: int
-    tenant: TenantId
-    timeline: TimelineId
-    term: int
-    start_lsn: int
-    system_id: int
-    port: int
-    socket_directory: str
-    log: str
-    superuser: str
-    database: str
-    host: str = ""
-    wal_password: str = field(default="", repr=False)
-    ready: bool = False
-
-    @classmethod
-    def of_start(cls, pid: int, **facts: Any) -> ComputeRecord:
-        return cls(pid=pid, start_ticks=start_ticks(pid) or 0, **facts)
-
-    def now_ready(self) -> ComputeRecord:
-        return replace(self, ready=True)
-
-    def conninfo(self) -> str:
-        """libpq keywords for the superuser over the Unix socket."""
-        return _conninfo(
-            host=self.socket_directory,
-            port=str(self.port),
-            user=self.superuser,
-            dbname=self.database,
-        )
-
-    def wal_conninfo(self) -> str:
-        """libpq keywords by which safekeepers reach the walsender. May hold a password."""
-        port = str(self.port)
-        if not self.host:
-            return _conninfo(host=self.socket_directory, port=port, user=self.superuser)
-        return _conninfo(host=self.host, port=port, user=WAL_ROLE, password=self.wal_password)
-
-    def save(self, directory: Path) -> None:
-        facts = asdict(self) | {
-            "version": _VERSION,
-            "tenant": str(self.tenant),
-            "timeline": str(self.timeline),
-        }
-        temporary = directory / f"{RECORD_FILE}.tmp"
-        temporary.touch(0o600)
-        temporary.write_text(json.dumps(facts, indent=1))
-        temporary.replace(directory / RECORD_FILE)
-
-    @classmethod
-    def load(cls, directory: Path) -> ComputeRecord | None:
-        """None when there is none that can be read."""
-        try:
-            facts = json.loads((directory / RECORD_FILE).read_text())
-            if facts.pop("version") != _VERSION:
-                return None
-            facts["tenant"] = TenantId.parse(facts["tenant"])
-            facts["timeline"] = TimelineId.parse(facts["timeline"])
-            return cls(**facts)
-        except (OSError, ValueError, TypeError, KeyError, PagestoreError):
-            return None
+_LONGEST_CONTROL_FILE = 8_192
+_MOST_REST = 48 << 20
+"""Bytes of WAL that a stopped server may still have to hand over: they travel in one message."""
+_HIGHEST_LSN = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +130,8 @@ class RunningCompute:
         Raises:
             DeadlineExceeded: RULE_NOT_TAKEN.
         """
-        target = self.data / SYNCHRONOUS_FILE
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(synchronous_conf(rule))
-        shutil.copymode(target, temporary)
-        owner = target.stat()
-        os.chown(temporary, owner.st_uid, owner.st_gid)
-        temporary.replace(target)
+        target = self.directory / SYNCHRONOUS_FILE
+        lay_readable(target, synchronous_conf(rule), target.stat().st_gid)
         self._server.send(signal.SIGHUP)
         try:
             async with asyncio.timeout(RULE_SECONDS):
@@ -241,7 +169,7 @@ class RunningCompute:
         self._server.release()
 
     async def stop(self, wal: WalService, timeout: float = 60.0) -> StopResult:
-        """A fast shutdown; then the directory is removed.
+        """A fast shutdown; then the directory is removed, out of the way at once.
 
         The directory is removed only once the shutdown checkpoint is durable at the WAL
         service, or when another compute has taken the timeline over. May be repeated
@@ -273,12 +201,14 @@ class RunningCompute:
 
     def user_settings(self) -> dict[str, str] | None:
         """What ALTER SYSTEM has set by now, running or not."""
-        text = _read(self.data / AUTO_CONF, LONGEST_FILE)
+        with self._opened_data() as root:
+            text = read_regular(root, AUTO_CONF, LONGEST_FILE)
         return None if text is None else allowed(parse(text))
 
     def _kept(self) -> dict[str, bytes]:
-        found = ((path, _read(self.data / path, LONGEST_KEPT)) for path in KEPT)
-        return {path: content for path, content in found if content is not None}
+        with self._opened_data() as root:
+            found = {path: read_regular(root, path, LONGEST_KEPT) for path in KEPT}
+        return {path: content for path, content in found.items() if content is not None}
 
     async def _shut_down(self, wal: WalService) -> None:
         """Until the server is gone, or only waits for somebody who does not take its last WAL
@@ -308,26 +238,26 @@ class RunningCompute:
         """Throws the directory away. Only for a compute that is gone."""
         if self._server.alive:
             raise FailedPrecondition("COMPUTE_RUNNING", f"The compute {self.pid} still runs.")
-        remove_directory(self.directory, Path(self.record.socket_directory))
+        remove(self.directory, self.record)
 
     def _clean_end(self) -> int:
         """The end of the shutdown checkpoint; 0 when there is none, or it is being written."""
+        with self._opened_data() as root:
+            content = read_regular(root, "global/pg_control", _LONGEST_CONTROL_FILE)
         try:
-            control = ControlFile.parse((self.data / "global/pg_control").read_bytes())
-        except DataLoss:
+            control = ControlFile.parse(content or b"")
+        except (DataLoss, FailedPrecondition):
             return 0
-        if control.state != DbState.SHUTDOWNED:
+        if control.state != DbState.SHUTDOWNED or control.checkpoint_lsn >= _HIGHEST_LSN:
             return 0
         return end_of_checkpoint(control.checkpoint_lsn)
 
     async def _detach(self, wal: WalService, end: int) -> StopResult:
-        ids = (self.record.tenant, self.record.timeline)
         try:
             flush = await self._flushed(wal, end)
             if flush < end:
                 # The safekeeper was away while the server stopped: hand it the rest.
-                rest = read_local_wal(self.data, flush, end)
-                flush = (await wal.append_wal(*ids, self.term, flush, rest)).flush_lsn
+                flush = await self._hand_over(wal, flush, end)
         except Aborted:
             return StopResult(0, clean=False)
         return StopResult(flush, clean=0 < end <= flush)
@@ -341,110 +271,57 @@ class RunningCompute:
         except DeadlineExceeded:
             return await wal.detach_compute(*ids, self.term)
 
+    async def _hand_over(self, wal: WalService, start: int, end: int) -> int:
+        """The WAL of [start, end), from the server's own segments; the position that is durable
+        then."""
+        if end - start > _MOST_REST:
+            raise _wal_gone(start)
+        with self._opened_data() as root:
+            rest = read_local_wal(root, start, end)
+        ids = (self.record.tenant, self.record.timeline)
+        return (await wal.append_wal(*ids, self.term, start, rest)).flush_lsn
 
-def adopt(directory: Path) -> RunningCompute | None:
-    """The compute that runs in a directory, or None.
-
-    None also for one whose start was never finished, or that is dead; what is left of it
-    is then for :func:`clear` to end and remove.
-    """
-    record = ComputeRecord.load(directory)
-    if record is None or not record.ready or not is_running(record, directory):
-        return None
-    try:
-        server = ServerProcess(record.pid)
-    except ProcessLookupError:
-        return None
-    if not is_running(record, directory):
-        server.release()
-        return None
-    return RunningCompute(directory, record, server)
-
-
-async def clear(directory: Path) -> None:
-    """Ends whatever runs in a compute's directory, and removes it.
-
-    Also a server whose starter died before it could write compute.json."""
-    record = ComputeRecord.load(directory)
-    sockets = Path(record.socket_directory) if record is not None else directory / "run"
-    pid = _server_of(directory, record)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            await ServerProcess(pid).kill()
-    await asyncio.to_thread(remove_directory, directory, sockets)
+    @contextmanager
+    def _opened_data(self) -> Iterator[int]:
+        root = open_root(self.data)
+        try:
+            yield root
+        finally:
+            os.close(root)
 
 
-def _server_of(directory: Path, record: ComputeRecord | None) -> int | None:
-    if record is not None and is_running(record, directory):
-        return record.pid
-    try:
-        pid = int((directory / "data/postmaster.pid").read_text().split("\n", 1)[0])
-    except (OSError, ValueError):
-        return None
-    return pid if _works_in(pid, directory) else None
-
-
-def is_running(record: ComputeRecord, directory: Path) -> bool:
-    """Whether the process of the record is alive, and is this directory's server."""
-    return start_ticks(record.pid) == record.start_ticks and _works_in(record.pid, directory)
-
-
-def _works_in(pid: int, directory: Path) -> bool:
-    """Whether a process's working directory is the data directory: a postmaster's is."""
-    try:
-        return Path(f"/proc/{pid}/cwd").samefile(directory / "data")
-    except OSError:
-        return False
-
-
-def remove_directory(directory: Path, sockets: Path) -> None:
-    """A compute's directory, and its sockets' where that lies elsewhere."""
-    shutil.rmtree(directory, ignore_errors=True)
-    if sockets.parent != directory:
-        shutil.rmtree(sockets, ignore_errors=True)
-
-
-def read_local_wal(data: Path, start: int, end: int) -> bytes:
+def read_local_wal(data: int, start: int, end: int) -> bytes:
     """The bytes of [start, end) from a stopped server's own segments.
+
+    Args:
+        data: its data directory, opened.
 
     Raises:
         FailedPrecondition: WAL_GONE; a segment was recycled already.
     """
     out = bytearray()
     while start < end:
-        path = data / "pg_wal" / walformat.segment_name(walformat.TIMELINE_ID, start)
         offset = start % walformat.SEGMENT_SIZE
         length = min(end - start, walformat.SEGMENT_SIZE - offset)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise FailedPrecondition(
-                "WAL_GONE", f"The WAL from {format_lsn(start)} on is no longer in {path.parent}."
-            ) from error
+            fd = open_regular(
+                data, "pg_wal/" + walformat.segment_name(walformat.TIMELINE_ID, start)
+            )
+        except OSError as error:
+            raise _wal_gone(start) from error
         try:
-            out += os.pread(fd, length, offset)
+            piece = os.pread(fd, length, offset)
         finally:
             os.close(fd)
+        if len(piece) < length:
+            raise _wal_gone(start)
+        out += piece
         start += length
     return bytes(out)
 
 
-def _read(path: Path, longest: int) -> bytes | None:
-    """A file of a tenant's: regular, and no longer than this, or as if there were none."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        content = file.read(longest + 1)
-    return content if len(content) <= longest else None
-
-
-def _conninfo(**words: str) -> str:
-    return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _wal_gone(start: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        "WAL_GONE",
+        f"The compute that stopped has no longer, or not whole, its WAL from {format_lsn(start)}.",
+    )

@@ -24,22 +24,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
+from pagestore.compute import shared_memory
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.parking import SETTINGS, Line
 from pagestore.compute.places import (
     check_reachable,
-    make_private,
+    lay_readable,
+    make_outer,
     socket_directory,
     spread_children,
 )
-from pagestore.compute.running import ComputeRecord, RunningCompute, remove_directory
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.removal import remove
+from pagestore.compute.running import RunningCompute
 from pagestore.compute.slots import Log, lay_slots, words_on_slots
 from pagestore.errors import (
     DataLoss,
@@ -63,6 +68,7 @@ from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import (
     ServerProcess,
     account,
+    own_user,
     spawn,
     wait_accepting,
 )
@@ -71,12 +77,15 @@ from pagestore.postgres.remote_map import Fork
 from pagestore.postgres.server_log import ServerFailed, ServerLog
 from pagestore.postgres.settings import (
     AUTO_CONF,
+    HBA_FILE,
+    IDENT_FILE,
     OF_SEVERAL,
     SYNCHRONOUS_FILE,
     ServerPlace,
     auto_conf,
     command_line,
     hba,
+    ident,
     line_settings,
     postgresql_conf,
     quorum_rule,
@@ -202,9 +211,10 @@ class _Start:
         self.owner = owner
         self.won = Won(0, 0, 0, 0, ())
         self.data = spec.directory / "data"
-        self.sockets = spec.directory / "run"
         self.log = ServerLog.from_now(spec.log_path)
+        self.group = owner.gid if owner is not None else os.getegid()
         self.server: ServerProcess | None = None
+        self.record: ComputeRecord | None = None
         self.made_directory = False
         self.attached = False
         self.end_lsn = 0
@@ -234,30 +244,54 @@ class _Start:
     def _parked(self, line: Line) -> Iterator[HydratingDirectory]:
         """The directory to lay, and a server that waits for it."""
         spec = self.spec
-        make_private(spec.directory, self.owner)
+        make_outer(spec.directory, self.owner)
         self.made_directory = True
-        self.sockets = socket_directory(spec.directory, self.owner)
+        sockets = socket_directory(spec.directory, self.owner)
+        memory = shared_memory.make_directory(self.owner)
+        self.record = self._first_record(sockets, memory)
+        self.record.save(spec.directory)
         with HydratingDirectory(self.data, self.owner) as directory:
             directory.write("PG_VERSION", layout.VERSION_FILE)
             directory.write("global/pg_control", ANY_CONTROL_FILE)
             directory.write("postgresql.conf", b"")
-            directory.write("pg_hba.conf", hba(spec.host))
-            directory.write("pg_ident.conf", b"")
             place = ServerPlace(
                 spec.port,
-                self.sockets,
+                sockets,
                 spec.page_server,
                 spec.tenant,
                 spec.timeline,
                 spec.shim_library,
+                spec.directory,
                 spec.host,
             )
+            settings = command_line(place) | SETTINGS
+            if memory is not None:
+                directory.replace_by_link(shared_memory.DYNSHMEM, memory)
+                settings |= shared_memory.SETTINGS
             argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
-            for name, value in (command_line(place) | SETTINGS).items():
+            for name, value in settings.items():
                 argv += ["-c", f"{name}={value}"]
             child = spawn(argv, log=spec.log_path, owner=self.owner, stdin=line.theirs.fileno())
             self.server = ServerProcess(child.pid, child)
+            self.record = self.record.of_process(child.pid)
+            self.record.save(spec.directory)
             yield directory
+
+    def _first_record(self, sockets: Path, memory: Path | None) -> ComputeRecord:
+        """What is known before the server is executed."""
+        spec = self.spec
+        inner = [sockets] if sockets.parent != spec.directory else []
+        inner += [memory] if memory is not None else []
+        return ComputeRecord(
+            tenant=spec.tenant,
+            timeline=spec.timeline,
+            port=spec.port,
+            socket_directory=str(sockets),
+            log=str(spec.log_path),
+            outside=tuple(str(directory.parent) for directory in inner),
+            host=spec.host,
+            wal_password=spec.wal_password,
+        )
 
     async def _lay(
         self, directory: HydratingDirectory, line: Line, pages: AsyncPageClient, wal: WalService
@@ -298,6 +332,7 @@ class _Start:
         self.clock.mark("base backup")
         directory.lay_unlogged(await self._init_pages(directory, pages))
         self.entry = await self._find_entry(directory, pages)
+        self._say_who_enters()
         directory.lay_missing_slru_pages()
         lay_segments(directory, checkpoint)
         await self._lay_slots(directory, prologue, pages, wal)
@@ -321,7 +356,9 @@ class _Start:
         disabled: list[str] = []
         if prologue.pages:
             directory.lay_over(prologue.fork, prologue.pages)
-            rows = catalog.live_rows(header.subscriptions.pages, self._committed)
+            rows = catalog.live_rows(
+                header.subscriptions.pages, lambda xid: _committed(directory, xid)
+            )
             disabled = enabled_subscriptions(rows)
         self.remarks = words_on_slots(prologue.dropped_slots, slots.lost, disabled)
         if slots.wal_bytes:
@@ -382,22 +419,19 @@ class _Start:
 
     async def _find_entry(self, directory: HydratingDirectory, pages: AsyncPageClient) -> Entry:
         """From the shared catalogs."""
-        mapping = relmap.parse((self.data / "global" / relmap.FILE_NAME).read_bytes())
+        mapping = relmap.parse(directory.read(f"global/{relmap.FILE_NAME}") or b"")
         heaps = []
         for oid in (catalog.PG_AUTHID, catalog.PG_DATABASE):
             fork = (*_SHARED, mapping[oid], 0)
             hot = directory.hot_pages(fork)
             heaps.append(hot or await self._pages(directory, pages, fork))
-        return catalog.find_entry(heaps[0], heaps[1], self._committed)
+        return catalog.find_entry(heaps[0], heaps[1], lambda xid: _committed(directory, xid))
 
-    def _committed(self, xid: int) -> bool:
-        path, offset = slru.page_position(slru.XACT, slru.page_of(slru.XACT, xid))
-        position = offset + xid % slru.XACTS_PER_PAGE // 4
-        try:
-            status = (self.data / path).read_bytes()[position] >> xid % 4 * 2 & 3
-        except (FileNotFoundError, IndexError):
-            return False
-        return status == 1
+    def _say_who_enters(self) -> None:
+        """The server reads it once its files are there."""
+        superuser, directory = self.entry.superuser, self.spec.directory
+        lay_readable(directory / HBA_FILE, hba(superuser, self.spec.host), self.group)
+        lay_readable(directory / IDENT_FILE, ident(superuser, [own_user()]), self.group)
 
     def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
         """What the server reads before it makes its shared memory. A slow one may not have read
@@ -405,30 +439,26 @@ class _Start:
         spec = self.spec
         lay_control_file(directory, checkpoint)
         rule = quorum_rule(self.won.needed, self.won.standbys)
-        directory.write(SYNCHRONOUS_FILE, synchronous_conf(rule))
+        lay_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.group)
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
-        directory.write("postgresql.conf", postgresql_conf(directory.settings, settings))
+        directory.write(
+            "postgresql.conf", postgresql_conf(directory.settings, settings, spec.directory)
+        )
         directory.write(AUTO_CONF, auto_conf(spec.user_settings))
 
     async def _serve(self, line: Line, wal: WalService) -> RunningCompute:
         """Steps 4 and 5."""
         spec = self.spec
         assert self.server is not None
-        record = ComputeRecord.of_start(
-            self.server.pid,
-            tenant=spec.tenant,
-            timeline=spec.timeline,
+        assert self.record is not None
+        self.record = record = replace(
+            self.record,
             term=self.won.term,
             start_lsn=self.end_lsn,
             system_id=self.settings.system_id,
-            port=spec.port,
-            socket_directory=str(self.sockets),
-            log=str(spec.log_path),
             superuser=self.entry.superuser,
             database=self.entry.database,
-            host=spec.host,
-            wal_password=spec.wal_password,
         )
         record.save(spec.directory)
         await wait_accepting(self.server, self.data, self.log, spec.start_timeout)
@@ -487,4 +517,11 @@ class _Start:
             with contextlib.suppress(Exception):
                 await wal.detach_compute(self.spec.tenant, self.spec.timeline, self.won.term)
         if self.made_directory:
-            await asyncio.to_thread(remove_directory, self.spec.directory, self.sockets)
+            await asyncio.to_thread(remove, self.spec.directory, self.record)
+
+
+def _committed(directory: HydratingDirectory, xid: int) -> bool:
+    path, offset = slru.page_position(slru.XACT, slru.page_of(slru.XACT, xid))
+    position = offset + xid % slru.XACTS_PER_PAGE // 4
+    status = (directory.read(path) or b"")[position : position + 1]
+    return bool(status) and status[0] >> xid % 4 * 2 & 3 == 1

@@ -5,6 +5,9 @@
     DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user
     DIR/logs/<timeline>.log               what its servers said
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
+    DIR/<...>.removing/                   on its way out
+
+Whatever else lies in DIR is not ours, and is left alone.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 import signal
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -21,7 +26,10 @@ from pagestore import durable, tasks
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
-from pagestore.compute.running import RunningCompute, adopt, clear
+from pagestore.compute import removal
+from pagestore.compute.leftovers import adopt, clear, clear_version_1, resume_removal
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control import credentials
 from pagestore.control.computes import CarriedFiles, Compute
@@ -31,8 +39,10 @@ from pagestore.control.quorum.lookout import Lookout
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
+from pagestore.postgres.process import account
 
-_OURS = ("lib", "logs")
+_COMPUTE = re.compile(r"[0-9a-f]{10}-[0-9a-f]{6}")
+"""The name of a compute's directory."""
 
 
 class LocalCompute:
@@ -148,7 +158,7 @@ class LocalLauncher:
         self._settings = settings
         self._host = host
         self._library = _install(shim_library, directory / "lib")
-        _make_passable(directory / "logs")
+        (directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
     async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
         name = f"{str(record.timeline)[:10]}-{secrets.token_hex(3)}"
@@ -182,13 +192,16 @@ class LocalLauncher:
     async def leftovers(self) -> list[Compute]:
         found: list[Compute] = []
         for directory in sorted(self._directory.iterdir()):
-            if directory.name in _OURS or not directory.is_dir():
+            if not _COMPUTE.fullmatch(removal.original_name(directory)):
                 continue
-            running = adopt(directory)
-            if running is None or running.record.host != self._host:
-                await clear(directory)
-            else:
+            if removal.is_aside(directory):
+                resume_removal(directory)
+            elif ComputeRecord.load(directory) is None:
+                await clear_version_1(directory)
+            elif (running := adopt(directory)) and running.record.host == self._host:
                 found.append(LocalCompute(running, self._wal))
+            else:
+                await clear(directory)
         return found
 
     def forget(self, timeline: TimelineId) -> None:
@@ -198,30 +211,47 @@ class LocalLauncher:
         return self._directory / "logs" / f"{timeline}.log"
 
 
-def make_compute_dir(directory: Path) -> None:
+def make_compute_dir(directory: Path, run_as: str | None) -> None:
     """
+    Args:
+        run_as: the user that Postgres runs as; None for our own.
+
     Raises:
-        FailedPrecondition: COMPUTE_DIR_NOT_OURS.
+        FailedPrecondition: COMPUTE_DIR_NOT_OURS; somebody else could move what we make there.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    if directory.stat().st_uid != os.geteuid():
+    _make_passable(directory)
+    owner = account(run_as)
+    servers_user = owner.uid if owner is not None else None
+    _refuse_unless(directory.stat().st_uid == os.geteuid(), directory, "belongs to another user")
+    _refuse_unless(not directory.stat().st_mode & 0o002, directory, "is writable by everybody")
+    for parent in directory.resolve().parents:
+        found = parent.stat()
+        is_open = found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX
+        _refuse_unless(not is_open, parent, "is writable by everybody")
+        _refuse_unless(found.st_uid != servers_user, parent, "belongs to Postgres's user")
+
+
+def _refuse_unless(right: bool, directory: Path, wrong: str) -> None:
+    if not right:
         raise FailedPrecondition(
             "COMPUTE_DIR_NOT_OURS",
-            f"{directory} belongs to another user.",
+            f"{directory} {wrong}, so computes' directories are not safe in it.",
             "Set `directory` of [computes] in pagestore.toml to one of your own.",
         )
-    _make_passable(directory)
 
 
 def _make_passable(directory: Path) -> None:
-    """Postgres's user may pass through, whatever our umask."""
-    directory.mkdir(exist_ok=True)
-    directory.chmod(0o711)
+    """One that Postgres's user may pass through, whatever our umask; one that is there already
+    stays as it is."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        directory.chmod(0o711)
 
 
 def _install(library: Path, folder: Path) -> Path:
     """A copy that Postgres's user can read, named by its content: running servers keep theirs."""
     _make_passable(folder)
+    _refuse_unless(folder.stat().st_uid == os.geteuid(), folder, "belongs to another user")
     try:
         content = library.read_bytes()
     except FileNotFoundError as error:

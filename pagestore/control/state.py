@@ -78,7 +78,7 @@ class ControlState:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
         self._lock = _locked(directory / "lock")
         try:

@@ -2,6 +2,7 @@
 
 ::
 
+    DATA/pagestore-installation   says that this directory is pagestore's
     DATA/pagestore.toml       addresses and settings; written at the first `up`, yours to edit
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           which processes the parts are, written by the supervisor
@@ -9,6 +10,7 @@
     DATA/pageserver, DATA/control, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
     DATA/last-safekeeper-id   so that no number is given twice
+    DATA/compute-dir          where computes are, if Postgres's user cannot reach DATA
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ import time
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 from pagestore import durable, locks
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
+from pagestore.installation import ownership
 
 if TYPE_CHECKING:
+    from pagestore.compute.record import ComputeRecord
     from pagestore.installation.config import Config
 
 _ADDRESS = re.compile(r"unix:[^\s\0]+|[^\s\0:]*(:[^\s\0:]*)*:\d{1,5}")
@@ -123,14 +127,39 @@ class Installation:
 
     @property
     def compute_dir(self) -> Path:
-        """Below the data directory where Postgres's user can reach that, else in /var/tmp."""
+        """Below the data directory where Postgres's user can reach that, else in /var/tmp.
+
+        Raises:
+            Unavailable: NOT_RUNNING; it was never up, so there is none yet.
+        """
+        place = self._compute_dir
+        if place is None:
+            raise not_running(self.data)
+        return place
+
+    @property
+    def _compute_dir(self) -> Path | None:
+        inside = self._compute_dir_inside
+        return inside if inside is not None else ownership.outside(self._compute_dir_file)
+
+    def settle_compute_dir(self) -> None:
+        """Makes the place for computes, where it is not below the data directory."""
+        if self._compute_dir_inside is None:
+            digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
+            earlier = Path(f"/var/tmp/pagestore-{os.geteuid()}-{digest}")  # noqa: S108
+            ownership.make_outside(self._compute_dir_file, earlier)
+
+    @property
+    def _compute_dir_inside(self) -> Path | None:
         if self.config.computes.directory is not None:
             return self.config.computes.directory
         inside = self.data / "computes"
-        if len(str(inside)) <= MAX_COMPUTE_DIR and _reachable(self.data, self.run_as):
-            return inside
-        digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
-        return Path(f"/var/tmp/pagestore-{os.geteuid()}-{digest}")  # noqa: S108
+        fits = len(str(inside)) <= MAX_COMPUTE_DIR
+        return inside if fits and _reachable(self.data, self.run_as) else None
+
+    @property
+    def _compute_dir_file(self) -> Path:
+        return self.data / "compute-dir"
 
     def address(self, part: str) -> str:
         """Where a part serves.
@@ -181,7 +210,8 @@ class Installation:
         On a file system that has become read-only it is taken without saying by whom.
         """
         try:
-            file: IO[bytes] = self.lock_file.open("ab+")
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            file: IO[bytes] = os.fdopen(os.open(self.lock_file, flags, 0o600), "ab+")
         except OSError as error:
             if error.errno != errno.EROFS:
                 raise
@@ -213,14 +243,16 @@ class Installation:
         text = json.dumps({name: asdict(part) for name, part in parts.items()})
         durable.replace(self.parts_file, text.encode())
 
-    def postmasters(self) -> list[int]:
-        """Process ids of Postgres servers that run in this installation's compute directory."""
-        found = []
-        for pid_file in self.compute_dir.glob("*/data/postmaster.pid"):
-            pid = pid_file.read_text().split("\n", 1)[0].strip()
-            if pid.isdigit() and Path(f"/proc/{pid}").exists():
-                found.append(int(pid))
-        return found
+    def running_computes(self) -> list[ComputeRecord]:
+        """The Postgres servers that run in this installation's compute directory."""
+        from pagestore.compute.record import running_computes
+
+        place = self._compute_dir
+        return [] if place is None else running_computes(place)
+
+    def open_log(self, part: str) -> BinaryIO:
+        """A part's log, to append to; for its owner's eyes."""
+        return open(self.log_file(part), "ab", opener=_for_its_owner)
 
     def log_tail(self, part: str, lines: int = 8) -> str:
         try:
@@ -273,6 +305,10 @@ def lib_dir() -> Path:
         f"pagestore_shim.so is in none of {', '.join(map(str, candidates))}.",
         "Build it with `make setup`, or say where it is in PAGESTORE_LIB_DIR.",
     )
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _reachable(path: Path, user: str | None) -> bool:

@@ -35,14 +35,11 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     Raises:
         FailedPrecondition: what is missing, and how to get it.
     """
-    from pagestore.installation import config
+    from pagestore.installation import config, ownership
 
     lib_dir()
     try:
-        if not installation.data.exists():
-            installation.data.mkdir(parents=True)
-            # Computes' directories lie below: Postgres's user must be able to pass through.
-            installation.data.chmod(0o711)
+        ownership.claim(installation.data)
         (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FailedPrecondition(
@@ -53,7 +50,9 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     if safekeepers is None:
         _refuse_lost_config(installation)
     config.write_first(installation.config_file, safekeepers or 1)
+    ownership.close_to_others(installation.data)
     check_count(installation, safekeepers)
+    installation.settle_compute_dir()
     postgres = installation.config.computes.postgres_bindir / "postgres"
     if not postgres.exists():
         raise FailedPrecondition(
@@ -101,7 +100,7 @@ def check_count(installation: Installation, wanted: int | None) -> None:
 
 def spawn_supervisor(installation: Installation) -> subprocess.Popen[bytes]:
     """Starts the supervisor in a session of its own, so that it outlives the terminal."""
-    with installation.log_file("supervisor").open("ab") as log:
+    with installation.open_log("supervisor") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "pagestore.cli.main", "supervise"],
             env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
@@ -257,9 +256,9 @@ def _check_ended(installation: Installation) -> None:
             f"Parts still run: {', '.join(parts)} (process {', '.join(map(str, pids))}).",
             "`pagestore down` again ends them; `pagestore up` takes them over.",
         )
-    if left := installation.postmasters():
+    if left := installation.running_computes():
         raise PagestoreError(
             "COMPUTES_LEFT",
-            f"Postgres processes still run: {', '.join(map(str, left))}.",
+            f"Postgres processes still run: {', '.join(str(compute.pid) for compute in left)}.",
             "`pagestore up` takes them over; or end them with kill -INT.",
         )

@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from pagestore import tasks
 from pagestore.client.control import ControlClient
@@ -36,6 +37,9 @@ from pagestore.installation.parts import orphans
 from pagestore.installation.ports import check_free
 from pagestore.installation.restarts import Restarts
 from pagestore.postgres.process import ServerProcess, start_ticks
+
+if TYPE_CHECKING:
+    from pagestore.compute.record import ComputeRecord
 
 STOP_SECONDS = 30.0
 LEAVE_SECONDS = 5.0
@@ -84,7 +88,7 @@ class Supervisor:
     async def end_orphans(self) -> bool:
         """What `down` does where no supervisor runs; whether anything did."""
         await self._take_orphans()
-        if not self._processes and not self._installation.postmasters():
+        if not self._processes and not self._installation.running_computes():
             return False
         await self.end()
         return True
@@ -171,7 +175,7 @@ class Supervisor:
             self._installation.part_dir(part).mkdir(mode=0o700, exist_ok=True)
             self._installation.forget_address(part)
         await asyncio.to_thread(check_free, self._installation, part)
-        with self._installation.log_file(part).open("ab") as log:
+        with self._installation.open_log(part) as log:
             child = subprocess.Popen(
                 part_command(self._installation, part),
                 stdin=subprocess.DEVNULL,
@@ -273,20 +277,19 @@ class Supervisor:
             with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
                 control.stop_computes()
         except PagestoreError as error:
-            if left := self._installation.postmasters():
+            if left := self._installation.running_computes():
                 _say(f"the control plane did not stop the computes: {error}")
                 self._stop_postmasters(left)
 
-    def _stop_postmasters(self, left: list[int]) -> None:
+    def _stop_postmasters(self, left: list[ComputeRecord]) -> None:
         """Without the control plane: their WAL still goes to the safekeeper, which is up."""
         for number in (signal.SIGINT, signal.SIGQUIT):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            for compute in left:
+                compute.process.send(number)
             deadline = time.monotonic() + STOP_SECONDS
             while left and time.monotonic() < deadline:
                 time.sleep(0.05)
-                left = self._installation.postmasters()
+                left = [compute for compute in left if compute.is_running]
 
 
 def _watch(note: PartProcess) -> ServerProcess | None:

@@ -12,11 +12,14 @@ durable is at the WAL service before the directory is used. A bulk user (export)
 durability syncs the directory itself.
 
 Paths come from another process, and the server that will run here trusts its directory; so
-only paths of the kinds that a base backup consists of are written.
+only paths of the kinds that a base backup consists of are written. A server may be starting here
+already, and the user that it runs as may be a stranger: nothing below the root is opened by its
+path, see :mod:`pagestore.postgres.untrusted`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -30,11 +33,13 @@ import numpy as np
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.pgformat import layout, page, paths, relmap, slru
 from pagestore.postgres.remote_map import RELATION, Fork, Table
+from pagestore.postgres.untrusted import open_regular, read_regular
 from pagestore.v1 import page_pb2 as pb
 
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _MAX_BLOCKS = 0xFFFFFFFE
+_LONGEST_READ = 1 << 20
 _BACKUP_PATH = re.compile(
     r"PG_VERSION"
     r"|base/[1-9][0-9]{0,9}/(PG_VERSION|pg_filenode\.map)"
@@ -77,9 +82,9 @@ class DataDirectory:
         self.decoding_files: dict[str, bytes] = {}
         """Of replication slots, by path: set aside, since they are of no use without their WAL."""
         self._files = 0
-        self._directories: dict[tuple[int, int], int] = {}
-        self._make_directory("")
-        if any(root.iterdir()):
+        self._directories: dict[str, int] = {}
+        self._make_root()
+        if next(os.scandir(self._root), None) is not None:
             raise FailedPrecondition(
                 "DIRECTORY_NOT_EMPTY", f"{root} is not empty.", "Name a directory that is."
             )
@@ -101,6 +106,10 @@ class DataDirectory:
         """Forgets the open directories; the files stay."""
         while self._directories:
             os.close(self._directories.popitem()[1])
+
+    @property
+    def _root(self) -> int:
+        return self._directories[""]
 
     # The base backup's stream
 
@@ -154,7 +163,7 @@ class DataDirectory:
             raise malformed(f"the path {file.path[:100]!r}")
         self._files += 1
         if file.path.endswith("/"):
-            self._make_directories(file.path.rstrip("/"))
+            self._make_directory(file.path.rstrip("/"))
             self.has_tablespaces = True
             return
         if file.path.startswith(_OF_DECODING):
@@ -240,7 +249,7 @@ class DataDirectory:
                         os.close(fd)
                     segment = block // layout.SEGMENT_BLOCKS
                     name = paths.relation_file(fork[2], fork[3], segment)
-                    fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+                    fd = open_regular(directory, name, os.O_WRONLY)
                 if image != _ZEROS:
                     os.pwrite(fd, image, block % layout.SEGMENT_BLOCKS * layout.PAGE_SIZE)
         finally:
@@ -285,79 +294,95 @@ class DataDirectory:
 
     def lay_decoding_file(self, path: str, content: bytes) -> None:
         """A file of a replication slot, and its directory."""
-        self._make_directories(path.rpartition("/")[0])
         self.write(path, content)
 
     def write(self, path: str, data: bytes | str, mode: int = _FILE_MODE) -> None:
         """A whole file, at a path relative to the root. Whoever reads it meanwhile finds the
         old one or the new one: a server may be starting on the directory already."""
-        temporary = self.root / f"{path}.new"
-        fd = self._create(str(temporary), mode=mode, replace=True)
+        directory, name = self._place(path)
+        temporary = f"{name}.new"
+        try:
+            fd = self._create(temporary, directory, mode=mode)
+        except FileExistsError:
+            os.unlink(temporary, dir_fd=directory)
+            fd = self._create(temporary, directory, mode=mode)
         with os.fdopen(fd, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
-        temporary.rename(self.root / path)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+    def read(self, path: str) -> bytes | None:
+        """A small file of it; None where there is none."""
+        return read_regular(self._root, path, _LONGEST_READ)
+
+    def replace_by_link(self, name: str, target: Path) -> None:
+        """An empty directory of its own by a link to one elsewhere."""
+        os.close(self._directories.pop(name))
+        os.rmdir(name, dir_fd=self._root)
+        os.symlink(target, name, dir_fd=self._root)
 
     def sync(self) -> None:
         """Makes everything laid so far durable."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _sync_file_system(fd)
-        finally:
-            os.close(fd)
+        _sync_file_system(self._root)
 
     def write_at(self, path: str, offset: int, data: bytes, *, length: int) -> None:
         """Into a sparse file of `length` bytes, made when it is not there."""
-        self._extend(path, length)
-        fd = os.open(self.root / path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = self._open_sparse(path, length)
         try:
             os.pwrite(fd, data, offset)
         finally:
             os.close(fd)
 
     def _extend(self, path: str, length: int) -> None:
-        target = self.root / path
-        if not target.exists():
-            os.close(self._create(str(target)))
-        if target.stat().st_size < length:
-            os.truncate(target, length)
+        os.close(self._open_sparse(path, length))
 
-    def _create(
-        self,
-        name: str,
-        directory: int | None = None,
-        *,
-        mode: int = _FILE_MODE,
-        replace: bool = False,
-    ) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if replace else os.O_EXCL)
+    def _open_sparse(self, path: str, length: int) -> int:
+        directory, name = self._place(path)
+        try:
+            fd = self._create(name, directory)
+        except FileExistsError:
+            fd = open_regular(directory, name, os.O_WRONLY)
+        if os.fstat(fd).st_size < length:
+            os.ftruncate(fd, length)
+        return fd
+
+    def _place(self, path: str) -> tuple[int, str]:
+        """Where a path leads: a directory and a name in it."""
+        parent, _, name = path.rpartition("/")
+        return self._make_directory(parent), name
+
+    def _create(self, name: str, directory: int, *, mode: int = _FILE_MODE) -> int:
+        """A file that is not there yet."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, mode, dir_fd=directory)
         if self.owner is not None:
             os.fchown(fd, *self.owner)
         return fd
 
-    def _make_directory(self, name: str) -> None:
-        path = self.root / name
-        path.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
-        path.chmod(_DIRECTORY_MODE)
-        if self.owner is not None:
-            os.chown(path, *self.owner)
+    def _make_root(self) -> None:
+        self.root.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+        self._directories[""] = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._take(self._root)
 
-    def _make_directories(self, name: str) -> None:
-        """One below the root's own, with those above it."""
-        parts = name.split("/")
-        for depth in range(2, len(parts) + 1):
-            self._make_directory("/".join(parts[:depth]))
+    def _make_directory(self, name: str) -> int:
+        """One by its path from the root, with those above it; open until the end."""
+        fd = self._directories.get(name)
+        if fd is None:
+            parent, last = self._place(name)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(last, _DIRECTORY_MODE, dir_fd=parent)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._directories[name] = fd = os.open(last, flags, dir_fd=parent)
+            self._take(fd)
+        return fd
+
+    def _take(self, directory: int) -> None:
+        os.fchmod(directory, _DIRECTORY_MODE)
+        if self.owner is not None:
+            os.fchown(directory, *self.owner)
 
     def open_database(self, spc: int, db: int) -> int:
         """The directory of a database in a tablespace, made if it is not there."""
-        fd = self._directories.get((spc, db))
-        if fd is None:
-            name = paths.database_directory(spc, db)
-            if spc != layout.GLOBAL_TABLESPACE:
-                self._make_directories(name)
-            fd = os.open(self.root / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._directories[spc, db] = fd
-        return fd
+        return self._make_directory(paths.database_directory(spc, db))
 
 
 def _sync_file_system(fd: int) -> None:

@@ -1,8 +1,9 @@
 """A Postgres server process: started directly, watched by pidfd, found again later.
 
 A compute outlives the process that started it, so a handle is either of a child or of a
-process that was *adopted*: named by its pid and its start time, which together are never
-reused. Nothing here reads or writes a data directory but ``postmaster.pid``.
+process that was *adopted*: named by its pid, its start time and the boot that both count from,
+which together are never reused. A pid from a data directory names nothing: whoever is inside the
+server writes there. Only whether it says that it is ready is read from ``postmaster.pid``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import pwd
 import signal
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from pagestore.errors import DeadlineExceeded, FailedPrecondition
 from pagestore.postgres.datadir import Owner
-from pagestore.postgres.server_log import ServerFailed, ServerLog
+from pagestore.postgres.server_log import ServerFailed, ServerLog, open_log
+from pagestore.postgres.untrusted import open_root, read_regular
 
 POLL_SECONDS = 0.002
 _KILL_GRACE_SECONDS = 3.0
+_PID_FILE_BYTES = 4_096
 _STATUS_LINE = 7
 _START_TIME_FIELD = 19
 """Of /proc/<pid>/stat, counted behind the command's closing parenthesis."""
@@ -64,6 +69,22 @@ def account(run_as: str | None) -> Owner | None:
     return Owner(entry.pw_uid, entry.pw_gid)
 
 
+def own_user() -> str:
+    """The name of the user that this process is, as a server asks for it.
+
+    Raises:
+        FailedPrecondition: USER_MISSING.
+    """
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError as error:
+        raise FailedPrecondition(
+            "USER_MISSING",
+            f"The user {os.geteuid()} has no name on this machine, and Postgres asks for one.",
+            "Run pagestore as a user that /etc/passwd lists.",
+        ) from error
+
+
 def spawn(
     argv: Sequence[str],
     *,
@@ -80,7 +101,7 @@ def spawn(
     if owner is not None:
         identity = [f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups"]
         argv = ["setpriv", *identity, "--", *argv]
-    with log.open("ab") as output:
+    with open_log(log) as output:
         try:
             return subprocess.Popen(
                 argv,
@@ -99,26 +120,83 @@ def spawn(
             ) from error
 
 
+class Identity(NamedTuple):
+    """Which process: never another one, whatever has happened since."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """That of a process which runs now."""
+        ticks = start_ticks(pid)
+        return None if ticks is None else cls(pid, ticks, boot_id())
+
+    @property
+    def alive(self) -> bool:
+        return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
+
+    def open(self) -> int | None:
+        """A pidfd of it; None when it is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return None
+        if self.alive:
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to this process and no other; nothing, if it is gone."""
+        descriptor = self.open()
+        if descriptor is not None:
+            try:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, number)
+            finally:
+                os.close(descriptor)
+
+
 def start_ticks(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if it is gone or a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[_START_TIME_FIELD])
+    # The command stands in parentheses, and is any bytes that the process likes.
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[0] in b"ZX" else int(fields[_START_TIME_FIELD])
+
+
+@cache
+def boot_id() -> str:
+    """Of the running kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class ServerProcess:
     """A running postmaster. Belongs to the event loop in which it was made."""
 
-    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        child: subprocess.Popen[bytes] | None = None,
+        pidfd: int | None = None,
+    ) -> None:
         self.pid = pid
         self.exit_code: int | None = None
         self._child = child
         self._exited = asyncio.Event()
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+
+    @classmethod
+    def find(cls, identity: Identity) -> Self | None:
+        """One that runs already; None when it is gone."""
+        pidfd = identity.open()
+        return None if pidfd is None else cls(identity.pid, pidfd=pidfd)
 
     @property
     def alive(self) -> bool:
@@ -152,10 +230,8 @@ class ServerProcess:
             children += _children(self.pid)
             self.send(signal.SIGKILL)
             await self._exited.wait()
-        for pid, ticks in children:
-            if start_ticks(pid) == ticks:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for child in children:
+            child.send(signal.SIGKILL)
 
     def _on_exit(self) -> None:
         if self._child is not None:
@@ -164,13 +240,12 @@ class ServerProcess:
         self._exited.set()
 
 
-def _children(pid: int) -> list[tuple[int, int]]:
+def _children(pid: int) -> list[Identity]:
     try:
         names = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    found = ((int(name), start_ticks(int(name))) for name in names)
-    return [(child, ticks) for child, ticks in found if ticks is not None]
+    return [child for child in map(Identity.of, map(int, names)) if child is not None]
 
 
 async def wait_accepting(server: ServerProcess, data: Path, log: ServerLog, seconds: float) -> None:
@@ -180,25 +255,25 @@ async def wait_accepting(server: ServerProcess, data: Path, log: ServerLog, seco
         ServerFailed: COMPUTE_FAILED; it exited instead.
         DeadlineExceeded: it did neither in time.
     """
-    pid_file = data / "postmaster.pid"
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while not _says_ready(pid_file):
-        if not server.alive:
-            raise ServerFailed(log, server.exit_code)
-        if loop.time() > deadline:
-            said = f" It says: {log.complaint}" if log.complaint else ""
-            raise DeadlineExceeded(
-                "COMPUTE_START_TIMEOUT",
-                f"Postgres accepted no connections within {seconds:.0f} s.{said}",
-                log.place,
-            )
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _says_ready(pid_file: Path) -> bool:
+    root = open_root(data)
     try:
-        lines = pid_file.read_text().splitlines()
-    except OSError:
-        return False
-    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == "ready"
+        while not _says_ready(root):
+            if not server.alive:
+                raise ServerFailed(log, server.exit_code)
+            if loop.time() > deadline:
+                said = f" It says: {log.complaint}" if log.complaint else ""
+                raise DeadlineExceeded(
+                    "COMPUTE_START_TIMEOUT",
+                    f"Postgres accepted no connections within {seconds:.0f} s.{said}",
+                    log.place,
+                )
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        os.close(root)
+
+
+def _says_ready(root: int) -> bool:
+    lines = (read_regular(root, "postmaster.pid", _PID_FILE_BYTES) or b"").splitlines()
+    return len(lines) > _STATUS_LINE and lines[_STATUS_LINE].strip() == b"ready"

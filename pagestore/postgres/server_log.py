@@ -8,15 +8,18 @@ lines too, and are passed over.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from pagestore.errors import Unavailable
 
 _READ_BYTES = 1 << 18
 _LONGEST_LINE = 400
 _TAIL_LINES = 12
+_LOG_MODE = 0o600
 _SEVERE = re.compile(r"(?:^|\s)(?P<severity>PANIC|FATAL|ERROR):  (?P<text>.*\S)")
 _BYSTANDERS = (
     "the database system is ",
@@ -48,9 +51,9 @@ class ServerLog:
 
     def lines(self) -> list[str]:
         try:
-            with self.path.open("rb") as file:
+            with open(self.path, "rb", opener=_without_waiting) as file:
                 file.seek(self.begin)
-                return file.read(_READ_BYTES).decode(errors="replace").splitlines()
+                return _printable(file.read(_READ_BYTES))
         except OSError:
             return []
 
@@ -63,6 +66,14 @@ class ServerLog:
     def place(self) -> str:
         """A hint."""
         return f"The server's log is {self.path}."
+
+
+def open_log(path: Path) -> BinaryIO:
+    """A log to append to, for its owner's eyes: statements and their data stand in it."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags, _LOG_MODE)
+    os.fchmod(descriptor, _LOG_MODE)
+    return os.fdopen(descriptor, "ab")
 
 
 def complaint(lines: list[str]) -> str:
@@ -84,12 +95,22 @@ def complaint(lines: list[str]) -> str:
 def log_tail(log: Path) -> str:
     """The last lines of a server's log, for an error message."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _READ_BYTES))
-            lines = file.read(_READ_BYTES).decode(errors="replace").splitlines()
+        with open(log, "rb", opener=_without_waiting) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _READ_BYTES))
+            lines = _printable(file.read(_READ_BYTES))
     except OSError:
         return ""
-    return "\n".join(lines[-_TAIL_LINES:])
+    return "\n".join(lines[-_TAIL_LINES - 1 :]).strip("\n")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _printable(content: bytes) -> list[str]:
+    """Its lines, without what a terminal would obey."""
+    lines = content.decode(errors="replace").split("\n")
+    return ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in x) for x in lines]
 
 
 class ServerFailed(Unavailable):

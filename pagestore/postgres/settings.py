@@ -6,6 +6,9 @@ since it changes with the safekeepers while the server runs: postgresql.conf inc
 and the shim refuses it to ALTER SYSTEM. Everything else is in postgresql.conf, and what the user
 has set in postgresql.auto.conf (:mod:`pagestore.postgres.user_settings`).
 
+That file and those of who may log in lie outside the data directory, where the server can read
+and not write: we replace the first while it runs.
+
 A setting that Postgres keeps in its control file is taken over from the timeline, raised
 where a compute needs more; so a restart logs no PARAMETER_CHANGE record.
 """
@@ -25,6 +28,7 @@ from pagestore.postgres.user_settings import (
     allowed,
     for_the_shim,
     preloaded,
+    quoted,
     render,
 )
 from pagestore.postgres.wal_role import WAL_ROLE
@@ -56,8 +60,10 @@ DEFAULTS = {
 
 _SYNCHRONOUS = "synchronous_standby_names"
 SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
-"""Beside postgresql.conf; replaced as a whole, then read again at a SIGHUP."""
+"""Replaced as a whole, then read again at a SIGHUP."""
 AUTO_CONF = "postgresql.auto.conf"
+HBA_FILE = "pg_hba.conf"
+IDENT_FILE = "pg_ident.conf"
 OF_SEVERAL = {
     # Each has peers that fill it: a compute need not keep its WAL for ever.
     "max_slot_wal_keep_size": "1GB",
@@ -67,10 +73,13 @@ OF_SEVERAL = {
 """Settings where there are several safekeepers."""
 
 LOOPBACK = "127.0.0.1"
+_MAP = "pagestore"
 _HBA = """\
-# The socket's directory is open to the server's own user alone.
-local  all          all                trust
-local  replication  all                trust
+# pagestore's own user needs no password: the kernel says who knocks. All servers of this
+# machine may run as one user, so that user is nobody here.
+local  all          {superuser}        peer map={map}
+local  replication  {superuser}        peer map={map}
+local  all          all                scram-sha-256
 """
 _HBA_LOOPBACK = """\
 host   all          all  127.0.0.1/32  scram-sha-256
@@ -89,6 +98,7 @@ class ServerPlace:
 
     Args:
         host: an address of this machine that other hosts reach; empty for none.
+        files: the directory of HBA_FILE, IDENT_FILE and SYNCHRONOUS_FILE.
     """
 
     port: int
@@ -97,12 +107,24 @@ class ServerPlace:
     tenant: TenantId
     timeline: TimelineId
     shim_library: Path
+    files: Path
     host: str = ""
 
 
-def hba(host: str) -> str:
+def hba(superuser: str, host: str) -> str:
     """pg_hba.conf of a server that listens at `host` too."""
-    return _HBA + (_HBA_ANYWHERE if host else _HBA_LOOPBACK)
+    local = _HBA.format(superuser=_role(superuser), map=_MAP)
+    return local + (_HBA_ANYWHERE if host else _HBA_LOOPBACK)
+
+
+def ident(superuser: str, users: Iterable[str]) -> str:
+    """pg_ident.conf: these users of the system are the superuser."""
+    return "".join(f"{_MAP}  {_role(user)}  {_role(superuser)}\n" for user in users)
+
+
+def _role(name: str) -> str:
+    """As pg_hba.conf and pg_ident.conf take any name."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
@@ -120,10 +142,15 @@ def control_settings(settings: pb.ControlSettings) -> dict[str, str]:
     }
 
 
-def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str]) -> str:
-    """The file's text; later wins: defaults, the timeline's settings, `overrides`."""
+def postgresql_conf(settings: pb.ControlSettings, overrides: Mapping[str, str], files: Path) -> str:
+    """The file's text; later wins: defaults, the timeline's settings, `overrides`.
+
+    Args:
+        files: the directory of SYNCHRONOUS_FILE.
+    """
     values = {**DEFAULTS, **control_settings(settings), **overrides}
-    return render(values) + f"include '{SYNCHRONOUS_FILE}'\n"
+    included = quoted("include", str(files / SYNCHRONOUS_FILE))
+    return render(values) + f"include {included}\n"
 
 
 def quorum_rule(needed: int, standbys: Iterable[str]) -> str:
@@ -157,6 +184,8 @@ def command_line(place: ServerPlace) -> dict[str, str]:
         "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
         "port": str(place.port),
         "unix_socket_directories": str(place.socket_directory),
+        "hba_file": str(place.files / HBA_FILE),
+        "ident_file": str(place.files / IDENT_FILE),
         "fsync": "off",
         "full_page_writes": "off",
         "restart_after_crash": "off",

@@ -56,7 +56,7 @@ def find_entry(authid: Iterable[bytes], database: Iterable[bytes], committed: Co
     supers = sorted(
         (oid != BOOTSTRAP_SUPERUSER, oid, name)
         for oid, name, is_super, can_login in roles
-        if is_super and can_login
+        if is_super and can_login and not _breaks_lines(name)
     )
     databases = [_DATABASE.unpack_from(row) for row in live_rows(database, committed)]
     open_ones = sorted(
@@ -113,6 +113,11 @@ def _is_live(row: bytes, committed: Committed) -> bool:
     if mask & (_XMAX_INVALID | _XMAX_LOCK_ONLY) or xmax < _FIRST_NORMAL_XID:
         return True
     return not (mask & (_XMAX_COMMITTED | _XMAX_IS_MULTI) or committed(xmax))
+
+
+def _breaks_lines(name: bytes) -> bool:
+    """Such a role cannot be named in pg_hba.conf."""
+    return b"\n" in name or b"\r" in name
 
 
 def _text(name: bytes) -> str:

@@ -234,7 +234,8 @@ def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:
         (home / name).write_bytes(data)
         (home / name).chmod(0o600)
     if user is not None:
-        for path in (home, home / "global", *(home / name for name in contents)):
+        # From within: what the user has, he may replace.
+        for path in (*(home / name for name in contents), home / "global", home):
             os.chown(path, user.pw_uid, user.pw_gid)
 
 

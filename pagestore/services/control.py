@@ -453,7 +453,7 @@ def _amiss(part: str, address: str, troubles: list[str]) -> list[pb.PartStatus]:
 async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
-    make_compute_dir(settings.compute_dir)
+    make_compute_dir(settings.compute_dir, settings.run_as)
     if settings.compute_host:
         check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:

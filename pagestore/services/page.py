@@ -74,7 +74,7 @@ class PageSettings(BaseModel):
 @contextlib.asynccontextmanager
 async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer, PageAccess]]:
     """A running page server, stopped and flushed at the end."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)
         keep_within(shares)

@@ -292,5 +292,5 @@ class GrpcServer:
 
 def write_address(data_dir: Path, address: str) -> None:
     """Replaces ``data_dir/address`` durably."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    durable.replace(data_dir / "address", f"{address}\n".encode(), mode=0o644)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.replace(data_dir / "address", f"{address}\n".encode())

@@ -106,7 +106,7 @@ class Repository:
                 CATALOG_OLDER, CATALOG_FOREIGN.
         """
         root = Path(root)
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_file = _lock(root)
         try:
             catalog_path = root / "catalog.lmdb"

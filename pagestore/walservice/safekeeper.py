@@ -94,7 +94,7 @@ class Safekeeper:
             FailedPrecondition: DATA_DIR_IN_USE.
         """
         safekeeper = cls(data_dir, settings)
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         safekeeper._lock_fd = _lock(data_dir / "lock")
         await safekeeper.book.load(settings.peers)
         for key, state in await asyncio.to_thread(_find_timelines, data_dir, safekeeper.number):

@@ -97,7 +97,7 @@ def test_what_was_left_is_started_anew_when_it_does_not_answer_or_is_another(
 
 def test_down_ends_what_a_killed_supervisor_left(whole: Whole) -> None:
     before = pids(whole)
-    computes = whole.installation.postmasters()
+    computes = [compute.pid for compute in whole.installation.running_computes()]
     assert computes
     kill_supervisor(whole)
     # Nor does it need a note of them: a supervisor may be killed before it writes one.

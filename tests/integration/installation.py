@@ -97,14 +97,9 @@ class Whole:
     def end(self) -> None:
         """Ends everything, whatever state it is in, and removes it."""
         self.run("down", check=False)
-        place = self.installation.compute_dir
-        for pid_file in place.glob("*/data/postmaster.pid"):
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            try:
-                os.kill(pid, signal.SIGQUIT)
-            except ProcessLookupError:
-                continue
-        shutil.rmtree(place, ignore_errors=True)
+        for compute in self.installation.running_computes():
+            compute.process.send(signal.SIGQUIT)
+        shutil.rmtree(self.installation.compute_dir, ignore_errors=True)
         shutil.rmtree(self.data, ignore_errors=True)
 
 

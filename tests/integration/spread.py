@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.client.control import ControlClient
+from pagestore.compute.record import running_computes
 from pagestore.installation.layout import lib_dir
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
-from tests.plain_postgres import reachable_dir
+from tests.plain_postgres import passable_dir
 
 PORT = 7432
 
@@ -158,9 +159,9 @@ class Spread:
         return "\n".join(tails)
 
     def end(self) -> None:
-        for pid_file in self.root.glob("computes/*/data/postmaster.pid"):
+        for compute in running_computes(self.root / "computes"):
             for number in (signal.SIGCONT, signal.SIGQUIT):
-                _signal(int(pid_file.read_text().split("\n", 1)[0]), number)
+                compute.process.send(number)
         for part in self.parts:
             part.end()
 
@@ -173,17 +174,10 @@ def _run_as() -> list[str]:
     return ["--run-as", RUN_AS] if RUN_AS else []
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
 @contextmanager
 def spread_pagestore(safekeepers: int, *, control_socket: bool = False) -> Iterator[Spread]:
     """Everything made, nothing started; ended and removed at the end."""
-    root = reachable_dir()
+    root = passable_dir()
     try:
         with network_or_skip() as network:
             spread = Spread(root, network, safekeepers, control_socket)

@@ -146,7 +146,7 @@ class Stack:
     def close(self) -> None:
         for compute in self.computes:
             if compute.running.alive:
-                self.wait(compute.running.kill())
+                compute.kill()
         self.wait(self.pages.close())
         self.wait(self.wal.close())
 

@@ -17,7 +17,6 @@ from pagestore.pgformat.wal import record_start
 from pagestore.postgres import cluster as vanilla
 from pagestore.postgres.checkpoint import lay_control_file, lay_segments, synthesize
 from pagestore.postgres.datadir import DataDirectory, Owner
-from pagestore.postgres.settings import hba
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.local_backup import backup_chunks
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
@@ -84,7 +83,7 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
             "postgresql.conf",
             "full_page_writes = off\nmax_prepared_transactions = 10\nwal_keep_size = 100MB\n",
         )
-        directory.write("pg_hba.conf", hba(""))
+        directory.write("pg_hba.conf", "local all all trust\nlocal replication all trust\n")
     return laid, checkpoint.end_lsn
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pagestore.compute.running import RECORD_FILE
+from pagestore.compute.record import RECORD_FILE
 from pagestore.control.ports import check_compute_host
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pagestore.client.page import AsyncPageClient
+from pagestore.compute.record import running_computes
 from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control.computes import CarriedFiles, Compute
@@ -26,7 +27,7 @@ from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
 from tests.integration.stack import RUN_AS
-from tests.plain_postgres import PlainPostgres, free_port, plain_postgres, reachable_dir
+from tests.plain_postgres import PlainPostgres, free_port, passable_dir, plain_postgres
 from tests.safekeepers import three_safekeepers
 
 Session = psycopg.AsyncConnection[tuple[object, ...]]
@@ -52,7 +53,7 @@ def cluster() -> Iterator[PlainPostgres]:
 
 @pytest.fixture(scope="module")
 def parts() -> Iterator[Parts]:
-    root = reachable_dir()
+    root = passable_dir()
     services = root / "services"
     services.mkdir()
     try:
@@ -72,7 +73,7 @@ class Starter:
         self.pages = AsyncPageClient(parts.pages.address)
         self.wal = QuorumClient(parts.safekeepers, generations=lambda above: above + 1)
         directory = parts.root / name
-        make_compute_dir(directory)
+        make_compute_dir(directory, RUN_AS)
         self.directory = directory
         self.launcher = self.launcher_with(self.wal)
 
@@ -108,7 +109,7 @@ class Starter:
         spec = ComputeSpec(
             tenant=DEFAULT_TENANT,
             timeline=timeline,
-            directory=self.directory / "unwatched",
+            directory=self.directory / "0123456789-abcdef",
             port=free_port(),
             page_server=self.pages.address,
             run_as=RUN_AS,
@@ -150,7 +151,7 @@ async def rivals(
     finally:
         for starter in (first, second):
             await starter.close()
-            shutil.rmtree(parts.root / starter.name)
+            shutil.rmtree(parts.root / starter.name, ignore_errors=True)
 
 
 async def connect(conninfo: str) -> Session:
@@ -215,8 +216,8 @@ class Overtaken(QuorumClient):
     async def attach_compute(
         self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
     ) -> None:
-        [pid_file] = self.starter.directory.glob("*/data/postmaster.pid")
-        with server_frozen(int(pid_file.read_text().split()[0])):
+        [started] = running_computes(self.starter.directory)
+        with server_frozen(started.pid):
             await super().attach_compute(tenant, timeline, term, conninfo, start_lsn)
             await self.rival.wal.win_term(tenant, timeline)
 

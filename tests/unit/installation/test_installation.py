@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -39,6 +40,7 @@ def test_the_first_configuration_gives_each_part_its_own_port(installation: Inst
 def test_several_safekeepers_are_parts_that_know_each_other(tmp_path: Path) -> None:
     config.write_first(tmp_path / "pagestore.toml", 3)
     installation = Installation(tmp_path)
+    (tmp_path / "compute-dir").write_text("/var/tmp/x\n")
     parts = installation.part_names
     assert parts == ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control")
     listens = {part: installation.config.listen(part) for part in parts}
@@ -103,11 +105,46 @@ def test_no_address_means_not_running(installation: Installation) -> None:
 
 
 def test_computes_go_where_their_user_can_reach(installation: Installation) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("runs Postgres as its own user")
+    # pytest's directories are closed to others.
+    with pytest.raises(Unavailable):
+        _ = installation.compute_dir
+    installation.settle_compute_dir()
     place = installation.compute_dir
-    if os.geteuid() == 0:
-        # pytest's directories are closed to others.
-        assert str(place).startswith("/var/tmp/pagestore-0-")
+    installation.settle_compute_dir()
+    assert installation.compute_dir == place
+    assert place.parent == Path("/var/tmp")
     assert len(str(place)) < 100
+    # Somebody cleans /var/tmp, and somebody else is quicker than the next `up`.
+    place.rmdir()
+    place.symlink_to("/")
+    installation.settle_compute_dir()
+    place.unlink()
+    assert installation.compute_dir != place
+    installation.compute_dir.rmdir()
+
+
+def test_a_directory_that_earlier_versions_took_is_taken_if_it_is_ours(
+    installation: Installation,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("runs Postgres as its own user")
+    digest = hashlib.sha256(str(installation.data).encode()).hexdigest()[:8]
+    earlier = Path(f"/var/tmp/pagestore-0-{digest}")
+    earlier.symlink_to(installation.data)
+    try:
+        installation.settle_compute_dir()
+        assert installation.compute_dir != earlier
+    finally:
+        earlier.unlink()
+    installation.compute_dir.rmdir()
+    earlier.mkdir()
+    try:
+        installation.settle_compute_dir()
+        assert installation.compute_dir == earlier
+    finally:
+        earlier.rmdir()
 
 
 def sleeping(*words: str) -> subprocess.Popen[bytes]:
@@ -189,6 +226,7 @@ def test_parts_are_started_with_commands_that_anyone_could_type(
 ) -> None:
     (tmp_path / "pagestore_shim.so").touch()
     monkeypatch.setenv("PAGESTORE_LIB_DIR", str(tmp_path))
+    (tmp_path / "compute-dir").write_text("/var/tmp/x\n")
     command = part_command(installation, "control")
     assert command[1:4] == ["-m", "pagestore.cli.main", "control"]
     assert command[command.index("--page-server") + 1] == installation.config.pageserver.listen

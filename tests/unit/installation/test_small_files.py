@@ -115,7 +115,7 @@ def test_nobody_replaces_a_file_in_a_way_of_its_own() -> None:
     """But layers, which are large (layers/files.py), and a data directory, which is not durable."""
     package = Path(durable.__file__).parent
     others = {"layers/files.py", "timeline/repository.py", "postgres/datadir.py"}
-    computes = {"compute/running.py", "compute/record.py"}  # cache, as the directory they lie in
+    computes = {"compute/places.py", "compute/record.py"}  # cache, as the directory they lie in
     own = {
         str(path.relative_to(package))
         for path in package.rglob("*.py")

@@ -8,6 +8,8 @@ from pagestore.postgres.settings import (
     ServerPlace,
     auto_conf,
     command_line,
+    hba,
+    ident,
     postgresql_conf,
     quorum_rule,
     synchronous_conf,
@@ -21,6 +23,7 @@ PLACE = ServerPlace(
     tenant=DEFAULT_TENANT,
     timeline=TimelineId(bytes(15) + b"\7"),
     shim_library=Path("/lib/shim.so"),
+    files=Path("/c"),
 )
 
 
@@ -31,8 +34,16 @@ def test_the_rule_is_in_a_file_of_its_own() -> None:
 
 
 def test_whom_commits_wait_for_is_said_last() -> None:
-    text = postgresql_conf(pb.ControlSettings(), {"synchronous_standby_names": "nobody"})
-    assert text.splitlines()[-1] == f"include '{SYNCHRONOUS_FILE}'"
+    nobody = {"synchronous_standby_names": "nobody"}
+    text = postgresql_conf(pb.ControlSettings(), nobody, Path("/c"))
+    assert text.splitlines()[-1] == f"include '/c/{SYNCHRONOUS_FILE}'"
+
+
+def test_nobody_enters_by_the_socket_without_a_password_but_pagestores_user() -> None:
+    assert "trust" not in hba("postgres", "")
+    first = next(line.split() for line in hba('the "boss"', "").splitlines() if line[0] != "#")
+    assert first == ["local", "all", '"the', '""boss"""', "peer", "map=pagestore"]
+    assert ident('the "boss"', ["root"]) == 'pagestore  "root"  "the ""boss"""\n'
 
 
 def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
@@ -47,7 +58,7 @@ def test_the_shim_is_told_where_its_pages_are() -> None:
 
 
 def conf(settings: pb.ControlSettings, **overrides: str) -> dict[str, str]:
-    lines = postgresql_conf(settings, overrides).splitlines()
+    lines = postgresql_conf(settings, overrides, Path("/c")).splitlines()
     return dict(line.split(" = ") for line in lines if " = " in line)
 
 

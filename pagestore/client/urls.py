@@ -1,0 +1,21 @@
+"""A database's URL for a program of Postgres's: the password is not for the command line, which
+every user of the machine can read (``ps``)."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+
+def without_password(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without its password, and the environment variables from which libpq has it: only
+    the same user and root can read those.
+
+    libpq keywords, which are no URL, stay as they are.
+    """
+    parts = urlsplit(url)
+    user, _, place = parts.netloc.rpartition("@")
+    name, colon, password = user.partition(":")
+    if not parts.scheme.startswith("postgres") or not colon:
+        return url, {}
+    bare = urlunsplit(parts._replace(netloc=f"{name}@{place}"))
+    return bare, {"PGPASSWORD": unquote(password)}

@@ -1,0 +1,87 @@
+"""Computes that outlived the process that started them: taken over, or ended and removed.
+
+What decides is the record, which only we can write (:mod:`pagestore.compute.record`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from pagestore.compute import removal
+from pagestore.compute.record import ComputeRecord, facts_in
+from pagestore.compute.running import RunningCompute
+from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.process import Identity, ServerProcess, boot_id
+
+
+def adopt(directory: Path) -> RunningCompute | None:
+    """The compute that runs in a directory, or None.
+
+    None also for one whose start was never finished, or that is dead; what is left of it
+    is then for :func:`clear` to end and remove.
+    """
+    record = ComputeRecord.load(directory)
+    if record is None or not record.ready:
+        return None
+    server = ServerProcess.find(record.process)
+    return None if server is None else RunningCompute(directory, record, server)
+
+
+async def clear(directory: Path) -> None:
+    """Ends whatever runs in a compute's directory, and removes it; leaves alone what has no
+    record of ours."""
+    record = ComputeRecord.load(directory)
+    if record is None:
+        return
+    await _end(record.process)
+    await asyncio.to_thread(removal.remove, directory, record)
+
+
+def resume_removal(aside: Path) -> None:
+    """Goes on with what an earlier process began to remove."""
+    record = ComputeRecord.load(aside)
+    if record is not None:
+        removal.finish_removal(aside, record)
+
+
+async def clear_version_1(directory: Path) -> None:
+    """Ends and removes a compute of the time when its whole directory, with the record, was
+    its server's: so its owner may have written anything, and nobody else's process is ended."""
+    owner = _owner(directory)
+    facts = facts_in(directory, owner) if owner is not None else {}
+    if facts.get("version") != 1:
+        return
+    with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
+        process = Identity(int(facts["pid"]), int(facts["start_ticks"]), boot_id())
+        if Path(f"/proc/{process.pid}").stat().st_uid == owner:
+            await _end(process)
+    await asyncio.to_thread(_remove_version_1, directory)
+
+
+def _remove_version_1(directory: Path) -> None:
+    """As the data of a compute whose record is ours."""
+    aside = removal.aside_of(directory)
+    aside.mkdir(mode=0o700, exist_ok=True)
+    record = ComputeRecord(TenantId(bytes(16)), TimelineId(bytes(16)), 0, "", "")
+    record.save(aside)
+    directory.rename(aside / "data")
+    removal.finish_removal(aside, record)
+
+
+async def _end(process: Identity) -> None:
+    server = ServerProcess.find(process)
+    if server is not None:
+        await server.kill()
+
+
+def _owner(directory: Path) -> int | None:
+    """The unprivileged user of a directory; None where there is none."""
+    try:
+        found = os.lstat(directory)
+    except OSError:
+        return None
+    return (found.st_uid or None) if stat.S_ISDIR(found.st_mode) else None

@@ -1,0 +1,153 @@
+"""The record of a compute: which process it is, what it runs, and what else is its own.
+
+It lies where its server cannot write::
+
+    DIR/<name>/                     ours; the server's user may pass through
+    DIR/<name>/compute.json         the record: ours alone
+    DIR/<name>/pg_hba.conf, pg_ident.conf, pagestore.synchronous.conf
+                                    ours; the server reads them
+    DIR/<name>/data/                the server's: whatever is in here is data, see
+                                    :mod:`pagestore.postgres.untrusted`
+    DIR/<name>/run/                 the server's: its Unix socket
+
+By the record a control plane that was restarted finds the computes that outlived it, and ends
+those that nobody should have. It is also the mark of a directory: one without it is not ours to
+remove. So it is written before anything else in there, with a process that is none yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from pagestore.errors import PagestoreError
+from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.process import Identity
+from pagestore.postgres.untrusted import open_root, read_regular
+from pagestore.postgres.wal_role import WAL_ROLE
+
+RECORD_FILE = "compute.json"
+_VERSION = 2
+_LONGEST = 65_536
+_CONNECT_SECONDS = 10
+"""Whoever listens on the socket need not be a server."""
+_NOBODY = Identity(0, 0, "")
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeRecord:
+    """The content of compute.json.
+
+    Args:
+        outside: directories of this compute alone that lie elsewhere.
+        ready: commits have worked.
+    """
+
+    tenant: TenantId
+    timeline: TimelineId
+    port: int
+    socket_directory: str
+    log: str
+    outside: tuple[str, ...] = ()
+    process: Identity = _NOBODY
+    term: int = 0
+    start_lsn: int = 0
+    system_id: int = 0
+    superuser: str = ""
+    database: str = ""
+    host: str = ""
+    wal_password: str = field(default="", repr=False)
+    ready: bool = False
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.alive
+
+    def of_process(self, pid: int) -> ComputeRecord:
+        return replace(self, process=Identity.of(pid) or _NOBODY)
+
+    def now_ready(self) -> ComputeRecord:
+        return replace(self, ready=True)
+
+    def conninfo(self) -> str:
+        """libpq keywords for the superuser over the Unix socket."""
+        return _conninfo(
+            host=self.socket_directory,
+            port=str(self.port),
+            user=self.superuser,
+            dbname=self.database,
+            connect_timeout=str(_CONNECT_SECONDS),
+        )
+
+    def wal_conninfo(self) -> str:
+        """libpq keywords by which safekeepers reach the walsender. May hold a password."""
+        port = str(self.port)
+        if not self.host:
+            return _conninfo(host=self.socket_directory, port=port, user=self.superuser)
+        return _conninfo(host=self.host, port=port, user=WAL_ROLE, password=self.wal_password)
+
+    def save(self, directory: Path) -> None:
+        facts = asdict(self) | {
+            "version": _VERSION,
+            "tenant": str(self.tenant),
+            "timeline": str(self.timeline),
+        }
+        temporary = directory / f"{RECORD_FILE}.tmp"
+        temporary.touch(0o600)
+        temporary.write_text(json.dumps(facts, indent=1))
+        temporary.replace(directory / RECORD_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self | None:
+        """None when there is none that is ours and can be read."""
+        facts = facts_in(directory, os.geteuid())
+        try:
+            if facts.pop("version") != _VERSION:
+                return None
+            facts["tenant"] = TenantId.parse(str(facts["tenant"]))
+            facts["timeline"] = TimelineId.parse(str(facts["timeline"]))
+            pid, ticks, boot = facts.pop("process")
+            facts["outside"] = tuple(map(str, facts["outside"]))
+            return cls(process=Identity(int(pid), int(ticks), str(boot)), **facts)
+        except (ValueError, TypeError, KeyError, PagestoreError):
+            return None
+
+
+def facts_in(directory: Path, owner: int) -> dict[str, Any]:
+    """What stands in the record of a directory that belongs to a user; nothing where there
+    is none that can be read."""
+    try:
+        root = open_root(directory)
+    except OSError:
+        return {}
+    try:
+        text = read_regular(root, RECORD_FILE, _LONGEST)
+        is_owners = os.fstat(root).st_uid == owner
+    finally:
+        os.close(root)
+    try:
+        facts = json.loads(text or b"{}") if is_owners else {}
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def running_computes(computes: Path) -> list[ComputeRecord]:
+    """The computes that run now, by the records in a directory of computes' directories."""
+    found = (ComputeRecord.load(directory) for directory in sorted(computes.glob("*/")))
+    return [record for record in found if record is not None and record.is_running]
+
+
+def _conninfo(**words: str) -> str:
+    return " ".join(f"{name}={_quoted(value)}" for name, value in words.items())
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
