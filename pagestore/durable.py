@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE = 0o600
 SUFFIX = ".tmp"
@@ -33,14 +34,28 @@ def replace(
             the two a crash would leave.
     """
     temporary = path.with_name(f"{path.name}{SUFFIX}")
-    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        os.fchmod(file.fileno(), mode)
+    with begin(temporary, mode) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     check(temporary)
     temporary.rename(path)
     sync_directory(path.parent)
+
+
+def begin(path: Path, mode: int = PRIVATE) -> BinaryIO:
+    """An empty file that nobody else has made: whatever has the name is removed, so that neither
+    its mode, its owner, nor where a link leads is taken over from it.
+
+    Raises:
+        OSError: also when a directory has the name.
+    """
+    path.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, PRIVATE)
+    # The umask may have taken away what the mode grants.
+    os.fchmod(descriptor, mode)
+    return os.fdopen(descriptor, "wb")
 
 
 def sync_directory(directory: Path) -> None:

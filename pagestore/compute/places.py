@@ -13,6 +13,7 @@ import struct
 import tempfile
 from pathlib import Path
 
+from pagestore import durable
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.datadir import Owner
 
@@ -49,10 +50,10 @@ def socket_directory(directory: Path, owner: Owner | None) -> Path:
 def lay_readable(path: Path, text: str, group: int) -> None:
     """A file of ours that the server's group can read; replaced as a whole."""
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.touch(0o600)
-    temporary.write_text(text, errors="surrogateescape")
-    os.chown(temporary, -1, group)
-    temporary.chmod(0o640)
+    with durable.begin(temporary) as file:
+        file.write(text.encode(errors="surrogateescape"))
+        os.fchown(file.fileno(), -1, group)
+        os.fchmod(file.fileno(), 0o640)
     temporary.replace(path)
 
 

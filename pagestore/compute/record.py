@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from pagestore import durable
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import Identity
@@ -100,8 +101,8 @@ class ComputeRecord:
             "timeline": str(self.timeline),
         }
         temporary = directory / f"{RECORD_FILE}.tmp"
-        temporary.touch(0o600)
-        temporary.write_text(json.dumps(facts, indent=1))
+        with durable.begin(temporary) as file:
+            file.write(json.dumps(facts, indent=1).encode())
         temporary.replace(directory / RECORD_FILE)
 
     @classmethod

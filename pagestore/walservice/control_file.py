@@ -207,7 +207,7 @@ def read(directory: Path, owner: Owner) -> Control:
 
 def is_unfinished(directory: Path) -> bool:
     """Whether nothing is there but what a crash left of a creation."""
-    return all(path.name == f"{NAME}.tmp" for path in directory.iterdir())
+    return all(path.name == f"{NAME}{durable.SUFFIX}" for path in directory.iterdir())
 
 
 def _check_absent(directory: Path) -> None:

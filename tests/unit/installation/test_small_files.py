@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pagestore import durable
+from pagestore.compute.places import lay_readable
+from pagestore.compute.record import RECORD_FILE, ComputeRecord
 from pagestore.control.local import _install
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
+from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.ingest.releases import consumer_of
 from pagestore.installation import config
 from pagestore.installation.layout import Installation
@@ -109,6 +114,69 @@ def test_what_is_replaced_is_synced_before_and_after_it_has_its_name(
     monkeypatch.setattr(Path, "rename", noted_rename)
     durable.replace(tmp_path / "file", b"content")
     assert steps == ["sync file.tmp", "rename file.tmp", f"sync {tmp_path.name}"]
+
+
+NOBODY = 65534
+
+
+def planted_file(temporary: Path, elsewhere: Path) -> None:
+    temporary.write_text("whose?")
+    temporary.chmod(0o666)
+    os.chown(temporary, NOBODY, NOBODY)
+
+
+def planted_link(temporary: Path, elsewhere: Path) -> None:
+    temporary.symlink_to(elsewhere)
+
+
+def planted_name(temporary: Path, elsewhere: Path) -> None:
+    temporary.hardlink_to(elsewhere)
+
+
+def planted_fifo(temporary: Path, elsewhere: Path) -> None:
+    os.mkfifo(temporary, 0o666)
+
+
+PLANTED = [planted_file, planted_link, planted_name, planted_fifo]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_what_lay_where_the_new_file_is_made_gives_it_nothing(
+    tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    elsewhere = tmp_path / "precious"
+    elsewhere.write_text("precious")
+    elsewhere.chmod(0o640)
+    path = tmp_path / "file"
+    plant(tmp_path / f"file{durable.SUFFIX}", elsewhere)
+    durable.replace(path, b"content")
+    found = path.lstat()
+    assert (found.st_mode, found.st_uid, found.st_gid, found.st_nlink) == (
+        stat.S_IFREG | 0o600,
+        os.geteuid(),
+        os.getegid(),
+        1,
+    )
+    assert path.read_bytes() == b"content"
+    assert (elsewhere.read_text(), elsewhere.stat().st_mode & 0o777) == ("precious", 0o640)
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_nor_do_the_files_of_a_compute_take_anything_over(
+    tmp_path: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    elsewhere = tmp_path / "precious"
+    elsewhere.write_text("precious")
+    plant(tmp_path / "pg_hba.conf.tmp", elsewhere)
+    lay_readable(tmp_path / "pg_hba.conf", "local all all peer\n", NOBODY)
+    found = (tmp_path / "pg_hba.conf").lstat()
+    expected = (stat.S_IFREG | 0o640, os.geteuid(), NOBODY)
+    assert (found.st_mode, found.st_uid, found.st_gid) == expected
+    plant(tmp_path / f"{RECORD_FILE}.tmp", elsewhere)
+    ComputeRecord(DEFAULT_TENANT, TimelineId(bytes(16)), 1, "/run", "/log").save(tmp_path)
+    found = (tmp_path / RECORD_FILE).lstat()
+    assert (found.st_mode, found.st_uid) == (stat.S_IFREG | 0o600, os.geteuid())
+    assert elsewhere.read_text() == "precious"
 
 
 def test_nobody_replaces_a_file_in_a_way_of_its_own() -> None:
