@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from pagestore.postgres.datadir import Owner
-from pagestore.postgres.process import Identity, boot_id
+from pagestore.postgres.process import Identity, boot_id, start_ticks
 
 DYNSHMEM = "pg_dynshmem"
 SETTINGS = {"dynamic_shared_memory_type": "mmap"}
@@ -43,24 +43,25 @@ def make_directory(owner: Owner | None) -> Path | None:
 
 
 def remove_segments(process: Identity, user: int) -> None:
-    """The System V segments that a user's postmaster made and nobody is attached to.
+    """The System V segments that a user's postmaster made, once it is gone.
 
-    Only for one that is gone. A process of the same pid that was there before is told apart
-    by the time at which the segment was made.
+    Backends may be attached still, on their way out: the kernel then frees it after the last.
+    A process of the same pid that was there before is told apart by the time at which the segment
+    was made, and one that came since is there.
     """
     try:
         lines = _SEGMENTS.read_text().splitlines()
     except OSError:
         return
-    if not lines or process.alive or process.boot_id != boot_id():
+    is_taken = start_ticks(process.pid) is not None
+    if not lines or is_taken or process.boot_id != boot_id():
         return
     names = lines[0].split()
     began = _unix_time(process)
     for line in lines[1:]:
         facts = dict(zip(names, map(int, line.split()), strict=True))
-        made_by = (facts["cpid"], facts["cuid"]) == (process.pid, user)
-        is_left = facts["ctime"] >= began and not facts["nattch"]
-        if made_by and is_left and facts["size"] == _HEADER_BYTES:
+        made_by = (facts["cpid"], facts["cuid"], facts["size"])
+        if made_by == (process.pid, user, _HEADER_BYTES) and facts["ctime"] >= began:
             ctypes.CDLL(None).shmctl(facts["shmid"], _IPC_RMID, None)
 
 

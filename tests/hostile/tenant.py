@@ -106,9 +106,19 @@ class Tenant:
         assert self.sql("SELECT x FROM t") == [(1,)]
 
 
-def segments_of(user: str) -> set[str]:
-    """Shared memory of the kernel's two kinds, by names, without what somebody uses now."""
+def shared_memory_of(pid: int) -> set[str]:
+    """A postmaster's shared memory of the kernel's two kinds: what outlives it, by names."""
     lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    return {f"sysv {line.split()[1]}" for line in lines} | {
-        f"posix {entry.name}" for entry in Path("/dev/shm").iterdir()
-    }
+    segments = {f"sysv {line.split()[1]}" for line in lines if int(line.split()[4]) == pid}
+    maps = Path(f"/proc/{pid}/maps")
+    if maps.exists():
+        words = (line.split()[-1] for line in maps.read_text().splitlines())
+        segments |= {word for word in words if word.startswith("/dev/shm/")}
+    return segments
+
+
+def is_there(segment: str) -> bool:
+    if not segment.startswith("sysv "):
+        return Path(segment).exists()
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return segment.removeprefix("sysv ") in {line.split()[1] for line in lines}
