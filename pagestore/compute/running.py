@@ -27,7 +27,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import format_lsn
 from pagestore.pgformat import wal as walformat
-from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.process import POLL_SECONDS, ServerProcess
@@ -245,7 +245,7 @@ class RunningCompute:
         with self._opened_data() as root:
             content = read_regular(root, "global/pg_control", _LONGEST_CONTROL_FILE)
         try:
-            control = ControlFile.parse(content or b"")
+            control = PgControl.parse(content or b"")
         except (DataLoss, FailedPrecondition):
             return 0
         if control.state != DbState.SHUTDOWNED or control.checkpoint_lsn >= _HIGHEST_LSN:

@@ -17,10 +17,10 @@ from typing import Protocol
 
 from pagestore import keyspace
 from pagestore._native import Batch, crc32c
-from pagestore.control_values import pack_counters, pack_settings
 from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId, TimelineId
 from pagestore.keyspace import PAGE_SIZE, Key, Kind, Slru, ValueKind
+from pagestore.pg_control_values import pack_counters, pack_settings
 from pagestore.v1 import page_pb2 as pb
 
 BATCH_BYTES = 8 << 20

@@ -25,7 +25,7 @@ from pagestore.errors import (
     ResourceExhausted,
 )
 from pagestore.ids import DEFAULT_TENANT, TimelineId
-from pagestore.pgformat.control_file import ControlFile
+from pagestore.pgformat.pg_control import PgControl
 from pagestore.postgres.cluster import (
     check_not_running,
     is_cleanly_stopped,
@@ -142,7 +142,7 @@ async def _run(*command: str) -> None:
         )
 
 
-async def _recover(data: Path, control: ControlFile, bindir: Path, owner: Owner | None) -> None:
+async def _recover(data: Path, control: PgControl, bindir: Path, owner: Owner | None) -> None:
     try:
         await recover(data, control, bindir, owner, {"port": "5432", "archive_mode": "off"})
     except (PagestoreError, TimeoutError) as error:
@@ -158,7 +158,7 @@ async def _recover(data: Path, control: ControlFile, bindir: Path, owner: Owner 
 
 async def recover(
     data: Path,
-    control: ControlFile,
+    control: PgControl,
     bindir: Path,
     owner: Owner | None,
     settings: Mapping[str, str],

@@ -19,7 +19,7 @@ from pathlib import Path
 from pagestore.errors import DataLoss, FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn, parse_lsn
 from pagestore.oracle.recovery import copy_cluster, log_of, recover
-from pagestore.pgformat.control_file import ControlFile
+from pagestore.pgformat.pg_control import PgControl
 from pagestore.pgformat.wal import segment_name
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import open_cluster, read_control
@@ -119,7 +119,7 @@ class Archive:
 
 
 async def _replay(
-    data: Path, control: ControlFile, archive: Archive, bindir: Path, owner: Owner | None
+    data: Path, control: PgControl, archive: Archive, bindir: Path, owner: Owner | None
 ) -> None:
     for segment in (data / "pg_wal").glob("0*"):
         segment.unlink()

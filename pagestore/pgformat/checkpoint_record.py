@@ -1,6 +1,6 @@
 """``struct CheckPoint`` of Postgres 15: 88 bytes, in a checkpoint record and in pg_control.
 
-Offsets and meanings stand in docs/formats/control-file.md. Source: ``catalog/pg_control.h``.
+Offsets and meanings stand in docs/formats/pg-control.md. Source: ``catalog/pg_control.h``.
 """
 
 from __future__ import annotations

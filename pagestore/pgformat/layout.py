@@ -1,7 +1,7 @@
 """Constants of Postgres 15 as the distribution builds it on x86-64.
 
 A control file that disagrees with one of the layout constants belongs to another build:
-:func:`pagestore.pgformat.control_file.ControlFile.check_layout` refuses it.
+:func:`pagestore.pgformat.pg_control.PgControl.check_layout` refuses it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from pagestore.pgformat import wal
-from pagestore.pgformat.control_file import ControlFile
+from pagestore.pgformat.pg_control import PgControl
 from pagestore.postgres.datadir import DataDirectory
 from pagestore.postgres.prologue import Prologue
 from pagestore.v1 import page_pb2 as pb
@@ -85,7 +85,7 @@ def lay_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
 
 def lay_control_file(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
     """Writes pg_control: with it, the directory can start."""
-    control = ControlFile.at_shutdown(
+    control = PgControl.at_shutdown(
         checkpoint.counters,
         directory.settings,
         checkpoint_lsn=checkpoint.record_lsn,
@@ -112,7 +112,7 @@ def start_of_checkpoint(end_lsn: int) -> int:
 
 SHUTDOWN_RECORD_LENGTH = 114
 
-ANY_CONTROL_FILE = ControlFile.at_shutdown(
+ANY_CONTROL_FILE = PgControl.at_shutdown(
     pb.ControlCounters(next_full_xid=3, next_oid=1), pb.ControlSettings(), checkpoint_lsn=8, time=0
 ).pack()
 """With it a postmaster comes as far as its libraries, where the shim lets it wait."""

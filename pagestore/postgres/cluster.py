@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pagestore.errors import DataLoss, FailedPrecondition, NotFound
 from pagestore.pgformat import layout, paths
-from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.postgres.remote_map import Fork
 
 _INIT_FORK = 3
@@ -33,7 +33,7 @@ class RelationFiles:
 @dataclass(frozen=True, slots=True)
 class Cluster:
     directory: Path
-    control: ControlFile
+    control: PgControl
     databases: list[int]
     """Oids of the databases in the default tablespace; shared relations come on top. A
     directory without PG_VERSION is what a broken CREATE DATABASE left, and is none."""
@@ -64,7 +64,7 @@ def named_read_errors() -> Iterator[None]:
         ) from error
 
 
-def read_control(directory: Path) -> ControlFile:
+def read_control(directory: Path) -> PgControl:
     """The control file of a cluster of this version and build.
 
     Raises:
@@ -89,7 +89,7 @@ def read_control(directory: Path) -> ControlFile:
             f"Bring it to Postgres {layout.MAJOR_VERSION} first: pg_upgrade, or pg_dumpall "
             "and psql.",
         )
-    control = ControlFile.parse(data, str(directory / "global/pg_control"))
+    control = PgControl.parse(data, str(directory / "global/pg_control"))
     control.check_layout(str(directory / "global/pg_control"))
     return control
 
@@ -108,7 +108,7 @@ def check_not_running(directory: Path) -> None:
     )
 
 
-def is_cleanly_stopped(directory: Path, control: ControlFile) -> bool:
+def is_cleanly_stopped(directory: Path, control: PgControl) -> bool:
     """Whether the files alone are the truth: no WAL to replay, no backup to complete."""
     pending = ("backup_label", "recovery.signal", "standby.signal")
     return control.state == DbState.SHUTDOWNED and not any(

@@ -24,7 +24,7 @@ from pagestore import locks
 from pagestore._native import RedoPool
 from pagestore.errors import FailedPrecondition
 from pagestore.pgformat import layout
-from pagestore.pgformat.control_file import ControlFile
+from pagestore.pgformat.pg_control import PgControl
 from pagestore.v1.page_pb2 import ControlCounters, ControlSettings
 
 LIBRARY = "pagestore_redo.so"
@@ -216,7 +216,7 @@ def _remove_abandoned(parent: Path) -> None:
 
 def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:
     """A data directory that a server accepts until it loads libraries."""
-    control = ControlFile.at_shutdown(
+    control = PgControl.at_shutdown(
         ControlCounters(full_page_writes=False),
         ControlSettings(system_id=1, max_connections=1),
         checkpoint_lsn=layout.WAL_SEGMENT_SIZE,

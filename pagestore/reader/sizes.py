@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from pagestore import keyspace
 from pagestore._native import RedoPool, Snapshot
-from pagestore.control_values import unpack_counters, unpack_settings
 from pagestore.errors import DataLoss, NotFound
 from pagestore.ids import format_lsn
 from pagestore.keyspace import Key, Kind
+from pagestore.pg_control_values import unpack_counters, unpack_settings
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.pgformat.slru import PAGES_PER_SEGMENT
 from pagestore.v1 import page_pb2 as pb

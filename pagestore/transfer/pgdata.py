@@ -18,7 +18,7 @@ from pagestore._native import crc32c
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, page, paths, relmap, slru
-from pagestore.pgformat.control_file import ControlFile
+from pagestore.pgformat.pg_control import PgControl
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import Cluster, RelationFiles, named_read_errors, open_cluster
 from pagestore.postgres.remote_map import Fork
@@ -89,7 +89,7 @@ def _chunks(
     yield pb.ImportChunk(end=pb.BackupEnd(relations=len(cluster.relations), files=files))
 
 
-def import_header(control: ControlFile, tenant: TenantId, timeline: TimelineId) -> pb.ImportHeader:
+def import_header(control: PgControl, tenant: TenantId, timeline: TimelineId) -> pb.ImportHeader:
     last = control.checkpoint
     return pb.ImportHeader(
         tenant_id=tenant.raw,

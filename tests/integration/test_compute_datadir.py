@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.ids import format_lsn
-from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.pgformat.wal import record_start
 from pagestore.postgres import cluster as vanilla
 from pagestore.postgres.checkpoint import lay_control_file, lay_segments, synthesize
@@ -181,7 +181,7 @@ def test_pg_controldata_agrees(source: PlainPostgres) -> None:
 
 def test_a_real_control_file_is_rebuilt_byte_for_byte(source: PlainPostgres) -> None:
     data = (source.data / "global/pg_control").read_bytes()
-    assert ControlFile.parse(data).pack() == data
+    assert PgControl.parse(data).pack() == data
 
 
 def test_pages_keep_their_checksums(source: PlainPostgres) -> None:

@@ -21,7 +21,7 @@ PARTS = (
     "walservice",
 )
 MODULES = (
-    "control_values.py",
+    "pg_control_values.py",
     "ids.py",
     "services/server.py",
     "services/page*.py",

@@ -6,7 +6,7 @@ import pytest
 
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss, FailedPrecondition
-from pagestore.pgformat.control_file import ControlFile, DbState
+from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.v1 import page_pb2 as pb
 
 COUNTERS = pb.ControlCounters(
@@ -38,11 +38,11 @@ SETTINGS = pb.ControlSettings(
 )
 
 
-def made() -> ControlFile:
-    return ControlFile.at_shutdown(COUNTERS, SETTINGS, checkpoint_lsn=0x3000028, time=1795406135)
+def made() -> PgControl:
+    return PgControl.at_shutdown(COUNTERS, SETTINGS, checkpoint_lsn=0x3000028, time=1795406135)
 
 
-# docs/formats/control-file.md
+# docs/formats/pg-control.md
 OFFSETS = {
     0: ("<Q", 0x1122334455667788),
     8: ("<I", 1300),
@@ -97,7 +97,7 @@ def test_the_file_ends_in_its_checksum_and_zeros() -> None:
 
 
 def test_parse_is_the_inverse_of_pack() -> None:
-    assert ControlFile.parse(made().pack()) == made()
+    assert PgControl.parse(made().pack()) == made()
     assert made().state is DbState.SHUTDOWNED
 
 
@@ -106,20 +106,20 @@ def test_a_flipped_bit_is_named(offset: int) -> None:
     data = bytearray(made().pack())
     data[offset] ^= 0x10
     with pytest.raises(DataLoss, match="checksum of somewhere/pg_control") as caught:
-        ControlFile.parse(bytes(data), "somewhere/pg_control")
+        PgControl.parse(bytes(data), "somewhere/pg_control")
     assert caught.value.reason == "CONTROL_FILE_CORRUPT"
 
 
 def test_a_short_file_is_named() -> None:
     with pytest.raises(DataLoss, match="only 100 bytes"):
-        ControlFile.parse(made().pack()[:100])
+        PgControl.parse(made().pack()[:100])
 
 
 def test_another_version_names_the_way_out() -> None:
     data = bytearray(made().pack())
     struct.pack_into("<I", data, 8, 1201)
     with pytest.raises(FailedPrecondition, match="format 1201") as caught:
-        ControlFile.parse(bytes(data))
+        PgControl.parse(bytes(data))
     assert "pg_upgrade" in str(caught.value.hint)
 
 
@@ -128,4 +128,4 @@ def test_another_build_is_refused() -> None:
     struct.pack_into("<I", data, 216, 16384)
     struct.pack_into("<I", data, 288, crc32c(bytes(data[:288])))
     with pytest.raises(FailedPrecondition, match="block_size = 16384"):
-        ControlFile.parse(bytes(data)).check_layout()
+        PgControl.parse(bytes(data)).check_layout()

@@ -6,13 +6,13 @@ import struct
 
 import pytest
 
-from pagestore.control_values import (
+from pagestore.errors import DataLoss, InvalidInput
+from pagestore.pg_control_values import (
     pack_counters,
     pack_settings,
     unpack_counters,
     unpack_settings,
 )
-from pagestore.errors import DataLoss, InvalidInput
 from pagestore.v1 import page_pb2 as pb
 
 

@@ -2,10 +2,10 @@
 
 The file is 8192 bytes: ``struct ControlFileData`` (292 bytes with its CRC-32C, padding as
 the x86-64 ABI lays it), then zeros. Offsets and meanings stand in
-docs/formats/control-file.md. Source: ``catalog/pg_control.h``.
+docs/formats/pg-control.md. Source: ``catalog/pg_control.h``.
 
 A stateless start needs a control file that says "cleanly shut down, and the shutdown
-checkpoint is the record at X"; :meth:`ControlFile.at_shutdown` makes it from what the page
+checkpoint is the record at X"; :meth:`PgControl.at_shutdown` makes it from what the page
 server knows of the timeline at X.
 """
 
@@ -68,7 +68,7 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ControlFile:
+class PgControl:
     """``struct ControlFileData``, in its order, without the CRC."""
 
     system_id: int
@@ -152,7 +152,7 @@ class ControlFile:
     @classmethod
     def at_shutdown(
         cls, counters: Counters, settings: Settings, *, checkpoint_lsn: int, time: int
-    ) -> ControlFile:
+    ) -> PgControl:
         """The control file of a cluster cleanly stopped with the shutdown checkpoint record
         at ``checkpoint_lsn`` (the record's start, past any page header). ``time``: Unix
         seconds of that checkpoint."""
