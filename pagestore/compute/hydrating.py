@@ -20,7 +20,7 @@ from pagestore.postgres.remote_map import RELATION, Fork, HotPage
 
 
 class HydratingDirectory(DataDirectory):
-    """Feed it every chunk, then finish it file by file, :meth:`lay_remote_map` among them."""
+    """Feed it every chunk, then finish it file by file, :meth:`write_remote_map` among them."""
 
     def __init__(self, root: Path, owner: Owner | None = None) -> None:
         super().__init__(root, owner)
@@ -34,10 +34,10 @@ class HydratingDirectory(DataDirectory):
         self._settle()
         return len(self._table)
 
-    def lay_table(self, table: remote_map.Table) -> None:
+    def write_table(self, table: remote_map.Table) -> None:
         self._parts.append(table)
 
-    def lay_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
+    def write_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
         self.check_pages(fork, blocks, pages)
         if self.settings.data_checksum_version:
             pages = page.with_checksums(pages, blocks)
@@ -47,7 +47,7 @@ class HydratingDirectory(DataDirectory):
         """Takes blocks that are other than what the page server has of them as yet."""
         blocks = sorted(pages)
         self._hot = [hot for hot in self._hot if hot.fork != fork or hot.block not in pages]
-        self.lay_pages(fork, blocks, [pages[block] for block in blocks])
+        self.write_pages(fork, blocks, [pages[block] for block in blocks])
 
     def length(self, fork: Fork) -> int | None:
         """Blocks of a fork; None where the base backup did not name it."""
@@ -67,11 +67,11 @@ class HydratingDirectory(DataDirectory):
         rows = self._table[self._table["fork"] == INIT_FORK]
         return [(int(r["spc"]), int(r["db"]), int(r["rel"]), INIT_FORK) for r in rows]
 
-    def lay_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
-        self.lay_sparse(fork, len(pages))
-        super().lay_unlogged_fork(fork, pages)
+    def write_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
+        self.create_sparse(fork, len(pages))
+        super().write_unlogged_fork(fork, pages)
 
-    def lay_remote_map(self) -> None:
+    def write_remote_map(self) -> None:
         self._settle()
         self._make_database_directories()
         remote = self._table[self._table["fork"] != INIT_FORK]

@@ -41,7 +41,7 @@ class LaidSlots:
     wal_bytes: int = 0
 
 
-async def lay_slots(
+async def write_slots(
     directory: HydratingDirectory,
     dropped: tuple[str, ...],
     log: Log,
@@ -59,19 +59,19 @@ async def lay_slots(
     needed = [state.restart_lsn for state in states if state.restart_lsn]
     oldest = log.end_lsn
     if needed:
-        oldest = await _lay_wal(directory, min(needed), log, pages, wal)
+        oldest = await _write_wal(directory, min(needed), log, pages, wal)
         laid.wal_bytes = log.end_lsn - oldest
     for state in states:
         if state.restart_lsn and state.restart_lsn < oldest:
             state = state.invalidated()
         (laid.lost if state.is_lost else laid.kept).append(state.name)
-        directory.lay_decoding_file(state_path(state.name), state.pack())
+        directory.write_decoding_file(state_path(state.name), state.pack())
         snapshot = directory.decoding_files.get(snapshot_path(state.restart_lsn))
         if snapshot is not None:
-            directory.lay_decoding_file(snapshot_path(state.restart_lsn), snapshot)
+            directory.write_decoding_file(snapshot_path(state.restart_lsn), snapshot)
     for path, content in directory.decoding_files.items():
         if states and path.startswith("pg_logical/mappings/"):
-            directory.lay_decoding_file(path, content)
+            directory.write_decoding_file(path, content)
     return laid
 
 
@@ -116,7 +116,7 @@ def _states(directory: HydratingDirectory) -> list[SlotState]:
     return found
 
 
-async def _lay_wal(
+async def _write_wal(
     directory: HydratingDirectory, oldest: int, log: Log, pages: AsyncPageClient, wal: WalService
 ) -> int:
     """From the page of `oldest` on, as far as there is any; returns from where on that is."""
@@ -124,7 +124,7 @@ async def _lay_wal(
     reached = log.end_lsn
     part: Log | None = log
     while part is not None:
-        reached = await _lay_part(directory, wanted, part, wal)
+        reached = await _write_part(directory, wanted, part, wal)
         is_all_of_it = wanted < reached <= part.branch_lsn
         part = await _parent(part, pages) if is_all_of_it else None
     start = max(reached, wanted)
@@ -133,7 +133,7 @@ async def _lay_wal(
     return reached
 
 
-async def _lay_part(directory: HydratingDirectory, wanted: int, log: Log, wal: WalService) -> int:
+async def _write_part(directory: HydratingDirectory, wanted: int, log: Log, wal: WalService) -> int:
     """One timeline's own part; where what there is of it begins."""
     reached = log.end_lsn
     pieces = wal.read_back(log.tenant, log.timeline, wanted, log.end_lsn)

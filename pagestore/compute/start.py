@@ -45,7 +45,7 @@ from pagestore.compute.places import (
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.removal import remove
 from pagestore.compute.running import RunningCompute
-from pagestore.compute.slots import Log, lay_slots, words_on_slots
+from pagestore.compute.slots import Log, words_on_slots, write_slots
 from pagestore.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -61,8 +61,8 @@ from pagestore.postgres.checkpoint import (
     ANY_CONTROL_FILE,
     StartCheckpoint,
     after_prologue,
-    lay_control_file,
-    lay_segments,
+    write_control_file,
+    write_segments,
 )
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import (
@@ -330,18 +330,18 @@ class _Start:
         )
         await self._receive(directory, chunks, checkpoint, wal)
         self.clock.mark("base backup")
-        directory.lay_unlogged(await self._init_pages(directory, pages))
+        directory.write_unlogged(await self._init_pages(directory, pages))
         self.entry = await self._find_entry(directory, pages)
         self._say_who_enters()
-        directory.lay_missing_slru_pages()
-        lay_segments(directory, checkpoint)
-        await self._lay_slots(directory, prologue, pages, wal)
+        directory.write_missing_slru_pages()
+        write_segments(directory, checkpoint)
+        await self._write_slots(directory, prologue, pages, wal)
         for path, content in spec.files.items():
             directory.write(path, content)
-        directory.lay_remote_map()
+        directory.write_remote_map()
         self.clock.mark("finish")
 
-    async def _lay_slots(
+    async def _write_slots(
         self,
         directory: HydratingDirectory,
         prologue: Prologue,
@@ -352,7 +352,7 @@ class _Start:
         spec, header = self.spec, directory.header
         assert header is not None
         log = Log(spec.tenant, spec.timeline, header.branch_lsn, self.won.end_lsn)
-        slots = await lay_slots(directory, prologue.dropped_slots, log, pages, wal)
+        slots = await write_slots(directory, prologue.dropped_slots, log, pages, wal)
         disabled: list[str] = []
         if prologue.pages:
             directory.lay_over(prologue.fork, prologue.pages)
@@ -437,7 +437,7 @@ class _Start:
         """What the server reads before it makes its shared memory. A slow one may not have read
         the first files yet: each state of the directory is one that it can go on from."""
         spec = self.spec
-        lay_control_file(directory, checkpoint)
+        write_control_file(directory, checkpoint)
         rule = quorum_rule(self.won.needed, self.won.standbys)
         lay_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.group)
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}

@@ -70,7 +70,7 @@ def after_prologue(
     return dataclasses.replace(checkpoint, start_lsn=prologue.start_lsn, data=data)
 
 
-def lay_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
+def write_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
     """Writes the WAL segment: two, when the record crosses into the next."""
     settings = directory.settings
     lsn, data = checkpoint.start_lsn, checkpoint.data
@@ -83,7 +83,7 @@ def lay_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
         lsn, data = lsn + len(piece), data[len(piece) :]
 
 
-def lay_control_file(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
+def write_control_file(directory: DataDirectory, checkpoint: StartCheckpoint) -> None:
     """Writes pg_control: with it, the directory can start."""
     control = PgControl.at_shutdown(
         checkpoint.counters,

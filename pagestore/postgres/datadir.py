@@ -125,11 +125,11 @@ class DataDirectory:
         if kind == "header":
             self.header = chunk.header
         elif kind == "file":
-            self._lay_backup_file(chunk.file)
+            self._write_backup_file(chunk.file)
         elif kind == "relations":
             self._take_relations(chunk.relations)
         elif kind == "pages":
-            self.lay_pages(_fork(chunk.pages.rel), chunk.pages.blocks, chunk.pages.pages)
+            self.write_pages(_fork(chunk.pages.rel), chunk.pages.blocks, chunk.pages.pages)
         elif kind == "end":
             self._check_end(chunk.end)
         else:
@@ -158,7 +158,7 @@ class DataDirectory:
             )
         self.complete = True
 
-    def _lay_backup_file(self, file: pb.BackupFile) -> None:
+    def _write_backup_file(self, file: pb.BackupFile) -> None:
         if _BACKUP_PATH.fullmatch(file.path) is None:
             raise malformed(f"the path {file.path[:100]!r}")
         self._files += 1
@@ -189,22 +189,22 @@ class DataDirectory:
         table = np.concatenate([np.array(rows, dtype=RELATION), packed]) if rows else packed
         if np.any(table["fork"] > INIT_FORK) or np.any(table["nblocks"] > _MAX_BLOCKS):
             raise malformed("a relation fork of an impossible kind or length")
-        self.lay_table(table)
+        self.write_table(table)
 
-    def lay_table(self, table: Table) -> None:
+    def write_table(self, table: Table) -> None:
         """Makes the sparse files of a relation table."""
         for spc, db, rel, number, nblocks in table.tolist():
             fork = (spc, db, rel, number)
             if fork in self.lengths:
                 raise malformed(f"relation fork {fork} twice")
             self.lengths[fork] = nblocks
-            self.lay_sparse(fork, nblocks)
+            self.create_sparse(fork, nblocks)
 
     def length(self, fork: Fork) -> int | None:
         """Blocks of a fork; None where the base backup did not name it."""
         return self.lengths.get(fork)
 
-    def lay_sparse(self, fork: Fork, nblocks: int) -> None:
+    def create_sparse(self, fork: Fork, nblocks: int) -> None:
         """Makes the files of one fork."""
         directory = self.open_database(fork[0], fork[1])
         segment = 0
@@ -221,7 +221,7 @@ class DataDirectory:
             if not nblocks:
                 return
 
-    def lay_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
+    def write_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:
         """Takes blocks of a relation that is listed already; with checksums if the cluster
         has them."""
         self.check_pages(fork, blocks, pages)
@@ -260,7 +260,7 @@ class DataDirectory:
         """The init forks: each main fork that goes with one starts as its copy."""
         return sorted(fork for fork in self.lengths if fork[3] == INIT_FORK)
 
-    def lay_unlogged(self, init_pages: Mapping[Fork, Sequence[bytes]]) -> None:
+    def write_unlogged(self, init_pages: Mapping[Fork, Sequence[bytes]]) -> None:
         """Lays each unlogged relation's main fork as a copy of its init fork, which is what
         Postgres itself does after a crash. `init_pages` holds every page of each init fork."""
         for fork in self.unlogged_forks():
@@ -270,17 +270,17 @@ class DataDirectory:
             main = (*fork[:3], 0)
             if self.length(main) is not None:
                 raise malformed(f"the unlogged relation {main}, listed with its main fork")
-            self.lay_unlogged_fork(fork, pages)
-            self.lay_sparse(main, len(pages))
+            self.write_unlogged_fork(fork, pages)
+            self.create_sparse(main, len(pages))
             self.store_pages(main, range(len(pages)), pages)
 
-    def lay_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
+    def write_unlogged_fork(self, fork: Fork, pages: Sequence[bytes]) -> None:
         """The init fork itself, which is listed."""
         self.store_pages(fork, range(len(pages)), pages)
 
     # The rest
 
-    def lay_missing_slru_pages(self) -> None:
+    def write_missing_slru_pages(self) -> None:
         """The pages that a start reads, where the history has not made them yet: zeros."""
         counters = self.counters
         next_items = {
@@ -292,7 +292,7 @@ class DataDirectory:
             path, offset = slru.page_position(kind, slru.page_of(kind, item))
             self._extend(path, offset + layout.PAGE_SIZE)
 
-    def lay_decoding_file(self, path: str, content: bytes) -> None:
+    def write_decoding_file(self, path: str, content: bytes) -> None:
         """A file of a replication slot, and its directory."""
         self.write(path, content)
 

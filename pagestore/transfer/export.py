@@ -22,10 +22,10 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout
 from pagestore.postgres.checkpoint import (
     StartCheckpoint,
-    lay_control_file,
-    lay_segments,
     start_of_checkpoint,
     synthesize,
+    write_control_file,
+    write_segments,
 )
 from pagestore.postgres.datadir import DataDirectory, Owner
 from pagestore.postgres.remote_map import Fork
@@ -157,8 +157,8 @@ async def _export(
 
 
 def _finish(laid: DataDirectory, checkpoint: StartCheckpoint, auto_conf: str) -> None:
-    laid.lay_missing_slru_pages()
-    lay_segments(laid, checkpoint)
+    laid.write_missing_slru_pages()
+    write_segments(laid, checkpoint)
     settings = control_settings(laid.settings) | _SETTINGS
     if laid.has_tablespaces:  # or its crash recovery would refuse their directories
         settings["allow_in_place_tablespaces"] = "on"
@@ -167,7 +167,7 @@ def _finish(laid: DataDirectory, checkpoint: StartCheckpoint, auto_conf: str) ->
     laid.write("pg_hba.conf", _HBA)
     laid.write("pg_ident.conf", b"")
     laid.sync()
-    lay_control_file(laid, checkpoint)
+    write_control_file(laid, checkpoint)
     laid.sync()
 
 
@@ -227,7 +227,7 @@ class _Fetch:
             finally:
                 stream.cancel()
             await asyncio.sleep(random.uniform(0.2, 0.5))  # noqa: S311
-        self._laid.lay_unlogged(self._init_pages)
+        self._laid.write_unlogged(self._init_pages)
 
     async def _send(self, stream: PageStream, run: Run) -> None:
         rel = Rel(*run.fork)

@@ -2,7 +2,7 @@
 
 With these the shim is tested against real Postgres and real gRPC before, and apart from, the
 rest of pagestore: :class:`PageSource` serves GetPages straight from the files, and
-:func:`lay_hydrating_copy` makes the data directory that a compute would have.
+:func:`write_hydrating_copy` makes the data directory that a compute would have.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def relation_files(data: Path) -> list[SegmentFile]:
     return found
 
 
-def lay_hydrating_copy(source: Path, target: Path) -> None:
+def write_hydrating_copy(source: Path, target: Path) -> None:
     """Copies a stopped cluster without its relation files: all is in the remote map, but for
     unlogged relations, which a compute lays whole."""
     segments = {file.path: file for file in relation_files(source)}
@@ -212,7 +212,7 @@ class HydratingPostgres(PlainPostgres):
 
     def __init__(self, source: PlainPostgres, pages: PageSource, **settings: object) -> None:
         super().__init__(scratch_dir())
-        lay_hydrating_copy(source.data, self.data)
+        write_hydrating_copy(source.data, self.data)
         shim = self.root / SHIM.name
         shutil.copy(SHIM, shim)
         defaults: dict[str, object] = {

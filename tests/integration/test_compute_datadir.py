@@ -15,7 +15,7 @@ from pagestore.ids import format_lsn
 from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.pgformat.wal import record_start
 from pagestore.postgres import cluster as vanilla
-from pagestore.postgres.checkpoint import lay_control_file, lay_segments, synthesize
+from pagestore.postgres.checkpoint import synthesize, write_control_file, write_segments
 from pagestore.postgres.datadir import DataDirectory, Owner
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.local_backup import backup_chunks
@@ -64,10 +64,10 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
         for chunk in chunks_of(source.data):
             directory.feed(chunk)
         assert directory.complete
-        directory.lay_unlogged(
+        directory.write_unlogged(
             {fork: _pages_of(source, fork) for fork in directory.unlogged_forks()}
         )
-        directory.lay_missing_slru_pages()
+        directory.write_missing_slru_pages()
         header = directory.header
         assert header is not None
         checkpoint = synthesize(
@@ -77,8 +77,8 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
             header.settings.system_id,
             full_page_writes=False,
         )
-        lay_segments(directory, checkpoint)
-        lay_control_file(directory, checkpoint)
+        write_segments(directory, checkpoint)
+        write_control_file(directory, checkpoint)
         directory.write(
             "postgresql.conf",
             "full_page_writes = off\nmax_prepared_transactions = 10\nwal_keep_size = 100MB\n",

@@ -95,9 +95,9 @@ def test_an_unlogged_relation_starts_as_its_init_fork(tmp_path: Path) -> None:
         fork = (1663, 5, 7, 3)
         assert directory.unlogged_forks() == [fork]
         with pytest.raises(DataLoss, match="of which 0 pages came"):
-            directory.lay_unlogged({})
+            directory.write_unlogged({})
         image = bytes(range(256)) * 32
-        directory.lay_unlogged({fork: [image]})
+        directory.write_unlogged({fork: [image]})
         assert (directory.root / "base/5/7").read_bytes() == image
         assert (directory.root / "base/5/7_init").read_bytes() == image
 
@@ -107,8 +107,8 @@ def test_a_hydrating_directory_has_files_of_unlogged_relations_only(tmp_path: Pa
     with HydratingDirectory(tmp_path / "data") as directory:
         for chunk in [HEADER, relations(1, init), relations(9), pages(3), end(relations=2)]:
             directory.feed(chunk)
-        directory.lay_unlogged({(1663, 5, 7, 3): [bytes(8192)]})
-        directory.lay_remote_map()
+        directory.write_unlogged({(1663, 5, 7, 3): [bytes(8192)]})
+        directory.write_remote_map()
     files = {path.name for path in (tmp_path / "data/base/5").iterdir()}
     assert files == {"7", "7_init"}
     data = (tmp_path / "data" / remote_map.FILE_NAME).read_bytes()
