@@ -274,8 +274,10 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
 
 
 def conninfo(compute: Compute) -> str:
-    record = compute.running.record
-    return f"host={record.socket_directory} port={record.port} user=postgres dbname=postgres"
+    """For another server, whom the socket does not let in."""
+    compute.sql("ALTER ROLE postgres PASSWORD 'known'")
+    port = compute.running.port
+    return f"host=127.0.0.1 port={port} user=postgres password=known dbname=postgres"
 
 
 def ids(compute: Compute) -> list[int]:
