@@ -16,14 +16,15 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from pagestore.errors import DataLoss, PagestoreError, ResourceExhausted, Unavailable
+from pagestore.errors import DataLoss
 from pagestore.lmdbfile import whole, witness
+from pagestore.lmdbfile.failing import store_errors
 from pagestore.lmdbfile.pages import Damaged, Entry, Pages
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Fault, Witness
@@ -117,10 +118,9 @@ class Storage:
         self.accepted = witness.acceptance_file(self.path).exists()
         """Whether somebody has said that an older copy will do."""
         said = self._checked()
-        try:
+        self._env: Any = None
+        with self._errors():
             self._env = lmdb.open(str(directory), max_dbs=len(tables) + 8, map_size=MAP_BYTES)
-        except lmdb.Error as error:
-            raise corrupt(self.path, str(error)) from error
         try:
             self.tables = self._tables(tables, said)
             self._witness = Witness(self.path, self._last(said))
@@ -139,7 +139,7 @@ class Storage:
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
-        with self._env.begin() as txn:
+        with self._errors(), self._env.begin() as txn:
             yield Reader(self, txn)
 
     @contextmanager
@@ -171,20 +171,13 @@ class Storage:
     def _put_whole(txn: Any, meta: Any, said: Whole) -> None:
         txn.put(WHOLE_KEY, seal(META.encode(), WHOLE_KEY, said.pack()), db=meta)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (lmdb.DiskError, lmdb.MapFullError) as error:
-            raise ResourceExhausted(
-                "STORE_FULL", f"{self.path}: {error}.", "Free space and try again."
-            ) from error
-        except lmdb.Error as error:
-            if "No space left" in str(error) or "quota" in str(error):
-                raise ResourceExhausted(
-                    "STORE_FULL", f"{self.path}: {error}.", "Free space and try again."
-                ) from error
-            raise Unavailable("IO_ERROR", f"{self.path}: {error}.") from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return store_errors(
+            self.path,
+            lambda what: corrupt(self.path, what),
+            full="STORE_FULL",
+            env=self._env,
+        )
 
     def _checked(self) -> State | None:
         try:
@@ -310,7 +303,7 @@ def _crc(table: bytes, key: bytes, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(key, zlib.crc32(table)))
 
 
-def corrupt(path: Path, fault: str) -> PagestoreError:
+def corrupt(path: Path, fault: str) -> DataLoss:
     return DataLoss(
         "CONTROL_STATE_CORRUPT",
         f"The control plane's state is damaged ({path}: {fault}); nothing of it was used.",

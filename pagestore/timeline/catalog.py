@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
 from pagestore._native import LayerSummary
-from pagestore.errors import FULL_HINT, ResourceExhausted, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.lmdbfile import witness
+from pagestore.lmdbfile.failing import store_errors
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Witness
 from pagestore.timeline import entries
@@ -28,14 +28,6 @@ T = TypeVar("T")
 
 MAP_BYTES = 64 << 30
 """Address space, not memory or disk: the file grows as it is written, up to this."""
-
-_DAMAGE = (
-    lmdb.CorruptedError,
-    lmdb.PageNotFoundError,
-    lmdb.InvalidError,
-    lmdb.VersionMismatchError,
-    lmdb.BadValsizeError,
-)
 
 
 class CatalogWriter:
@@ -104,6 +96,7 @@ class Catalog:
         self.where = str(path)
         checked = check_catalog(path)
         self._witness: Witness | None = None
+        self._env: Any = None
         with self._errors():
             self._env = lmdb.open(
                 self.where, subdir=False, map_size=MAP_BYTES, max_readers=1024, mode=0o600
@@ -123,28 +116,13 @@ class Catalog:
         if self._witness is not None:
             self._witness.close()
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            raise ResourceExhausted(
-                "CATALOG_FULL", f"{self.where} has its greatest size, {MAP_BYTES} bytes."
-            ) from error
-        except lmdb.PanicError as error:
-            raise Unavailable(
-                "IO_ERROR",
-                f"{self.where}: an earlier write failed in the midst of it.",
-                "End the page server: at its next start the catalog is checked.",
-            ) from error
-        except _DAMAGE as error:
-            raise corrupt(self.where, str(error)) from error
-        except lmdb.Error as error:
-            if "No space left" in str(error) or "quota" in str(error):
-                raise ResourceExhausted(
-                    "STORE_FULL", f"{self.where}: {error}", FULL_HINT
-                ) from error
-            raise Unavailable("IO_ERROR", f"{self.where}: {error}") from error
+    def _errors(self) -> AbstractContextManager[None]:
+        return store_errors(
+            self.path,
+            lambda what: corrupt(self.where, what),
+            full="CATALOG_FULL",
+            env=self._env,
+        )
 
     def _begin_format(self, whole: Whole) -> Whole:
         """Of a new catalog, or one of format 1: the first transaction that speaks of the whole."""

@@ -1,7 +1,9 @@
 /*
- * Preloaded into a safekeeper: while the file named by FAIL_SYNC exists, fsync and fdatasync fail
+ * Preloaded into a part: while the file named by FAIL_SYNC exists, fsync and fdatasync fail
  * for files whose path ends with its contents; with all when it is empty. With LOSE_WRITES, one
  * that fails makes zeros of what pwrite wrote last, as a kernel drops what it could not write.
+ * While the file named by FAIL_META exists, so does a pwrite of less than a page to such files: it
+ * is how LMDB puts a transaction in force.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,10 +15,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+enum { LMDB_PAGE = 4096 };
+
 static bool
-fails(int fd)
+fails(int fd, const char *variable)
 {
-    const char *trigger = getenv("FAIL_SYNC");
+    const char *trigger = getenv(variable);
     int file = trigger == NULL ? -1 : open(trigger, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return false;
@@ -38,6 +42,10 @@ static __thread struct {
 ssize_t
 pwrite(int fd, const void *data, size_t length, off_t offset)
 {
+    if (length < LMDB_PAGE && fails(fd, "FAIL_META")) {
+        errno = EIO;
+        return -1;
+    }
     last.fd = fd;
     last.offset = offset;
     last.length = length;
@@ -63,7 +71,7 @@ lose_writes(int fd)
 static int
 sync_unless_it_fails(int fd, long number)
 {
-    if (fails(fd)) {
+    if (fails(fd, "FAIL_SYNC")) {
         lose_writes(fd);
         errno = EIO;
         return -1;
