@@ -121,9 +121,19 @@ def load(path: Path) -> Config:
         from_file = TomlConfigSettingsSource(Config, toml_file=path)()
         return Config(**from_file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValidationError) as error:
+        faults = _faults(error) if isinstance(error, ValidationError) else str(error)
         raise FailedPrecondition(
-            "CONFIG_INVALID", f"{path}: {error}.", "Mend the file, or remove it to start afresh."
+            "CONFIG_INVALID", f"{path}: {faults}.", "Mend the file, or remove it to start afresh."
         ) from error
+
+
+def _faults(error: ValidationError) -> str:
+    """Where in the file, and what: pydantic's own words span lines, and point to its site."""
+    found = (
+        (".".join(map(str, fault["loc"])), fault["msg"][:1].lower() + fault["msg"][1:])
+        for fault in error.errors(include_url=False)
+    )
+    return "; ".join(f"{where}: {what}" if where else what for where, what in found)
 
 
 def write_first(path: Path, safekeepers: int = 1) -> None:
