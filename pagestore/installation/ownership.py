@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pagestore import durable
-from pagestore.errors import FailedPrecondition
+from pagestore.errors import DataLoss, FailedPrecondition
 
 MARK = "pagestore-installation"
 _BEFORE_MARKS = "pagestore.toml"
@@ -79,11 +79,23 @@ def make_outside(remembered: Path, earlier: Path) -> None:
 
 
 def outside(remembered: Path) -> Path | None:
-    """The directory that was made outside; None where there is none."""
+    """The directory that was made outside; None where there is none.
+
+    Raises:
+        DataLoss: FILE_CORRUPT.
+    """
     try:
-        return Path(remembered.read_text().rstrip("\n"))
+        text = os.fsdecode(remembered.read_bytes())
     except FileNotFoundError:
         return None
+    # An empty name would be the directory that we happen to run in.
+    if not text.startswith("/") or not text.endswith("\n") or "\0" in text:
+        raise DataLoss(
+            "FILE_CORRUPT",
+            f"{remembered} names no directory: computes may still run in the one that it named.",
+            "Write that directory into it, a line; or remove it, when no computes run.",
+        )
+    return Path(text[:-1])
 
 
 def is_own_directory(path: Path) -> bool:

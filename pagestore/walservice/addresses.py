@@ -8,7 +8,7 @@ members in messages. A lost entry is told again with the next election.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import structlog
 from pagestore import durable
 
 NAME = "peers"
+_LINE = re.compile(r"(?P<number>[0-9]{1,10}) (?P<address>[!-~]+:[0-9]{1,5})")
 _log = structlog.get_logger(__name__)
 
 
@@ -31,8 +32,14 @@ class AddressBook:
 
     async def load(self, given: Mapping[int, str]) -> None:
         """Reads what was remembered; `given` is newer."""
-        with contextlib.suppress(FileNotFoundError):
-            self.addresses = decode(await asyncio.to_thread(self._path.read_text))
+        try:
+            raw = await asyncio.to_thread(self._path.read_bytes)
+        except FileNotFoundError:
+            raw = b""
+        except OSError as error:
+            _log.warning("addresses not read", path=str(self._path), error=str(error))
+            raw = b""
+        self.addresses = decode(raw.decode(errors="replace"))
         await self.learn(given)
 
     def on_change(self, listener: Callable[[set[int]], None]) -> None:
@@ -59,6 +66,6 @@ def encode(addresses: Mapping[int, str]) -> str:
 
 
 def decode(text: str) -> dict[int, str]:
-    """Lines of a number and an address; others are passed over."""
-    pairs = (line.partition(" ") for line in text.splitlines())
-    return {int(number): address for number, _, address in pairs if number.isdigit() and address}
+    """Lines of a number and an address; others are passed over, as they are of a damaged file."""
+    lines = (_LINE.fullmatch(line) for line in text.split("\n"))
+    return {int(line["number"]): line["address"] for line in lines if line is not None}

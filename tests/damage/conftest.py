@@ -49,6 +49,8 @@ def _snapshot(whole: Whole, target: Path) -> None:
     for part, address in addresses.items():
         # As a part that was killed leaves it.
         (whole.installation.part_dir(part) / "address").write_text(address + "\n")
+    # As one that Postgres's user cannot reach has it.
+    (whole.data / "compute-dir").write_text("/var/tmp/pagestore-of-a-test\n")
     target.mkdir()
     copy(whole.data, target)
 

@@ -6,6 +6,7 @@ right.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from pagestore._native import Layer, NativeError
 from pagestore.control.local import _install
 from pagestore.control.state import TABLES, ControlState
 from pagestore.errors import PagestoreError, of_exception
-from pagestore.ids import DEFAULT_TENANT
+from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.ingest.releases import consumer_of
 from pagestore.installation.layout import Installation, lib_dir
+from pagestore.installation.ownership import claim, outside
 from pagestore.timeline import Repository
+from pagestore.walservice import segments
+from pagestore.walservice.safekeeper import Safekeeper, Settings
+from pagestore.walservice.watch import TimelineKey
 
 Contents = Any
 
@@ -57,6 +62,50 @@ def page_server(data: Path) -> Contents:
         repository.close()
 
 
+def safekeeper(data: Path) -> Contents:
+    """Every log's promises and end; from its start on each record is held against its CRC, as
+    ingest does with what it is sent."""
+    return asyncio.run(_logs(data / "safekeeper"))
+
+
+async def _logs(data_dir: Path) -> Contents:
+    keeper = await Safekeeper.open(data_dir, Settings())
+    try:
+        return {path.name: await _log(keeper, path) for path in _log_directories(data_dir)}
+    finally:
+        await keeper.close()
+
+
+def _log_directories(data_dir: Path) -> list[Path]:
+    return sorted((data_dir / str(DEFAULT_TENANT)).iterdir())
+
+
+async def _log(keeper: Safekeeper, directory: Path) -> Contents:
+    key = TimelineKey(DEFAULT_TENANT, TimelineId.parse(directory.name))
+    async with keeper.use(key) as timeline:
+        state = timeline.state
+        end = segments.find_end(directory, state.start, timeline.base_lsn)
+        return end, state
+
+
+def address_book(data: Path) -> Contents:
+    """Of a safekeeper that is told, as `up` tells each, where the others are."""
+    told = {2: "127.0.0.1:7442", 3: "127.0.0.1:7443"}
+
+    async def main() -> Contents:
+        keeper = await Safekeeper.open(data / "safekeeper", Settings(peers=told))
+        addresses = keeper.book.addresses
+        await keeper.close()
+        return {number: addresses.get(number) for number in told}
+
+    return asyncio.run(main())
+
+
+def compute_place(data: Path) -> Contents:
+    """Where computes are, of an installation that has them elsewhere."""
+    return outside(data / "compute-dir")
+
+
 def _timelines(repository: Repository) -> tuple[Contents, dict[str, Layer]]:
     found, layers = {}, {}
     for summary in repository.list(DEFAULT_TENANT):
@@ -72,6 +121,7 @@ def command_line(data: Path) -> Contents:
     installation = Installation(data)
     addresses = {part: installation.address(part) for part in installation.part_names}
     listens = {part: installation.config.listen(part) for part in installation.part_names}
+    claim(data)  # as `up` does first
     return addresses, listens, installation.last_safekeeper_id
 
 

@@ -39,11 +39,15 @@ class Kind:
 
 HEX = "[0-9a-f]" * 32
 STORE = "pageserver/store"
+LOG = f"safekeeper/{HEX}/{HEX}"
+SEGMENT = "[0-9A-F]" * 24
 TEXT = ("half", "older", "another's")
 GONE = ("removed", "older", "another's")
 KINDS = [
     Kind("configuration", "pagestore.toml", ".", opening.command_line, 0, TEXT),
     Kind("last safekeeper id", "last-safekeeper-id", ".", opening.command_line, 0, GONE),
+    Kind("our mark", "pagestore-installation", ".", opening.command_line, 4),
+    Kind("place of computes", "compute-dir", ".", opening.compute_place, 0, GONE),
     Kind("address", "control/address", ".", opening.command_line, 0, GONE),
     Kind("control state", "control/data.mdb", "control", opening.control, 40),
     Kind("its generation", "control/data.mdb-generation", "control", opening.control),
@@ -54,6 +58,11 @@ KINDS = [
     Kind("consumer", "pageserver/consumer", "pageserver", opening.catalog, 4),
     Kind("image layer", f"{STORE}/{HEX}/{HEX}/*.image", "pageserver", opening.page_server),
     Kind("delta layer", f"{STORE}/{HEX}/{HEX}/*.delta", "pageserver", opening.page_server),
+    Kind("WAL segment", f"{LOG}/{SEGMENT}", "safekeeper", opening.safekeeper, 24),
+    Kind("control file", f"{LOG}/control", "safekeeper", opening.safekeeper, 24),
+    Kind("horizon", f"{LOG}/horizon", "safekeeper", opening.safekeeper),
+    Kind("witness", f"{LOG}/witness", "safekeeper", opening.safekeeper, 24),
+    Kind("address book", "safekeeper/peers", "safekeeper", opening.address_book, 24),
     Kind("shim library", "computes/lib/pagestore_shim-*.so", "computes", opening.library),
 ]
 
@@ -160,9 +169,15 @@ def case(request: pytest.FixtureRequest, copies: Copies, tmp_path: Path) -> Case
 def fresh(kind: Kind, copies: Copies, data: Path) -> Case:
     (data / kind.folder).mkdir(parents=True)
     copy(copies.newest / kind.folder, data / kind.folder)
-    paths = sorted(data.glob(kind.pattern), key=lambda path: path.stat().st_size)
+    paths = sorted(data.glob(kind.pattern))
     assert paths, f"the installation has no {kind.pattern}"
-    return Case(data, paths[-1], kind, copies)
+
+    def promise(path: Path) -> tuple[bool, int]:
+        before = copies.older / path.relative_to(data)
+        changed = before.exists() and before.read_bytes() != path.read_bytes()
+        return changed, path.stat().st_size
+
+    return Case(data, max(paths, key=promise), kind, copies)
 
 
 def is_named(error: PagestoreError, case: Case) -> bool:
@@ -207,11 +222,12 @@ def test_a_file_that_is_not_ours_any_more(case: Case, damage: str, table: Table)
 def test_a_flipped_bit(case: Case, table: Table) -> None:
     expected = whole(case)
     original = case.path.read_bytes()
+    written = len(original.rstrip(b"\0"))
     rng = random.Random(case.kind.name)
     outcomes = set()
     for _ in range(case.kind.flips):
         raw = bytearray(original)
-        at = rng.randrange(len(raw) * 8)
+        at = rng.randrange(written * 8)
         raw[at // 8] ^= 1 << at % 8
         case.path.write_bytes(raw)
         outcomes.add(judged(case, expected))
