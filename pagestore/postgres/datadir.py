@@ -83,13 +83,11 @@ class DataDirectory:
         """Of replication slots, by path: set aside, since they are of no use without their WAL."""
         self._files = 0
         self._directories: dict[str, int] = {}
-        self._make_root()
-        if next(os.scandir(self._root), None) is not None:
-            raise FailedPrecondition(
-                "DIRECTORY_NOT_EMPTY", f"{root} is not empty.", "Name a directory that is."
-            )
-        for name in paths.DIRECTORIES:
-            self._make_directory(name)
+        try:
+            self._make_empty_tree()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -357,6 +355,15 @@ class DataDirectory:
         if self.owner is not None:
             os.fchown(fd, *self.owner)
         return fd
+
+    def _make_empty_tree(self) -> None:
+        self._make_root()
+        if next(os.scandir(self._root), None) is not None:
+            raise FailedPrecondition(
+                "DIRECTORY_NOT_EMPTY", f"{self.root} is not empty.", "Name a directory that is."
+            )
+        for name in paths.DIRECTORIES:
+            self._make_directory(name)
 
     def _make_root(self) -> None:
         self.root.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ class PageProcess:
         self.data_dir = data_dir
         self.program = ["-c", _MAIN]
         """For the interpreter; the settings follow as one argument."""
+        self.environment: dict[str, str] = {}
+        """Besides ours, of the next start."""
         self.address = ""
         self.log = data_dir.with_suffix(".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +66,9 @@ class PageProcess:
             self.settings["listen"] = self.address
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *self.program, json.dumps(self.settings)], stderr=log
+                [sys.executable, *self.program, json.dumps(self.settings)],
+                env=os.environ | self.environment,
+                stderr=log,
             )
         deadline = time.monotonic() + 60
         while not (self.data_dir / "address").exists():

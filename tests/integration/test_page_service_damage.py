@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from pagestore import errors
 from pagestore.client import PageClient, Rel
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.v1 import page_pb2 as pb
+from tests.integration.failing_disk import preload
 from tests.integration.imported import Imported, import_cluster, imported
 from tests.integration.page_process import PageProcess
 from tests.integration.test_page_service_follow import lsn_now, publish, refused, small_disk
@@ -94,6 +98,53 @@ def test_an_import_that_does_not_fit_says_so_and_leaves_nothing(tmp_path: Path) 
             assert client.list_timelines(TENANT) == []
             left = (pages.data_dir / "store").rglob("*")
             assert [path for path in left if path.suffix in (".tmp", ".image")] == []
+
+
+def test_a_flush_that_the_disk_refuses_is_said_and_done_when_it_is_well(tmp_path: Path) -> None:
+    with imported(tmp_path, page_server={"idle_flush_seconds": 0.2}) as store:
+        assert store.pages.stop() == 0
+        store.pages.environment = preload(tmp_path)
+        store.pages.start()
+        failing = tmp_path / "fail"
+        failing.write_text(".delta.tmp")
+        with store.pages.client() as client:
+
+            def timeline() -> pb.TimelineInfo:
+                """Of the list that `status` is made of."""
+                [found] = client.list_timelines(TENANT)
+                return found
+
+            take_in(store, client, "one")
+            until(lambda: bool(timeline().flush_error), "the failure is said")
+            assert "Input/output error" in timeline().flush_error
+            assert ".delta" in timeline().flush_error
+            end = take_in(store, client, "two")
+            assert read(client, store.timeline, end) == 40, "reads go on"
+            assert timeline().disk_consistent_lsn < end
+            failing.unlink()
+            until(lambda: timeline().disk_consistent_lsn >= end, "it is flushed")
+            assert timeline().flush_error == ""
+        store.pages.kill()
+        store.pages.start()
+        with store.pages.client() as client:
+            assert client.get_timeline(TENANT, store.timeline).disk_consistent_lsn >= end
+            assert read(client, store.timeline, end) == 40
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def take_in(store: Imported, client: PageClient, table: str) -> int:
+    """Where the page server has all of a new table."""
+    store.cluster.sql(f"CREATE TABLE {table} AS SELECT generate_series(1, 1000) i")
+    end = lsn_now(store.cluster)
+    publish(store, end)
+    store.wait(client, end)
+    return end
 
 
 def test_a_timeline_deleted_while_it_is_ingested(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FailedPrecondition, match="not empty"):
         DataDirectory(tmp_path)
+
+
+def test_a_directory_that_is_refused_is_not_kept_open(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FailedPrecondition) as refusal:  # whose frames keep what was half made
+        DataDirectory(tmp_path)
+    open_now = {os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+    assert refusal.value.reason == "DIRECTORY_NOT_EMPTY"
+    assert str(tmp_path) not in open_now
