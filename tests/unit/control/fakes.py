@@ -30,6 +30,7 @@ from pagestore.control.state import ControlState
 from pagestore.errors import NotFound, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import page_pb2, wal_pb2
+from tests.unit import virtual_time
 
 TENANT = DEFAULT_TENANT
 TEMPLATE = TimelineId(b"template" * 2)
@@ -309,25 +310,6 @@ class Plane:
             )
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Whoever sleeps sleeps no time: when nothing else is to be done, the clock moves on."""
-
-    _ready: Any
-    _scheduled: Any
-
-    def __init__(self) -> None:
-        self._virtual = 0.0
-        super().__init__()
-
-    def time(self) -> float:
-        return self._virtual
-
-    def _run_once(self) -> None:
-        if not self._ready and self._scheduled:
-            self._virtual = max(self._virtual, self._scheduled[0].when())
-        super()._run_once()
-
-
 Story = Callable[[Plane], Coroutine[Any, Any, None]]
 
 
@@ -355,5 +337,4 @@ def play(directory: Path, story: Story) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         without_sql(patch)
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            runner.run(whole())
+        virtual_time.play(whole())
