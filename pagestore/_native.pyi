@@ -180,14 +180,30 @@ class Snapshot:
         """What a read of the key needs: (lsn, kind, flags, payload), newest first."""
     def read_pages(self, keys: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
         """n * 18 bytes of keys in, n * 8192 bytes of pages out."""
-    def serve_pages(
-        self, request: _Bytes, lsn: int, redo: RedoPool | None = None, patience: int = 2
-    ) -> _Bytes | int:
-        """A serialized GetPagesRequest in, a serialized GetPagesResponse out.
 
-        ``patience`` is what the calling thread may wait for: 0 nothing, 1 files, 2 redo helpers
-        too. A number is the answer when more is needed, and how much.
-        """
+class PageReaders:
+    """GetPages on an event loop, and threads of the core for what must wait.
+
+    Args:
+        files: threads that wait for files, 1 to 64.
+        helpers: redo helpers that there may be, 1 to 64; so many threads wait for one to be free,
+            and as many for those that work.
+    """
+
+    def __init__(self, files: int, helpers: int) -> None: ...
+    def fileno(self) -> int:
+        """Readable when there is something to take."""
+    def serve_pages(
+        self, snapshot: Snapshot, request: _Bytes, lsn: int, redo: RedoPool | None
+    ) -> bytes | int:
+        """A serialized GetPagesRequest in, a serialized GetPagesResponse out; or a ticket, when
+        something has to be waited for."""
+    def take(self) -> list[tuple[int, bytes]]:
+        """The tickets and responses that are done since it was called last."""
+    def cancel(self, ticket: int) -> None:
+        """Nobody waits for it any more: it is taken soon, with whatever response."""
+    def close(self) -> None:
+        """Waits for what is under way. What is not is answered by CLOSED; all is to be taken."""
 
 def parse_pages_request(request: _Bytes) -> tuple[int, _Bytes, _Bytes, int, int, int, int]:
     """(request_id, tenant, timeline, request_lsn, not_modified_since, blocks, wait_ms)."""

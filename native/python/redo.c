@@ -17,6 +17,16 @@ ps_redo_pool_of(PyObject *object)
     return ((RedoPoolObject *)object)->pool;
 }
 
+int
+ps_redo_pool_or_none(PyObject *object, ps_redo_pool **pool)
+{
+    *pool = NULL;
+    if (object == Py_None)
+        return 0;
+    *pool = ps_redo_pool_of(object);
+    return *pool == NULL ? -1 : 0;
+}
+
 /* The strings of a sequence, NULL-terminated; they live as long as `fast`. */
 static const char **
 strings_of(PyObject *fast)

@@ -8,9 +8,13 @@
 /* The layer inside an OpenLayer or a Layer, or -1 with TypeError set. */
 int ps_source_of(PyObject *object, ps_source *source);
 
+/* The view of a Snapshot, or NULL with TypeError set. */
+const ps_snapshot *ps_snapshot_of(PyObject *object);
+
 int ps_add_layers(PyObject *module);
 int ps_add_layer_file(PyObject *module);
 int ps_add_snapshot(PyObject *module);
+int ps_add_page_readers(PyObject *module);
 
 /* The type of summaries, and conversions both ways; NULL or -1 with an exception set. */
 int ps_add_summary(PyObject *module);

@@ -341,17 +341,6 @@ snapshot_chain(SnapshotObject *self, PyObject *args)
     return list;
 }
 
-/* None is "no pool"; -1 with an exception set when it is neither that nor a pool. */
-static int
-pool_from(PyObject *object, ps_redo_pool **pool)
-{
-    *pool = NULL;
-    if (object == Py_None)
-        return 0;
-    *pool = ps_redo_pool_of(object);
-    return *pool == NULL ? -1 : 0;
-}
-
 static int
 read_pages(const SnapshotObject *self, const Py_buffer *keys, uint64_t lsn, ps_redo_pool *redo,
            uint8_t *out, ps_error *err)
@@ -378,7 +367,7 @@ snapshot_read_pages(SnapshotObject *self, PyObject *args)
         return NULL;
     if (keys.len % PS_KEY_LEN != 0 || keys.len / PS_KEY_LEN > UINT32_MAX)
         PyErr_SetString(PyExc_ValueError, "keys have 18 bytes each");
-    else if (pool_from(pool_object, &redo) == 0)
+    else if (ps_redo_pool_or_none(pool_object, &redo) == 0)
         pages = PyBytes_FromStringAndSize(NULL, keys.len / PS_KEY_LEN * (Py_ssize_t)PS_PAGE_SIZE);
     if (pages != NULL) {
         ps_error err = {0};
@@ -393,63 +382,6 @@ snapshot_read_pages(SnapshotObject *self, PyObject *args)
     }
     PyBuffer_Release(&keys);
     return pages;
-}
-
-static PyObject *
-status_response(uint64_t request_id, const ps_pages_status *status)
-{
-    uint8_t out[PS_PAGES_STATUS_BYTES];
-    size_t length = ps_pages_status_encode(request_id, status, out);
-    return PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)length);
-}
-
-/* The response, or how much patience it needs as a number. */
-static PyObject *
-serve(SnapshotObject *self, const Py_buffer *bytes, uint64_t lsn, ps_redo_pool *redo,
-      ps_patience patience)
-{
-    ps_pages_request request;
-    ps_pages_status status = {.code = 3, .reason = "MALFORMED_REQUEST"};
-    ps_error err = {0};
-    if (ps_pages_request_parse(bytes->buf, (size_t)bytes->len, &request, &err) < 0) {
-        memcpy(status.message, err.text, sizeof status.message);
-        return status_response(request.request_id, &status);
-    }
-    if (ps_pages_request_check(&request, &status) != 0)
-        return status_response(request.request_id, &status);
-    PyObject *response =
-        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)ps_pages_response_bytes(&request));
-    if (response == NULL)
-        return NULL;
-    uint32_t code;
-    Py_BEGIN_ALLOW_THREADS
-    code = ps_pages_serve(&self->snapshot, &request, lsn, redo, &patience,
-                          (uint8_t *)PyBytes_AS_STRING(response), &status);
-    Py_END_ALLOW_THREADS
-    if (code == 0)
-        return response;
-    Py_DECREF(response);
-    if (code == PS_PAGES_WOULD_WAIT)
-        return PyLong_FromLong(patience);
-    return status_response(request.request_id, &status);
-}
-
-static PyObject *
-snapshot_serve_pages(SnapshotObject *self, PyObject *args)
-{
-    Py_buffer bytes;
-    unsigned long long lsn;
-    PyObject *pool_object = Py_None, *response = NULL;
-    int patience = PS_PATIENCE_REDO;
-    ps_redo_pool *redo;
-    if (!PyArg_ParseTuple(args, "y*K|Oi", &bytes, &lsn, &pool_object, &patience))
-        return NULL;
-    if (patience < PS_PATIENCE_NONE || patience > PS_PATIENCE_REDO)
-        PyErr_SetString(PyExc_ValueError, "patience is 0, 1 or 2");
-    else if (pool_from(pool_object, &redo) == 0)
-        response = serve(self, &bytes, lsn, redo, (ps_patience)patience);
-    PyBuffer_Release(&bytes);
-    return response;
 }
 
 static PyMethodDef snapshot_methods[] = {
@@ -468,9 +400,6 @@ static PyMethodDef snapshot_methods[] = {
      "chain(key, lsn) -> [(lsn, kind, flags, payload)], newest first"},
     {"read_pages", (PyCFunction)snapshot_read_pages, METH_VARARGS,
      "read_pages(keys, lsn, redo=None) -> the pages of n * 18 bytes of keys"},
-    {"serve_pages", (PyCFunction)snapshot_serve_pages, METH_VARARGS,
-     "serve_pages(request, lsn, redo=None, patience=2): GetPagesRequest to GetPagesResponse, or "
-     "the patience it needs."},
     {NULL, NULL, 0, NULL}};
 
 static PyTypeObject SnapshotType = {
@@ -483,6 +412,16 @@ static PyTypeObject SnapshotType = {
     .tp_dealloc = (destructor)snapshot_dealloc,
     .tp_methods = snapshot_methods,
 };
+
+const ps_snapshot *
+ps_snapshot_of(PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, &SnapshotType)) {
+        PyErr_SetString(PyExc_TypeError, "a pagestore._native.Snapshot is needed");
+        return NULL;
+    }
+    return &((SnapshotObject *)object)->snapshot;
+}
 
 int
 ps_add_snapshot(PyObject *module)

@@ -1,12 +1,14 @@
 """Where reads wait, so that the event loop does not.
 
 Most reads find all they need in memory, which takes microseconds: the event loop makes those
-pages itself, for handing one to a thread and back costs as much as the page. It asks the core
-without patience (native/core/layer/patience.h). What would have to wait for a file goes to one
-set of threads, what needs a redo helper to another: a helper that hangs keeps a thread until its
-deadline, and reads that need none do not queue behind it. Base backups, each of which is many
-reads one after another, have their own, so that starts of computes and reads do not wait for
-each other. None of these threads ever syncs a file.
+pages itself, for handing one to a thread and back costs as much as the page. What would have to
+wait for a file, or longer than some hundred microseconds for a redo helper, goes on in threads of
+the core (native/core/store/readers.h), which wake the event loop by one descriptor. Files and
+redo have their own, so a helper that hangs holds up no read that needs none.
+
+Other reads than those of pages are few, and go to threads of Python. Base backups, each of which
+is many reads one after another, have their own, so that starts of computes and reads do not wait
+for each other. None of these threads ever syncs a file.
 """
 
 from __future__ import annotations
@@ -16,54 +18,62 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from pagestore._native import RedoPool, Snapshot
+from pagestore._native import PageReaders
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DISK_THREADS = 4
 BULK_THREADS = 4
-INLINE_BLOCKS = 64
-"""More blocks than that are never made on the event loop: each may take ten microseconds."""
-
-
-# What a thread that reads may wait for; ``ps_patience`` of the core.
-NO_PATIENCE = 0
-DISK_PATIENCE = 1
-REDO_PATIENCE = 2
 
 
 class ReadThreads:
-    """The threads of one page server. `close` waits for what they do.
+    """The threads of one page server, to be made on its event loop. `close` waits for what they
+    do.
 
     Args:
-        redo: how many wait for redo helpers at a time; as many as there may be helpers.
+        helpers: how many redo helpers there may be.
     """
 
-    def __init__(self, redo: int) -> None:
+    def __init__(self, helpers: int) -> None:
         self._disk = ThreadPoolExecutor(DISK_THREADS, "read")
-        self._redo = ThreadPoolExecutor(redo, "redo")
+        self._redo = ThreadPoolExecutor(helpers, "redo")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, "backup")
+        self._pages = PageReaders(DISK_THREADS, helpers)
+        self._waiting: dict[int, asyncio.Future[bytes]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pages.fileno(), self._take)
+        self.serve_pages = self._pages.serve_pages
+        """A response, or a ticket for `served`."""
 
     def close(self) -> None:
+        self._loop.remove_reader(self._pages.fileno())
+        self._pages.close()
+        self._take()
         for threads in (self._disk, self._redo, self._bulk):
             threads.shutdown(cancel_futures=True)
 
-    async def serve_pages(
-        self,
-        snapshot: Snapshot,
-        request: bytes,
-        lsn: int,
-        redo: RedoPool | None,
-        patience: int = DISK_PATIENCE,
-    ) -> bytes:
-        """A serialized GetPagesResponse to a GetPagesRequest that needs so much patience."""
-        while True:
-            threads = self._redo if patience >= REDO_PATIENCE else self._disk
-            answer = await _run(threads, snapshot.serve_pages, request, lsn, redo, patience)
-            if isinstance(answer, bytes):
-                return answer
-            patience = answer
+    async def served(self, ticket: int) -> bytes:
+        """The response of a read that has to wait; to be awaited before anything else is.
+
+        When it is cancelled, it ends when its read does: until then its memory is in use.
+        """
+        done: asyncio.Future[bytes] = self._loop.create_future()
+        self._waiting[ticket] = done
+        try:
+            return await done
+        except asyncio.CancelledError:
+            if ticket in self._waiting:
+                self._waiting[ticket] = done = self._loop.create_future()
+                self._pages.cancel(ticket)
+                await done
+            raise
+
+    def _take(self) -> None:
+        for ticket, response in self._pages.take():
+            done = self._waiting.pop(ticket, None)
+            if done is not None and not done.done():
+                done.set_result(response)
 
     async def read(self, function: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         """Calls what reads files."""

@@ -3,7 +3,7 @@
 GetPages is served bytes to bytes: the core parses the request, and one call makes the whole
 response; Python only finds the timeline and waits for the LSN. Whatever fails is answered in
 the response, so that a stream outlives a bad request. A response is made once there is room for it
-(page_responses), on the event loop if all of it is in memory, else in a thread (reader.threads).
+(page_responses), on the event loop if all of it is in memory, else by threads (reader.threads).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from pagestore.keyspace import Key, Kind
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.reader import sizes
 from pagestore.reader.basebackup import base_backup
-from pagestore.reader.threads import INLINE_BLOCKS, NO_PATIENCE
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_responses import Stream
 from pagestore.timeline.leases import check_seconds
@@ -85,12 +84,10 @@ class PageReads:
             redo = access.redo()
             if not room.try_reserve(blocks * PAGE_FIELD_BYTES):
                 await room.reserve(blocks * PAGE_FIELD_BYTES)
-            if blocks > INLINE_BLOCKS:
-                return await access.threads.serve_pages(snapshot, request, lsn, redo)
-            answer = snapshot.serve_pages(request, lsn, redo, NO_PATIENCE)
+            answer = access.threads.serve_pages(snapshot, request, lsn, redo)
             if isinstance(answer, bytes):
                 return answer
-            return await access.threads.serve_pages(snapshot, request, lsn, redo, answer)
+            return await access.threads.served(answer)
         except Exception as error:
             return _failed(request_id, error)
         finally:

@@ -34,10 +34,17 @@ serve_bytes(const uint8_t *bytes, size_t length)
     if (ps_pages_request_parse(exact, length, &request, &err) == PS_OK &&
         ps_pages_request_check(&request, &status) == 0) {
         ps_snapshot nothing = {0};
-        uint8_t *out = malloc(ps_pages_response_bytes(&request));
-        ps_patience patience = PS_PATIENCE_NONE;
-        assert(ps_pages_serve(&nothing, &request, 1, NULL, &patience, out, &status) == 5);
-        free(out);
+        ps_pages_job *job = calloc(1, sizeof *job);
+        job->request = request;
+        job->snapshot = &nothing;
+        job->lsn = 1;
+        job->out = malloc(ps_pages_response_bytes(&request));
+        ps_pages_begin(job);
+        if (job->step != PS_PAGES_DONE)
+            ps_pages_continue(job);
+        assert(job->step == PS_PAGES_DONE && job->status.code == 5);
+        free(job->out);
+        free(job);
     }
     free(exact);
 }

@@ -114,7 +114,7 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
     if (rc < 0)
         return rc;
     if (ps_patience_read(layer->fd, own->stored, stored, (off_t)entry->offset) < 0)
-        rc = ps_patience_allows(PS_PATIENCE_DISK)
+        rc = ps_patience_allows_files()
                  ? ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err)
                  : ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be read", layer->path);
     ps_layer_unpin_file(layer);

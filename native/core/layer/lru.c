@@ -137,7 +137,7 @@ ps_layer_pin_file(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_LRU_FILES))
         return PS_OK;
-    if (!ps_patience_allows(PS_PATIENCE_DISK))
+    if (!ps_patience_allows_files())
         return ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be opened", layer->path);
     pthread_mutex_lock(&layer->loading);
     int rc = pin_file_locked(layer, err);
@@ -171,7 +171,7 @@ ps_layer_pin(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_LRU_INDEXES))
         return PS_OK;
-    if (!ps_patience_allows(PS_PATIENCE_DISK))
+    if (!ps_patience_allows_files())
         return ps_fail(err, PS_ERR_WOULD_WAIT, "the index of %s is to be read", layer->path);
     pthread_mutex_lock(&layer->loading);
     int rc = pin_index_locked(layer, err);

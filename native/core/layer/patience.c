@@ -6,29 +6,20 @@
 /* Each takes some ten microseconds to read and decompress. */
 #define BLOCKS_AT_ONCE 64u
 
-static __thread ps_patience current = PS_PATIENCE_REDO;
-static __thread ps_patience noted;
+static __thread ps_patience current = PS_PATIENCE_FILES;
 static __thread unsigned blocks_left;
 
 void
 ps_patience_set(ps_patience patience)
 {
-    current = noted = patience;
+    current = patience;
     blocks_left = BLOCKS_AT_ONCE;
 }
 
 int
-ps_patience_allows(ps_patience needed)
+ps_patience_allows_files(void)
 {
-    if (needed > noted)
-        noted = needed;
-    return needed <= current;
-}
-
-ps_patience
-ps_patience_needed(void)
-{
-    return noted;
+    return current == PS_PATIENCE_FILES;
 }
 
 ssize_t

@@ -24,6 +24,7 @@ void
 ps_redo_lane_clear(ps_redo_lane *lane)
 {
     ps_redo_lane_silent_since(lane, 0);
+    lane->fate = PS_REDO_ALIVE;
     lane->count = 0;
     lane->received = 0;
     lane->piece_count = lane->piece_at = 0;

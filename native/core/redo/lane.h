@@ -15,8 +15,12 @@
 
 #define PS_REDO_WINDOW 16u
 
+/* What its batch found of its helper. */
+typedef enum ps_redo_fate { PS_REDO_ALIVE, PS_REDO_DEAD, PS_REDO_HUNG } ps_redo_fate;
+
 typedef struct ps_redo_lane {
     ps_redo_helper helper;
+    ps_redo_fate fate;
     ps_redo_request *flight[PS_REDO_WINDOW]; /* a ring, oldest at `head` */
     ps_redo_wire_answer answers[PS_REDO_WINDOW];
     uint32_t head;

@@ -77,4 +77,16 @@ ps_redo_stats ps_redo_pool_stats(ps_redo_pool *pool);
  */
 int ps_redo_apply(ps_redo_pool *pool, ps_redo_request *requests, size_t count, ps_error *err);
 
+/*
+ * The same for who must not wait: when helpers that run are free, and the requests are not large,
+ * it begins, and goes on for at most `wait_ns`. PS_ERR_WOULD_WAIT when not all is done then:
+ * if *begun is set, ps_redo_finish must do the rest, soon, for the batch holds helpers; if it is
+ * NULL, nothing was begun. Until then the requests and all they point to must stay.
+ */
+typedef struct ps_redo_batch ps_redo_batch;
+int ps_redo_begin(ps_redo_pool *pool, ps_redo_request *requests, size_t count, uint64_t wait_ns,
+                  ps_redo_batch **begun, ps_error *err);
+/* Waits as ps_redo_apply does, and gives what it gives; the batch is gone then. */
+int ps_redo_finish(ps_redo_batch *begun, ps_error *err);
+
 #endif

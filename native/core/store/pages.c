@@ -1,15 +1,7 @@
 /* The vectored read: plan by key order, collect chains, then make all pages at once. */
 #include <stdlib.h>
 
-#include "layer/patience.h"
-#include "store/snapshot.h"
-
-typedef struct page_read {
-    ps_arena arena;
-    uint32_t *order;
-    ps_chain *chains;
-    ps_redo_request *requests;
-} page_read;
+#include "store/page_read.h"
 
 typedef struct keyed {
     ps_key key;
@@ -24,7 +16,7 @@ keyed_compare(const void *a, const void *b)
 
 /* A sequential request is in order already. */
 static int
-order_keys(page_read *read, const ps_key *keys, size_t count)
+order_keys(ps_page_read *read, const ps_key *keys, size_t count)
 {
     int ascending = 1;
     for (size_t i = 0; i < count; i++) {
@@ -56,8 +48,8 @@ page_fault(int code, const ps_key *key, uint64_t lsn, const char *what, ps_error
 
 /* The page a chain starts from, in `out`; *changes is how many values come on top of it. */
 static int
-lay_base(const ps_chain *chain, const ps_key *key, uint64_t lsn, uint8_t *out, uint32_t *changes,
-         int *zeros, ps_error *err)
+begin_page(const ps_chain *chain, const ps_key *key, uint64_t lsn, uint8_t *out, uint32_t *changes,
+           int *zeros, ps_error *err)
 {
     if (chain->count == 0)
         return page_fault(PS_ERR_NOT_FOUND, key, lsn, "it has no value", err);
@@ -109,7 +101,7 @@ asks_for_hints(const ps_chain *chain, uint32_t changes)
 
 /* ps_redo_flag for this history, from its settings; a history without them has none. */
 static int
-redo_flags(page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags,
+redo_flags(ps_page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags,
            ps_error *err)
 {
     const ps_key key = ps_key_make(PS_KIND_CONTROL, 0, 0, 0, 0, 1);
@@ -131,7 +123,7 @@ redo_flags(page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_t *
 }
 
 static int
-make_request(page_read *read, const ps_chain *chain, const ps_key *key, uint32_t changes,
+make_request(ps_page_read *read, const ps_chain *chain, const ps_key *key, uint32_t changes,
              int zeros, uint8_t *out, ps_redo_request *request, ps_error *err)
 {
     ps_redo_item *items = ps_arena_take(&read->arena, changes * sizeof *items);
@@ -150,46 +142,42 @@ make_request(page_read *read, const ps_chain *chain, const ps_key *key, uint32_t
     return PS_OK;
 }
 
+/* Makes what needs no redo, and a request for each of the others. */
 static int
-make_pages(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_t count,
-           uint64_t lsn, uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
+make_pages(ps_page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_t count,
+           uint64_t lsn, uint8_t *const *outs, ps_error *err)
 {
-    size_t requests = 0;
     int hints = 0;
     uint8_t flags = 0;
     for (size_t i = 0; i < count; i++) {
         const ps_chain *chain = &read->chains[i];
         uint32_t changes = 0;
         int zeros = 0;
-        int rc = lay_base(chain, &keys[i], lsn, outs[i], &changes, &zeros, err);
+        int rc = begin_page(chain, &keys[i], lsn, outs[i], &changes, &zeros, err);
         if (rc < 0)
             return rc;
         if (!has_record(chain, changes)) {
             if (apply_patches(chain, changes, outs[i]) < 0)
                 return page_fault(PS_ERR_CORRUPT, &keys[i], lsn, "a patch leaves the page", err);
-        } else if (redo == NULL) {
+        } else if (read->redo == NULL) {
             return page_fault(PS_ERR_REDO, &keys[i], lsn, "it needs redo, and there is none", err);
         } else {
             rc = make_request(read, chain, &keys[i], changes, zeros, outs[i],
-                              &read->requests[requests++], err);
+                              &read->requests[read->request_count++], err);
             if (rc < 0)
                 return rc;
             hints |= asks_for_hints(chain, changes);
         }
     }
-    if (requests > 0 && !ps_patience_allows(PS_PATIENCE_REDO))
-        return ps_fail(err, PS_ERR_WOULD_WAIT, "%zu pages need redo", requests);
     int rc = hints ? redo_flags(read, snapshot, lsn, &flags, err) : PS_OK;
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; i < requests; i++)
+    for (size_t i = 0; i < read->request_count; i++)
         read->requests[i].flags = flags;
-    return requests == 0 ? PS_OK : ps_redo_apply(redo, read->requests, requests, err);
+    return rc;
 }
 
-static int
-read_all(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_t count,
-         uint64_t lsn, uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
+int
+ps_page_read_collect(ps_page_read *read, const ps_snapshot *snapshot, const ps_key *keys,
+                     size_t count, uint64_t lsn, uint8_t *const *outs, ps_error *err)
 {
     read->order = ps_arena_take(&read->arena, count * sizeof *read->order);
     read->chains = ps_arena_take(&read->arena, count * sizeof *read->chains);
@@ -200,20 +188,57 @@ read_all(page_read *read, const ps_snapshot *snapshot, const ps_key *keys, size_
     for (size_t i = 0; i < count; i++)
         read->chains[i] = (ps_chain){.arena = &read->arena, .page = outs[i]};
     int rc = ps_snapshot_collect(snapshot, keys, read->order, count, lsn, read->chains, err);
-    return rc < 0 ? rc : make_pages(read, snapshot, keys, count, lsn, outs, redo, err);
+    return rc < 0 ? rc : make_pages(read, snapshot, keys, count, lsn, outs, err);
+}
+
+int
+ps_page_read_begin_redo(ps_page_read *read, uint64_t wait_ns, ps_error *err)
+{
+    if (read->request_count == 0)
+        return PS_OK;
+    return ps_redo_begin(read->redo, read->requests, read->request_count, wait_ns, &read->batch,
+                         err);
+}
+
+int
+ps_page_read_redo(ps_page_read *read, ps_error *err)
+{
+    if (read->batch != NULL) {
+        ps_redo_batch *batch = read->batch;
+        read->batch = NULL;
+        return ps_redo_finish(batch, err);
+    }
+    if (read->request_count == 0)
+        return PS_OK;
+    return ps_redo_apply(read->redo, read->requests, read->request_count, err);
+}
+
+void
+ps_page_read_init(ps_page_read *read, ps_redo_pool *redo)
+{
+    *read = (ps_page_read){.redo = redo};
+    ps_arena_init(&read->arena);
+}
+
+void
+ps_page_read_free(ps_page_read *read)
+{
+    ps_arena_free(&read->arena);
 }
 
 int
 ps_snapshot_read_pages(const ps_snapshot *snapshot, const ps_key *keys, size_t count, uint64_t lsn,
                        uint8_t *const *outs, ps_redo_pool *redo, ps_error *err)
 {
-    page_read read = {0};
-    ps_arena_init(&read.arena);
+    ps_page_read read;
     int rc = PS_OK;
+    ps_page_read_init(&read, redo);
     if (count > UINT32_MAX)
         rc = ps_fail(err, PS_ERR_INVALID, "a read of %zu blocks", count);
     else if (count > 0)
-        rc = read_all(&read, snapshot, keys, count, lsn, outs, redo, err);
-    ps_arena_free(&read.arena);
+        rc = ps_page_read_collect(&read, snapshot, keys, count, lsn, outs, err);
+    if (rc == PS_OK)
+        rc = ps_page_read_redo(&read, err);
+    ps_page_read_free(&read);
     return rc;
 }

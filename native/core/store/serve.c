@@ -1,5 +1,15 @@
 #include "store/serve.h"
 
+#include "layer/patience.h"
+
+/* More are never read on the event loop: each may take ten microseconds. */
+#define BLOCKS_AT_ONCE 64u
+/* How long it waits for redo, most of which is done sooner than a thread would wake. */
+#define REDO_AT_ONCE_NS 300000u
+
+/* Not a code: the read has to wait for a file. */
+#define WOULD_WAIT UINT32_MAX
+
 enum wire { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5 };
 
 /* google.rpc.Code */
@@ -230,7 +240,7 @@ refuse_failure(ps_pages_status *status, int rc, const char *text)
 {
     switch (rc) {
     case PS_ERR_WOULD_WAIT:
-        return PS_PAGES_WOULD_WAIT;
+        return WOULD_WAIT;
     case PS_ERR_CORRUPT:
         return refuse(status, CODE_DATA_LOSS, "LAYER_CORRUPT", text);
     case PS_ERR_NOT_FOUND:
@@ -333,17 +343,22 @@ ps_pages_response_bytes(const ps_pages_request *request)
     return id + request->block_count * PAGE_FIELD_BYTES;
 }
 
+/* The response's bytes around the pages; keys and places of the pages in the read's arena. */
 static uint32_t
-serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
-      ps_redo_pool *redo, uint8_t *out, ps_pages_status *status)
+collect(ps_pages_job *job)
 {
-    uint32_t code = check_size(snapshot, request, lsn, status);
+    const ps_pages_request *request = &job->request;
+    uint32_t code = check_size(job->snapshot, request, job->lsn, &job->status);
     if (code != 0)
         return code;
-    ps_key keys[PS_PAGES_MAX_BLOCKS];
-    uint8_t *pages[PS_PAGES_MAX_BLOCKS];
-    uint8_t *at = put_request_id(out, request->request_id);
-    for (size_t i = 0; i < request->block_count; i++) {
+    ps_page_read_init(&job->read, job->redo);
+    size_t count = request->block_count;
+    ps_key *keys = ps_arena_take(&job->read.arena, count * sizeof *keys);
+    uint8_t **pages = ps_arena_take(&job->read.arena, count * sizeof *pages);
+    if (keys == NULL || pages == NULL)
+        return refuse_failure(&job->status, PS_ERR_NOMEM, "out of memory for a read");
+    uint8_t *at = put_request_id(job->out, request->request_id);
+    for (size_t i = 0; i < count; i++) {
         keys[i] = ps_key_make(PS_KIND_REL_BLOCK, request->spc, request->db, request->rel,
                               (uint8_t)request->fork, request->blocks[i]);
         *at++ = 3 << 3 | BYTES;
@@ -352,21 +367,76 @@ serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn
         at += PS_PAGE_SIZE;
     }
     ps_error err = {0};
-    int rc = ps_snapshot_read_pages(snapshot, keys, request->block_count, lsn, pages, redo, &err);
-    return rc == PS_OK ? 0 : refuse_failure(status, rc, err.text);
+    int rc = ps_page_read_collect(&job->read, job->snapshot, keys, count, job->lsn, pages, &err);
+    return rc == PS_OK ? 0 : refuse_failure(&job->status, rc, err.text);
 }
 
-uint32_t
-ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
-               ps_redo_pool *redo, ps_patience *patience, uint8_t *out, ps_pages_status *status)
+static void
+finish(ps_pages_job *job)
 {
-    if (ps_pages_request_check(request, status) != 0)
-        return status->code;
-    ps_patience_set(*patience);
-    uint32_t code = serve(snapshot, request, lsn, redo, out, status);
-    *patience = ps_patience_needed();
-    ps_patience_set(PS_PATIENCE_REDO);
-    return code;
+    job->step = PS_PAGES_DONE;
+    ps_page_read_free(&job->read);
+}
+
+/* All that is to be read from files and memory; redo may be left. */
+static void
+read_files(ps_pages_job *job)
+{
+    uint32_t code = collect(job);
+    if (code == WOULD_WAIT)
+        ps_page_read_free(&job->read); /* a thread begins anew */
+    else if (code != 0 || job->read.request_count == 0)
+        finish(job);
+    else
+        job->step = PS_PAGES_REDO;
+}
+
+static void
+redone(ps_pages_job *job, int rc, const ps_error *err)
+{
+    if (rc != PS_OK)
+        (void)refuse_failure(&job->status, rc, err->text);
+    finish(job);
+}
+
+void
+ps_pages_begin(ps_pages_job *job)
+{
+    ps_error err = {0};
+    ps_page_read_init(&job->read, job->redo);
+    job->step = PS_PAGES_FILES;
+    job->status.code = 0;
+    if (job->request.block_count > BLOCKS_AT_ONCE)
+        return;
+    ps_patience_set(PS_PATIENCE_NONE);
+    read_files(job);
+    ps_patience_set(PS_PATIENCE_FILES);
+    if (job->step != PS_PAGES_REDO)
+        return;
+    int rc = ps_page_read_begin_redo(&job->read, REDO_AT_ONCE_NS, &err);
+    if (rc != PS_ERR_WOULD_WAIT)
+        redone(job, rc, &err);
+    else if (job->read.batch != NULL)
+        job->step = PS_PAGES_REDO_BEGUN;
+}
+
+void
+ps_pages_continue(ps_pages_job *job)
+{
+    ps_error err = {0};
+    if (job->step == PS_PAGES_FILES) {
+        read_files(job);
+    } else {
+        int rc = ps_page_read_redo(&job->read, &err);
+        redone(job, rc, &err);
+    }
+}
+
+void
+ps_pages_abandon(ps_pages_job *job)
+{
+    (void)refuse(&job->status, CODE_UNAVAILABLE, "CLOSED", "nobody waits for this read any more");
+    finish(job);
 }
 
 size_t

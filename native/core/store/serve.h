@@ -7,8 +7,7 @@
 #ifndef PS_STORE_SERVE_H
 #define PS_STORE_SERVE_H
 
-#include "layer/patience.h"
-#include "store/snapshot.h"
+#include "store/page_read.h"
 
 #define PS_PAGES_MAX_BLOCKS 1024u
 /* Enough for any status with its texts. */
@@ -45,14 +44,35 @@ int ps_pages_request_check(const ps_pages_request *request, ps_pages_status *sta
 
 size_t ps_pages_response_bytes(const ps_pages_request *request);
 
-/* Not a code: the read needs more patience than it was given, *status nothing. */
-#define PS_PAGES_WOULD_WAIT UINT32_MAX
+/* What a job waits for. */
+typedef enum ps_pages_step {
+    PS_PAGES_FILES,
+    PS_PAGES_REDO,       /* for a helper to be free */
+    PS_PAGES_REDO_BEGUN, /* for helpers that it holds */
+    PS_PAGES_DONE
+} ps_pages_step;
 
-/* Writes the whole response and returns 0; or sets *status and returns its code. Waits for
- * nothing that *patience excludes; where that is not enough, it becomes what is needed. */
-uint32_t ps_pages_serve(const ps_snapshot *snapshot, const ps_pages_request *request, uint64_t lsn,
-                        ps_redo_pool *redo, ps_patience *patience, uint8_t *out,
-                        ps_pages_status *status);
+/* One GetPages on its way: its event loop begins it, and threads go on where it must wait. */
+typedef struct ps_pages_job {
+    /* To be set before it begins; checked. */
+    ps_pages_request request;
+    const ps_snapshot *snapshot;
+    uint64_t lsn;
+    ps_redo_pool *redo; /* or NULL */
+    uint8_t *out;       /* ps_pages_response_bytes */
+
+    ps_pages_step step;
+    ps_pages_status status; /* once done: the response is in `out` if its code is 0 */
+    ps_page_read read;
+    struct ps_pages_job *next; /* in a queue of ps_readers */
+} ps_pages_job;
+
+/* All that takes a few hundred microseconds at most, and waits for no file. */
+void ps_pages_begin(ps_pages_job *job);
+/* The next step, however long it takes. */
+void ps_pages_continue(ps_pages_job *job);
+/* Instead of the next step, which must not be PS_PAGES_REDO_BEGUN. */
+void ps_pages_abandon(ps_pages_job *job);
 
 /* A response that is only a status. Returns its length; `out` has PS_PAGES_STATUS_BYTES. */
 size_t ps_pages_status_encode(uint64_t request_id, const ps_pages_status *status, uint8_t *out);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -54,14 +55,27 @@ def request(blocks: list[int], **fields: object) -> pb.GetPagesRequest:
     return pb.GetPagesRequest(**{**defaults, **fields}, blocks=blocks)  # type: ignore[arg-type]
 
 
-def serve(message: pb.GetPagesRequest | bytes, lsn: int) -> pb.GetPagesResponse:
+READERS = _native.PageReaders(2, 1)
+
+
+def serve(
+    message: pb.GetPagesRequest | bytes,
+    lsn: int,
+    snapshot: _native.Snapshot = SNAPSHOT,
+    redo: _native.RedoPool | None = None,
+) -> pb.GetPagesResponse:
+    """The response, whether it has to wait for something or not."""
     raw = message if isinstance(message, bytes) else message.SerializeToString()
-    return answer(SNAPSHOT.serve_pages(raw, lsn))
+    answer = READERS.serve_pages(snapshot, raw, lsn, redo)
+    return pb.GetPagesResponse.FromString(waited(answer) if isinstance(answer, int) else answer)
 
 
-def answer(raw: bytes | int) -> pb.GetPagesResponse:
-    assert isinstance(raw, bytes)
-    return pb.GetPagesResponse.FromString(raw)
+def waited(ticket: int) -> bytes:
+    assert select.select([READERS], [], [], 10)[0]
+    [(found, response)] = READERS.take()
+    assert found == ticket
+    assert READERS.take() == []
+    return response
 
 
 def test_pages_come_in_the_order_asked_for() -> None:
@@ -106,7 +120,7 @@ def test_what_is_wrong_is_answered_in_band(message, lsn: int, code: int, reason:
 
 def test_a_chain_with_records_needs_a_pool() -> None:
     snapshot = open_snapshot([size(10, 1), (block(0), 10, ValueKind.RECORD, WILL_INIT, b"record")])
-    served = answer(snapshot.serve_pages(request([0]).SerializeToString(), 10))
+    served = serve(request([0]), 10, snapshot)
     assert served.status.reason == "REDO_FAILED"
     with pytest.raises(_native.NativeError, match="it needs redo"):
         snapshot.read_pages(block(0), 10)
@@ -123,7 +137,7 @@ def test_a_damaged_layer_is_named_and_not_served(tmp_path: Path) -> None:
     file = _native.Layer(path, TENANT, TIMELINE, 1, summary)
     snapshot = _native.Snapshot([(file, ALL_LSNS)])
     for _ in range(2):
-        served = answer(snapshot.serve_pages(request([0]).SerializeToString(), 10))
+        served = serve(request([0]), 10, snapshot)
         assert (served.status.code, served.status.reason) == (15, "LAYER_CORRUPT")
         assert "damaged.delta: offset " in served.status.message
         assert not served.pages
@@ -136,39 +150,65 @@ def flushed(entries: list[Entry], path: Path) -> _native.Snapshot:
     return _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 1, summary), ALL_LSNS)])
 
 
-def test_a_read_without_patience_says_what_it_would_wait_for(tmp_path: Path) -> None:
-    snapshot = flushed(
-        [
-            size(10, 2),
-            (block(0), 10, ValueKind.IMAGE, 0, page(1)),
-            (block(1), 10, ValueKind.RECORD, WILL_INIT, b"record"),
-        ],
-        tmp_path / "some.delta",
-    )
-    pool = _native.RedoPool(["/nonexistent"], [str(tmp_path)])  # never started
-    image, both = request([0]).SerializeToString(), request([0, 1]).SerializeToString()
-    assert snapshot.serve_pages(image, 10, None, 0) == 1  # its index is not in memory
-    assert snapshot.serve_pages(both, 10, pool, 1) == 2
-    assert list(answer(snapshot.serve_pages(image, 10, None, 0)).pages) == [page(1)]
-    assert snapshot.serve_pages(both, 10, pool, 0) == 2
-    with pytest.raises(ValueError, match="patience is 0, 1 or 2"):
-        snapshot.serve_pages(image, 10, None, 3)
-    # The next one of this thread waits for whatever it likes.
-    assert snapshot.read_pages(block(0), 10) == page(1)
+def at_once(message: pb.GetPagesRequest, snapshot: _native.Snapshot) -> bool:
+    answer = READERS.serve_pages(snapshot, message.SerializeToString(), 10, None)
+    if isinstance(answer, int):
+        waited(answer)
+    return isinstance(answer, bytes)
 
 
-def test_a_read_without_patience_decompresses_no_more_than_a_few_blocks(tmp_path: Path) -> None:
+def test_only_what_is_not_in_memory_is_waited_for(tmp_path: Path) -> None:
+    entries = [size(10, 2), (block(0), 10, ValueKind.IMAGE, 0, page(1))]
+    snapshot = flushed(entries, tmp_path / "some.delta")
+    assert not at_once(request([0]), snapshot)  # its index is not in memory
+    assert at_once(request([0]), snapshot)
+    assert list(serve(request([0]), 10, snapshot).pages) == [page(1)]
+
+
+def test_redo_that_cannot_be_done_at_once_is_waited_for(tmp_path: Path) -> None:
+    snapshot = open_snapshot([size(10, 1), (block(0), 10, ValueKind.RECORD, WILL_INIT, b"record")])
+    pool = _native.RedoPool(["/nonexistent"], [str(tmp_path)])
+    raw = request([0]).SerializeToString()
+    ticket = READERS.serve_pages(snapshot, raw, 10, pool)
+    assert isinstance(ticket, int)
+    refused = pb.GetPagesResponse.FromString(waited(ticket))
+    assert (refused.request_id, refused.status.reason) == (7, "REDO_FAILED")
+    assert "could not start the redo helper" in refused.status.message
+
+
+def test_what_waits_keeps_all_that_it_needs_and_closing_gives_it_out(tmp_path: Path) -> None:
+    readers = _native.PageReaders(1, 1)
+    tickets = {
+        readers.serve_pages(
+            flushed([size(10, 1), (block(0), 10, ValueKind.IMAGE, 0, page(n))], tmp_path / f"{n}"),
+            request([0], request_id=n).SerializeToString(),
+            10,
+            None,
+        ): n
+        for n in range(1, 30)
+    }
+    assert len(tickets) == 29
+    readers.close()
+    for ticket, raw in readers.take():
+        response = pb.GetPagesResponse.FromString(raw)
+        assert response.request_id == tickets.pop(ticket)  # type: ignore[arg-type]
+        assert list(response.pages) == [page(response.request_id)] or (
+            response.status.reason == "CLOSED"
+        )
+    assert not tickets
+
+
+def test_a_read_of_many_blocks_is_never_made_at_once(tmp_path: Path) -> None:
     numbers = range(4000)
     noise = random.Random(3)
     entries = [(block(n), 10, ValueKind.IMAGE, 0, noise.randbytes(PAGE_SIZE)) for n in numbers]
     snapshot = flushed([size(10, 4000), *entries], tmp_path / "large.delta")
     _native.set_store_limits(block_cache_bytes=0)
     try:
-        near = request(list(range(30))).SerializeToString()
-        far = request(list(range(0, 4000, 40))).SerializeToString()
-        assert isinstance(snapshot.serve_pages(near, 10), bytes)
-        assert isinstance(snapshot.serve_pages(near, 10, None, 0), bytes)
-        assert snapshot.serve_pages(far, 10, None, 0) == 1
+        near = request(list(range(30)))
+        at_once(near, snapshot)
+        assert at_once(near, snapshot)
+        assert not at_once(request(list(range(65))), snapshot)
     finally:
         _native.set_store_limits()
 
