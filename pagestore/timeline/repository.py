@@ -127,7 +127,7 @@ class Repository:
         with self._changing, self._loading:
             self._recent.clear()
             self._loaded.clear()
-            self._store.catalog.close()
+            self._store.close()
             if self._lock_file >= 0:
                 os.close(self._lock_file)
                 self._lock_file = -1

@@ -27,6 +27,13 @@ class Store:
         self._in_memory: dict[Timeline, int] = {}  # strong: what is not on disk must stay
         self._total = 0
 
+    def close(self) -> None:
+        """Lets go of what is in memory too: timelines refer to this, and have files open."""
+        with self._counting:
+            self._in_memory.clear()
+            self._total = 0
+        self.catalog.close()
+
     def commit(self, change: Callable[[CatalogWriter], T]) -> T:
         return self.files.commit(lambda: self.catalog.update(change))
 

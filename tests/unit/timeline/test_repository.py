@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import timeit
 import weakref
@@ -103,6 +104,31 @@ def test_idle_timelines_are_not_kept(repository: Repository, tmp_path: Path) -> 
     assert repository.get(DEFAULT_TENANT, timeline_id(2)) is held
     assert len(repository.list(DEFAULT_TENANT)) == 201
     assert repository.list(TenantId(bytes(16))) == []
+
+
+def test_what_is_closed_has_no_file_open_though_it_held_something_in_memory(tmp_path: Path) -> None:
+    """At once: a collection may be long in coming, and descriptors are few."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            repository = Repository.open(tmp_path / "store")
+            if not repository.list(DEFAULT_TENANT):
+                make_root(repository, 1, [image(KEY, ROOT_LSN, b"root")])
+            timeline = repository.get(DEFAULT_TENANT, timeline_id(1))
+            put(timeline, [image(KEY, 1010, b"ten")], 1010)
+            assert read(timeline, ROOT_LSN) == b"root"  # of a file
+            assert open_below(tmp_path)
+            repository.close()
+            del repository, timeline
+            assert open_below(tmp_path) == []
+    finally:
+        gc.enable()
+
+
+def open_below(directory: Path) -> list[str]:
+    names = (os.path.realpath(path) for path in Path("/proc/self/fd").iterdir())
+    return [name for name in names if name.startswith(f"{directory}/")]
 
 
 def test_the_least_recently_used_timeline_is_dropped_first(repository: Repository) -> None:
