@@ -134,9 +134,14 @@ class Status(enum.IntEnum):
     NO_SPACE = -8
     CLOSED = -9
     TIMEOUT = -10
+    WOULD_WAIT = -11
 
 
 FULL_HINT = "Make room on the disk; reads go on, and writing resumes by itself."
+READ_ONLY_HINT = "Mount it for writing; what was to be written is then, by itself."
+LASTING = frozenset({"DISK_READ_ONLY"})
+"""Reasons of Unavailable that say of a service which does answer what does not pass in a moment:
+whoever waits for the answer is told at once, and only what works in the background tries on."""
 FAULT_HINT = "This is a fault of pagestore: please report it, with the log of the part."
 
 Meaning = tuple[type[PagestoreError], str, str | None]
@@ -156,6 +161,7 @@ NATIVE: Mapping[int, Meaning] = {
     Status.NO_SPACE: (ResourceExhausted, "STORE_FULL", FULL_HINT),
     Status.CLOSED: (Unavailable, "CLOSED", None),
     Status.TIMEOUT: (Unavailable, "TIMEOUT", None),
+    Status.WOULD_WAIT: (Unavailable, "WOULD_WAIT", None),
 }
 
 
@@ -175,6 +181,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
+def of_disk(error: OSError, text: str, reason: str = "IO_ERROR") -> PagestoreError:
+    """What it means that something could not be written; `reason` where the disk itself fails."""
+    if error.errno in _FULL:
+        return ResourceExhausted("STORE_FULL", text, FULL_HINT)
+    if error.errno == errno.EROFS:
+        return Unavailable("DISK_READ_ONLY", text, READ_ONLY_HINT)
+    return Unavailable(reason, text)
+
+
 def of_exception(error: BaseException) -> PagestoreError:
     """Anything that was raised, in words for a user: no class name, no trace."""
     if isinstance(error, PagestoreError):
@@ -185,7 +200,7 @@ def of_exception(error: BaseException) -> PagestoreError:
         return native_error(error)
     match error:
         case OSError(errno=number) if number in _FULL:
-            return ResourceExhausted("STORE_FULL", f"No space left: {_words(error)}.", FULL_HINT)
+            return of_disk(error, f"No space left: {_words(error)}.")
         case OSError(errno=number) if number in _TOO_MANY:
             return ResourceExhausted("TOO_MANY_OPEN", f"A limit is reached: {_words(error)}.")
         case MemoryError():
@@ -195,7 +210,7 @@ def of_exception(error: BaseException) -> PagestoreError:
         case OverflowError():
             return InvalidInput("OUT_OF_BOUNDS", "A number is larger than can be right.")
         case OSError():
-            return Unavailable("IO_ERROR", f"A system call failed: {_words(error)}.")
+            return of_disk(error, f"A system call failed: {_words(error)}.")
     return PagestoreError("INTERNAL", f"Something impossible: {error or 'no words'}.", FAULT_HINT)
 
 

@@ -133,6 +133,9 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         for row in fields["parts"]
     ]
     run.table(("part", "state", "address", "pid", "log"), rows)
+    for row in fields["parts"]:
+        if row["why"]:
+            run.remark(f"amiss: {row['part']}: {row['why']}")
     if "error" in fields:
         run.remark(f"the control plane does not answer: {fields['error']}")
     if not fields["running"]:

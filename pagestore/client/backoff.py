@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from pagestore.errors import Unavailable
+from pagestore.errors import LASTING, Unavailable
 
 FIRST_PAUSE = 0.02
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 async def patiently(
     call: Callable[[], Awaitable[_T]], deadline: float, *, longest: float = 1.0
 ) -> _T:
-    """Repeats what is Unavailable.
+    """Repeats what is Unavailable, but for reasons that do not pass by waiting.
 
     Args:
         deadline: by the event loop's clock; no pause goes beyond it.
@@ -34,8 +34,8 @@ async def patiently(
     while True:
         try:
             return await call()
-        except Unavailable:
-            if asyncio.get_running_loop().time() + pause > deadline:
+        except Unavailable as error:
+            if error.reason in LASTING or asyncio.get_running_loop().time() + pause > deadline:
                 raise
         # Clients that lost the same service do not come back in step.
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311

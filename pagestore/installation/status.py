@@ -12,6 +12,9 @@ from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.parts import orphans, running_part
 
+LOG_LINES = 10
+SAID = "error: "
+"""What begins the line by which a command ends; see :mod:`pagestore.cli.border`."""
 STATUS_SECONDS = 3.0
 """Within which a part answers, or is said not to serve."""
 
@@ -78,6 +81,15 @@ def _answers(installation: Installation, part: str) -> bool:
         return False
 
 
+def _why(installation: Installation, part: str, process: PartProcess) -> str | None:
+    """By what a part ended that does not serve yet: what it said itself, last, and how it went."""
+    if not process.last_exit:
+        return None
+    tail = installation.log_tail(part, LOG_LINES).splitlines()
+    said = [line.removeprefix(SAID) for line in tail if line.startswith(SAID)]
+    return f"{process.last_exit}: {said[-1]}" if said else process.last_exit
+
+
 def _part_row(
     installation: Installation, part: str, answers: bool, left: list[PartProcess]
 ) -> dict[str, Any]:
@@ -91,5 +103,6 @@ def _part_row(
         "pid": (process.pid or None) if process else None,
         "restarts": process.restarts if process else 0,
         "reason": (process.reason or None) if process else None,
+        "why": None if answers or process is None else _why(installation, part, process),
         "log": str(installation.log_file(part)),
     }

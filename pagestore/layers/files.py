@@ -6,7 +6,6 @@ it. The steps are methods of one small object so that tests can stop the world a
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 from pagestore import durable
 from pagestore._native import LayerSummary
-from pagestore.errors import FULL_HINT, ResourceExhausted, Unavailable
+from pagestore.errors import of_disk
 from pagestore.layers.native import LayerKind, store_errors
 
 T = TypeVar("T")
@@ -35,9 +34,7 @@ def _os_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceExhausted("STORE_FULL", str(error), FULL_HINT) from error
-        raise Unavailable("IO_ERROR", str(error)) from error
+        raise of_disk(error, str(error)) from error
 
 
 class Files:

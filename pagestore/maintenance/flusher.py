@@ -97,13 +97,17 @@ class Flusher:
             await self._flush(timeline)
 
     async def run(self) -> None:
-        """Flushes timelines at rest, until cancelled."""
+        """Flushes timelines at rest, and tries again what failed, until cancelled."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_seconds / 2))
-            now = asyncio.get_running_loop().time()
-            for key in [k for k, at in self._touched.items() if now - at >= self._idle_seconds]:
-                if self._may_try(key):
-                    await self._flush_quietly(key)
+            for key in self._due(asyncio.get_running_loop().time()):
+                await self._flush_quietly(key)
+
+    def _due(self, now: float) -> list[TimelineKey]:
+        """Those at rest; and those whose flush failed, though they be busy: what is said of them
+        stays said until it is done."""
+        resting = (k for k, at in self._touched.items() if now - at >= self._idle_seconds)
+        return [key for key in dict.fromkeys([*resting, *self._failed]) if self._may_try(key)]
 
     async def close(self) -> None:
         """Flushes whatever is left, and ends the thread."""

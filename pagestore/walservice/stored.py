@@ -8,12 +8,11 @@ because it seems to be there already.
 from __future__ import annotations
 
 import asyncio
-import errno
 from dataclasses import replace
 from pathlib import Path
 
 from pagestore.consensus.acceptor import State, WalPosition
-from pagestore.errors import PagestoreError, ResourceExhausted, Unavailable
+from pagestore.errors import PagestoreError, of_disk
 from pagestore.walservice import control_file, segments
 from pagestore.walservice.control_file import Control
 from pagestore.walservice.owner import Owner
@@ -87,6 +86,4 @@ def write(directory: Path, control: Control, owner: Owner) -> Control:
 def write_failure(directory: Path, error: OSError) -> PagestoreError:
     """What a failed replacement of a small file means to whoever asked for it."""
     text = f"Cannot replace a file in {directory}: {error.strerror}."
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceExhausted("STORE_FULL", text, "Free space, then try again.")
-    return Unavailable("WAL_WRITE_FAILED", text)
+    return of_disk(error, text, "WAL_WRITE_FAILED")

@@ -103,6 +103,22 @@ def test_a_flush_that_fails_with_eio_is_tried_again_and_told_meanwhile() -> None
         with_flusher(FakeRepository(timeline), story)
 
 
+def test_one_that_failed_is_tried_again_though_it_is_never_at_rest() -> None:
+    timeline = FakeTimeline(1, 60)
+    timeline.error = EIO
+
+    async def story(flusher: Flusher) -> None:
+        flusher.touch(timeline.key)
+        await flusher.make_room()
+        await until(lambda: flusher.failure(timeline.key) != "")
+        timeline.error = None
+        while flusher.failure(timeline.key):
+            flusher.touch(timeline.key)
+            await asyncio.sleep(0)
+
+    with_flusher(FakeRepository(timeline), story)
+
+
 def test_one_that_fails_holds_up_nobody_else() -> None:
     failing, other = FakeTimeline(1, 10), FakeTimeline(2, 10)
     failing.error = EIO
