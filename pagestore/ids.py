@@ -6,8 +6,8 @@ unsigned 64-bit byte position, written as Postgres writes it: ``0/16B3748``.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 from typing import NewType, Self
 
@@ -56,7 +56,7 @@ class _Id:
 
     @classmethod
     def generate(cls) -> Self:
-        return cls(secrets.token_bytes(16))
+        return cls(os.urandom(16))
 
     @classmethod
     def parse(cls, text: str) -> Self:

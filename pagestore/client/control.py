@@ -21,7 +21,6 @@ import grpc
 from pagestore.client.errors import from_rpc_error
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import control_pb2_grpc
 
 _T = TypeVar("_T")
 
@@ -41,8 +40,6 @@ class ControlClient:
         self.tenant = tenant
         self.timeout = timeout
         self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
-        stubs: Any = control_pb2_grpc
-        self._stub = stubs.ControlServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -271,7 +268,12 @@ class ControlClient:
 
     def _call(self, method: str, request: Any, answer: type[_T]) -> _T:
         try:
-            response = getattr(self._stub, method)(request, timeout=self.timeout)
+            call = self._channel.unary_unary(
+                f"/pagestore.v1.ControlService/{method}",
+                request_serializer=type(request).SerializeToString,
+                response_deserializer=getattr(answer, "FromString"),  # noqa: B009
+            )
+            response = call(request, timeout=self.timeout)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
         assert isinstance(response, answer)

@@ -4,6 +4,9 @@ A failed call carries the google.rpc.Code that its PagestoreError names, the mes
 call's details, and a google.rpc.Status in the trailer ``grpc-status-details-bin`` with one
 ErrorInfo: ``reason`` (stable, see docs/formats/reasons.md), ``domain`` "pagestore", and the
 hint in ``metadata``. In-band statuses of GetPages carry code, reason and message.
+
+google.rpc's messages are loaded by the first error: a command that has none need not wait for them.
+Its codes are gRPC's own, by name and number.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from pagestore.errors import KINDS, PagestoreError
 
@@ -20,6 +22,7 @@ DETAILS_TRAILER = "grpc-status-details-bin"
 MAX_TEXT = 2000
 """Characters of a message or hint that travel: trailers have a bounded size."""
 
+_NAMES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 _TRANSPORT_HINTS = {
     "UNAVAILABLE": "Is the service running at that address? `pagestore status` shows it.",
     "DEADLINE_EXCEEDED": "The service did not answer in time; try again, or allow more time.",
@@ -29,19 +32,21 @@ _TRANSPORT_HINTS = {
 
 def code_number(name: str) -> int:
     """A google.rpc.Code's number from its name."""
-    return int(code_pb2.Code.Value(name))
+    return int(grpc.StatusCode[name].value[0])
 
 
 def error_from_code(
     code: int, reason: str, message: str, hint: str | None = None
 ) -> PagestoreError:
     """The PagestoreError of a google.rpc.Code's number."""
-    name = code_pb2.Code.Name(code) if code in code_pb2.Code.values() else "INTERNAL"
+    name = _NAMES.get(code, "INTERNAL")
     return KINDS.get(name, PagestoreError)(reason or name, message, hint)
 
 
 def to_status(error: PagestoreError) -> Any:
     """A google.rpc.Status with one ErrorInfo."""
+    from google.rpc import error_details_pb2, status_pb2
+
     status = status_pb2.Status(code=code_number(error.code), message=error.message[:MAX_TEXT])
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     if error.hint:
@@ -67,12 +72,14 @@ def from_rpc_error(error: grpc.RpcError, peer: str = "") -> PagestoreError:
     details = error.details() or ""
     if info is not None:
         return error_from_code(code, info.reason, details, info.metadata.get("hint"))
-    name = code_pb2.Code.Name(code)
+    name = _NAMES.get(code, "INTERNAL")
     where = f" (calling {peer})" if peer else ""
     return error_from_code(code, name, f"{details or name}{where}", _TRANSPORT_HINTS.get(name))
 
 
 def _error_info(error: grpc.RpcError) -> Any:
+    from google.rpc import error_details_pb2, status_pb2
+
     metadata: Any = error.trailing_metadata() or ()
     for key, value in metadata:
         if key != DETAILS_TRAILER:

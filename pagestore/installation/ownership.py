@@ -8,8 +8,6 @@ empty.
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +42,7 @@ def claim(data: Path) -> None:
             f"{data} is not empty and no data directory of pagestore: it has {strangers[0]!r}.",
             "Name a new or empty directory: --data DIR or PAGESTORE_DATA.",
         )
-    durable.replace(mark, f"{_HEAD}{secrets.token_hex(8)}\n".encode())
+    durable.replace(mark, f"{_HEAD}{os.urandom(8).hex()}\n".encode())
 
 
 def close_to_others(data: Path) -> None:
@@ -73,6 +71,8 @@ def make_outside(remembered: Path, earlier: Path) -> None:
         return
     place = earlier
     if not is_own_directory(earlier):
+        import tempfile
+
         place = Path(tempfile.mkdtemp(prefix="pagestore-", dir="/var/tmp"))
         place.chmod(0o711)
     durable.replace(remembered, f"{place}\n".encode())
