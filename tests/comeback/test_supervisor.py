@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.comeback.disks import inside, mount_namespace
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
 PARTS = ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control")
@@ -20,7 +21,10 @@ PARTS = ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control"
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with whole_pagestore(safekeepers=3) as running:
+    """In a mount namespace of its own, where it may be: the last test makes it read-only."""
+    with contextlib.ExitStack() as stack:
+        within = inside(stack.enter_context(mount_namespace())) if os.geteuid() == 0 else []
+        running = stack.enter_context(whole_pagestore(safekeepers=3, within=within))
         running.run("create", "app")
         running.sql("app", "CREATE TABLE t (a int)")
         yield running
@@ -124,58 +128,6 @@ def test_a_part_that_is_frozen_is_seen_in_status_within_its_deadline(whole: Whol
     patiently(lambda: _serves(whole))
 
 
-IN_NAMESPACE = """
-import subprocess, sys
-def ps(*words):
-    return subprocess.run([sys.executable, "-m", "pagestore.cli.main", *words],
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
-data = sys.argv[1]
-ps("up", "--data", data)
-assert ps("create", "app", "--data", data).returncode == 0
-subprocess.run(["mount", "--bind", data, data], check=True)
-subprocess.run(["mount", "-o", "remount,bind,ro", data], check=True)
-made = ps("create", "other", "--data", data)
-print(made.returncode, made.stderr)
-done = ps("down", "--data", data)
-print(done.returncode, done.stderr)
-again = ps("down", "--data", data)
-print(again.returncode, again.stderr)
-"""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
-def test_down_on_a_read_only_file_system_ends_everything() -> None:
-    with whole_pagestore() as whole:
-        whole.down()
-        done = subprocess.run(
-            ["unshare", "--mount", sys.executable, "-c", IN_NAMESPACE, str(whole.data)],
-            env=whole.environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, said
-        assert "class" not in said, said
-        assert "Traceback" not in said, said
-        assert "pagestore is down" in said, said
-        assert "pagestore was not running" in said, said
-        directory = os.fsencode(whole.data)
-        left = [
-            line
-            for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and (line := _command_line(entry)) and directory in line
-        ]
-        assert left == [], said
-
-
-def _command_line(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
 def test_a_taken_port_is_said_at_once_with_part_port_and_holder(tmp_path: Path) -> None:
     import socket
 
@@ -223,3 +175,27 @@ def test_psycopg_sees_every_row_at_the_end(whole: Whole) -> None:
     assert patiently(rows) == [(1,), (2,), (3,), (4,)]
     with pytest.raises(psycopg.errors.UndefinedTable):
         whole.sql("app", "SELECT 1 FROM nowhere")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+def test_down_on_a_read_only_file_system_ends_everything(whole: Whole) -> None:
+    for mount in (["--bind", str(whole.data)], ["-o", "remount,bind,ro"]):
+        subprocess.run([*whole.within, "mount", *mount, str(whole.data)], check=True)
+    said = [whole.run(*verb, check=False) for verb in (("create", "b"), ("down",), ("down",))]
+    words = "\n".join(done.stdout + done.stderr for done in said)
+    assert [done.returncode == 0 for done in said] == [False, True, True], words
+    assert "class" not in words, words
+    assert "Traceback" not in words, words
+    assert "pagestore is down" in words, words
+    assert "pagestore was not running" in words, words
+    directory = os.fsencode(whole.data)
+    running = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    left = [line for entry in running if directory in (line := _command_line(entry))]
+    assert left == [], words
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""

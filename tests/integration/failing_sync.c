@@ -1,6 +1,7 @@
 /*
  * Preloaded into a part: while the file named by FAIL_SYNC exists, fsync and fdatasync fail
- * for files whose path ends with its contents; with all when it is empty. With LOSE_WRITES, one
+ * for files whose path ends with its contents; where they end with a slash, for files whose path
+ * has them anywhere; with all when it is empty. With LOSE_WRITES, one
  * that fails makes zeros of what pwrite wrote last, as a kernel drops what it could not write.
  * While the file named by FAIL_META exists, so does a pwrite of less than a page to such files: it
  * is how LMDB puts a transaction in force.
@@ -29,8 +30,11 @@ fails(int fd, const char *variable)
     close(file);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path);
-    return wanted >= 0 && length >= wanted &&
-           memcmp(path + length - wanted, suffix, (size_t)wanted) == 0;
+    if (wanted < 0 || length < wanted)
+        return false;
+    if (wanted > 0 && suffix[wanted - 1] == '/')
+        return memmem(path, (size_t)length, suffix, (size_t)wanted) != NULL;
+    return memcmp(path + length - wanted, suffix, (size_t)wanted) == 0;
 }
 
 static __thread struct {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,13 @@ class Whole:
         self.data = data
         self.environment = {**os.environ, **(environment or {}), "PAGESTORE_DATA": str(data)}
         self.installation = Installation(data)
+        self.within: list[str] = []
+        """What each command line runs in, such as `nsenter` with its options."""
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The command line, as a user types it."""
         done = subprocess.run(
-            [sys.executable, "-m", "pagestore.cli.main", *arguments],
+            [*self.within, sys.executable, "-m", "pagestore.cli.main", *arguments],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -110,25 +112,28 @@ def whole_pagestore(
     safekeepers: int = 1,
     environment: Mapping[str, str] | None = None,
     directory: str = "/tmp",
+    within: Sequence[str] = (),
 ) -> Iterator[Whole]:
     """Up at the start, down and removed at the end, in a place of its own below `directory`.
 
     Args:
         settings: for each compute's postgresql.conf.
         environment: of `up`, and so of the parts.
+        within: what each command line runs in; see Whole.
     """
     data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir=directory))
     data.chmod(0o711)
     whole = Whole(data, environment)
+    whole.within = [*within]
     try:
-        _configure(whole.installation.config_file, settings or {}, safekeepers)
+        configure(whole.installation.config_file, settings or {}, safekeepers)
         whole.up()
         yield whole
     finally:
         whole.end()
 
 
-def _configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None:
+def configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None:
     """As the first `up` would, but with ports that no other test's `up` looks for."""
     ports = Ports([])
     several = [f"[[safekeepers]]\nid = {n + 1}" for n in range(safekeepers)]

@@ -311,7 +311,6 @@ def test_whatever_fields_hold_the_answer_has_a_reason(
 
         @settings(
             max_examples=15,
-            deadline=None,
             database=None,
             suppress_health_check=[HealthCheck.too_slow],
         )

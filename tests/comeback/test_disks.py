@@ -1,0 +1,119 @@
+"""Each part on a disk that is full or fails: it says so, the others go on, and it comes back.
+
+What waits meanwhile is done afterwards without anybody's help, and nothing acknowledged is lost.
+Seconds count from when there is room again, or syncs succeed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+
+import psycopg
+import pytest
+
+from tests.comeback.client import PATIENCE, Behind, Client
+from tests.comeback.conftest import Table
+from tests.comeback.disks import Disks
+from tests.integration.installation import patiently
+
+FULL, FAILS = "No space|no room|STORE_FULL", "Input/output error"
+
+
+def rows(*quick: str, parts: tuple[str, ...]) -> list[object]:
+    """All parts, only some of them in the default run."""
+    return [p if p in quick else pytest.param(p, marks=pytest.mark.slow) for p in parts]
+
+
+class Observer:
+    """What is to be seen of an installation while a disk is at fault."""
+
+    def __init__(self, disks: Disks, client: Client) -> None:
+        self.disks, self.whole, self.client = disks, disks.whole, client
+        self.other = self.whole.json("create", "other")["url"]
+        self.whole.sql("other", "CREATE TABLE o AS SELECT generate_series(1, 1000) i")
+
+    def provoke(self, part: str) -> Behind | None:
+        """Has the part write something; what waits for it, if anything may."""
+        if part == "control":
+            return None
+        return self.client.behind(self.client.bulk)
+
+    def words(self, part: str, waiting: Behind | None) -> str:
+        """All that is said, by whoever is asked."""
+        verb = ("create", "another") if part == "control" else ("show", "app")
+        said = [self._ask("status"), self._ask(*verb)]
+        return "\n".join([*said, repr(waiting.error if waiting else "")])
+
+    def _ask(self, *verb: str) -> str:
+        done = self.whole.run(*verb, "--json", check=False)
+        return json.dumps(json.loads(done.stdout or "{}")) + done.stderr
+
+    def others_serve(self) -> None:
+        """Another database answers, to who is connected and to who comes."""
+        with psycopg.connect(self.other, autocommit=True, connect_timeout=5) as session:
+            assert session.execute("SELECT count(*) FROM o").fetchone() == (1000,)
+
+    def wait_for(self, complaint: str, part: str, waiting: Behind | None) -> None:
+        """Until somebody says so, of a disk that is at fault all the while."""
+        deadline = time.monotonic() + PATIENCE
+        while not re.search(complaint, words := self.words(part, waiting)):
+            assert time.monotonic() < deadline, f"{part}: nobody says so: {words}"
+            # The files of a compute that was killed are removed: there is room again.
+            self.disks.fill(part)
+
+    def comes_back(self, part: str, waiting: Behind | None) -> float:
+        seconds = self.client.seconds_to_serve()
+        if waiting is not None:
+            # Where the compute itself went down, its client has an error: it was promised nothing.
+            errors = (psycopg.Error,) if part == "compute" else ()
+            with contextlib.suppress(*errors):
+                waiting.join(PATIENCE)
+        patiently(lambda: self.whole.run("rm", "another", "--if-exists"))
+        patiently(self.client.bulk)
+        return seconds
+
+
+@pytest.fixture(scope="module")
+def observer(disks: Disks, client: Client) -> Observer:
+    return Observer(disks, client)
+
+
+SYNC = ("pageserver", "safekeeper", "control")
+"""A compute syncs nothing: its files are a cache of what these have."""
+ALL = (*SYNC, "compute")
+
+
+@pytest.mark.parametrize("part", rows("pageserver", "safekeeper", parts=ALL))
+def test_full(disks: Disks, observer: Observer, table: Table, part: str) -> None:
+    observer.client.commit()
+    with disks.full(part):
+        waiting = observer.provoke(part)
+        observer.wait_for(FULL, part, waiting)
+        observer.others_serve()
+    table[part, "full"] = observer.comes_back(part, waiting)
+
+
+@pytest.mark.parametrize("part", rows("control", parts=ALL))
+def test_killed_while_full(disks: Disks, observer: Observer, table: Table, part: str) -> None:
+    observer.client.commit()
+    with disks.full(part):
+        before = observer.client.pid(part)
+        observer.client.kill(part)
+        waiting = observer.provoke(part)
+        observer.wait_for(FULL, part, waiting)
+        observer.others_serve()
+    table[part, "full, kill"] = observer.comes_back(part, waiting)
+    assert observer.client.pid(part) != before
+
+
+@pytest.mark.parametrize("part", rows("safekeeper", parts=SYNC))
+def test_failing(disks: Disks, observer: Observer, table: Table, part: str) -> None:
+    observer.client.commit()
+    with disks.failing(part):
+        waiting = observer.provoke(part)
+        observer.wait_for(FAILS, part, waiting)
+        observer.others_serve()
+    table[part, "EIO"] = observer.comes_back(part, waiting)
