@@ -253,7 +253,7 @@ class AcceptorModel(RuleBasedStateMachine):
             start = end
 
 
-AcceptorModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AcceptorModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestAcceptorModel = AcceptorModel.TestCase
 
 
@@ -275,7 +275,6 @@ def assert_caught(mutant: type[AcceptorModel]) -> None:
     quick = settings(
         max_examples=300,
         stateful_step_count=30,
-        deadline=None,
         database=None,
         derandomize=True,
         print_blob=False,

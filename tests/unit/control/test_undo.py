@@ -278,7 +278,7 @@ class LongStory(RuleBasedStateMachine):
         assert self.pair.name.content() == self.pair.model.content
 
 
-LongStory.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+LongStory.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
 TestLongStory = LongStory.TestCase
 
 

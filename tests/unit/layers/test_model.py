@@ -68,7 +68,7 @@ def check(snapshot: _native.Snapshot, history: History, lsn: int) -> None:
 
 
 @given(steps=histories, to_files=st.booleans(), cuts=st.lists(st.integers(99, 200), max_size=3))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_layers_answer_as_the_list_does(
     tmp_path_factory, steps: list, to_files: bool, cuts: list[int]
 ) -> None:

@@ -131,7 +131,7 @@ def test_a_new_page_stays_as_it_is(kind: PageKind) -> None:
 
 
 @pytest.mark.parametrize("kind", list(PageKind))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(noise=st.binary(min_size=64, max_size=64), header=st.binary(min_size=24, max_size=24))
 def test_garbage_is_masked_without_harm(kind: PageKind, noise: bytes, header: bytes) -> None:
     data = header + noise * ((PAGE - 24) // 64) + noise[: (PAGE - 24) % 64]

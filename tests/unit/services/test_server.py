@@ -80,7 +80,7 @@ async def serve() -> tuple[GrpcServer, str]:
 def with_server(body: Any) -> None:
     async def main() -> None:
         server, address = await serve()
-        async with AsyncPageClient(address, timeout=2) as client:
+        async with AsyncPageClient(address, timeout=20) as client:
             await body(client)
         await server.stop(0)
 

@@ -167,4 +167,4 @@ class RepositoryMachine(RuleBasedStateMachine):
 
 
 TestRepository = RepositoryMachine.TestCase
-TestRepository.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestRepository.settings = settings(max_examples=40, stateful_step_count=25)
