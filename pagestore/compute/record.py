@@ -19,11 +19,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
+
 from pagestore import durable
+from pagestore._native import crc32c
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import Identity
@@ -36,6 +40,7 @@ _LONGEST = 65_536
 _CONNECT_SECONDS = 10
 """Whoever listens on the socket need not be a server."""
 _NOBODY = Identity(0, 0, "")
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class ComputeRecord:
             "tenant": str(self.tenant),
             "timeline": str(self.timeline),
         }
+        facts["crc32c"] = _checksum(facts)
         temporary = directory / f"{RECORD_FILE}.tmp"
         with durable.begin(temporary) as file:
             file.write(json.dumps(facts, indent=1).encode())
@@ -112,6 +118,7 @@ class ComputeRecord:
         try:
             if facts.pop("version") != _VERSION:
                 return None
+            facts.pop("crc32c", None)
             facts["tenant"] = TenantId.parse(str(facts["tenant"]))
             facts["timeline"] = TimelineId.parse(str(facts["timeline"]))
             pid, ticks, boot = facts.pop("process")
@@ -136,8 +143,21 @@ def facts_in(directory: Path, owner: int) -> dict[str, Any]:
     try:
         facts = json.loads(text or b"{}") if is_owners else {}
     except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or facts.get("crc32c", _checksum(facts)) != _checksum(facts):
+        _log.error(
+            "a compute's record is damaged: what it names is left alone",
+            file=str(directory / RECORD_FILE),
+            hint="End its Postgres by hand, if it runs, and remove the directory.",
+        )
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return facts
+
+
+def _checksum(facts: Mapping[str, Any]) -> int:
+    """Of everything but itself, in whatever order it stands."""
+    others = {name: value for name, value in facts.items() if name != "crc32c"}
+    return crc32c(json.dumps(others, sort_keys=True).encode())
 
 
 def running_computes(computes: Path) -> list[ComputeRecord]:
