@@ -171,7 +171,10 @@ class Installation:
         try:
             address = path.read_bytes().decode(errors="replace").strip()
         except OSError as error:
-            raise not_running(self.data) from error
+            unwritten = self._unwritten_address(part)
+            if unwritten is None:
+                raise not_running(self.data) from error
+            return unwritten
         if not _ADDRESS.fullmatch(address):
             raise DataLoss(
                 "FILE_CORRUPT",
@@ -179,6 +182,16 @@ class Installation:
                 "`pagestore down`, then `up`: the part writes it anew.",
             )
         return address
+
+    def _unwritten_address(self, part: str) -> str | None:
+        """Of a part that runs on a disk where there was no room to write where it serves."""
+        from pagestore.postgres.process import start_ticks
+
+        note = self.parts().get(part)
+        if note is None or not note.pid or start_ticks(note.pid) != note.start_ticks:
+            return None
+        listen = self.config.listen(part)
+        return None if listen.endswith(":0") else listen
 
     def forget_address(self, part: str) -> None:
         """Until the part has written it anew, nobody takes another's service for it.

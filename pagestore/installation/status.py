@@ -12,7 +12,7 @@ from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.parts import orphans, running_part
 
-LOG_LINES = 10
+LOG_LINES = 40
 SAID = "error: "
 """What begins the line by which a command ends; see :mod:`pagestore.cli.border`."""
 STATUS_SECONDS = 3.0

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import logging
 import os
@@ -38,13 +39,16 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pagestore import durable
+from pagestore import durable, tasks
 from pagestore.client.errors import to_trailers
 from pagestore.errors import FailedPrecondition, InvalidInput, of_exception
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_STREAMS_PER_CONNECTION = 4096
 STOP_GRACE_SECONDS = 1.0
+ADDRESS_SECONDS = 0.5
+"""How often an address that could not be written is tried again."""
+_DISK_AT_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -263,9 +267,27 @@ class GrpcServer:
         for name in ("", *self._names):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         if data_dir is not None:
-            write_address(data_dir, self.address)
+            self._say_address(data_dir)
         _log.info("serving", address=self.address, services=self._names)
         return self.address
+
+    def _say_address(self, data_dir: Path) -> None:
+        """A disk at fault keeps nobody from serving: what it has can still be read."""
+        try:
+            write_address(data_dir, self.address)
+        except OSError as error:
+            if error.errno not in _DISK_AT_FAULT:
+                raise
+            _log.warning("the address is not written yet", path=str(data_dir), error=str(error))
+            tasks.errand(self._say_address_later(data_dir), "address")
+
+    async def _say_address_later(self, data_dir: Path) -> None:
+        written = False
+        while not written:
+            await asyncio.sleep(ADDRESS_SECONDS)
+            with contextlib.suppress(OSError):
+                write_address(data_dir, self.address)
+                written = True
 
     def request_stop(self) -> None:
         """Lets `run_until_signal` return."""
