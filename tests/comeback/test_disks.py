@@ -56,13 +56,17 @@ class Observer:
         with psycopg.connect(self.other, autocommit=True, connect_timeout=5) as session:
             assert session.execute("SELECT count(*) FROM o").fetchone() == (1000,)
 
-    def wait_for(self, complaint: str, part: str, waiting: Behind | None) -> None:
-        """Until somebody says so, of a disk that is at fault all the while."""
+    def wait_for(self, complaint: str, part: str) -> Behind | None:
+        """Until somebody says so, of a disk that is at fault all the while; what waits for it."""
         deadline = time.monotonic() + PATIENCE
+        waiting = self.provoke(part)
         while not re.search(complaint, words := self.words(part, waiting)):
             assert time.monotonic() < deadline, f"{part}: nobody says so: {words}"
             # The files of a compute that was killed are removed: there is room again.
             self.disks.fill(part)
+            if waiting is not None and not waiting.waits:
+                waiting = self.provoke(part)
+        return waiting
 
     def comes_back(self, part: str, waiting: Behind | None) -> float:
         seconds = self.client.seconds_to_serve()
@@ -90,8 +94,7 @@ ALL = (*SYNC, "compute")
 def test_full(disks: Disks, observer: Observer, table: Table, part: str) -> None:
     observer.client.commit()
     with disks.full(part):
-        waiting = observer.provoke(part)
-        observer.wait_for(FULL, part, waiting)
+        waiting = observer.wait_for(FULL, part)
         observer.others_serve()
     table[part, "full"] = observer.comes_back(part, waiting)
 
@@ -102,8 +105,7 @@ def test_killed_while_full(disks: Disks, observer: Observer, table: Table, part:
     with disks.full(part):
         before = observer.client.pid(part)
         observer.client.kill(part)
-        waiting = observer.provoke(part)
-        observer.wait_for(FULL, part, waiting)
+        waiting = observer.wait_for(FULL, part)
         observer.others_serve()
     table[part, "full, kill"] = observer.comes_back(part, waiting)
     assert observer.client.pid(part) != before
@@ -113,7 +115,6 @@ def test_killed_while_full(disks: Disks, observer: Observer, table: Table, part:
 def test_failing(disks: Disks, observer: Observer, table: Table, part: str) -> None:
     observer.client.commit()
     with disks.failing(part):
-        waiting = observer.provoke(part)
-        observer.wait_for(FAILS, part, waiting)
+        waiting = observer.wait_for(FAILS, part)
         observer.others_serve()
     table[part, "EIO"] = observer.comes_back(part, waiting)
