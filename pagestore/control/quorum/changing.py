@@ -96,6 +96,9 @@ class Changing:
             if task in done:
                 del self._asked[number]
                 answered |= await self._take(number, task)
+        if done and not answered:
+            # Who is away may refuse at once, and would be asked thousands of times a second.
+            await asyncio.sleep(PATIENCE / 5)
         return answered
 
     async def _take(self, number: int, task: asyncio.Task[Message]) -> bool:
