@@ -64,8 +64,9 @@ check-native:
 	cmake --build build/sanitize
 	ctest --test-dir build/sanitize --output-on-failure
 
+# A file's tests stay together: they share a stack.
 pytest: $(VENV)/.native build/.shim
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # Figures mean something only on a machine that does nothing else.
 bench: setup
