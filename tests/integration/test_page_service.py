@@ -248,7 +248,7 @@ def test_wrong_ids_outside_streams(store: Imported) -> None:
                 ("PageService", "GetRelSize", pb.GetRelSizeRequest(tenant_id=b"x")),
                 ("TimelineService", "GetTimeline", pb.GetTimelineRequest(tenant_id=bytes(17))),
                 ("TimelineService", "CreateTimeline", pb.CreateTimelineRequest()),
-                ("TimelineService", "ListTimelines", pb.ListTimelinesRequest()),
+                ("TimelineService", "ListTimelines", pb.ListTimelinesRequest(tenant_id=b"x")),
             ):
                 call = channel.unary_unary(f"/pagestore.v1.{service}/{name}")
                 with pytest.raises(grpc.RpcError) as caught:
