@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from pagestore import tasks
 from pagestore.client.control import ControlClient
-from pagestore.errors import PagestoreError
+from pagestore.errors import DeadlineExceeded, PagestoreError
 from pagestore.installation.commands import part_command, recipe
 from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
@@ -107,10 +107,9 @@ class Supervisor:
     async def _adopt(self) -> None:
         """Keeps those that serve and are what would be started now; ends the others."""
         await self._take_orphans()
-        wanted = self._installation.part_names
         fit = await asyncio.gather(*(self._is_fit(part) for part in self._processes))
         for part, good in zip([*self._processes], fit, strict=True):
-            if part in wanted and good:
+            if good:
                 _say(f"{part} (process {self._processes[part].pid}) runs on")
             else:
                 _say(f"{part} (process {self._processes[part].pid}) was left, and is ended")
@@ -128,6 +127,8 @@ class Supervisor:
                 self._processes[part], self._parts[part] = process, note
 
     async def _is_fit(self, part: str) -> bool:
+        if part not in self._installation.part_names:
+            return False
         with contextlib.suppress(PagestoreError):
             return self._parts[part].recipe == recipe(self._installation, part) and (
                 await asyncio.to_thread(is_serving, self._installation.address(part), ADOPT_SECONDS)
@@ -143,7 +144,7 @@ class Supervisor:
                 self._keepers[part] = tasks.endless(self._keep(part), part)
 
     async def _keep(self, part: str) -> None:
-        restarts = Restarts(time.monotonic)
+        restarts = Restarts(asyncio.get_running_loop().time)
         why = reason = ""
         while True:
             try:
@@ -237,6 +238,9 @@ class Supervisor:
         before, self._installation = self._control, fresh
         self._start_missing()
         for part in left:
+            # All of them before one is waited for: the file says no more how to start them.
+            self._keepers[part].cancel()
+        for part in left:
             await self._retire(part, LEAVE_SECONDS)
             self._parts.pop(part, None)
             self._tell()
@@ -273,7 +277,7 @@ class Supervisor:
         try:
             address = self._installation.address("control")
             if not is_serving(address, ADOPT_SECONDS):
-                raise PagestoreError("NOT_SERVING", "It does not answer.")
+                raise DeadlineExceeded("NOT_SERVING", "It does not answer.")
             with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
                 control.stop_computes()
         except PagestoreError as error:

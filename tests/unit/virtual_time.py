@@ -52,7 +52,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 if not future.done():
                     future.set_result(outcome)
 
-        self.call_later(self.work_seconds, work)
+        if self.work_seconds:
+            self.call_later(self.work_seconds, work)
+        else:
+            self.call_soon(work)
         return future
 
     def _run_once(self) -> None:
