@@ -1,4 +1,4 @@
-"""docs/formats names every reason that these parts can give, with its code."""
+"""docs/formats names every reason that pagestore can give, with its code."""
 
 from __future__ import annotations
 
@@ -8,28 +8,10 @@ from pathlib import Path
 from pagestore import errors
 
 ROOT = Path(__file__).parents[3]
-PARTS = (
-    "client",
-    "compute",
-    "control",
-    "control/quorum",
-    "ingest",
-    "layers",
-    "pgformat",
-    "reader",
-    "timeline",
-    "walservice",
-)
-MODULES = (
-    "pg_control_values.py",
-    "ids.py",
-    "services/server.py",
-    "services/page*.py",
-    "services/wal.py",
-)
 PAGES = (ROOT / "docs/formats/reasons.md", ROOT / "docs/formats/safekeeper.md")
 CLASSES = "|".join(name for name, cls in vars(errors).items() if isinstance(cls, type))
-RAISED = re.compile(rf'\b({CLASSES})\(\s*"([A-Z][A-Z0-9_]+)"')
+RAISED = re.compile(rf'\b({CLASSES})[(,]\s*"([A-Z][A-Z0-9_]+)"')
+"""Where it is raised, or stands in a table of what errors of others mean."""
 
 
 def documented() -> dict[str, set[str]]:
@@ -45,16 +27,13 @@ def documented() -> dict[str, set[str]]:
 
 
 def test_every_reason_is_documented_with_its_code() -> None:
-    package = ROOT / "pagestore"
-    paths = [path for part in PARTS for path in (package / part).glob("*.py")]
-    paths += [path for pattern in MODULES for path in package.glob(pattern)]
     known = documented()
     raised = 0
-    for path in paths:
+    for path in (ROOT / "pagestore").rglob("*.py"):
         for name, reason in RAISED.findall(path.read_text()):
             raised += 1
             assert getattr(errors, name).code in known.get(reason, ()), f"{path}: {reason} {name}"
-    assert raised > 50
+    assert raised > 200
 
 
 def test_the_cores_reasons_are_documented() -> None:
