@@ -13,6 +13,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,12 +28,15 @@ from pagestore.errors import (
     PagestoreError,
     Unavailable,
 )
+from pagestore.postgres.process import start_ticks
 from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, sql, whole_pagestore
 
 SECONDS = 90.0
 PATIENCE = 100.0
 COUNT = "SELECT coalesce(max(a), 0), count(*) FROM t"
+VICTIMS = ["pageserver", "safekeeper", "control", "compute", "compute"]
+ENDS_WITHIN = 10.0
 TRANSIENT = (Unavailable, DeadlineExceeded, Aborted, FailedPrecondition)
 
 _T = TypeVar("_T")
@@ -119,14 +123,35 @@ class Worker(threading.Thread):
                 time.sleep(0.1)
 
 
-def kill_something(whole: Whole, choices: random.Random) -> None:
-    victim = choices.choice(["pageserver", "safekeeper", "control", "compute", "compute"])
-    if victim != "compute":
-        whole.kill(victim)
-        return
-    with whole.control() as control:
-        pids = [database.compute_pid for database in control.databases() if database.compute_pid]
-    os.kill(choices.choice(pids), signal.SIGKILL)
+class Killer:
+    """Ends one process after another, all kinds in turn in an order drawn anew each round; counts
+    those that it has seen end."""
+
+    def __init__(self, whole: Whole, choices: random.Random) -> None:
+        self.whole, self.choices = whole, choices
+        self.kills: Counter[str] = Counter()
+        self._round: list[str] = []
+
+    def kill_one(self) -> None:
+        if not self._round:
+            self._round = self.choices.sample(VICTIMS, len(VICTIMS))
+        kind = self._round.pop()
+        with contextlib.suppress(PagestoreError, ProcessLookupError, IndexError):
+            pid = self._pid(kind)
+            ticks = start_ticks(pid)
+            os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + ENDS_WITHIN
+            while start_ticks(pid) == ticks:
+                assert time.monotonic() < deadline, f"{kind} (process {pid}) survives SIGKILL"
+                time.sleep(0.01)
+            self.kills[kind] += 1
+
+    def _pid(self, kind: str) -> int:
+        if kind != "compute":
+            return self.whole.installation.parts()[kind].pid
+        with self.whole.control() as control:
+            pids = [item.compute_pid for item in control.databases() if item.compute_pid]
+        return self.choices.choice(pids)
 
 
 @pytest.mark.slow
@@ -139,14 +164,16 @@ def test_what_was_committed_is_read_whatever_is_killed() -> None:
         workers = [Worker(whole, number, seed, done) for number in range(3)]
         for worker in workers:
             worker.start()
+        killer = Killer(whole, choices)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and all(worker.is_alive() for worker in workers):
+            # No condition: work goes on for a while between two kills.
             time.sleep(choices.uniform(1.5, 4))
-            with contextlib.suppress(PagestoreError, ProcessLookupError, IndexError, KeyError):
-                kill_something(whole, choices)
+            killer.kill_one()
         done.set()
         for worker in workers:
             worker.join()
         faults = [worker.fault for worker in workers if worker.fault is not None]
         assert faults == [], f"seed {seed}\n{whole.logs()}"
         assert sum(worker.operations for worker in workers) > 50
+        assert all(killer.kills[kind] > 0 for kind in VICTIMS), f"seed {seed}: {killer.kills}"

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from tests.integration.installation import Whole, whole_pagestore
+from tests.integration.test_three_safekeepers import wait_for
 
 ROWS = "SELECT i, md5(i::text) FROM generate_series(1, 20000) i"
 
@@ -99,6 +100,9 @@ COMMITS = {
 }
 
 
+WAITS_FOR = "SELECT wait_event FROM pg_stat_activity WHERE pid = %s"
+
+
 @pytest.mark.parametrize(("before", "commit"), COMMITS.values(), ids=COMMITS.keys())
 def test_no_commit_is_acknowledged_while_the_safekeeper_is_away(
     whole: Whole, before: str, commit: str
@@ -118,8 +122,10 @@ def test_no_commit_is_acknowledged_while_the_safekeeper_is_away(
         os.kill(safekeeper, signal.SIGSTOP)
         thread = threading.Thread(target=run_it)
         thread.start()
-        time.sleep(0.5)
-        other.execute("SELECT pg_cancel_backend(%s)", [waiting.info.backend_pid])
+        backend = waiting.info.backend_pid
+        wait_for(lambda: other.execute(WAITS_FOR, [backend]).fetchone() == ("SyncRep",), whole)
+        other.execute("SELECT pg_cancel_backend(%s)", [backend])
+        # Nothing is to happen: there is no condition to wait for.
         time.sleep(1.0)
         waited = not returned.is_set()
         os.kill(safekeeper, signal.SIGCONT)

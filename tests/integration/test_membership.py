@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,18 +109,46 @@ def test_one_becomes_three() -> None:
 
 
 def test_what_was_broken_off_goes_on(three: Whole) -> None:
-    """The verb, the control plane and safekeepers are killed in the middle, again and again."""
+    """The verb, the control plane and a safekeeper are killed in the middle, again and again."""
     writer = writing(three)
     verb = [sys.executable, "-m", "pagestore.cli.main", "safekeepers", "--replace", "3"]
-    for _ in range(4):
+    newcomer = 0
+    for _ in range(3):
         running = subprocess.Popen(verb, env=three.environment, stderr=subprocess.DEVNULL)
-        time.sleep(1.2)
+        try:
+            # Frozen before it serves, so that the change cannot have come to its end.
+            newcomer = newcomer or frozen(three, "safekeeper-4")
+            wait_for(lambda: is_under_way(three), three)
+            assert running.poll() is None
+        finally:
+            running.kill()
+            running.wait()
         for part in ("control", "safekeeper-1"):
             three.kill(part)
-        running.kill()
-        running.wait()
+        wait_for(lambda: is_under_way(three), three)
+        writer.go_on()
+    os.kill(newcomer, signal.SIGCONT)
+    three.kill("control")
     three.run("safekeepers", "--replace", "3")
     check_all(three, writer, ["safekeeper-1", "safekeeper-2", "safekeeper-4"])
+
+
+def frozen(whole: Whole, part: str) -> int:
+    """A part that is about to be started, stopped as soon as it is; its process id."""
+    wait_for(lambda: part in whole.installation.parts(), whole)
+    return whole.kill(part, signal.SIGSTOP)
+
+
+def is_under_way(whole: Whole) -> bool:
+    """Whether the control plane, which may be starting, says that timelines have yet to move."""
+    asked = whole.run("safekeepers", "--json", check=False)
+    if asked.returncode != 0:
+        return False
+    found = json.loads(asked.stdout)
+    states = {item["id"]: item["state"] for item in found["safekeepers"]}
+    return states == {1: "here", 2: "here", 3: "leaving", 4: "here"} and (
+        not found["settled"] and found["timelines_left"] > 0
+    )
 
 
 def test_it_is_refused_what_makes_no_sense(three: Whole) -> None:
