@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import structlog
 
+from pagestore import tasks
 from pagestore.errors import NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.timeline import Repository, Timeline
@@ -64,10 +65,10 @@ class Flusher:
     async def make_room(self) -> None:
         """Returns once memory is within its bound; waits as long as nothing can be flushed."""
         if self._relief is None and self._repository.memory_bytes > self._soft_bytes:
-            self._relief = asyncio.create_task(self._relieve())
+            self._relief = tasks.errand(self._relieve(), "make room")
         while self._repository.pressure() is not None:
             if self._relief is None:
-                self._relief = asyncio.create_task(self._relieve())
+                self._relief = tasks.errand(self._relieve(), "make room")
             await asyncio.shield(self._relief)
 
     async def _relieve(self) -> None:
