@@ -1,6 +1,7 @@
 """Postgres's own regression suite, on plain Postgres and on a compute, result file by result file.
 
     .venv/bin/python tools/regress.py [--work DIR] [--source DIR] [--buffers default,16MB]
+    .venv/bin/python tools/regress.py --contrib pg_stat_statements
 
 The suite's sources come through Debian's source package (of the installed version where the
 mirror has it) into the work directory; nothing of them is kept here. Both sides run the same
@@ -78,11 +79,29 @@ def prepare(source: Path, work: Path) -> Path:
     subprocess.run([*compile_library, suite / "lib/regress.so", suite / "regress.c"], check=True)
     for name in ("refint.so", "autoinc.so"):
         shutil.copy(LIBRARIES / name, suite / "lib" / name)
+    give_away(work, suite)
+    return suite
+
+
+def prepare_contrib(source: Path, work: Path, name: str) -> tuple[Path, list[str], dict[str, str]]:
+    """The suite of an extension, its tests, and the settings that it asks for."""
+    suite = work / f"suite-{name}"
+    shutil.rmtree(suite, ignore_errors=True)
+    shutil.copytree(source / "contrib" / name, suite)
+    makefile = (suite / "Makefile").read_text().replace("\\\n", " ")
+    tests = re.findall(r"^REGRESS\s*=(.*)$", makefile, re.MULTILINE)[0].split()
+    conf = suite / f"{name}.conf"
+    lines = conf.read_text().splitlines() if conf.exists() else []
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    give_away(work, suite)
+    return suite, tests, {key.strip(): value.strip().strip("'") for key, _, value in pairs}
+
+
+def give_away(work: Path, suite: Path) -> None:
     if os.geteuid() == 0:
         entry = pwd.getpwnam("postgres")
         for path in [work, suite, *suite.rglob("*")]:
             os.chown(path, entry.pw_uid, entry.pw_gid)
-    return suite
 
 
 @contextmanager
@@ -139,13 +158,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/pagestore-regress"))
     parser.add_argument("--source", type=Path, help="an unpacked source tree of Postgres 15")
     parser.add_argument("--buffers", default="default,16MB")
+    parser.add_argument("--contrib", help="the suite of this extension instead")
     parser.add_argument("tests", nargs="*", help="instead of the parallel schedule")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    suite = prepare(given.source or fetch(given.work), given.work)
+    source = given.source or fetch(given.work)
+    tests, asked = given.tests, dict(SETTINGS)
+    if given.contrib:
+        suite, tests, own = prepare_contrib(source, given.work, given.contrib)
+        asked |= own
+    else:
+        suite = prepare(source, given.work)
     right = True
     for buffers in given.buffers.split(","):
-        settings = dict(SETTINGS)
+        settings = dict(asked)
         if buffers != "default":
             settings["shared_buffers"] = buffers
         results = []
@@ -153,7 +179,7 @@ def main() -> None:
             output = given.work / f"{side}-{buffers}"
             shutil.rmtree(output, ignore_errors=True)
             with server(settings) as url:
-                results.append(run_suite(suite, url, output, given.tests))
+                results.append(run_suite(suite, url, output, tests))
         right = compare(f"shared_buffers {buffers}", results[0], results[1]) and right
     sys.exit(0 if right else 1)
 
