@@ -16,6 +16,7 @@ import enum
 import errno
 import sys
 from collections.abc import Mapping
+from typing import Self
 
 
 class PagestoreError(Exception):
@@ -36,6 +37,16 @@ class PagestoreError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message
+
+    def restated(self, *, message: str | None = None, hint: str | None = None) -> Self:
+        """The same error in other words; a subclass may be made of other things than words."""
+        # copy.copy would call the constructor, with the message alone.
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.message = self.message if message is None else message
+        other.hint = self.hint if hint is None else hint
+        other.args = (other.message,)
+        return other
 
 
 class InvalidInput(PagestoreError):

@@ -224,7 +224,7 @@ def _move(
         # Whether it came about may be unknown, and whoever asks again must not undo it.
         same = f"Sent again with --request-id {request} it is the same move."
         hint = f"{error.hint} {same}" if error.hint else same
-        raise type(error)(error.reason, error.message, hint) from error
+        raise error.restated(hint=hint) from error
     fields: dict[str, Any] = {
         **database_fields(done.database),
         "changed": done.changed,

@@ -471,7 +471,7 @@ def _stayed(
     if not back:
         stays += ", but its compute does not come back yet"
     message = f"{stays}; the {plan.verb} did not come about: {error.message}"
-    return type(error)(error.reason, message, error.hint)
+    return error.restated(message=message)
 
 
 def _checkpoint_event(verb: Verb, checkpoint: CheckpointRecord) -> EventRecord:

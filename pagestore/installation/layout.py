@@ -185,10 +185,12 @@ class Installation:
 
     def _unwritten_address(self, part: str) -> str | None:
         """Of a part that runs on a disk where there was no room to write where it serves."""
+        note = self.parts().get(part)
+        if note is None or not note.pid:
+            return None
         from pagestore.postgres.process import start_ticks
 
-        note = self.parts().get(part)
-        if note is None or not note.pid or start_ticks(note.pid) != note.start_ticks:
+        if start_ticks(note.pid) != note.start_ticks:
             return None
         listen = self.config.listen(part)
         return None if listen.endswith(":0") else listen

@@ -138,7 +138,9 @@ class Identity(NamedTuple):
         return self.boot_id == boot_id() and start_ticks(self.pid) == self.start_ticks
 
     def open(self) -> int | None:
-        """A pidfd of it; None when it is gone."""
+        """A pidfd of it; None when it is gone, or never was."""
+        if not self.alive:
+            return None
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:

@@ -22,7 +22,7 @@ from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
 from tests.integration.stack import RUN_AS, Compute
-from tests.plain_postgres import BINDIR, PlainPostgres, reachable_dir, unprivileged
+from tests.plain_postgres import BINDIR, PlainPostgres, reachable_dir
 from tests.truth.history import WAIT_SECONDS, History
 
 INDEXES = """
@@ -78,7 +78,6 @@ class Server:
             capture_output=True,
             text=True,
             cwd="/",
-            **unprivileged(),
         )
         assert done.returncode == 0, done.stderr
         # \restrict and \unrestrict carry a random token.

@@ -11,7 +11,7 @@ from google.rpc import code_pb2
 
 from pagestore import errors
 from pagestore._native import NativeError
-from pagestore.errors import KINDS, NATIVE, PagestoreError, Status, of_exception
+from pagestore.errors import KINDS, NATIVE, PagestoreError, Status, Unavailable, of_exception
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,3 +59,15 @@ def test_anything_raised_is_words_without_a_class_name(
     if not isinstance(error, PagestoreError):
         assert type(error).__name__ not in str(found)
         assert "class" not in str(found)
+
+
+def test_an_error_in_other_words_is_the_same_error() -> None:
+    class Odd(Unavailable):
+        def __init__(self, number: int) -> None:
+            self.number = number
+            super().__init__("ODD", f"The number is {number}.", "Choose another.")
+
+    odd = Odd(7).restated(message="It is odd.")
+    assert (type(odd), odd.number, odd.reason) == (Odd, 7, "ODD")
+    assert str(odd) == "It is odd. Hint: Choose another."
+    assert odd.restated(hint="Even").args == ("It is odd.",)

@@ -89,3 +89,11 @@ def test_a_process_may_be_called_anything() -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_process_that_never_was_is_not_there() -> None:
+    """A record is written before its server is executed, and may be all that was written."""
+    nobody = process.Identity(0, 0, "")
+    assert not nobody.alive
+    assert nobody.open() is None
+    nobody.send(signal.SIGTERM)
