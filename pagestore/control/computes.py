@@ -454,15 +454,18 @@ class Computes:
     async def _restart(self, name: Slotted) -> None:
         slot = self._slot(name)
         while not self._closed:
-            record = self._memory.wanted(name)
-            if record is None or slot.state in (ComputeState.RUNNING, ComputeState.STARTING):
-                return
             try:
-                await self.start(record)
+                await self._start_if_wanted(name, slot)
                 return
-            except PagestoreError as error:
-                _log.warning("a compute did not start", name=name[1], error=str(error))
-            except OSError as error:
+            except (PagestoreError, OSError) as error:
                 _log.warning("a compute did not start", name=name[1], error=str(error))
             slot.failures += 1
             await asyncio.sleep(min(FIRST_PAUSE * 2**slot.failures, LAST_PAUSE))
+
+    async def _start_if_wanted(self, name: Slotted, slot: _Slot) -> None:
+        """Unless there is one already. What is wanted is read once nobody else works on the slot:
+        while one waited for a move, the name has gone to another timeline."""
+        async with slot.lock:
+            record = self._memory.wanted(name)
+            if record is not None and slot.compute is None:
+                await self._start(slot, record, False)

@@ -380,3 +380,22 @@ async def _none_starts_after_stop_all() -> None:
 
 def test_after_stop_all_none_is_started() -> None:
     asyncio.run(_none_starts_after_stop_all())
+
+
+def test_a_restart_that_waited_for_a_move_leaves_the_compute_of_the_move_alone() -> None:
+    """It was asked for the timeline of before; by the time it has its turn the name has moved."""
+
+    async def main() -> None:
+        bench = Bench()
+        before = bench.record(1)
+        async with bench.computes.moving(before) as start:
+            bench.computes.start_soon(before)
+            await asyncio.sleep(0)  # it has read what it is to start, if it reads too early
+            moved = bench.record(2)
+            await start(moved)
+        await asyncio.sleep(0.05)
+        (compute,) = bench.launcher.started
+        assert (compute.timeline, compute.alive) == (moved.timeline, True)
+        await bench.end()
+
+    asyncio.run(main())
