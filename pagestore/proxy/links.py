@@ -86,12 +86,6 @@ class Link:
             raise
         return data if event is Event.AT_REST else None
 
-    async def end(self) -> None:
-        """Until the peer has closed; what it says is thrown away."""
-        with contextlib.suppress(LinkEnded):
-            while True:
-                await self.read()
-
     def send(self, data: bytes) -> None:
         self._relay.send(self.number, data)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pagestore.pgwire import messages, scram
 from pagestore.pgwire.messages import MessageReader
-from pagestore.pgwire.scram import Keys, Verifier
+from pagestore.pgwire.scram import Keys
 from pagestore.pgwire.startup import startup_packet
 from pagestore.proxy.needs import BeginTls, FindRole, Need, Read, Role, Send
 from pagestore.proxy.target import Target
@@ -101,7 +101,3 @@ class ScramClient:
 
 def startup(database: str = "app", user: str = "ann", **more: str) -> bytes:
     return startup_packet({"user": user, "database": database, **more})
-
-
-def verifier_of(password: str) -> Verifier:
-    return Keys.of_password(password, SALT, 4096).verifier(SALT, 4096)
