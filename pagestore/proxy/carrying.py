@@ -86,10 +86,13 @@ def _answers(*, strict: bool = True) -> Generator[Need, Any, list[Message]]:
     """Everything up to ReadyForQuery, which is the last thing read."""
     reader = MessageReader(MAX_STATE_BYTES)
     found: list[Message] = []
+    fault = ""
     while True:
         for message in reader.feed((yield Read())):
             if message.kind == b"E" and strict:
-                raise CarryFailed(read_error(message.body).get("M", "it gave an error"))
+                fault = read_error(message.body).get("M", "it gave an error")
             if message.kind == b"Z":
+                if fault:
+                    raise CarryFailed(fault)
                 return found
             found.append(message)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import structlog
@@ -25,7 +25,7 @@ from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
 from pagestore.proxy.needs import FindRole, Need, Role
 from pagestore.proxy.places import Address, Place, Places
-from pagestore.proxy.session import BackendGone, Session
+from pagestore.proxy.session import GONE, BackendGone, Session
 
 LOGIN_SECONDS = 60.0
 """As Postgres's authentication_timeout."""
@@ -86,6 +86,10 @@ class Front:
 
     def state(self, place: Place) -> State:
         return self._fleet.state(place)
+
+    def sessions(self) -> Collection[Session]:
+        """Those that are logged in and not parked for the first time."""
+        return self._sessions.values()
 
     async def close(self) -> None:
         for task in list(self._tasks):
@@ -210,7 +214,7 @@ class Front:
         elif event is Event.AT_REST:
             session.go_on()  # nobody waits for it any more
         elif event is Event.READABLE and session.backend_link is None:
-            self._spawn(self._return(session))
+            self._take_up(session)
         elif event is Event.READABLE:
             session.spoke = True
         elif event is Event.ENDED:
@@ -218,13 +222,18 @@ class Front:
 
     def _left(self, session: Session, *, spoken: bool, words: bytes) -> None:
         """Its backend ended while it was at rest. Its state holds if nothing was said since."""
-        session.let_go()
         if session.state is None or spoken:
-            session.client.send(words or _gone())
-            session.client.close()
+            session.lose(words or GONE)
+        else:
+            session.let_go()
+
+    def _take_up(self, session: Session) -> None:
+        """A session that slept: its client has spoken."""
+        if not session.entering:  # else it was told of the same words before
+            session.entering = True
+            self._spawn(self._return(session))
 
     async def _return(self, session: Session) -> None:
-        """A session that slept: its client has spoken."""
         link = session.client
         try:
             await self._enter(session)
@@ -241,6 +250,12 @@ class Front:
             link.close()
         except LinkEnded:
             self._forget(session)
+        except Exception as error:
+            _log.error("a return failed", exc_info=error)
+            link.send(messages.error_response("XX000", "the proxy failed; its log says why"))
+            link.close()
+        finally:
+            session.entering = False
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.client.number, None)
@@ -320,7 +335,7 @@ class Front:
             session.let_go()
             if session.spoke:
                 session.spoke = False
-                self._spawn(self._return(session))
+                self._take_up(session)
         return True
 
     async def _write_down(self, session: Session) -> None:
@@ -368,7 +383,3 @@ class Front:
 
 def _sqlstate(error: PagestoreError) -> str:
     return _SQLSTATES.get(error.code, "58000")
-
-
-def _gone() -> bytes:
-    return messages.error_response("57P01", "the database's server has ended")

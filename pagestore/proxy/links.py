@@ -34,6 +34,12 @@ class Event(enum.IntEnum):
     ENDED = 7
 
 
+_SAID = frozenset({Event.DATA})
+_SECURED = frozenset({Event.SECURE})
+_READABLE = frozenset({Event.READABLE})
+_PARTED = frozenset({Event.AT_REST, Event.LEFT})
+
+
 class LinkEnded(Exception):
     """The peer has gone, or the relay ended the connection; the text says why, if it is known."""
 
@@ -44,13 +50,14 @@ Watcher = Callable[["Link", Event, bytes], None]
 class Link:
     """One connection of the relay. At most one task waits at it."""
 
-    __slots__ = ("_ended", "_future", "_relay", "number", "watcher")
+    __slots__ = ("_answers", "_ended", "_future", "_relay", "number", "watcher")
 
     def __init__(self, relay: Relay, number: int) -> None:
         self.number = number
         self.watcher: Watcher | None = None
         self._relay = relay
         self._future: asyncio.Future[tuple[Event, bytes]] | None = None
+        self._answers: frozenset[Event] = frozenset()
         self._ended: str | None = None
 
     @property
@@ -63,15 +70,15 @@ class Link:
         Raises:
             LinkEnded: it says nothing more.
         """
-        _, data = await self._after(self._relay.read, self.number)
+        _, data = await self._after(_SAID, self._relay.read, self.number)
         return data
 
     async def begin_tls(self, tls: TlsContext, early: bytes) -> None:
-        await self._after(self._relay.begin_tls, self.number, tls, early)
+        await self._after(_SECURED, self._relay.begin_tls, self.number, tls, early)
 
     async def readable(self) -> None:
         """Until the peer says something, which stays unread."""
-        await self._after(self._relay.watch, self.number)
+        await self._after(_READABLE, self._relay.watch, self.number)
 
     async def part(self) -> bytes | None:
         """Of a joined client: until its session is at rest and parted from its backend, for the
@@ -80,7 +87,7 @@ class Link:
         Who gives up waiting leaves them joined.
         """
         try:
-            event, data = await self._after(self._relay.hold, self.number, False)
+            event, data = await self._after(_PARTED, self._relay.hold, self.number, False)
         except asyncio.CancelledError:
             self._relay.release(self.number)
             raise
@@ -95,11 +102,14 @@ class Link:
     def close(self) -> None:
         self._relay.close(self.number)
 
-    async def _after(self, order: Callable[..., None], *arguments: Any) -> tuple[Event, bytes]:
+    async def _after(
+        self, answers: frozenset[Event], order: Callable[..., None], *arguments: Any
+    ) -> tuple[Event, bytes]:
+        """The first of `answers` that the relay tells after an order."""
         if self._ended is not None:
             raise LinkEnded(self._ended)
         assert self._future is None, "one waits at a link at a time"
-        self._future = asyncio.get_running_loop().create_future()
+        self._future, self._answers = asyncio.get_running_loop().create_future(), answers
         try:
             order(*arguments)
             return await self._future
@@ -110,14 +120,23 @@ class Link:
         """An event of the relay's."""
         if event is Event.ENDED:
             self._ended = data.decode(errors="replace")
-        future = self._future
-        if future is not None and not future.done():
-            if event is Event.ENDED:
-                future.set_exception(LinkEnded(self._ended))
-            else:
-                future.set_result((event, data))
-        elif self.watcher is not None:
+        answered = self._answer(event, data)
+        # That its backend has left concerns more than whoever waits for it to come to rest.
+        if (not answered or event is Event.LEFT) and self.watcher is not None:
             self.watcher(self, event, data)
+
+    def _answer(self, event: Event, data: bytes) -> bool:
+        """Whether somebody waited for just this event."""
+        future = self._future
+        if future is None or future.done():
+            return False
+        if event is Event.ENDED:
+            future.set_exception(LinkEnded(self._ended))
+            return True
+        if event not in self._answers:
+            return False  # brought by an order that was given up
+        future.set_result((event, data))
+        return True
 
 
 @dataclass(frozen=True, slots=True)

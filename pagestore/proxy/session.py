@@ -22,6 +22,8 @@ BACKEND_SECONDS = 30.0
 CANCEL_SECONDS = 10.0
 CARRY_SECONDS = 5.0
 """For a session to come to rest and be written down."""
+GONE = messages.error_response("57P01", "the database's server has ended")
+"""What a client is told whose session ended with its backend."""
 _GONE = ("57P01", "57P02", "57P03")
 """What a server says that stops, crashed, or has not yet started."""
 
@@ -51,6 +53,8 @@ class Session:
     going_down: bool = False
     spoke: bool = False
     """Whether the client has spoken while it was being taken down."""
+    entering: bool = False
+    """Whether somebody brings it to a backend just now."""
     told: bool = False
     """Whether the client has heard that it is in."""
 
@@ -93,31 +97,44 @@ class Session:
         """
         assert self.backend_link is not None, "a session without a backend is down already"
         assert not self.going_down, "one takes a session down at a time"
-        self.state, self.tried, self.going_down = None, True, True
+        self.tried, self.going_down, self.spoke = True, True, False
+        backend, parted = self.backend_link, False
         try:
             async with asyncio.timeout(CARRY_SECONDS):
                 unnamed = await self.client.part()
                 if unnamed is None:
-                    return ""
-                outcome = await drive(dehydrate(unnamed), self.backend_link)
+                    return ""  # its backend has left, which the front was told
+                parted = True
+                outcome = await drive(dehydrate(unnamed), backend)
         except TimeoutError:
+            self.state = None
+            if parted:  # its answer may still come, and would reach the client
+                self.lose(GONE)
+                return ""
             return "a query or a transaction"
         except CarryFailed as error:
+            self.state = None
             return str(error)
         except LinkEnded:
+            if parted and not self.client.ended:
+                self.lose(GONE)
             return ""
         finally:
             self.going_down = False
-        if isinstance(outcome, Hindrance):
-            return outcome.words
-        self.state = outcome
-        return ""
+        self.state = None if isinstance(outcome, Hindrance) else outcome
+        return outcome.words if isinstance(outcome, Hindrance) else ""
 
     def go_on(self) -> None:
         """Joins it with its backend again, from which it was parted."""
         self.spoke = False
         if self.backend_link is not None:
             self.client.join(self.backend_link)
+
+    def lose(self, words: bytes) -> None:
+        """Ends it: its backend has gone, and what it was is not known."""
+        self.let_go()
+        self.client.send(words)
+        self.client.close()
 
     def let_go(self) -> None:
         """Ends its backend; the session lives on in its state."""

@@ -101,6 +101,25 @@ class RunningProxy:
 
         return self.run(ask())
 
+    def every_state_is_kept(self) -> bool:
+        """Whether every session has been written down since its client last spoke."""
+
+        async def ask() -> bool:
+            spoken = {item.client for item in self.front.links.activity() if item.spoken}
+            sessions = self.front.sessions()
+            settled = [item for item in sessions if item.state and not item.going_down]
+            return len(settled) == len(sessions) and not spoken
+
+        return self.run(ask())
+
+    def wait_until_parted(self) -> None:
+        async def ask() -> None:
+            async with asyncio.timeout(30):
+                while any(item.backend_link is not None for item in self.front.sessions()):
+                    await asyncio.sleep(0.01)
+
+        self.run(ask())
+
     def url(
         self, user: str = "ann", password: str = "pass word", database: str = "app", **more: object
     ) -> str:

@@ -263,10 +263,26 @@ def test_what_cannot_be_carried_keeps_a_database_awake_and_is_named(sleepy: Runn
 def test_idle_sessions_outlive_a_crash(proxy: RunningProxy) -> None:
     with psycopg.connect(proxy.url(), autocommit=True) as session:
         session.execute("SET work_mem = '9MB'")
-        time.sleep(2.5)
+        wait_until(proxy.every_state_is_kept)
         proxy.places.server.stop(signal.SIGQUIT)
         assert session.execute("SHOW work_mem").fetchone() == ("9MB",)
     assert proxy.places.starts == 2
+
+
+def test_a_session_whose_place_goes_while_it_comes_back_comes_back_once(
+    proxy: RunningProxy,
+) -> None:
+    """Its client has spoken, is told so by the relay once more, and the first backend is gone."""
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        for number in range(3):
+            session.execute(f"SET work_mem = '{number + 5}MB'")
+            wait_until(proxy.every_state_is_kept)
+            proxy.places.server.stop(signal.SIGQUIT)
+            proxy.wait_until_parted()
+            # The front still believes it awake: the session enters, loses the place, and enters
+            # again.
+            assert session.execute("SHOW work_mem").fetchone() == (f"{number + 5}MB",)
+    assert proxy.places.starts == 4
 
 
 def test_a_session_in_a_transaction_ends_with_its_backend(proxy: RunningProxy) -> None:
