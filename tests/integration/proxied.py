@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ from pagestore.proxy.needs import Role
 from pagestore.proxy.places import Address, Destination, Place
 from pagestore.proxy.target import Target
 from tests.plain_postgres import PlainPostgres
+from tests.waiting import until
 
 _T = TypeVar("_T")
 MODULE = Path(__file__).parents[2] / "native/postgres/pagestore_session.so"
@@ -36,6 +37,8 @@ class PlainPlaces:
         self.stops = 0
         self.fault = ""
         self.delay = 0.0
+        self.held = False
+        """A start goes no further while it is set."""
         self._roles: dict[str, str] = {}
 
     def learn_roles(self) -> None:
@@ -54,6 +57,7 @@ class PlainPlaces:
     async def start(self, place: Place) -> Address:
         self.starts += 1
         await asyncio.sleep(self.delay)
+        await until(lambda: not self.held)
         if self.fault:
             raise Unavailable("COMPUTE_FAILED", self.fault, "Look there.")
         if not self.server.alive():
@@ -113,12 +117,19 @@ class RunningProxy:
         return self.run(ask())
 
     def wait_until_parted(self) -> None:
-        async def ask() -> None:
-            async with asyncio.timeout(30):
-                while any(item.backend_link is not None for item in self.front.sessions()):
-                    await asyncio.sleep(0.01)
+        sessions = self.front.sessions
+        self.run(until(lambda: all(item.backend_link is None for item in sessions())))
 
-        self.run(ask())
+    def at(self, moment: Callable[[Front], bool], act: Callable[[], object]) -> None:
+        """Acts as soon as `moment` holds, before the proxy itself does anything more."""
+
+        async def watch() -> None:
+            async with asyncio.timeout(30):
+                while not moment(self.front):
+                    await asyncio.sleep(0)
+            act()
+
+        self.run(watch())
 
     def url(
         self, user: str = "ann", password: str = "pass word", database: str = "app", **more: object

@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +16,11 @@ import pytest
 
 from pagestore.pgwire.startup import cancel_packet, startup_packet
 from pagestore.proxy.fleet import Limits, State
+from pagestore.proxy.front import Front
 from tests.integration.proxied import MODULE, PLACE, PlainPlaces, RunningProxy, running_proxy
 from tests.plain_postgres import plain_postgres
 from tests.unit.relay.driver import make_certificate, tls_server
+from tests.waiting import wait_until
 
 HBA = "local all postgres trust\nlocal all all scram-sha-256\n"
 
@@ -48,13 +48,6 @@ def proxy(places: PlainPlaces) -> Iterator[RunningProxy]:
     places.fault, places.delay = "", 0.0
     with running_proxy(places) as running:
         yield running
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_session_is_what_it_is_without_a_proxy(proxy: RunningProxy) -> None:
@@ -162,21 +155,26 @@ def test_cancel_reaches_the_query_and_a_wrong_key_nothing(proxy: RunningProxy) -
             stranger.sendall(cancel_packet(process, b"nope"))
             assert stranger.recv(1) == b""
         assert session.execute("SELECT 1").fetchone() == (1,)
-        threading.Timer(0.3, session.cancel_safe).start()
-        began = time.monotonic()
-        with pytest.raises(psycopg.errors.QueryCanceled):
-            session.execute("SELECT pg_sleep(30)")
-        assert time.monotonic() - began < 20
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+        def cancel() -> None:
+            wait_until(lambda: proxy.places.server.sql(asleep))
+            session.cancel_safe()
+
+        with ThreadPoolExecutor(1) as threads:
+            cancelled = threads.submit(cancel)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                session.execute("SELECT pg_sleep(300)")
+            cancelled.result()
         assert session.execute("SELECT 2").fetchone() == (2,)
 
 
 def test_who_leaves_while_it_is_parked_is_forgotten(proxy: RunningProxy) -> None:
     proxy.places.server.stop()
-    proxy.places.delay = 1.0
-    url = proxy.url(connect_timeout=2)
-    leaving = threading.Thread(target=lambda: psycopg.connect(url).close())
-    leaving.start()
-    leaving.join()
+    proxy.places.held = True
+    with pytest.raises(psycopg.OperationalError, match="timeout"):
+        psycopg.connect(proxy.url(), connect_timeout=2)
+    proxy.places.held = False
     with psycopg.connect(proxy.url()) as session:
         assert session.execute("SELECT 1").fetchone() == (1,)
     assert proxy.places.starts == 1
@@ -293,14 +291,31 @@ def test_a_session_in_a_transaction_ends_with_its_backend(proxy: RunningProxy) -
             session.execute("SELECT 1")
 
 
+MOMENTS: dict[str, Callable[[Front], bool]] = {
+    "its state is written down": lambda front: any(s.going_down for s in front.sessions()),
+    "its backend is let go": lambda front: all(not s.backend_link for s in front.sessions()),
+    "its database has just gone to sleep": lambda front: front.state(PLACE) is State.ASLEEP,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_client_that_speaks_while_its_session_is_taken_down_is_answered(
-    places: PlainPlaces,
+    places: PlainPlaces, moment: str
 ) -> None:
     places.fault, places.delay = "", 0.0
     with (
         running_proxy(places, Limits(idle=0.2)) as proxy,
         psycopg.connect(proxy.url(), autocommit=True) as session,
     ):
-        for number in range(8):
-            time.sleep(0.05 + 0.23 * number)
-            assert session.execute("SELECT %s::int", (number,)).fetchone() == (number,)
+        for number in range(3):
+            proxy.at(MOMENTS[moment], lambda: session.pgconn.send_query(b"SELECT 1"))
+            wait_until(lambda: answered(session.pgconn))
+            result = session.pgconn.get_result()
+            assert result is not None, number
+            assert result.get_value(0, 0) == b"1", result.error_message
+            assert session.pgconn.get_result() is None
+
+
+def answered(connection: psycopg.pq.abc.PGconn) -> bool:
+    connection.consume_input()
+    return not connection.is_busy()

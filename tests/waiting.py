@@ -1,0 +1,69 @@
+"""Waiting in tests: until something holds, or to see that it goes on holding.
+
+A pause that stands for neither is a race that some machine loses. What is *quiet* can only be
+seen by looking for a while: :func:`stays` looks all the while, and fails at the first moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 0.01
+
+
+def wait_until(
+    condition: Callable[[], object], seconds: float = PATIENCE_SECONDS, *, what: str = ""
+) -> None:
+    """
+    Raises:
+        AssertionError: it did not come about within so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what or f"not within {seconds} s"
+        time.sleep(_PAUSE_SECONDS)
+
+
+async def until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """As :func:`wait_until`, on an event loop."""
+    await until_answered(_answering(condition), seconds)
+
+
+async def until_answered(
+    ask: Callable[[], Awaitable[object]], seconds: float = PATIENCE_SECONDS
+) -> None:
+    """As :func:`until`, where the condition itself has to be awaited."""
+    deadline = time.monotonic() + seconds
+    while not await ask():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def stays(condition: Callable[[], object], seconds: float) -> bool:
+    """Whether it holds now and goes on to hold for so long: how quiet is seen."""
+    over = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() >= over:
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
+
+
+async def goes_on(condition: Callable[[], object], seconds: float) -> bool:
+    """As :func:`stays`, on an event loop."""
+    over = time.monotonic() + seconds
+    while condition():
+        if time.monotonic() >= over:
+            return True
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return False
+
+
+def _answering(condition: Callable[[], object]) -> Callable[[], Awaitable[object]]:
+    async def ask() -> object:
+        return condition()
+
+    return ask
