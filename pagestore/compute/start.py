@@ -82,6 +82,7 @@ from pagestore.postgres.settings import (
     OF_SEVERAL,
     SYNCHRONOUS_FILE,
     ServerPlace,
+    SessionLibrary,
     auto_conf,
     command_line,
     hba,
@@ -116,6 +117,7 @@ class ComputeSpec:
         host: an address of this machine at which safekeepers and clients on other hosts reach the
             server; empty for this machine alone.
         wal_password: by which safekeepers log in there.
+        session: what lets sessions outlive the server; None where nobody needs that.
     """
 
     tenant: TenantId
@@ -133,6 +135,7 @@ class ComputeSpec:
     owner: str = ""
     host: str = ""
     wal_password: str = field(default="", repr=False)
+    session: SessionLibrary | None = None
     start_timeout: float = 60.0
 
     @property
@@ -326,7 +329,8 @@ class _Start:
         self._configure(directory, checkpoint)
         user = {**spec.settings, **spec.user_settings}
         line.settings(
-            {"pagestore.lsn": format_lsn(self.won.end_lsn)} | line_settings(spec.shim_library, user)
+            {"pagestore.lsn": format_lsn(self.won.end_lsn)}
+            | line_settings(spec.shim_library, user, spec.session)
         )
         await self._receive(directory, chunks, checkpoint, wal)
         self.clock.mark("base backup")

@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user
+    DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user; pagestore_session too
     DIR/logs/<timeline>.log               what its servers said
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
     DIR/<...>.removing/                   on its way out
@@ -37,10 +37,14 @@ from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.keeper import Keeper
 from pagestore.control.quorum.lookout import Lookout
 from pagestore.control.records import DatabaseRecord
+from pagestore.control.session_keys import SessionKeys
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
 from pagestore.postgres.process import account
+from pagestore.postgres.settings import SessionLibrary
 
+SESSION_LIBRARY = "pagestore_session.so"
+"""Lies beside the shim."""
 _COMPUTE = re.compile(r"[0-9a-f]{10}-[0-9a-f]{6}")
 """The name of a compute's directory."""
 
@@ -148,6 +152,7 @@ class LocalLauncher:
         run_as: str | None,
         shim_library: Path,
         settings: Mapping[str, str],
+        session_keys: SessionKeys | None = None,
         host: str = "",
     ) -> None:
         self._pages = pages
@@ -158,6 +163,8 @@ class LocalLauncher:
         self._settings = settings
         self._host = host
         self._library = _install(shim_library, directory / "lib")
+        self._session_keys = session_keys
+        self._session_library = _install(shim_library.with_name(SESSION_LIBRARY), directory / "lib")
         (directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
     async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
@@ -178,6 +185,7 @@ class LocalLauncher:
             owner=str(record.created_micros),
             host=self._host,
             wal_password=credentials.wal_password(record) if self._host else "",
+            session=self._session(record),
         )
         running = await start_compute(spec, self._pages, self._wal)
         compute = LocalCompute(running, self._wal)
@@ -188,6 +196,11 @@ class LocalLauncher:
                 await asyncio.shield(compute.discard())
                 raise
         return compute
+
+    def _session(self, record: DatabaseRecord) -> SessionLibrary | None:
+        if self._session_keys is None:
+            return None
+        return SessionLibrary(self._session_library, self._session_keys.key(record))
 
     async def leftovers(self) -> list[Compute]:
         found: list[Compute] = []

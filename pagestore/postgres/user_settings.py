@@ -26,7 +26,8 @@ MIN_REPLICATION_SLOTS = 10
 MIN_WORKER_PROCESSES = 4
 LONGEST_FILE = 1 << 18
 """Bytes of a user's settings, as a file."""
-_SHIM = "pagestore_shim"
+_OURS = ("pagestore_shim", "pagestore_session")
+"""Libraries that every compute loads."""
 _LISTS = (*LIBRARIES, "search_path", "temp_tablespaces")
 
 
@@ -65,6 +66,7 @@ _RECOVERY = (
 )
 _STREAM = "pagestore's own streams of WAL depend on it."
 _SHIM_OWN = "It is how the compute finds its pages."
+_SEAL = "It seals the state of sessions that outlive their compute."
 _INSTALLED = "A library that is not there would keep sessions, or the server, from starting."
 
 
@@ -93,6 +95,7 @@ FIXED: Mapping[str, Fixed] = {
     **_all(_SHIM_OWN, "pagestore.page_server", "pagestore.tenant_id", "pagestore.timeline_id"),
     **_all(_SHIM_OWN, "pagestore.lsn", "pagestore.remote_map", "pagestore.start_fd"),
     "pagestore.fixed_settings": Fixed(_SHIM_OWN),
+    **_all(_SEAL, "pagestore_session.key", "pagestore_session.state"),
 }
 
 
@@ -140,7 +143,7 @@ def allowed(values: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_there(library: str, directory: Path | None) -> bool:
-    if directory is None or not directory.is_dir() or _SHIM in library:
+    if directory is None or not directory.is_dir() or _is_ours(library):
         return True
     path = Path(library.replace("$libdir", str(directory)))
     path = path if path.is_absolute() else directory / path
@@ -232,11 +235,15 @@ def joined(items: Iterable[str]) -> str:
     return ", ".join('"' + item.replace('"', '""') + '"' for item in items)
 
 
-def preloaded(shim: Path, value: str) -> str:
+def preloaded(ours: Iterable[Path], value: str) -> str:
     """shared_preload_libraries of a compute: ours, then the user's own list. One that was copied
-    from what the server shows names the shim too."""
-    own = [item for item in listed(value) if _SHIM not in item]
-    return joined([str(shim), *own])
+    from what the server shows names ours too."""
+    own = [item for item in listed(value) if not _is_ours(item)]
+    return joined([*map(str, ours), *own])
+
+
+def _is_ours(library: str) -> bool:
+    return any(name in library for name in _OURS)
 
 
 def is_list(name: str) -> bool:

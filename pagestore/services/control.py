@@ -33,6 +33,7 @@ from pagestore.control.plane import ControlPlane
 from pagestore.control.ports import Ports, check_compute_host
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
+from pagestore.control.session_keys import SessionKeys
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
@@ -521,6 +522,7 @@ async def _serve(
         run_as=settings.run_as,
         shim_library=settings.shim_library,
         settings=settings.postgres_settings,
+        session_keys=SessionKeys.kept(settings.data_dir),
         host=settings.compute_host,
     )
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}

@@ -100,9 +100,10 @@ def test_lists_of_libraries(value: str, items: list[str]) -> None:
 
 
 def test_the_users_libraries_come_behind_ours_which_is_there_once() -> None:
-    assert listed(preloaded(SHIM, "pg_cron")) == [str(SHIM), "pg_cron"]
-    shown = preloaded(Path("/old/pagestore_shim-0.so"), "pg_cron")
-    assert listed(preloaded(SHIM, shown)) == [str(SHIM), "pg_cron"]
+    ours = [SHIM, Path("/lib/pagestore_session.so")]
+    assert listed(preloaded(ours, "pg_cron")) == [*map(str, ours), "pg_cron"]
+    old = [Path("/old/pagestore_shim-0.so"), Path("/old/pagestore_session-0.so")]
+    assert listed(preloaded(ours, preloaded(old, "pg_cron"))) == [*map(str, ours), "pg_cron"]
 
 
 def test_the_shim_is_told_all_of_it_in_lines() -> None:

@@ -1,0 +1,42 @@
+"""What seals the state of sessions that wait for another compute: a key for each database.
+
+A session's state is shown by one compute of a database and taken up by another, also after a
+restore; so the key is the database's, whatever timeline it stands on and whatever it is called.
+All keys follow from one secret, a file of its own in the control plane's directory. Where that is
+lost or damaged another one is made: sessions that sleep just then cannot be taken up again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from pathlib import Path
+
+from pagestore import durable
+from pagestore.control.records import DatabaseRecord
+
+FILE_NAME = "session-secret"
+_SECRET = re.compile(rb"[0-9a-f]{64}\n")
+
+
+class SessionKeys:
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    @classmethod
+    def kept(cls, directory: Path) -> SessionKeys:
+        """By the secret of this directory, made where there is none."""
+        path = directory / FILE_NAME
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            text = b""
+        if not _SECRET.fullmatch(text):
+            text = secrets.token_hex(32).encode() + b"\n"
+            durable.replace(path, text)
+        return cls(bytes.fromhex(text.decode()))
+
+    def key(self, record: DatabaseRecord) -> str:
+        name = f"{record.tenant}/{record.created_micros}".encode()
+        return hmac.digest(self._secret, name, "sha256").hex()
