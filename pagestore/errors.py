@@ -113,6 +113,20 @@ class Aborted(PagestoreError):
     exit_code = 4
 
 
+class Unauthenticated(PagestoreError):
+    """Nobody knows who calls: no token, or none that holds here."""
+
+    code = "UNAUTHENTICATED"
+    exit_code = 8
+
+
+class PermissionDenied(PagestoreError):
+    """It is known who calls, and it is not his."""
+
+    code = "PERMISSION_DENIED"
+    exit_code = 8
+
+
 KINDS: Mapping[str, type[PagestoreError]] = {
     cls.code: cls
     for cls in (
@@ -127,6 +141,8 @@ KINDS: Mapping[str, type[PagestoreError]] = {
         ResourceExhausted,
         DataLoss,
         Aborted,
+        Unauthenticated,
+        PermissionDenied,
     )
 }
 """By their codes."""

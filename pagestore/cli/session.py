@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli import border
+from pagestore.client.credentials import default_data_dir
 from pagestore.errors import PagestoreError
 from pagestore.ids import format_lsn
-from pagestore.installation.layout import Installation, default_data_dir
+from pagestore.installation.layout import Installation
 
 if TYPE_CHECKING:
     from pagestore.client.control import ControlClient

@@ -24,11 +24,12 @@ import typer
 
 from pagestore.cli.session import human_bytes
 from pagestore.client.control import ControlClient
+from pagestore.client.credentials import default_data_dir
 from pagestore.client.sync import PageClient
 from pagestore.client.urls import without_password
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
-from pagestore.installation.layout import Installation, default_data_dir
+from pagestore.installation.layout import Installation
 
 Rows = list[tuple[Any, ...]]
 

@@ -1,4 +1,4 @@
-"""What is closed at the end of an `async with`."""
+"""What is closed at the end of a `with` or an `async with`."""
 
 from __future__ import annotations
 
@@ -23,3 +23,21 @@ class Closing(ABC):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class BlockingClosing(ABC):
+    """Whatever has a `close`, as a context manager."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

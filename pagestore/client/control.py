@@ -13,11 +13,13 @@ that the control plane answered with, with its stable reason and its hint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
+from pagestore.client.channels import open_blocking_channel
+from pagestore.client.closing import BlockingClosing
+from pagestore.client.credentials import Credentials, default
 from pagestore.client.errors import from_rpc_error
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import control_pb2 as pb
@@ -28,29 +30,19 @@ DEFAULT_TIMEOUT = 180.0
 """Seconds for one verb: a start may wait for the page server to read much WAL."""
 
 
-class ControlClient:
+class ControlClient(BlockingClosing):
     def __init__(
         self,
         address: str,
         *,
         tenant: TenantId = DEFAULT_TENANT,
         timeout: float = DEFAULT_TIMEOUT,
+        credentials: Credentials | None = None,
     ) -> None:
         self.address = address
         self.tenant = tenant
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._channel = open_blocking_channel(address, credentials or default())
 
     def close(self) -> None:
         self._channel.close()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from pagestore.client.credentials import Credentials
 from pagestore.client.errors import error_from_code, from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.errors import DataLoss, DeadlineExceeded, Unavailable
@@ -143,8 +144,14 @@ class AsyncPageClient(RetryingClient):
 
     answer_timeout = ANSWER_TIMEOUT
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(address, timeout=timeout)
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: Credentials | None = None,
+    ) -> None:
+        super().__init__(address, timeout=timeout, credentials=credentials)
         stubs: Any = page_pb2_grpc
         self._pages = stubs.PageServiceStub(self._channel)
         self._timelines = stubs.TimelineServiceStub(self._channel)

@@ -13,28 +13,15 @@ from typing import Any, ClassVar, TypeVar
 import grpc
 
 from pagestore.client.backoff import patiently
+from pagestore.client.channels import open_channel
 from pagestore.client.closing import Closing
+from pagestore.client.credentials import Credentials, default
 from pagestore.client.errors import from_rpc_error
 from pagestore.errors import PagestoreError
 
-MAX_MESSAGE_BYTES = 64 << 20
 DEFAULT_TIMEOUT = 30.0
 
 _T = TypeVar("_T")
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # The services are on this machine or this network, whatever http_proxy says.
-    ("grpc.enable_http_proxy", 0),
-    # A server that comes back is found within a second, not after minutes of backoff.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # How long a connection may take to come about: servers on a busy machine are slow to greet.
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    # A connection that was cut off without a word is noticed, and made anew.
-    ("grpc.keepalive_time_ms", 5000),
-    ("grpc.keepalive_timeout_ms", 3000),
-]
 
 
 class RetryingClient(Closing):
@@ -42,18 +29,25 @@ class RetryingClient(Closing):
 
     Args:
         timeout: seconds for which a service that is away is waited for.
+        credentials: what is shown to it; this process's by default.
     """
 
     answer_timeout: ClassVar[float] = 60.0
     """Seconds for one answer, once the call has reached the service."""
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = address
         self.timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._channel = open_channel(address, credentials or default())
 
     async def close(self) -> None:
-        await self._channel.close(None)
+        await self._channel.close()
 
     async def _call(
         self, method: Any, request: Any, answer: type[_T], *, answer_timeout: float | None = None

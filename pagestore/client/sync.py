@@ -11,12 +11,13 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from pagestore.client.closing import BlockingClosing
+from pagestore.client.credentials import Credentials
 from pagestore.client.page import AsyncPageClient, ReadLsn, Rel
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.ids import TenantId, TimelineId
@@ -40,32 +41,27 @@ def _start_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class PageClient:
+class PageClient(BlockingClosing):
     """Calls one page server at `address` ("host:port"). Threads may share it."""
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: Credentials | None = None,
+    ) -> None:
         self.address = address
         self._loop = _shared_loop()
         self._closed = False
 
         async def connect() -> AsyncPageClient:
-            return AsyncPageClient(address, timeout=timeout)
+            return AsyncPageClient(address, timeout=timeout, credentials=credentials)
 
         self._client = self._run(connect())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the connection. Repeatable."""

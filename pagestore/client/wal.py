@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from pagestore.client.credentials import Credentials
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.client.walservice import WalPiece, Won
@@ -32,8 +33,14 @@ class WalClient(RetryingClient):
     docs/formats/safekeeper.md for the reasons.
     """
 
-    def __init__(self, address: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        super().__init__(address, timeout=timeout)
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        credentials: Credentials | None = None,
+    ) -> None:
+        super().__init__(address, timeout=timeout, credentials=credentials)
         stubs: Any = wal_pb2_grpc
         self._stub = stubs.WalServiceStub(self._channel)
 

@@ -1,11 +1,15 @@
-"""Asking a part whether it serves, by grpc.health.v1."""
+"""Asking a part whether it serves, by grpc.health.v1; that needs no token."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pagestore.client.channels import open_blocking_channel
+from pagestore.client.credentials import Credentials
 
 
 def is_serving(address: str, timeout: float = 2.0) -> bool:
@@ -14,7 +18,8 @@ def is_serving(address: str, timeout: float = 2.0) -> bool:
         timeout: seconds to wait for the answer.
     """
     try:
-        with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        channel = open_blocking_channel(address, Credentials())
+        with contextlib.closing(channel):
             stub: Any = health_pb2_grpc.HealthStub(channel)
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -42,18 +42,6 @@ MAX_COMPUTE_DIR = 60
 """Characters: below it lie a directory a compute, and Unix sockets of at most 107."""
 
 
-def default_data_dir() -> Path:
-    configured = os.environ.get("PAGESTORE_DATA")
-    return Path(configured) if configured else standard_data_dir()
-
-
-def standard_data_dir() -> Path:
-    """Where nobody has said anything."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/pagestore")
-    return Path.home() / ".local/share/pagestore"
-
-
 @dataclass(frozen=True)
 class Installation:
     data: Path

@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from pagestore.client.credentials import standard_data_dir
 from pagestore.control.ports import is_free
 from pagestore.errors import FailedPrecondition, ResourceExhausted
-from pagestore.installation.layout import Installation, standard_data_dir
+from pagestore.installation.layout import Installation
 
 FIRST_PORT = 7430
 BLOCK = 10

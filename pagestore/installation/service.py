@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagestore import durable
+from pagestore.client.credentials import standard_data_dir
 from pagestore.errors import AlreadyExists, FailedPrecondition, NotFound
-from pagestore.installation.layout import Installation, standard_data_dir
+from pagestore.installation.layout import Installation
 from pagestore.installation.lifecycle import START_SECONDS, STOP_SECONDS
 
 MARK = "# Written by `pagestore service install`."

@@ -1,0 +1,74 @@
+"""Where every client's connection to a service is made: options, and what each call shows.
+
+:func:`open_channel` is for an event loop, :func:`open_blocking_channel` for programs without. Both
+give a :class:`Channel`, of which generated stubs are made as of one of grpc's own. A token goes
+with each call as metadata; an interceptor of grpc.aio would stand between a stream and each of its
+messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from pagestore.client.credentials import Credentials
+
+MAX_MESSAGE_BYTES = 64 << 20
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # The services are on this machine or this network, whatever http_proxy says.
+    ("grpc.enable_http_proxy", 0),
+    # A server that comes back is found within a second, not after minutes of backoff.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # How long a connection may take to come about: servers on a busy machine are slow to greet.
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    # A connection that was cut off without a word is noticed, and made anew.
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 3000),
+]
+
+
+class Channel:
+    """A channel of grpc or grpc.aio whose calls show what `credentials` have at that moment."""
+
+    def __init__(self, channel: Any, credentials: Credentials) -> None:
+        self._channel = channel
+        self._credentials = credentials
+
+    def unary_unary(self, path: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        return self._shown(self._channel.unary_unary(path, *args, **options))
+
+    def unary_stream(self, path: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        return self._shown(self._channel.unary_stream(path, *args, **options))
+
+    def stream_unary(self, path: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        return self._shown(self._channel.stream_unary(path, *args, **options))
+
+    def stream_stream(self, path: str, *args: Any, **options: Any) -> Callable[..., Any]:
+        return self._shown(self._channel.stream_stream(path, *args, **options))
+
+    def _shown(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        credentials = self._credentials
+
+        def call(*args: Any, **options: Any) -> Any:
+            return method(*args, metadata=credentials.metadata, **options)
+
+        return call
+
+    def close(self) -> Any:
+        """To be awaited, where the channel is one of grpc.aio."""
+        return self._channel.close()
+
+
+def open_channel(address: str, credentials: Credentials) -> Channel:
+    """To "host:port" or "unix:/path". Use it from one event loop."""
+    return Channel(grpc.aio.insecure_channel(address, options=_OPTIONS), credentials)
+
+
+def open_blocking_channel(address: str, credentials: Credentials) -> Channel:
+    """To "host:port" or "unix:/path"."""
+    return Channel(grpc.insecure_channel(address, options=_OPTIONS), credentials)
