@@ -83,7 +83,7 @@ def main(rounds: int = 15, scale: int = 10, tables: int = 0) -> None:
                     cluster.stop()
                     control.stop("start")
                     began = time.perf_counter()
-                    url = control.wake("start").url
+                    url = control.wake("start", reveal=True).url
                     note(taken, "control: started", time.perf_counter() - began)
                     note(taken, "control: first row", seconds_of(partial(sql, url, FIRST_ROW)))
                     note(taken, "control: in all", time.perf_counter() - began)

@@ -22,7 +22,10 @@ def lost(
     ] = False,
     accept: Annotated[
         str | None,
-        typer.Option(metavar="PART", help="Let a part start once with an older copy of its store."),
+        typer.Option(
+            metavar="PART",
+            help="Let a part start with an older copy of its store; operator-key: without it.",
+        ),
     ] = None,
     data: Data = None,
     as_json: Json = False,
@@ -36,7 +39,7 @@ def lost(
             _only_one(free, free_all)
             said = lost_files.accept_older(run.installation, accept)
             fields = {"accepted": accept, "file": str(said)}
-            run.answer(fields, "", f"the {accept} may start with the store that it finds")
+            run.answer(fields, "", f"the next start goes on without what {accept} had")
             return
         items = {
             lost_files.name_of(run.installation, i): i for i in lost_files.lost(run.installation)

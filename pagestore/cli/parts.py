@@ -168,6 +168,13 @@ def control(
             metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
         ),
     ] = "",
+    operator_key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The key that seals passwords, made if there is none. Default: in --data-dir.",
+        ),
+    ] = None,
 ) -> None:
     """Run the control plane, until SIGTERM. Computes outlive it.
 
@@ -191,5 +198,6 @@ def control(
             shim_library=shim_library,
             postgres_settings=_pairs(settings or []),
             compute_host=compute_host,
+            operator_key=operator_key,
         )
         run(service.serve(given))

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from pagestore.cli.session import Data, Json, Name, database_fields, session
-from pagestore.errors import InvalidInput
+from pagestore.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
@@ -101,7 +101,15 @@ def password(
     """
     with session(data, as_json) as run:
         control = run.control
-        database = control.reset_password(name) if reset else control.get(name, brief=True)
+        database = (
+            control.reset_password(name) if reset else control.get(name, brief=True, reveal=True)
+        )
         secret = unquote(urlsplit(database.url).password or "")
+        if not secret:
+            raise FailedPrecondition(
+                "PASSWORD_NOT_KNOWN",
+                f"The password of {name!r} is not known: the key that sealed it is lost.",
+                f"pagestore password {name} --reset",
+            )
         remark = f"{name} has another password; its URL changed with it" if reset else ""
         run.answer({**database_fields(database), "password": secret}, secret, remark)

@@ -89,11 +89,13 @@ class ControlClient(BlockingClosing):
             pb.Database,
         )
 
-    def get(self, name: str, *, brief: bool = False, check_url: bool = False) -> pb.Database:
+    def get(
+        self, name: str, *, brief: bool = False, check_url: bool = False, reveal: bool = False
+    ) -> pb.Database:
         """`brief`: without LSN and bytes, and so without the parts that know them; `check_url`:
-        with `url_fault`, if its compute runs."""
+        with `url_fault`, if its compute runs; `reveal`: with the password in the URL."""
         request = pb.GetDatabaseRequest(
-            tenant_id=self.tenant.raw, name=name, brief=brief, check_url=check_url
+            tenant_id=self.tenant.raw, name=name, brief=brief, check_url=check_url, reveal=reveal
         )
         return self._call("GetDatabase", request, pb.Database)
 
@@ -185,11 +187,14 @@ class ControlClient(BlockingClosing):
         request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
         return [*self._call("ListLog", request, pb.ListLogResponse).entries]
 
-    def wake(self, name: str, *, new_port: bool = False) -> pb.Database:
-        """`new_port`: with another port, if another program listens on its own."""
+    def wake(self, name: str, *, new_port: bool = False, reveal: bool = False) -> pb.Database:
+        """`new_port`: with another port, if another program listens on its own; `reveal`: with
+        the password in the URL."""
         return self._call(
             "WakeDatabase",
-            pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name, new_port=new_port),
+            pb.WakeDatabaseRequest(
+                tenant_id=self.tenant.raw, name=name, new_port=new_port, reveal=reveal
+            ),
             pb.Database,
         )
 

@@ -15,6 +15,7 @@ import structlog
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.control import credentials
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.ports import Ports
 from pagestore.control.records import (
     DatabaseRecord,
@@ -31,7 +32,7 @@ from pagestore.v1 import page_pb2 as pb
 _log = structlog.get_logger(__name__)
 
 
-async def take_census(state: ControlState, pages: AsyncPageClient) -> None:
+async def take_census(state: ControlState, pages: AsyncPageClient, key: OperatorKey) -> None:
     """Once after each start, before anything is changed where that can be.
 
     Raises:
@@ -45,7 +46,7 @@ async def take_census(state: ControlState, pages: AsyncPageClient) -> None:
     if strangers and not state.accepted:
         raise _older(state, strangers)
     if strangers:
-        adopt(state, strangers)
+        adopt(state, strangers, key)
     if state.accepted:
         state.forget_acceptance()
 
@@ -59,12 +60,12 @@ def unknown(there: Iterable[pb.TimelineInfo], known: Iterable[TimelineId]) -> li
     )
 
 
-def adopt(state: ControlState, strangers: Sequence[pb.TimelineInfo]) -> None:
+def adopt(state: ControlState, strangers: Sequence[pb.TimelineInfo], key: OperatorKey) -> None:
     """Gives each a name, stopped; in one transaction."""
     ports = Ports(record.port for record in state.view().databases())
     with state.change() as change:
         for info in strangers:
-            record = _name(change, info, ports.choose())
+            record = _name(change, info, ports.choose(), key)
             _log.warning(
                 "a timeline that no record knew has a name now",
                 timeline=str(record.timeline),
@@ -72,7 +73,7 @@ def adopt(state: ControlState, strangers: Sequence[pb.TimelineInfo]) -> None:
             )
 
 
-def _name(change: Change, info: pb.TimelineInfo, port: int) -> DatabaseRecord:
+def _name(change: Change, info: pb.TimelineInfo, port: int, key: OperatorKey) -> DatabaseRecord:
     tenant, timeline = TenantId(info.tenant_id), TimelineId(info.timeline_id)
     parent = TimelineId(info.parent_timeline_id) if info.parent_timeline_id else None
     known_parent = change.timeline(parent) if parent is not None else None
@@ -95,7 +96,9 @@ def _name(change: Change, info: pb.TimelineInfo, port: int) -> DatabaseRecord:
         timeline=timeline,
         branch_lsn=info.branch_lsn,
         created_micros=info.created_unix_micros,
-        password=owner.password if owner else credentials.new_password(),
+        sealed_password=(
+            owner.sealed_password if owner else key.seal(tenant, credentials.new_password())
+        ),
         postgres_database=owner.postgres_database if owner else credentials.ROLE,
         port=port,
         wanted=False,

@@ -2,19 +2,19 @@
 
 Each database gets a random password at its creation, for the role ``postgres``. It lives in
 the cluster like any other, so branches and restored states have it too; once it was reset, older
-states have another one, and each start looks. The SQL here runs over the compute's Unix socket,
-which only the operator's user can reach.
+states have another one, and each start looks. The record has it sealed (operator_key.py), and only
+an answer that must hold it has it opened. The SQL here runs over the compute's Unix socket, which
+only the operator's user can reach.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
 import secrets
 from urllib.parse import quote
 
 from psycopg import sql
 
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.operator_session import Session, operator_session
@@ -31,11 +31,15 @@ def new_password() -> str:
     return secrets.token_urlsafe(18)
 
 
-def wal_password(record: DatabaseRecord) -> str:
-    """By which safekeepers on other hosts log in: follows from the database's own password, as
-    branches and restored states have both, and does not tell it."""
-    digest = hmac.digest(record.password.encode(), b"safekeeper", "sha256")
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+def password(key: OperatorKey, record: DatabaseRecord) -> str:
+    """The owner's, in clear; empty where it is not known."""
+    return key.open(record.tenant, record.sealed_password)
+
+
+def wal_password(key: OperatorKey, record: DatabaseRecord) -> str:
+    """By which safekeepers on other hosts log in: branches and restored states have the same. It
+    is nowhere in the state, sealed or not."""
+    return key.derived("safekeeper", record.sealed_password)
 
 
 def inner_name(name: str) -> str:
@@ -43,18 +47,19 @@ def inner_name(name: str) -> str:
     return TEMPLATE_DATABASE if name in _TAKEN else name
 
 
-def url(record: DatabaseRecord, host: str) -> str:
+def url(record: DatabaseRecord, host: str, secret: str = "") -> str:
+    """With the password, if there is one to tell."""
     database = quote(record.postgres_database, safe="")
-    password = quote(record.password, safe="")
+    user = f"{ROLE}:{quote(secret, safe='')}" if secret else ROLE
     place = f"[{host}]" if ":" in host else host
-    return f"postgresql://{ROLE}:{password}@{place}:{record.port}/{database}"
+    return f"postgresql://{user}@{place}:{record.port}/{database}"
 
 
-async def make_ready(conninfo: str, record: DatabaseRecord) -> None:
+async def make_ready(conninfo: str, record: DatabaseRecord, secret: str) -> None:
     """Gives the spare database its name and the role its password, in one transaction."""
     connecting = operator_session(conninfo, dbname="postgres")
     async with await connecting as session, session.transaction():
-        await _set_password(session, record.password)
+        await _set_password(session, secret)
         if record.postgres_database != TEMPLATE_DATABASE:
             await session.execute(
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
@@ -63,7 +68,7 @@ async def make_ready(conninfo: str, record: DatabaseRecord) -> None:
             )
 
 
-async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> str:
+async def adopt_import(conninfo: str, secret: str, wanted: str) -> str:
     """Sets the password in an imported cluster; returns the database that its URL names.
 
     Args:
@@ -80,28 +85,31 @@ async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> st
                 f"The imported cluster has no database {wanted[:80]!r}.",
                 f"It has: {', '.join(names)}.",
             )
-        await _renew_role(session, record.password)
+        await _renew_role(session, secret)
     return wanted or (names[0] if names else ROLE)
 
 
-async def renew(session: Session, record: DatabaseRecord) -> str:
-    """Makes the role log in with the record's password; returns the database that the URL names:
-    the same, or, where it has another name by now, the one that an import would choose."""
-    await _renew_role(session, record.password)
+async def renew(session: Session, record: DatabaseRecord, secret: str) -> str:
+    """Makes the role log in with this password; returns the database that the URL names: the
+    same, or, where it has another name by now, the one that an import would choose."""
+    await _renew_role(session, secret)
     names = await databases(session)
     if record.postgres_database in names or not names:
         return record.postgres_database
     return names[0]
 
 
-async def keep_password(conninfo: str, record: DatabaseRecord) -> None:
-    """After a move to an older state: the password is the database's, not the state's."""
+async def keep_password(conninfo: str, secret: str) -> None:
+    """After a move to an older state: the password is the database's, not the state's. One that is
+    not known stays what it is."""
+    if not secret:
+        return
     async with await operator_session(conninfo) as session:
-        if await _role_fault(session, record):
-            await _renew_role(session, record.password)
+        if await _role_fault(session, secret):
+            await _renew_role(session, secret)
 
 
-async def url_fault(session: Session, record: DatabaseRecord) -> str:
+async def url_fault(session: Session, record: DatabaseRecord, secret: str) -> str:
     """Why a database's URL does not work; empty where it does."""
     database = record.postgres_database
     if database not in await databases(session, templates=True):
@@ -109,7 +117,7 @@ async def url_fault(session: Session, record: DatabaseRecord) -> str:
             f"There is no database {database!r} in it that takes sessions (any more): it was"
             f" renamed or dropped. `pagestore password {record.name} --reset` mends the URL."
         )
-    fault = await _role_fault(session, record)
+    fault = await _role_fault(session, secret)
     return fault and f"{fault} `pagestore password {record.name} --reset` mends that."
 
 
@@ -123,7 +131,7 @@ async def databases(session: Session, *, templates: bool = False) -> list[str]:
     return [str(row[0]) for row in await cursor.fetchall()]
 
 
-async def _role_fault(session: Session, record: DatabaseRecord) -> str:
+async def _role_fault(session: Session, secret: str) -> str:
     cursor = await session.execute(
         "SELECT rolcanlogin, coalesce(rolvaliduntil > now(), true), rolpassword"
         " FROM pg_authid WHERE rolname = %s",
@@ -132,13 +140,15 @@ async def _role_fault(session: Session, record: DatabaseRecord) -> str:
     found = await cursor.fetchone()
     if found is None:
         return f"There is no role {ROLE} in it (any more)."
-    can_login, valid, secret = found
+    can_login, valid, verifier = found
     if not can_login:
         return f"The role {ROLE} may not log in (NOLOGIN)."
     if not valid:
         return f"The password of the role {ROLE} has expired (VALID UNTIL)."
-    if not is_secret_of(str(secret or ""), record.password):
-        return f"The role {ROLE} has another password by now."
+    if not secret:
+        return f"The password of the role {ROLE} is not known: the key that sealed it is lost."
+    if not is_secret_of(str(verifier or ""), secret):
+        return f"The role {ROLE} has another password by now, which is not known here."
     return ""
 
 

@@ -24,6 +24,7 @@ from pagestore.control import credentials
 from pagestore.control.computes import Compute, Computes
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.keeping import Keeping, set_aside_event
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import (
     DatabaseRecord,
     EventRecord,
@@ -48,6 +49,7 @@ class Databases:
         wal: WalService,
         computes: Computes,
         keeping: Keeping,
+        key: OperatorKey,
         history: History,
         timelines: Timelines,
         turns: Turns,
@@ -57,6 +59,7 @@ class Databases:
         self._wal = wal
         self._computes = computes
         self._keeping = keeping
+        self._key = key
         self._ports = keeping.ports
         self._history = history
         self._timelines = timelines
@@ -194,19 +197,20 @@ class Databases:
             parent = self._state.view().known_timeline(template.timeline)
             point = BranchPoint(parent, template.lsn, template.prev_record_lsn)
             async with self._timelines.made(tenant, name, point) as timeline:
+                secret = credentials.new_password()
                 record = DatabaseRecord(
                     tenant=tenant,
                     name=name,
                     timeline=timeline.timeline,
                     branch_lsn=point.lsn,
                     created_micros=now_micros(),
-                    password=credentials.new_password(),
+                    sealed_password=self._key.seal(tenant, secret),
                     postgres_database=credentials.inner_name(name),
                     port=self._ports.choose(),
                     settings=settings,
                 )
                 async with self._first_start(record, strictly=True) as compute:
-                    await credentials.make_ready(compute.conninfo, record)
+                    await credentials.make_ready(compute.conninfo, record, secret)
                     head = await self._history.head(record.timeline)
                     record = self._as_started(record, compute)
                     self._publish(record, timeline, Verb.CREATE, usable_lsn=head.lsn)
@@ -272,20 +276,21 @@ class Databases:
                 prev_record_lsn=prev_record_lsn,
                 system_id=system_id,
             )
+            secret = credentials.new_password()
             record = DatabaseRecord(
                 tenant=tenant,
                 name=name,
                 timeline=timeline,
                 branch_lsn=info.branch_lsn,
                 created_micros=now_micros(),
-                password=credentials.new_password(),
+                sealed_password=self._key.seal(tenant, secret),
                 postgres_database=postgres_database or credentials.ROLE,
                 port=self._ports.choose(),
                 settings=settings,
             )
             made = begun.model_copy(update={"branch_lsn": info.branch_lsn, "system_id": system_id})
             async with self._timelines.guarded(timeline), self._first_start(record) as compute:
-                inner = await credentials.adopt_import(compute.conninfo, record, postgres_database)
+                inner = await credentials.adopt_import(compute.conninfo, secret, postgres_database)
                 head = await self._history.head(timeline)
                 record = self._as_started(record, compute)
                 record = record.model_copy(update={"postgres_database": inner})

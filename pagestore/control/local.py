@@ -33,6 +33,7 @@ from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control import credentials
 from pagestore.control.computes import CarriedFiles, Compute
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.quorum.keeper import Keeper
 from pagestore.control.quorum.lookout import Lookout
@@ -147,6 +148,7 @@ class LocalLauncher:
         *,
         pages: AsyncPageClient,
         wal: WalService,
+        key: OperatorKey,
         directory: Path,
         bindir: Path,
         run_as: str | None,
@@ -157,6 +159,7 @@ class LocalLauncher:
     ) -> None:
         self._pages = pages
         self._wal = wal
+        self._key = key
         self._directory = directory
         self._bindir = bindir
         self._run_as = run_as
@@ -184,14 +187,15 @@ class LocalLauncher:
             user_settings=kept.settings or {},
             owner=str(record.created_micros),
             host=self._host,
-            wal_password=credentials.wal_password(record) if self._host else "",
+            wal_password=credentials.wal_password(self._key, record) if self._host else "",
             session=self._session(record),
         )
         running = await start_compute(spec, self._pages, self._wal)
         compute = LocalCompute(running, self._wal)
         if record.password_was_reset:
             try:
-                await credentials.keep_password(compute.conninfo, record)
+                secret = credentials.password(self._key, record)
+                await credentials.keep_password(compute.conninfo, secret)
             except BaseException:
                 await asyncio.shield(compute.discard())
                 raise

@@ -18,6 +18,7 @@ from pagestore.client.names import database_name
 from pagestore.control import credentials
 from pagestore.control.computes import Compute, Computes
 from pagestore.control.keeping import put_settings
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord, EventRecord, UserSettings, Verb
 from pagestore.control.setting_aside import changed
 from pagestore.control.state import ControlState, now_micros
@@ -52,10 +53,16 @@ class OwnSettings:
     """
 
     def __init__(
-        self, state: ControlState, computes: Computes, turns: Turns, libraries: Path | None
+        self,
+        state: ControlState,
+        computes: Computes,
+        key: OperatorKey,
+        turns: Turns,
+        libraries: Path | None,
     ) -> None:
         self._state = state
         self._computes = computes
+        self._key = key
         self._turns = turns
         self._libraries = libraries
 
@@ -112,7 +119,8 @@ class OwnSettings:
             return Entry()
         try:
             async with await operator_session(compute.conninfo) as session:
-                fault = await credentials.url_fault(session, record)
+                secret = credentials.password(self._key, record)
+                fault = await credentials.url_fault(session, record, secret)
                 names = await credentials.databases(session, templates=True)
         except psycopg.Error as error:
             return Entry(f"pagestore itself cannot log in: {str(error).strip()}", compute.conninfo)
@@ -142,16 +150,14 @@ class OwnSettings:
         async with self._turns.on(tenant, name):
             record = self._state.view().known_database(tenant, name)
             compute = await self._computes.start(record)
-            renewed = record.model_copy(
-                update={"password": credentials.new_password(), "password_was_reset": True}
-            )
+            secret = credentials.new_password()
             async with await _session(record, compute) as session:
-                inner = await credentials.renew(session, renewed)
+                inner = await credentials.renew(session, record, secret)
             with self._state.change() as change:
                 current = change.known_database(tenant, name)
                 renewed = current.model_copy(
                     update={
-                        "password": renewed.password,
+                        "sealed_password": self._key.seal(tenant, secret),
                         "password_was_reset": True,
                         "postgres_database": inner,
                         "wanted": True,

@@ -16,6 +16,7 @@ from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
 from pagestore.control.history import History
 from pagestore.control.keeping import Keeping
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
 from pagestore.control.state import ControlState
@@ -32,6 +33,7 @@ class ControlPlane:
         wal: WalService,
         computes: Computes,
         keeping: Keeping,
+        key: OperatorKey,
         *,
         libraries: Path | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
@@ -42,9 +44,9 @@ class ControlPlane:
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.databases = Databases(
-            state, pages, wal, computes, keeping, self.history, self._timelines, self._turns
+            state, pages, wal, computes, keeping, key, self.history, self._timelines, self._turns
         )
-        self.own_settings = OwnSettings(state, computes, self._turns, libraries)
+        self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
         self.past = Past(state, computes, self.history, self._timelines, self._turns)
 
     async def recover(self) -> None:

@@ -102,7 +102,10 @@ class DatabaseRecord(Record):
     one, whatever it is called now. None in records from before it was written down."""
     branch_lsn: int
     created_micros: int
-    password: str
+    sealed_password: str = ""
+    """The owner's; see operator_key.py. Empty: not known."""
+    password: str = ""
+    """The same in clear, of old: sealed when the state is opened."""
     postgres_database: str
     port: int
     wanted: bool = True
@@ -110,7 +113,7 @@ class DatabaseRecord(Record):
     settings: UserSettings = UserSettings()
     """The database's, whatever timeline it stands on: a branch begins with a copy."""
     password_was_reset: bool = False
-    """Older states of its cluster may have another password than `password`."""
+    """Older states of its cluster may have another password than this one."""
 
     def keep_settings(self, other: DatabaseRecord) -> DatabaseRecord:
         """`other`, a record of the same database from before, with the settings of this one: they
@@ -195,6 +198,15 @@ class MembersRecord(Record):
     """Every timeline had these for members, when they were last looked through."""
     next_generation: int = 2
     """The lowest generation of a configuration that was never given away."""
+
+
+class KeyRecord(Record):
+    """By which key passwords are sealed."""
+
+    key: str
+    """Its id."""
+    overwritten: bool
+    """Whether the file has no clear password of before any more, in its unused space either."""
 
 
 class TemplateRecord(Record):

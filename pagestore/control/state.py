@@ -12,6 +12,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     answers      tenant (16) name                     AnswersRecord
     meta         "template"                           TemplateRecord
     meta         "members"                            MembersRecord
+    meta         "key"                                KeyRecord
     meta         "whole"                              see storage.py
     kept_files   timeline (16) path                   bytes of a file that no WAL holds
     pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat, of old
@@ -43,6 +44,7 @@ from pagestore.control.records import (
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
+    KeyRecord,
     MembersRecord,
     Record,
     TemplateRecord,
@@ -100,6 +102,10 @@ class ControlState:
         """It counted once."""
         self._storage.forget_acceptance()
 
+    def overwrite_unused(self) -> None:
+        """What the latest two transactions do not hold is in the file no more, either."""
+        self._storage.overwrite_unused()
+
     @contextmanager
     def change(self) -> Iterator[Change]:
         """A write transaction: all of it, or none when the body raises."""
@@ -138,6 +144,9 @@ class _Tables:
 
     def members(self) -> MembersRecord:
         return self._one(MembersRecord, "meta", b"members") or MembersRecord()
+
+    def key(self) -> KeyRecord | None:
+        return self._one(KeyRecord, "meta", b"key")
 
     def live_timelines(self) -> list[TimelineRecord]:
         found = self._all(TimelineRecord, "timelines", b"")
@@ -277,6 +286,9 @@ class Change(_Tables):
 
     def put_members(self, record: MembersRecord) -> None:
         self._put("meta", b"members", record.encode())
+
+    def put_key(self, record: KeyRecord) -> None:
+        self._put("meta", b"key", record.encode())
 
     def put_timeline(self, record: TimelineRecord) -> None:
         raw = record.timeline.raw

@@ -25,7 +25,7 @@ import lmdb
 from pagestore.errors import DataLoss
 from pagestore.lmdbfile import whole, witness
 from pagestore.lmdbfile.failing import store_errors
-from pagestore.lmdbfile.pages import Damaged, Entry, Pages
+from pagestore.lmdbfile.pages import Damaged, Entry, Pages, unused
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Fault, Witness
 
@@ -158,6 +158,21 @@ class Storage:
                     after = self._seal_whole(writer, txn)
             if after is not None:
                 self._witness.note(after.transaction)
+
+    def overwrite_unused(self) -> None:
+        """Zeros over everything in the file that the latest two transactions do not hold: of what
+        was replaced before them, nothing is left that the file system still shows.
+
+        Raises:
+            Unavailable: IO_ERROR.
+        """
+        # No other transaction may take a page that is free now.
+        with self._errors(), self._env.begin(write=True), self.path.open("r+b") as file:
+            for begin, end in unused(file.read()):
+                file.seek(begin)
+                file.write(bytes(end - begin))
+            file.flush()
+            os.fsync(file.fileno())
 
     def _seal_whole(self, writer: Writer, txn: Any) -> Whole:
         said = writer.get(META, WHOLE_KEY)

@@ -39,6 +39,7 @@ def part_command(installation: Installation, part: str) -> list[str]:
                 command += ["--peers", ",".join(peers)]
         case "control":
             command += ["--page-server", config.pageserver.listen]
+            command += ["--operator-key", str(installation.operator_key_file)]
             command += _wal_services(config.staying)
             command += ["--compute-dir", str(installation.compute_dir)]
             command += ["--postgres-bindir", bindir, *run_as]

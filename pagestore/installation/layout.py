@@ -4,6 +4,7 @@
 
     DATA/pagestore-installation   says that this directory is pagestore's
     DATA/pagestore.toml       addresses and settings; written at the first `up`, yours to edit
+    DATA/operator-key         seals passwords; in no copy of DATA/control
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           which processes the parts are, written by the supervisor
     DATA/log/<part>.log
@@ -49,6 +50,10 @@ class Installation:
     @property
     def config_file(self) -> Path:
         return self.data / "pagestore.toml"
+
+    @property
+    def operator_key_file(self) -> Path:
+        return self.data / "operator-key"
 
     @property
     def lock_file(self) -> Path:

@@ -15,6 +15,7 @@ from pagestore.lost_found import Lost
 
 PLACES = ("pageserver/store", "safekeeper", "safekeeper-*", "control")
 STORES = {"pageserver": "store/catalog.lmdb", "control": "data.mdb"}
+KEY = "operator-key"
 
 
 def lost(installation: Installation) -> list[Lost]:
@@ -29,16 +30,19 @@ def name_of(installation: Installation, item: Lost) -> str:
 
 
 def accept_older(installation: Installation, part: str) -> Path:
-    """Lets a part go on, once, with a store that is not the one that was written last; the file
-    that says so.
+    """Lets a part go on, once, with a store that is not the one that was written last, or without
+    the operator's key; the file that says so.
 
     Raises:
         InvalidInput: NO_SUCH_STORE.
     """
-    if part not in STORES:
+    if part not in (*STORES, KEY):
         raise InvalidInput(
             "NO_SUCH_STORE", f"{part[:80]!r} keeps no such store; {' and '.join(STORES)} do."
         )
-    said = witness.acceptance_file(installation.part_dir(part) / STORES[part])
+    file = installation.operator_key_file
+    if part != KEY:
+        file = installation.part_dir(part) / STORES[part]
+    said = witness.acceptance_file(file)
     durable.replace(said, b"")
     return said

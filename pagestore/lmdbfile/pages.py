@@ -115,6 +115,22 @@ class Pages:
             raise Damaged(0, "pages are lost, or used twice")
         return entries
 
+    def in_use(self, gaps: list[tuple[int, int]]) -> set[int]:
+        """The pages of both transactions' trees; where those have unused space goes to ``gaps``."""
+        used = [0, 1]
+        for meta in (self.newer, self.older):
+            trees = [meta.free, meta.main]
+            main = _Walk(self, meta.main, meta.last_page, [])
+            trees += [_sub_tree(value) for _, value, flags in main.nodes() if flags & SUB_TREE]
+            for tree in trees:
+                # A walk takes no more pages than a file can have.
+                found: list[int] = []
+                walk = _Walk(self, tree, meta.last_page, found)
+                walk.nodes()
+                used += found
+                gaps += walk.gaps
+        return set(used)
+
     def before(self, table: bytes, key: bytes) -> tuple[int, bytes | None]:
         """The older meta page's transaction, and what its tree has under a key."""
         meta = self.older
@@ -167,6 +183,21 @@ class Pages:
         return Meta(free, main, last_page, transaction)
 
 
+def unused(data: bytes) -> list[tuple[int, int]]:
+    """Where in a file (begin, end; bytes) nothing lies that one of the latest two transactions
+    holds: pages on the free list, space within pages, and what follows the last page.
+
+    Raises:
+        Damaged
+    """
+    pages = Pages(data)
+    size, found = pages.page_size, list[tuple[int, int]]()
+    used = pages.in_use(found)
+    last = max(pages.newer.last_page, pages.older.last_page)
+    found += [(page * size, (page + 1) * size) for page in range(last + 1) if page not in used]
+    return [*found, ((last + 1) * size, len(data))]
+
+
 Node = tuple[bytes, bytes, int]
 """Key, value (of a branch page: the child's page number) and flags."""
 
@@ -181,6 +212,7 @@ class _Walk:
         self.last_page = last_page
         self.used = used
         self.counts = {BRANCH: 0, LEAF: 0, OVERFLOW: 0}
+        self.gaps: list[tuple[int, int]] = []
 
     def nodes(self) -> list[Node]:
         """The nodes of all leaf pages."""
@@ -241,6 +273,7 @@ class _Walk:
             raise Damaged(base, f"page {number} is no such page of a tree")
         if not _PAGE.size < lower <= upper <= size or lower % 2:
             raise Damaged(base, f"page {number} overflows")
+        self.gaps.append((base + lower, base + upper))
         count = (lower - _PAGE.size) // 2
         pointers = struct.unpack_from(f"<{count}H", data, base + _PAGE.size)
         if min(pointers) < upper or max(pointers) > size - _NODE.size:
@@ -288,6 +321,7 @@ class _Walk:
             raise Damaged(base, "a value's pages are damaged")
         self.used.extend(range(number, number + count))
         self.counts[OVERFLOW] += count
+        self.gaps.append((base + _PAGE.size + length, base + count * size))
         return data[base + _PAGE.size : base + _PAGE.size + length]
 
 

@@ -21,12 +21,13 @@ from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
-from pagestore.control import credentials
+from pagestore.control import credentials, operator_key
 from pagestore.control.census import take_census
 from pagestore.control.computes import Computes, ComputeState
 from pagestore.control.keeping import Keeping
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
+from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import Shown
 from pagestore.control.past import Asked, Moved
 from pagestore.control.plane import ControlPlane
@@ -64,6 +65,8 @@ _log = structlog.get_logger(__name__)
 class ControlSettings(BaseModel):
     listen: str = "127.0.0.1:0"
     data_dir: Path
+    operator_key: Path | None = None
+    """The file that holds it; None for one in `data_dir`."""
     page_server: str
     wal_services: dict[int, str]
     """The safekeepers' addresses by their numbers."""
@@ -88,12 +91,14 @@ class ControlService:
         wal: WalService,
         settings: ControlSettings,
         members: Progress,
+        key: OperatorKey,
     ) -> None:
         self._plane = plane
         self._pages = pages
         self._wal = wal
         self._settings = settings
         self._members = members
+        self._key = key
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
@@ -102,7 +107,7 @@ class ControlService:
             if_not_exists=request.if_not_exists,
             settings=self._plane.own_settings.checked(request.settings),
         )
-        return await self._database(record, created=created)
+        return await self._database(record, created=created, reveal=True)
 
     async def branch_database(self, request: pb.BranchDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.branch(
@@ -115,11 +120,15 @@ class ControlService:
         )
         if created and request.leave_stopped:
             return self._new_branch(record)
-        return await self._database(record, created=created)
+        return await self._database(record, created=created, reveal=True)
 
     async def get_database(self, request: pb.GetDatabaseRequest, _: Any) -> pb.Database:
         record = self._known(request, request.name)
-        answer = self._described(record) if request.brief else await self._database(record)
+        reveal = request.reveal or request.check_url
+        if request.brief:
+            answer = self._described(record, reveal=reveal)
+        else:
+            answer = await self._database(record, reveal=reveal)
         if request.check_url:
             entry = await self._plane.own_settings.entry(record)
             answer.url_fault, answer.operator_conninfo = entry.url_fault, entry.conninfo
@@ -215,7 +224,7 @@ class ControlService:
         record = await self._plane.databases.wake(
             _tenant(request), request.name, new_port=request.new_port
         )
-        return await self._database(record)
+        return await self._database(record, reveal=request.reveal)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
         return await self._database(
@@ -236,7 +245,7 @@ class ControlService:
 
     async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:
         record = await self._plane.own_settings.reset_password(_tenant(request), request.database)
-        return await self._database(record)
+        return await self._database(record, reveal=True)
 
     async def stop_computes(
         self, request: pb.StopComputesRequest, _: Any
@@ -257,7 +266,7 @@ class ControlService:
             postgres_database=request.postgres_database,
             settings=request.settings,
         )
-        return await self._database(record, created=True)
+        return await self._database(record, created=True, reveal=True)
 
     async def resolve_point(
         self, request: pb.ResolvePointRequest, _: Any
@@ -313,13 +322,17 @@ class ControlService:
     def _known(self, request: Any, name: str) -> DatabaseRecord:
         return self._plane.databases.known(_tenant(request), name)
 
-    def _described(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
+    def _described(
+        self, record: DatabaseRecord, *, created: bool = False, reveal: bool = False
+    ) -> pb.Database:
+        """`reveal`: with the password in the URL."""
+        secret = credentials.password(self._key, record) if reveal else ""
         compute = self._plane.computes.status((record.tenant, record.name))
         return pb.Database(
             name=record.name,
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
-            url=credentials.url(record, self._settings.compute_host or LOOPBACK),
+            url=credentials.url(record, self._settings.compute_host or LOOPBACK, secret),
             compute=_STATES[compute.state],
             parent=record.parent,
             branch_lsn=record.branch_lsn,
@@ -336,12 +349,14 @@ class ControlService:
 
     def _new_branch(self, record: DatabaseRecord) -> pb.Database:
         """Nobody need be asked: it is where it left its parent, and has nothing of its own."""
-        answer = self._described(record, created=True)
+        answer = self._described(record, created=True, reveal=True)
         answer.lsn = record.branch_lsn
         return answer
 
-    async def _database(self, record: DatabaseRecord, *, created: bool = False) -> pb.Database:
-        answer = self._described(record, created=created)
+    async def _database(
+        self, record: DatabaseRecord, *, created: bool = False, reveal: bool = False
+    ) -> pb.Database:
+        answer = self._described(record, created=created, reveal=reveal)
         wal, pages = await asyncio.gather(
             self._wal.get_status(record.tenant, record.timeline),
             self._pages.get_timeline(record.tenant, record.timeline, slots=True),
@@ -458,15 +473,17 @@ async def serve(settings: ControlSettings) -> None:
     if settings.compute_host:
         check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:
+        key_file = settings.operator_key or settings.data_dir / "operator-key"
+        key = operator_key.settle(state, key_file)
         pages = AsyncPageClient(settings.page_server)
         wal = _wal_service(settings.wal_services, state)
         async with pages, wal:
-            await _take_census(settings, state)
+            await _take_census(settings, state, key)
             await _ensure_template(settings, state)
-            await _serve(settings, state, pages, wal)
+            await _serve(settings, state, pages, wal, key)
 
 
-async def _take_census(settings: ControlSettings, state: ControlState) -> None:
+async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
     """Before anything is done, where the page server answers in time; what began without it
     ends when it says later that the state is older."""
     first = state.view().template() is None
@@ -474,18 +491,20 @@ async def _take_census(settings: ControlSettings, state: ControlState) -> None:
     pages = AsyncPageClient(settings.page_server, timeout=seconds)
     try:
         async with pages, asyncio.timeout(seconds):
-            await take_census(state, pages)
+            await take_census(state, pages, key)
     except (Unavailable, TimeoutError):
         if first:
             raise
-        tasks.errand(_take_census_late(settings, state), "census")
+        tasks.errand(_take_census_late(settings, state, key), "census")
 
 
-async def _take_census_late(settings: ControlSettings, state: ControlState) -> None:
+async def _take_census_late(
+    settings: ControlSettings, state: ControlState, key: OperatorKey
+) -> None:
     async with AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS) as pages:
         while True:
             try:
-                await take_census(state, pages)
+                await take_census(state, pages, key)
             except (Unavailable, DeadlineExceeded):
                 await asyncio.sleep(CENSUS_SECONDS)
             else:
@@ -511,12 +530,17 @@ async def _ensure_template(settings: ControlSettings, state: ControlState) -> No
 
 
 async def _serve(
-    settings: ControlSettings, state: ControlState, pages: AsyncPageClient, wal: WalService
+    settings: ControlSettings,
+    state: ControlState,
+    pages: AsyncPageClient,
+    wal: WalService,
+    key: OperatorKey,
 ) -> None:
     ports = Ports(_used_ports(state.view().databases()))
     launcher = LocalLauncher(
         pages=pages,
         wal=wal,
+        key=key,
         directory=settings.compute_dir,
         bindir=settings.postgres_bindir,
         run_as=settings.run_as,
@@ -530,7 +554,7 @@ async def _serve(
     computes = Computes(launcher, keeping)
     libraries = settings.postgres_bindir.parent / "lib"
     plane = ControlPlane(
-        state, pages, wal, computes, keeping, libraries=libraries, on_delete=launcher.forget
+        state, pages, wal, computes, keeping, key, libraries=libraries, on_delete=launcher.forget
     )
     await plane.recover()
     server = GrpcServer()
@@ -541,7 +565,7 @@ async def _serve(
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
         background.append(tasks.errand(membership.run(), "membership"))
-    service = ControlService(plane, pages, wal, settings, members)
+    service = ControlService(plane, pages, wal, settings, members, key)
     server.add_service(descriptor, service)
     try:
         await server.start(settings.listen, settings.data_dir)

@@ -139,16 +139,18 @@ class BranchDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., leave_stopped: _Optional[bool] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "brief", "check_url")
+    __slots__ = ("tenant_id", "name", "brief", "check_url", "reveal")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
     CHECK_URL_FIELD_NUMBER: _ClassVar[int]
+    REVEAL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     brief: bool
     check_url: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ..., check_url: _Optional[bool] = ...) -> None: ...
+    reveal: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ..., check_url: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesRequest(_message.Message):
     __slots__ = ("tenant_id",)
@@ -357,14 +359,16 @@ class ListLogResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
 
 class WakeDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "new_port")
+    __slots__ = ("tenant_id", "name", "new_port", "reveal")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NEW_PORT_FIELD_NUMBER: _ClassVar[int]
+    REVEAL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     new_port: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., new_port: _Optional[bool] = ...) -> None: ...
+    reveal: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., new_port: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
 
 class GetSettingsRequest(_message.Message):
     __slots__ = ("tenant_id", "database")

@@ -116,7 +116,7 @@ class Worker(threading.Thread):
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return sql(self.ask(lambda control: control.get(name)).url, statement)
+                return sql(self.ask(lambda control: control.get(name, reveal=True)).url, statement)
             except psycopg.Error:
                 if time.monotonic() > deadline:
                     raise

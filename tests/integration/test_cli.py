@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pagestore.client.urls import without_password
 from tests.integration.installation import Whole, sql, whole_pagestore
 
 
@@ -30,6 +31,23 @@ def test_create_answers_the_url_alone(whole: Whole) -> None:
     assert json.loads(again.stderr)["error"]["reason"] == "DATABASE_EXISTS"
 
 
+def test_a_password_is_told_to_who_asks_for_it_and_lies_nowhere(whole: Whole) -> None:
+    url = whole.json("create", "sealed")["url"]
+    (secret,) = without_password(url)[1].values()
+    whole.run("checkpoint", "sealed", "c")
+    assert whole.json("branch", "sealed", "sealed-2")["url"].count(secret) == 1
+    for verb in (
+        ("ls",), ("show", "sealed"), ("start", "sealed"), ("log", "sealed"), ("status",),
+        ("restore", "sealed", "c"), ("rename", "sealed-2", "sealed-3"), ("stop", "sealed-3"),
+    ):  # fmt: skip
+        assert secret not in whole.run(*verb, "--json").stdout, verb
+    assert whole.run("password", "sealed").stdout.strip() == secret
+    assert whole.json("url", "sealed")["url"] == url
+    for file in whole.installation.data.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            assert secret.encode() not in file.read_bytes(), file
+
+
 def test_psql_is_psql(whole: Whole) -> None:
     whole.run("create", "typed")
     assert whole.run("psql", "typed", "--", "-Atc", "SELECT 6 * 7").stdout == "42\n"
@@ -44,7 +62,7 @@ def test_break_and_undo(whole: Whole) -> None:
     assert whole.json("checkpoint", "shop", "before-migration")["lsn"] == made["lsn"]
     sql(url, "DROP TABLE orders")
     undone = whole.json("undo", "shop")
-    assert undone["url"] == url
+    assert undone["url"] == without_password(url)[0]
     assert undone["kept"]["automatic"]
     assert sql(url, "SELECT count(*) FROM orders") == [(1000,)]
     again = whole.json("undo", "shop")
@@ -142,7 +160,7 @@ def test_unusual_names_work_to_the_end(whole: Whole, name: str) -> None:
     inner = "pagestore" if name == "postgres" else name
     assert sql(url, "SELECT current_database()") == [(inner,)]
     with whole.control() as control:
-        assert control.get(name).url == url
+        assert control.get(name, reveal=True).url == url
         assert control.delete(name)
 
 
@@ -169,7 +187,7 @@ def test_another_installation_on_the_same_ports_is_refused_and_harms_nobody(
     assert other.run("ls", check=False).returncode == 5
     other.down()
     with whole.control() as control:
-        assert sql(control.wake("refused").url, "SELECT 1") == [(1,)]
+        assert sql(control.wake("refused", reveal=True).url, "SELECT 1") == [(1,)]
 
 
 def test_a_second_up_says_so_and_down_forgets_nothing(whole: Whole) -> None:
@@ -180,5 +198,5 @@ def test_a_second_up_says_so_and_down_forgets_nothing(whole: Whole) -> None:
     assert whole.run("ls", check=False).returncode == 5
     assert whole.json("down")["was_running"] is False
     whole.up()
-    assert whole.json("start", "kept")["url"] == url
+    assert whole.json("start", "kept")["url"] == without_password(url)[0]
     assert sql(url, "SELECT a FROM t") == [(1,)]

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from pagestore.client.control import ControlClient
+from pagestore.client.urls import without_password
 from pagestore.errors import AlreadyExists, FailedPrecondition, PagestoreError
 from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
@@ -161,9 +162,9 @@ def test_a_renamed_database_keeps_its_url_and_its_sessions(control: ControlClien
     with psycopg.connect(url, autocommit=True) as session:
         done = control.rename("before", "after")
         session.execute("INSERT INTO t VALUES (2)")
-    assert (done.changed, done.database.url) == (True, url)
-    assert control.get("after").url == url
+    assert (done.changed, done.database.url) == (True, without_password(url)[0])
+    assert control.get("after", reveal=True).url == url
     assert control.undo("after").changed
     assert rows(url) == [1]
     control.stop("after")
-    assert rows(control.wake("after").url) == [1]
+    assert rows(control.wake("after", reveal=True).url) == [1]

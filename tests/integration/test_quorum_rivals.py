@@ -18,6 +18,7 @@ from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.control.computes import CarriedFiles, Compute
 from pagestore.control.local import LocalLauncher, make_compute_dir
+from pagestore.control.operator_key import KEY_BYTES, OperatorKey
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import Aborted
@@ -81,6 +82,7 @@ class Starter:
         return LocalLauncher(
             pages=self.pages,
             wal=wal,
+            key=OperatorKey(bytes(KEY_BYTES)),
             directory=self.directory,
             bindir=BINDIR,
             run_as=RUN_AS,
@@ -98,7 +100,6 @@ class Starter:
             timeline=timeline,
             branch_lsn=0,
             created_micros=0,
-            password="",
             postgres_database="postgres",
             port=free_port(),
         )

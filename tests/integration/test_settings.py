@@ -41,7 +41,7 @@ def restart(control: ControlClient, name: str) -> None:
 
 
 def connect(control: ControlClient, name: str, **overrides: str) -> psycopg.Connection[Any]:
-    url = control.get(name, brief=True).url
+    url = control.get(name, brief=True, reveal=True).url
     return psycopg.connect(url, autocommit=True, **overrides)
 
 
@@ -283,6 +283,11 @@ def test_the_operator_gets_in_whatever_was_done_to_the_url(
     assert reset["password"] == whole.run("password", app).stdout.strip()
     assert whole.json("url", app)["fault"] is None
     assert ask(control, app, "SHOW default_transaction_read_only") == [("on",)]
+    with connect(
+        control, app, options="-c default_transaction_read_only=off -c statement_timeout=0"
+    ) as session:
+        session.execute("ALTER ROLE postgres PASSWORD 'mine'")
+    assert "not known" in whole.json("url", app)["fault"]
 
 
 def test_a_reset_password_stays_over_restore_and_branch(
@@ -313,10 +318,12 @@ def test_a_taken_port_is_told_and_the_url_stays(
         assert f"(pid {os.getpid()})" in error["message"]
         assert "--new-port" in error["hint"]
         assert whole.json("url", app)["url"] == url
-    assert whole.json("start", app)["url"] == url
+    whole.run("start", app)
+    assert whole.json("url", app)["url"] == url
     control.stop(app)
     with socket.create_server(("127.0.0.1", port)):
-        moved = whole.json("start", app, "--new-port")["url"]
+        whole.run("start", app, "--new-port")
+    moved = whole.json("url", app)["url"]
     assert moved != url
     assert sql(moved, "SELECT 1") == [(1,)]
     assert whole.json("log", app)["entries"][0]["verb"] == "port"

@@ -108,7 +108,7 @@ def _verbs(bench: Bench) -> None:
         )
         for verb, action in steps:
             if verb.startswith("undo"):
-                sql(control.get(name).url, "CREATE TABLE lost AS SELECT 1")
+                sql(control.get(name, reveal=True).url, "CREATE TABLE lost AS SELECT 1")
             taken.setdefault(verb, []).append(seconds_of(action) * 1e3)
     for verb, values in taken.items():
         bench.row("branch", f"verb {verb}", OURS, "ms", values[bench.settings.warmup :])

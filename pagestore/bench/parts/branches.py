@@ -47,7 +47,7 @@ def _shape(bench: Bench, shape: str, parent: Callable[[int], int], count: int) -
         control.branch(names[parent(number)], names[number], leave_stopped=True)
         creations.append((time.perf_counter() - began) * 1e3)
     began = time.perf_counter()
-    last = control.wake(names[count]).url
+    last = control.wake(names[count], reveal=True).url
     sql(last, "SELECT count(*) FROM pg_class")
     connect = (time.perf_counter() - began) * 1e3
     read = seconds_of(lambda: sql(last, READ)) * 1e3

@@ -94,7 +94,7 @@ def _starts(pair: Pair) -> None:
     def ours(name: str) -> float:
         control.stop(name)
         began = time.perf_counter()
-        sql(control.wake(name).url, FIRST_ROW)
+        sql(control.wake(name, reveal=True).url, FIRST_ROW)
         return (time.perf_counter() - began) * 1e3
 
     def plain() -> float:
@@ -127,7 +127,7 @@ def _scan(bench: Bench, cluster: PlainCluster) -> None:
 
     def ours() -> float:
         control.stop(name)
-        url = control.wake(name).url
+        url = control.wake(name, reveal=True).url
         return megabytes / seconds_of(lambda: sql(url, SCAN))
 
     def plain() -> float:

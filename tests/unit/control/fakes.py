@@ -19,6 +19,7 @@ import pytest
 from pagestore.control import credentials
 from pagestore.control.computes import CarriedFiles, Compute, Computes
 from pagestore.control.keeping import Keeping
+from pagestore.control.operator_key import KEY_BYTES, OperatorKey
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import (
     DatabaseRecord,
@@ -36,6 +37,7 @@ TENANT = DEFAULT_TENANT
 TEMPLATE = TimelineId(b"template" * 2)
 RECORD_BYTES = 64
 FIRST_LSN = 1 << 20
+KEY = OperatorKey(bytes(KEY_BYTES))
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,7 @@ class Plane:
         self.wal, self.pages = FakeWal(self.logs), FakePages(self.logs)
         self.launcher, self.ports = FakeLauncher(self.logs), FakePorts()
         self.state = ControlState(directory)
+        self.key = KEY
         self._enter_template()
         self.plane = self.new_plane()
 
@@ -265,7 +268,7 @@ class Plane:
         ports: Any = self.ports
         keeping = Keeping(self.state, ports, hosts=[])
         self.computes = Computes(self.launcher, keeping)
-        return ControlPlane(self.state, pages, wal, self.computes, keeping)
+        return ControlPlane(self.state, pages, wal, self.computes, keeping, self.key)
 
     def record(self, name: str = "app") -> DatabaseRecord:
         return self.state.view().known_database(TENANT, name)
@@ -316,9 +319,9 @@ Story = Callable[[Plane], Coroutine[Any, Any, None]]
 def without_sql(patch: pytest.MonkeyPatch) -> None:
     """A fake compute answers no SQL: what is told to a new database counts as done."""
 
-    async def make_ready(conninfo: str, record: DatabaseRecord) -> None: ...
+    async def make_ready(conninfo: str, record: DatabaseRecord, secret: str) -> None: ...
 
-    async def adopt_import(conninfo: str, record: DatabaseRecord, wanted: str) -> str:
+    async def adopt_import(conninfo: str, secret: str, wanted: str) -> str:
         return wanted or "imported"
 
     patch.setattr(credentials, "make_ready", make_ready)

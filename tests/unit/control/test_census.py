@@ -18,6 +18,7 @@ from pagestore.ids import TimelineId
 from pagestore.lmdbfile import witness
 from pagestore.v1 import page_pb2 as pb
 
+from .fakes import KEY
 from .test_state import T1, T2, TENANT, database, timeline
 
 T3 = TimelineId(b"3" * 16)
@@ -48,7 +49,7 @@ class Pages:
 
 
 def census(state: ControlState, pages: Pages) -> None:
-    asyncio.run(take_census(state, cast(AsyncPageClient, pages)))
+    asyncio.run(take_census(state, cast(AsyncPageClient, pages), KEY))
 
 
 def known(directory: Path) -> ControlState:
@@ -107,8 +108,9 @@ def test_when_told_to_go_on_each_gets_a_name_and_nothing_is_dropped(tmp_path: Pa
         names = {record.timeline: record for record in view.databases()}
         assert names[T2].name == "lost-3232323232"
         assert names[T3].name == "lost-3333333333"
-        assert names[T2].password == names[T1].password  # it is a branch of that
-        assert names[T3].password != names[T1].password
+        inherited = names[T2].sealed_password
+        assert inherited == names[T1].sealed_password != ""  # it is a branch of that
+        assert names[T3].sealed_password not in ("", inherited)
         assert not names[T2].wanted
         assert view.unsettled() == []
         assert view.has_children(T1)

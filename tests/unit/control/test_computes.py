@@ -124,7 +124,6 @@ class Bench:
             timeline=TimelineId(bytes([number]) * 16),
             branch_lsn=1,
             created_micros=1,
-            password="",
             postgres_database="app",
             port=10_432,
         )

@@ -109,7 +109,7 @@ def database(number: int, key: Key) -> DatabaseRecord:
         timeline=key[1],
         branch_lsn=START,
         created_micros=1,
-        password="secret",
+        sealed_password="sealed",
         postgres_database="app",
         port=number,
     )

@@ -34,7 +34,7 @@ def database(name: str, timeline: TimelineId = T1, tenant: TenantId = TENANT) ->
         timeline=timeline,
         branch_lsn=100,
         created_micros=1,
-        password="secret",
+        sealed_password="sealed",
         postgres_database=name,
         port=10_432,
     )
