@@ -268,8 +268,10 @@ class Computes:
                 slot.state = ComputeState.STOPPED
                 if compute is not None:
                     await compute.discard()
-                if record.wanted:
-                    await self._bring_back(slot, record)
+                # Where the name stands now: what failed may have failed once it had moved.
+                current = self._memory.wanted(name)
+                if current is not None:
+                    await self._bring_back(slot, current)
                 raise
 
     async def _bring_back(self, slot: _Slot, record: DatabaseRecord) -> None:

@@ -7,8 +7,9 @@ What makes a database goes the same way each time:
 3. start its compute, where the verb needs one;
 4. in one transaction: the name points at the timeline, the log says so, it is live.
 
-Killed before 4, nothing has happened, and the next start deletes the timeline; killed after
-it, everything has, and the next start starts the compute.
+What fails before 4 leaves nothing (timelines.py). Killed before 4, nothing has happened, and the
+next start deletes the timeline; killed after it, everything has, and the next start starts the
+compute.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pagestore.control.records import (
     Verb,
 )
 from pagestore.control.state import ControlState, now_micros
-from pagestore.control.timelines import Timelines
+from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
 from pagestore.ids import TenantId, TimelineId, format_lsn
@@ -107,19 +108,7 @@ class Databases:
         """A timeline id for an import, remembered as pending."""
         name = database_name(name)
         self._refuse_existing(tenant, name)
-        record = TimelineRecord(
-            timeline=TimelineId.generate(),
-            tenant=tenant,
-            state=TimelineState.PENDING,
-            database=name,
-            parent=None,
-            branch_lsn=0,
-            imported=True,
-            created_micros=now_micros(),
-        )
-        with self._state.change() as change:
-            change.put_timeline(record)
-        return record.timeline
+        return self._timelines.begin_import(tenant, name).timeline
 
     async def register(
         self,
@@ -196,12 +185,12 @@ class Databases:
                 raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
             parent = self._state.view().known_timeline(template.timeline)
             point = BranchPoint(parent, template.lsn, template.prev_record_lsn)
-            async with self._timelines.made(tenant, name, point) as timeline:
+            async with self._timelines.branching(tenant, name, point) as making:
                 secret = credentials.new_password()
                 record = DatabaseRecord(
                     tenant=tenant,
                     name=name,
-                    timeline=timeline.timeline,
+                    timeline=making.timeline,
                     branch_lsn=point.lsn,
                     created_micros=now_micros(),
                     sealed_password=self._key.seal(tenant, secret),
@@ -213,7 +202,7 @@ class Databases:
                     await credentials.make_ready(compute.conninfo, record, secret)
                     head = await self._history.head(record.timeline)
                     record = self._as_started(record, compute)
-                    self._publish(record, timeline, Verb.CREATE, usable_lsn=head.lsn)
+                    self._publish(record, making, Verb.CREATE, usable_lsn=head.lsn)
             return record, True
 
     async def _branch(
@@ -233,11 +222,11 @@ class Databases:
             self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
-            async with self._timelines.made(tenant, name, point) as timeline:
+            async with self._timelines.branching(tenant, name, point) as making:
                 record = parent.model_copy(
                     update={
                         "name": name,
-                        "timeline": timeline.timeline,
+                        "timeline": making.timeline,
                         "parent": parent.name,
                         "parent_timeline": parent.timeline,
                         "branch_lsn": point.lsn,
@@ -248,11 +237,11 @@ class Databases:
                 )
                 words = f"of {parent.name} at {at}"
                 if not start:
-                    self._publish(record, timeline, Verb.BRANCH, words)
+                    self._publish(record, making, Verb.BRANCH, words)
                     return record, True
                 async with self._first_start(record) as compute:
                     record = self._as_started(record, compute)
-                    self._publish(record, timeline, Verb.BRANCH, words)
+                    self._publish(record, making, Verb.BRANCH, words)
             return record, True
 
     async def _register(
@@ -268,33 +257,36 @@ class Databases:
         async with self._turns.on(tenant, name):
             self._refuse_existing(tenant, name)
             begun = self._import_under_way(name, timeline)
-            info = await self._pages.get_timeline(tenant, timeline)
-            await self._wal.create_timeline(
-                tenant,
-                timeline,
-                info.branch_lsn,
-                prev_record_lsn=prev_record_lsn,
-                system_id=system_id,
-            )
-            secret = credentials.new_password()
-            record = DatabaseRecord(
-                tenant=tenant,
-                name=name,
-                timeline=timeline,
-                branch_lsn=info.branch_lsn,
-                created_micros=now_micros(),
-                sealed_password=self._key.seal(tenant, secret),
-                postgres_database=postgres_database or credentials.ROLE,
-                port=self._ports.choose(),
-                settings=settings,
-            )
-            made = begun.model_copy(update={"branch_lsn": info.branch_lsn, "system_id": system_id})
-            async with self._timelines.guarded(timeline), self._first_start(record) as compute:
-                inner = await credentials.adopt_import(compute.conninfo, secret, postgres_database)
-                head = await self._history.head(timeline)
-                record = self._as_started(record, compute)
-                record = record.model_copy(update={"postgres_database": inner})
-                self._publish(record, made, Verb.IMPORT, usable_lsn=head.lsn)
+            async with self._timelines.making(begun) as making:
+                info = await self._pages.get_timeline(tenant, timeline)
+                await self._wal.create_timeline(
+                    tenant,
+                    timeline,
+                    info.branch_lsn,
+                    prev_record_lsn=prev_record_lsn,
+                    system_id=system_id,
+                )
+                secret = credentials.new_password()
+                record = DatabaseRecord(
+                    tenant=tenant,
+                    name=name,
+                    timeline=timeline,
+                    branch_lsn=info.branch_lsn,
+                    created_micros=now_micros(),
+                    sealed_password=self._key.seal(tenant, secret),
+                    postgres_database=postgres_database or credentials.ROLE,
+                    port=self._ports.choose(),
+                    settings=settings,
+                )
+                async with self._first_start(record) as compute:
+                    inner = await credentials.adopt_import(
+                        compute.conninfo, secret, postgres_database
+                    )
+                    head = await self._history.head(timeline)
+                    record = self._as_started(record, compute)
+                    record = record.model_copy(update={"postgres_database": inner})
+                    root = making.root(info.branch_lsn, system_id)
+                    self._publish(record, root, Verb.IMPORT, usable_lsn=head.lsn)
             return record
 
     async def _refuse_other_branch(self, existing: DatabaseRecord, source: str, at: Point) -> None:
@@ -386,19 +378,12 @@ class Databases:
     def _publish(
         self,
         record: DatabaseRecord,
-        timeline: TimelineRecord,
+        making: Making,
         verb: Verb,
         detail: str = "",
         usable_lsn: int = 0,
     ) -> None:
         now = now_micros()
-        live = timeline.model_copy(
-            update={
-                "state": TimelineState.LIVE,
-                "usable_lsn": usable_lsn,
-                "created_micros": now,
-            }
-        )
         event = EventRecord(
             verb=verb,
             timeline=record.timeline,
@@ -407,7 +392,7 @@ class Databases:
             detail=detail,
         )
         with self._state.change() as change:
-            change.put_timeline(live)
+            making.live(change, usable_lsn=usable_lsn, created_micros=now)
             change.put_database(record)
             change.add_event(record.tenant, record.name, event)
             if record.settings.set_aside and verb is not Verb.CREATE:

@@ -29,12 +29,11 @@ from pagestore.control.records import (
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
-    TimelineRecord,
     TimelineState,
     Verb,
 )
 from pagestore.control.state import ControlState, now_micros
-from pagestore.control.timelines import Timelines
+from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
 from pagestore.control.undo import Marks, Stay, Step, ToLeft
 from pagestore.errors import (
@@ -319,15 +318,15 @@ class Past:
     async def _carry_out(self, record: DatabaseRecord, plan: Plan, asked: Asked) -> Moved:
         try:
             async with contextlib.AsyncExitStack() as stack:
-                timeline = None
+                making = None
                 if plan.point is not None:
-                    making = self._timelines.made(record.tenant, record.name, plan.point)
-                    timeline = await stack.enter_async_context(making)
+                    branching = self._timelines.branching(record.tenant, record.name, plan.point)
+                    making = await stack.enter_async_context(branching)
                 start = await stack.enter_async_context(self._computes.moving(record))
                 await self._refuse_if_written(record, plan)
-                if timeline is None:
+                if making is None:
                     return await self._restart(record, plan, asked, start)
-                return await self._move(record, timeline, plan, asked, start)
+                return await self._move(record, making, plan, asked, start)
         except PagestoreError as error:
             status = self._computes.status((record.tenant, record.name))
             back = not record.wanted or status.state is ComputeState.RUNNING
@@ -356,22 +355,23 @@ class Past:
     async def _move(
         self,
         record: DatabaseRecord,
-        timeline: TimelineRecord,
+        making: Making,
         plan: Plan,
         asked: Asked,
         start: StartMoved,
     ) -> Moved:
         head = await self._history.head(record.timeline)
-        moved = record.model_copy(update={"timeline": timeline.timeline, "wanted": True})
+        moved = record.model_copy(update={"timeline": making.timeline, "wanted": True})
         # Before the name swings: one that cannot start is nothing to swing to.
         compute = await start(moved)
         moved = moved.model_copy(update={"port": compute.port})
-        return self._swing(record, moved, plan, head, asked)
+        return self._swing(record, moved, making, plan, head, asked)
 
     def _swing(
         self,
         record: DatabaseRecord,
         moved: DatabaseRecord,
+        making: Making,
         plan: Plan,
         head: BranchPoint,
         asked: Asked,
@@ -401,7 +401,7 @@ class Past:
             )
             change.put_checkpoint(record.tenant, record.name, kept)
             change.add_event(record.tenant, record.name, event)
-            change.set_timeline_state(moved.timeline, TimelineState.LIVE)
+            making.live(change)
             moved = change.put_moved(moved)
             if asked.request:
                 change.remember_answer(

@@ -22,10 +22,11 @@ from typing import Any
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control.credentials import ROLE, TEMPLATE_DATABASE
-from pagestore.control.records import TemplateRecord, TimelineRecord, TimelineState
-from pagestore.control.state import ControlState, now_micros
+from pagestore.control.records import TemplateRecord
+from pagestore.control.state import ControlState
+from pagestore.control.timelines import Timelines, planned
 from pagestore.errors import FailedPrecondition, PagestoreError
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import TenantId
 from pagestore.transfer.pgdata import read_pgdata
 from pagestore.v1 import page_pb2 as pb
 
@@ -109,6 +110,7 @@ class Imported:
 
 async def ensure_template(
     state: ControlState,
+    timelines: Timelines,
     pages: AsyncPageClient,
     wal: WalService,
     postgres: Postgres,
@@ -118,17 +120,29 @@ async def ensure_template(
     existing = state.view().template()
     if existing is not None:
         return existing
-    timeline = TimelineRecord(
-        timeline=TimelineId.generate(),
-        tenant=tenant,
-        state=TimelineState.PENDING,
-        database="",
-        parent=None,
-        branch_lsn=0,
-        created_micros=now_micros(),
-    )
-    with state.change() as change:
-        change.put_timeline(timeline)
+    async with timelines.making(planned(tenant, "")) as making:
+        imported = Imported()
+        async with _empty_cluster(postgres) as data:
+            chunks = read_pgdata(data, tenant, making.timeline)
+            await pages.import_timeline(imported.watch(chunks))
+        await wal.create_timeline(
+            tenant,
+            making.timeline,
+            imported.lsn,
+            prev_record_lsn=imported.prev_record_lsn,
+            system_id=imported.system_id,
+        )
+        template = TemplateRecord(
+            timeline=making.timeline, lsn=imported.lsn, prev_record_lsn=imported.prev_record_lsn
+        )
+        with state.change() as change:
+            making.root(imported.lsn, imported.system_id).live(change)
+            change.put_template(template)
+    return template
+
+
+@asynccontextmanager
+async def _empty_cluster(postgres: Postgres) -> AsyncIterator[Path]:
     async with postgres.directory("template-") as directory:
         data = directory / "data"
         await postgres.run("initdb", "-D", str(data), *INITDB)
@@ -137,27 +151,4 @@ async def ensure_template(
             *("--single", "-D", str(data), "-F", "postgres"),
             stdin=f"CREATE DATABASE {TEMPLATE_DATABASE};\n",
         )
-        imported = Imported()
-        chunks = read_pgdata(data, tenant, timeline.timeline)
-        await pages.import_timeline(imported.watch(chunks))
-    await wal.create_timeline(
-        tenant,
-        timeline.timeline,
-        imported.lsn,
-        prev_record_lsn=imported.prev_record_lsn,
-        system_id=imported.system_id,
-    )
-    template = TemplateRecord(
-        timeline=timeline.timeline, lsn=imported.lsn, prev_record_lsn=imported.prev_record_lsn
-    )
-    live = timeline.model_copy(
-        update={
-            "state": TimelineState.LIVE,
-            "branch_lsn": imported.lsn,
-            "system_id": imported.system_id,
-        }
-    )
-    with state.change() as change:
-        change.put_timeline(live)
-        change.put_template(template)
-    return template
+        yield data

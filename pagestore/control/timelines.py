@@ -4,6 +4,9 @@ A timeline is *pending* in the control plane's state before any service hears of
 *dropped* when nobody names it any more. A dropped timeline stays, with its WAL, as long as
 another branches off it: a page server that restarts may need that WAL to bring the ancestor
 up to the branch LSN again. Deleting is repeatable: what is already gone is no error.
+
+There is one way of making one, :meth:`Timelines.making`, for whoever makes it: create, branch,
+import, a move, the template. It ends with the timeline live, or gone.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -18,9 +22,9 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control.history import BranchPoint
 from pagestore.control.records import TimelineRecord, TimelineState
-from pagestore.control.state import ControlState, now_micros
+from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.control.turns import Turns
-from pagestore.errors import NotFound, Unavailable
+from pagestore.errors import NotFound, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
 
 INGEST_WAIT_MS = 60_000
@@ -29,6 +33,45 @@ STALE_IMPORT_MICROS = 24 * 3600 * 1_000_000
 """An import that never ended is given up after a day."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """A timeline that is coming to be."""
+
+    begun: TimelineRecord
+
+    @property
+    def timeline(self) -> TimelineId:
+        return self.begun.timeline
+
+    def root(self, lsn: int, system_id: int) -> Making:
+        """The same, now that it is known where its history begins."""
+        update = {"branch_lsn": lsn, "system_id": system_id}
+        return Making(self.begun.model_copy(update=update))
+
+    def live(self, change: Change, **facts: int) -> None:
+        """In the transaction that names it; with what is known of it only now."""
+        update = {"state": TimelineState.LIVE, **facts}
+        change.put_timeline(self.begun.model_copy(update=update))
+
+
+def planned(
+    tenant: TenantId, name: str, point: BranchPoint | None = None, *, imported: bool = False
+) -> TimelineRecord:
+    """A new timeline for `name`: a branch at a point, or a root."""
+    parent = point.timeline if point is not None else None
+    return TimelineRecord(
+        timeline=TimelineId.generate(),
+        tenant=tenant,
+        state=TimelineState.PENDING,
+        database=name,
+        parent=parent.timeline if parent is not None else None,
+        branch_lsn=point.lsn if point is not None else 0,
+        system_id=parent.system_id if parent is not None else 0,
+        imported=imported,
+        created_micros=now_micros(),
+    )
 
 
 class Timelines:
@@ -44,7 +87,7 @@ class Timelines:
         pages: AsyncPageClient,
         wal: WalService,
         turns: Turns,
-        on_delete: Callable[[TimelineId], None],
+        on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self._state = state
         self._pages = pages
@@ -52,43 +95,42 @@ class Timelines:
         self._turns = turns
         self._on_delete = on_delete
         self._collecting = asyncio.Lock()
+        self._abandoned: set[TimelineId] = set()
+        """Pending ones that nobody makes any more."""
 
-    @contextlib.asynccontextmanager
-    async def made(
-        self, tenant: TenantId, name: str, point: BranchPoint
-    ) -> AsyncIterator[TimelineRecord]:
-        """Within, a pending timeline for `name` that branches off at a point, at both services.
-
-        The body names it, in a transaction that also makes it live. If it ends before, by an
-        error, the timeline is dropped: nothing has happened.
-        """
-        parent = point.timeline
-        record = TimelineRecord(
-            timeline=TimelineId.generate(),
-            tenant=tenant,
-            state=TimelineState.PENDING,
-            database=name,
-            parent=parent.timeline,
-            branch_lsn=point.lsn,
-            system_id=parent.system_id,
-            created_micros=now_micros(),
-        )
+    def begin_import(self, tenant: TenantId, name: str) -> TimelineRecord:
+        """Enters a pending root, which is not made within one call."""
+        record = planned(tenant, name, imported=True)
         with self._state.change() as change:
             change.put_timeline(record)
-        async with self.guarded(record.timeline):
-            await self._make(record, parent, point)
-            yield record
+        return record
 
     @contextlib.asynccontextmanager
-    async def guarded(self, timeline: TimelineId) -> AsyncIterator[None]:
-        """Drops a pending timeline if the body ends by an error before it is live."""
+    async def making(self, begun: TimelineRecord) -> AsyncIterator[Making]:
+        """Within, a pending timeline, which the body has made live when it ends.
+
+        However it ends before, the timeline goes, and what the services have of it: nothing has
+        happened. What fails after the name had moved does not take the timeline from it again.
+        """
         try:
-            yield
-        except BaseException:
-            # What failed after the name had moved does not take the timeline from it again.
-            if self._state.view().known_timeline(timeline).state is TimelineState.PENDING:
-                self._abandon(timeline)
-            raise
+            if self._state.view().timeline(begun.timeline) is None:
+                with self._state.change() as change:
+                    change.put_timeline(begun)
+            yield Making(begun)
+        finally:
+            left = self._state.view().timeline(begun.timeline)
+            if left is not None and left.state is TimelineState.PENDING:
+                self._abandon(begun.timeline)
+
+    @contextlib.asynccontextmanager
+    async def branching(
+        self, tenant: TenantId, name: str, point: BranchPoint
+    ) -> AsyncIterator[Making]:
+        """Within, a pending timeline for `name` that branches off at a point, at both services."""
+        begun = planned(tenant, name, point)
+        async with self.making(begun) as made:
+            await self._make(begun, point.timeline, point)
+            yield made
 
     async def _make(
         self, record: TimelineRecord, parent: TimelineRecord, point: BranchPoint
@@ -113,9 +155,19 @@ class Timelines:
                 raise result
 
     def _abandon(self, timeline: TimelineId) -> None:
-        with self._state.change() as change:
-            change.set_timeline_state(timeline, TimelineState.DROPPED)
+        self._abandoned.add(timeline)
+        try:
+            self._drop_abandoned()
+        except (PagestoreError, OSError) as error:
+            # What has failed is told. This is done with the next that is collected.
+            _log.warning("a timeline is dropped later", timeline=str(timeline), error=str(error))
         self.collect_soon()
+
+    def _drop_abandoned(self) -> None:
+        with self._state.change() as change:
+            for timeline in self._abandoned:
+                change.set_timeline_state(timeline, TimelineState.DROPPED)
+        self._abandoned.clear()
 
     def collect_soon(self) -> None:
         self._turns.background(self.collect())
@@ -135,6 +187,7 @@ class Timelines:
         Raises:
             Unavailable: of some something is left, at a service that is away.
         """
+        self._drop_abandoned()
         deleted = 0
         left: dict[TimelineId, Unavailable] = {}
         async with self._collecting:

@@ -37,6 +37,8 @@ from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRec
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
+from pagestore.control.timelines import Timelines
+from pagestore.control.turns import Turns
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
@@ -526,7 +528,12 @@ async def _ensure_template(settings: ControlSettings, state: ControlState) -> No
     pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
     wal = _wal_service(settings.wal_services, state, timeout=FIRST_CONTACT_SECONDS)
     async with pages, wal:
-        await ensure_template(state, pages, wal, postgres, DEFAULT_TENANT)
+        turns = Turns()
+        timelines = Timelines(state, pages, wal, turns)
+        try:
+            await ensure_template(state, timelines, pages, wal, postgres, DEFAULT_TENANT)
+        finally:
+            await turns.close()
 
 
 async def _serve(

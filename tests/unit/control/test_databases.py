@@ -66,14 +66,14 @@ def test_a_new_control_plane_drops_what_was_pending(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         await world.plane.databases.create(TENANT, "app")
         point = await world.plane.history.head(world.record().timeline)
-        made = world.plane._timelines.made(TENANT, "app", point)
+        made = world.plane._timelines.branching(TENANT, "app", point)
         begun = await made.__aenter__()
-        assert world.state.view().unsettled() == [begun]
+        assert world.state.view().unsettled() == [begun.begun]
         world.plane = world.new_plane()
         await world.plane.recover()
         await world.settled()
         assert world.live() == world.wal.known == {TEMPLATE, world.record().timeline}
-        assert begun.state is TimelineState.PENDING
+        assert begun.begun.state is TimelineState.PENDING
 
     play(tmp_path, story)
 

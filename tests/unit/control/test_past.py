@@ -170,7 +170,7 @@ def test_one_killed_before_the_swing_has_not_happened(tmp_path: Path) -> None:
         await damaged(world)
         here = world.record()
         point = await world.plane.history.resolve(here, AtCheckpoint("base"))
-        made = world.plane._timelines.made(TENANT, "app", point)
+        made = world.plane._timelines.branching(TENANT, "app", point)
         timeline = await made.__aenter__()
         await world.computes.stop((TENANT, "app"))
         moved = here.model_copy(update={"timeline": timeline.timeline})
