@@ -1,4 +1,8 @@
-"""Which names databases and checkpoints may have."""
+"""Which names databases, checkpoints, tenants and roles may have.
+
+A tenant's database is written ``/tenant/app`` where the tenant is not the default one: no
+database's name has a slash, so no old name is ever taken for it. Of a new database's name `@` is
+reserved: ``app@before-migration`` is its past (proxy/target.py)."""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ MAX_NAME_BYTES = 63
 """As Postgres's own names: a database here has the same name inside Postgres."""
 
 MAX_REQUEST_BYTES = 64
+DEFAULT_TENANT_NAME = "default"
 
 RULE = (
     "A name has 1 to 63 bytes of UTF-8; no slash, control or invisible characters; "
     "no space at either end; does not begin with a dash; and is not only dots."
 )
+TENANT_RULE = (
+    "A tenant's name has 1 to 32 lower-case letters (a to z), digits and dashes, and begins and "
+    "ends with a letter or a digit."
+)
+_TENANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -27,6 +37,46 @@ def database_name(text: str) -> str:
         InvalidInput: INVALID_NAME, with the rule as its hint.
     """
     return _checked(text, "database")
+
+
+def new_database_name(text: str) -> str:
+    """As :func:`database_name`, of a database that is to come; one with an `@` is refused too."""
+    name = database_name(text)
+    if "@" in name:
+        raise InvalidInput(
+            "INVALID_NAME",
+            f"{name!r} cannot name a new database: what stands behind an @ is a point of the past.",
+            RULE,
+        )
+    return name
+
+
+def tenant_name(text: str) -> str:
+    """
+    Raises:
+        InvalidInput: INVALID_NAME.
+    """
+    if not _TENANT.fullmatch(text):
+        raise InvalidInput("INVALID_NAME", f"{text[:40]!r} cannot name a tenant.", TENANT_RULE)
+    return text
+
+
+def qualified(tenant: str, database: str) -> str:
+    """A database as a connection string names it; what may stand behind the name comes after it.
+
+    Args:
+        tenant: its name; empty for the default one.
+    """
+    return f"/{tenant}/{database}" if tenant not in ("", DEFAULT_TENANT_NAME) else database
+
+
+def split_tenant(text: str) -> tuple[str, str]:
+    """The inverse: the tenant's name, or the default one's, and what follows it. Any text has
+    both; whether there is such a tenant is asked elsewhere."""
+    if not text.startswith("/"):
+        return DEFAULT_TENANT_NAME, text
+    tenant, _, rest = text[1:].partition("/")
+    return tenant, rest
 
 
 def checkpoint_name(text: str) -> str:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 
-from pagestore.client.names import database_name
+from pagestore.client.names import database_name, new_database_name
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.points import Head, Point
 from pagestore.client.walservice import WalService
@@ -84,7 +84,7 @@ class Databases:
     ) -> tuple[DatabaseRecord, bool]:
         """An empty database; the record, and whether it is new. Its server starts with these
         settings, or there is none."""
-        name = database_name(name)
+        name = self._new_name(tenant, name)
         wanted = UserSettings(wanted=dict(settings or {}))
         return await self._turns.to_its_end(self._create(tenant, name, if_not_exists, wanted))
 
@@ -99,14 +99,14 @@ class Databases:
         leave_stopped: bool = False,
     ) -> tuple[DatabaseRecord, bool]:
         """A new name on a branch of `source` at a point; the record, and whether it is new."""
-        source, name = database_name(source), database_name(name)
+        source, name = database_name(source), self._new_name(tenant, name)
         return await self._turns.to_its_end(
             self._branch(tenant, source, name, at, if_not_exists, not leave_stopped)
         )
 
     async def begin_import(self, tenant: TenantId, name: str) -> TimelineId:
         """A timeline id for an import, remembered as pending."""
-        name = database_name(name)
+        name = self._new_name(tenant, name)
         self._refuse_existing(tenant, name)
         return self._timelines.begin_import(tenant, name).timeline
 
@@ -143,7 +143,7 @@ class Databases:
         Returns:
             The record, and whether it was renamed now.
         """
-        old, new = database_name(old), database_name(new)
+        old, new = database_name(old), self._new_name(tenant, new)
         return await self._turns.to_its_end(self._rename(tenant, old, new, if_exists))
 
     async def remove(self, tenant: TenantId, name: str, *, if_exists: bool = False) -> bool:
@@ -398,6 +398,13 @@ class Databases:
             if record.settings.set_aside and verb is not Verb.CREATE:
                 aside = set_aside_event(record, record.settings, now)
                 change.add_event(record.tenant, record.name, aside)
+
+    def _new_name(self, tenant: TenantId, text: str) -> str:
+        """Of a database that is to come, unless there is one of that name already: it may have
+        been named before `@` was reserved."""
+        name = database_name(text)
+        known = self._state.view().database(tenant, name) is not None
+        return name if known else new_database_name(name)
 
     def _existing(self, tenant: TenantId, name: str, if_not_exists: bool) -> DatabaseRecord | None:
         if if_not_exists:

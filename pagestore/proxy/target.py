@@ -6,6 +6,7 @@
     app/other             another inner database of the same Postgres
     app@before-migration  the past, read-only: a checkpoint, an LSN or a time, as --at has it
     app/other@0/16B3748   both
+    /acme/app             a database of the tenant acme; the others are the default tenant's
 
 A name has no slash, so the first one ends it. A name that was given before ``@`` was reserved may
 have one: whoever looks names up tries the whole text first.
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pagestore.client.names import DEFAULT_TENANT_NAME, qualified, split_tenant
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -23,14 +26,17 @@ class Target:
     """The database inside Postgres; empty for the default one."""
     point: str = ""
     """As a user writes it for ``--at``; empty for now."""
+    tenant: str = DEFAULT_TENANT_NAME
 
     @classmethod
     def parse(cls, text: str) -> Target:
         """Any text reads as a target; whether there is such a database is asked elsewhere."""
-        place, _, point = text.partition("@")
+        tenant, rest = split_tenant(text)
+        place, _, point = rest.partition("@")
         name, _, inner = place.partition("/")
-        return cls(name, inner, point)
+        return cls(name, inner, point, tenant)
 
     def __str__(self) -> str:
         inner = f"/{self.inner}" if self.inner else ""
-        return f"{self.name}{inner}" + (f"@{self.point}" if self.point else "")
+        point = f"@{self.point}" if self.point else ""
+        return f"{qualified(self.tenant, self.name)}{inner}{point}"

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagestore.client.names import MAX_NAME_BYTES, RULE, checkpoint_name, database_name
+from pagestore.client.names import (
+    MAX_NAME_BYTES,
+    RULE,
+    checkpoint_name,
+    database_name,
+    new_database_name,
+    qualified,
+    split_tenant,
+    tenant_name,
+)
 from pagestore.errors import InvalidInput
 
 
@@ -41,6 +50,30 @@ def test_other_names_are_refused_with_the_rule(name: str, fault: str) -> None:
     assert caught.value.reason == "INVALID_NAME"
     assert caught.value.hint == RULE
     assert len(caught.value.message) < 400
+
+
+def test_a_new_database_has_no_at_in_its_name_and_an_old_one_may() -> None:
+    assert database_name("me@home") == "me@home"
+    with pytest.raises(InvalidInput, match="point of the past"):
+        new_database_name("me@home")
+
+
+@pytest.mark.parametrize("name", ["a", "acme", "a-1", "0" * 32])
+def test_a_tenants_name_is_plain(name: str) -> None:
+    assert tenant_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a/b", "a.b", "a b", "ä", "0" * 33, "a\n"])
+def test_other_tenants_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        tenant_name(name)
+
+
+@given(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", fullmatch=True), st.text(min_size=1))
+def test_no_database_is_taken_for_a_tenants(tenant: str, name: str) -> None:
+    if "/" not in name:
+        assert split_tenant(name) == ("default", name)
+        assert split_tenant(qualified(tenant, name)) == (tenant, name)
 
 
 def test_two_spellings_of_one_name_are_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pagestore.client.points import Head
 from pagestore.control.records import TimelineState
-from pagestore.errors import AlreadyExists, PagestoreError, Unavailable
+from pagestore.errors import AlreadyExists, InvalidInput, PagestoreError, Unavailable
 from tests.unit.control.fakes import TEMPLATE, TENANT, Plane, play
 
 REFUSED = Unavailable("COMPUTE_FAILED", "refused by the test")
@@ -74,6 +74,28 @@ def test_a_new_control_plane_drops_what_was_pending(tmp_path: Path) -> None:
         await world.settled()
         assert world.live() == world.wal.known == {TEMPLATE, world.record().timeline}
         assert begun.begun.state is TimelineState.PENDING
+
+    play(tmp_path, story)
+
+
+def test_a_name_with_an_at_is_refused_and_an_old_one_works(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        databases = world.plane.databases
+        record, _ = await databases.create(TENANT, "app")
+        for refused in (
+            lambda: databases.create(TENANT, "a@b"),
+            lambda: databases.branch(TENANT, "app", "a@b", Head()),
+            lambda: databases.begin_import(TENANT, "a@b"),
+            lambda: databases.rename(TENANT, "app", "a@b"),
+        ):
+            with pytest.raises(InvalidInput, match="past"):
+                await refused()
+        with world.state.change() as change:
+            change.rename_database(record, "me@home")
+        await databases.wake(TENANT, "me@home")
+        assert (await databases.create(TENANT, "me@home", if_not_exists=True))[1] is False
+        await databases.branch(TENANT, "me@home", "twig", Head())
+        await databases.rename(TENANT, "me@home", "app")
 
     play(tmp_path, story)
 

@@ -20,6 +20,9 @@ from pagestore.proxy.target import Target
         ),
         ("app/a/b", Target("app", "a/b")),
         ("", Target("")),
+        ("/acme/app", Target("app", tenant="acme")),
+        ("/acme/app/other@then", Target("app", "other", "then", "acme")),
+        ("/acme/", Target("", tenant="acme")),
     ],
 )
 def test_a_text_is_read_and_written_the_same(text: str, target: Target) -> None:
