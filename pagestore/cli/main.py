@@ -65,6 +65,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "pageserver": Verb("parts"),
         "safekeeper": Verb("parts"),
         "control": Verb("parts"),
+        "proxy": Verb("parts"),
     },
     "Moving data": {
         "import": Verb("transfer", "import_"),

@@ -1,4 +1,4 @@
-"""The parts, each on its own: ``pagestore pageserver``, ``safekeeper``, ``control``.
+"""The parts, each on its own: ``pagestore pageserver``, ``safekeeper``, ``control``, ``proxy``.
 
 ``up`` starts them with these commands; on hosts of their own one types them.
 """
@@ -201,3 +201,44 @@ def control(
             operator_key=operator_key,
         )
         run(service.serve(given))
+
+
+def proxy(
+    data_dir: DataDir,
+    control: Annotated[str, typer.Option(metavar="HOST:PORT", help="The control plane.")],
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where clients connect.")
+    ] = "127.0.0.1:5432",
+    service: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the proxy itself is asked, by gRPC.")
+    ] = "127.0.0.1:0",
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For TLS: with it, PEM.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key.")] = None,
+    idle: Annotated[
+        str, typer.Option(metavar="SECONDS|never", help="Without activity, until one sleeps.")
+    ] = "60",
+    awake: Annotated[int, typer.Option(min=1, help="Databases that may be awake at a time.")] = 50,
+) -> None:
+    """Run the proxy, the one address of all databases, until SIGTERM. Computes outlive it.
+
+    Example: pagestore proxy --data-dir /srv/proxy --control 127.0.0.1:7430
+    --listen 0.0.0.0:5432 --certificate server.crt --key server.key
+    """
+    with _session():
+        from pagestore.services import proxy as service_
+        from pagestore.services.server import configure_logging, run
+
+        configure_logging()
+        settings = service_.ProxySettings(
+            listen=listen,
+            service=service,
+            data_dir=data_dir,
+            control=control,
+            certificate=certificate,
+            key=key,
+            idle=service_.parse_idle(idle),
+            awake=awake,
+        )
+        run(service_.serve(settings))

@@ -276,6 +276,25 @@ class AsyncPageClient(RetryingClient):
             await self._call(self._pages.GetSlruSegment, request, pb.GetSlruSegmentResponse)
         ).data
 
+    async def get_relation_map(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        lsn: int | ReadLsn,
+        spc_oid: int,
+        db_oid: int,
+    ) -> bytes:
+        """A pg_filenode.map; of the shared catalogs where `db_oid` is 0."""
+        request = pb.GetRelationMapRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            read_lsn=read_lsn_message(lsn),
+            spc_oid=spc_oid,
+            db_oid=db_oid,
+        )
+        method = self._pages.GetRelationMap
+        return (await self._call(method, request, pb.GetRelationMapResponse)).data
+
     async def base_backup(
         self,
         tenant: TenantId,

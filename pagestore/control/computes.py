@@ -311,6 +311,10 @@ class Computes:
             slot = self._slot((record.tenant, record.name))
             self._running(slot, record, compute)
 
+    def names(self) -> list[Slotted]:
+        """Those that have, or had, a compute."""
+        return list(self._slots)
+
     def runs(self, name: Slotted) -> bool:
         return self.status(name).state is ComputeState.RUNNING
 

@@ -19,6 +19,8 @@ from pagestore.control.keeping import Keeping
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
+from pagestore.control.places import Places
+from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
@@ -47,6 +49,8 @@ class ControlPlane:
             state, pages, wal, computes, keeping, key, self.history, self._timelines, self._turns
         )
         self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
+        roles = Roles(pages, wal, self.history)
+        self.places = Places(state, computes, roles, self._turns)
         self.past = Past(state, computes, self.history, self._timelines, self._turns)
 
     async def recover(self) -> None:

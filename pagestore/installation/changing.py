@@ -70,8 +70,8 @@ def begin_growth(installation: Installation, count: int) -> None:
 def _free_listen(installation: Installation, new: list[str]) -> str:
     """An address for one more safekeeper here."""
     config = installation.config
-    names = ("control", "pageserver", *config.safekeeper_parts)
-    listens = [*(config.listen(name) for name in names), *new]
+    names = ("control", "pageserver", "proxy", *config.safekeeper_parts)
+    listens = [*filter(None, map(config.listen, names)), *new]
     taken = [int(port) for _, _, port in (item.rpartition(":") for item in listens)]
     return f"127.0.0.1:{one_more(taken)}"
 

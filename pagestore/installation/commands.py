@@ -15,40 +15,74 @@ PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
 
 def part_command(installation: Installation, part: str) -> list[str]:
+    config, verb = installation.config, verb_of(part)
+    options = {
+        "pageserver": _pageserver_options,
+        "safekeeper": _safekeeper_options,
+        "control": _control_options,
+        "proxy": _proxy_options,
+    }
+    return [
+        *PROGRAM,
+        verb,
+        *("--data-dir", str(installation.part_dir(part))),
+        *("--listen", config.listens(part)[0]),
+        *options[verb](installation, part),
+    ]
+
+
+def _pageserver_options(installation: Installation, _: str) -> list[str]:
     config = installation.config
-    command = [*PROGRAM, verb_of(part)]
-    command += ["--data-dir", str(installation.part_dir(part)), "--listen", config.listen(part)]
-    bindir = str(config.computes.postgres_bindir)
+    words = _wal_services(config.safekeeper_parts)
+    words += _postgres(installation)
+    words += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
+    for name in ("memory_bytes", "open_layer_bytes", "redo_helpers"):
+        value = getattr(config.pageserver, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if config.pageserver.check_wal_images:
+        words += ["--check-wal-images"]
+    return words
+
+
+def _safekeeper_options(installation: Installation, part: str) -> list[str]:
+    parts = installation.config.safekeeper_parts
+    words = ["--id", str(parts[part].id)]
+    peers = [f"{item.id}={item.listen}" for name, item in parts.items() if name != part]
+    return [*words, "--peers", ",".join(peers)] if peers else words
+
+
+def _control_options(installation: Installation, _: str) -> list[str]:
+    config = installation.config
+    words = ["--page-server", config.pageserver.listen]
+    words += ["--operator-key", str(installation.operator_key_file)]
+    words += _wal_services(config.staying)
+    words += ["--compute-dir", str(installation.compute_dir)]
+    words += _postgres(installation)
+    words += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
+    for name, value in config.computes.settings.items():
+        words += ["--set", f"{name}={value}"]
+    if config.computes.host:
+        words += ["--compute-host", config.computes.host]
+    return words
+
+
+def _proxy_options(installation: Installation, _: str) -> list[str]:
+    config = installation.config
+    proxy = config.proxy
+    assert proxy is not None, "a part that there is has a section"
+    words = ["--service", proxy.service, "--control", config.control.listen]
+    words += ["--idle", str(proxy.idle), "--awake", str(proxy.awake)]
+    if proxy.certificate is not None:
+        words += ["--certificate", str(proxy.certificate)]
+    if proxy.key is not None:
+        words += ["--key", str(proxy.key)]
+    return words
+
+
+def _postgres(installation: Installation) -> list[str]:
     run_as = ["--run-as", installation.run_as] if installation.run_as else []
-    match verb_of(part):
-        case "pageserver":
-            command += _wal_services(config.safekeeper_parts)
-            command += ["--postgres-bindir", bindir, *run_as]
-            command += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
-            for name in ("memory_bytes", "open_layer_bytes", "redo_helpers"):
-                value = getattr(config.pageserver, name)
-                if value is not None:
-                    command += [f"--{name.replace('_', '-')}", str(value)]
-            if config.pageserver.check_wal_images:
-                command += ["--check-wal-images"]
-        case "safekeeper":
-            parts = config.safekeeper_parts
-            command += ["--id", str(parts[part].id)]
-            peers = [f"{item.id}={item.listen}" for name, item in parts.items() if name != part]
-            if peers:
-                command += ["--peers", ",".join(peers)]
-        case "control":
-            command += ["--page-server", config.pageserver.listen]
-            command += ["--operator-key", str(installation.operator_key_file)]
-            command += _wal_services(config.staying)
-            command += ["--compute-dir", str(installation.compute_dir)]
-            command += ["--postgres-bindir", bindir, *run_as]
-            command += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
-            for name, value in config.computes.settings.items():
-                command += ["--set", f"{name}={value}"]
-            if config.computes.host:
-                command += ["--compute-host", config.computes.host]
-    return command
+    return ["--postgres-bindir", str(installation.config.computes.postgres_bindir), *run_as]
 
 
 def verb_of(part: str) -> str:

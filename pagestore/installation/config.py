@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_settings import (
@@ -19,7 +20,7 @@ from pydantic_settings import (
 
 from pagestore import durable
 from pagestore.errors import FailedPrecondition
-from pagestore.installation.ports import choose_ports
+from pagestore.installation.ports import CLIENTS_PORT, choose_ports, first_free, one_more
 
 
 class _Section(BaseModel):
@@ -49,6 +50,20 @@ class ControlConfig(_Section):
     listen: str
 
 
+class ProxyConfig(_Section):
+    listen: str
+    """Where clients connect."""
+    service: str
+    """Where the proxy itself is asked, as other parts are."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """For TLS, in PEM; without them the proxy listens on loopback only."""
+    idle: float | Literal["never"] = 60.0
+    """Seconds without activity until a database sleeps."""
+    awake: int = 50
+    """Databases that may be awake at a time."""
+
+
 class ComputesConfig(_Section):
     run_as: str = "postgres"
     """The user of Postgres's processes, where pagestore itself is root."""
@@ -70,6 +85,8 @@ class Config(BaseSettings):
     """The only one, or the first of an installation that began with one."""
     safekeepers: list[SafekeeperConfig] = []
     control: ControlConfig
+    proxy: ProxyConfig | None = None
+    """None only in a file of before there was one; `up` chooses an address then."""
     computes: ComputesConfig = ComputesConfig()
 
     @model_validator(mode="after")
@@ -97,8 +114,17 @@ class Config(BaseSettings):
         return {name: config for name, config in parts.items() if not config.elsewhere}
 
     def listen(self, part: str) -> str:
+        """Where a part is asked, by gRPC."""
+        if part == "proxy":
+            return self.proxy.service if self.proxy else ""
         safekeeper = self.safekeeper_parts.get(part)
         return safekeeper.listen if safekeeper else str(getattr(self, part).listen)
+
+    def listens(self, part: str) -> list[str]:
+        """All addresses of a part; the first is the one that its users know it by."""
+        if part == "proxy" and self.proxy is not None:
+            return [self.proxy.listen, self.proxy.service]
+        return [self.listen(part)]
 
     @classmethod
     def settings_customise_sources(
@@ -110,6 +136,27 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (env_settings, init_settings)
+
+
+def add_proxy(path: Path, taken: Iterable[str]) -> None:
+    """For a file of before there was a proxy: its addresses, chosen now, and kept.
+
+    Args:
+        taken: the addresses of the other parts.
+    """
+    ports = [int(listen.rpartition(":")[2]) for listen in taken if listen[-1:].isdigit()]
+    text = path.read_text().rstrip("\n")
+    lines = [text, *_proxy_section(one_more(ports)), ""]
+    durable.replace(path, "\n".join(lines).encode(), mode=path.stat().st_mode & 0o777)
+
+
+def _proxy_section(port: int) -> list[str]:
+    return [
+        "",
+        "[proxy]",
+        f'listen = "127.0.0.1:{first_free(CLIENTS_PORT)}"',
+        f'service = "127.0.0.1:{port}"',
+    ]
 
 
 def load(path: Path) -> Config:
@@ -144,8 +191,9 @@ def write_first(path: Path, safekeepers: int = 1) -> None:
     several = [["[[safekeepers]]", f"id = {number + 1}"] for number in range(safekeepers)]
     sections = [["[control]"], ["[pageserver]"]]
     sections += several if safekeepers > 1 else [["[safekeeper]"]]
-    ports = choose_ports(path.parent.absolute(), len(sections))
-    for head, port in zip(sections, ports, strict=True):
+    ports = choose_ports(path.parent.absolute(), len(sections) + 1)
+    for head, port in zip(sections, ports[:-1], strict=True):
         lines += ["", *head, f'listen = "127.0.0.1:{port}"']
+    lines += _proxy_section(ports[-1])
     lines += ["", "[computes]", '# run_as = "postgres"', '# directory = "/var/tmp/computes"', ""]
     durable.replace(path, "\n".join(lines).encode())

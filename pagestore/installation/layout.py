@@ -8,7 +8,7 @@
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           which processes the parts are, written by the supervisor
     DATA/log/<part>.log
-    DATA/pageserver, DATA/control, DATA/computes
+    DATA/pageserver, DATA/control, DATA/proxy, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
     DATA/last-safekeeper-id   so that no number is given twice
     DATA/compute-dir          where computes are, if Postgres's user cannot reach DATA
@@ -66,7 +66,8 @@ class Installation:
     @property
     def part_names(self) -> tuple[str, ...]:
         """In the order in which they start."""
-        return "pageserver", *self.config.safekeepers_here, "control"
+        last = ["proxy"] if self.config.proxy is not None else []
+        return "pageserver", *self.config.safekeepers_here, "control", *last
 
     @property
     def safekeeper_id_file(self) -> Path:
@@ -112,6 +113,10 @@ class Installation:
         from pagestore.installation import config
 
         return config.load(self.config_file)
+
+    def forget_config(self) -> None:
+        """The file was written anew."""
+        self.__dict__.pop("config", None)
 
     @property
     def run_as(self) -> str | None:

@@ -52,12 +52,24 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     config.write_first(installation.config_file, safekeepers or 1)
     ownership.close_to_others(installation.data)
     check_count(installation, safekeepers)
+    _settle_proxy(installation)
     installation.settle_compute_dir()
     postgres = installation.config.computes.postgres_bindir / "postgres"
     if not postgres.exists():
         raise FailedPrecondition(
             "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
         )
+
+
+def _settle_proxy(installation: Installation) -> None:
+    """Gives one to an installation of before there was a proxy."""
+    from pagestore.installation import config
+
+    there = installation.config
+    if there.proxy is None:
+        names = installation.part_names
+        config.add_proxy(installation.config_file, [there.listen(name) for name in names])
+        installation.forget_config()
 
 
 def check_addresses(installation: Installation) -> None:

@@ -21,7 +21,10 @@ from pagestore.installation.layout import Installation
 
 FIRST_PORT = 7430
 BLOCK = 10
-"""Ports of one installation: a control plane, a page server, up to seven safekeepers."""
+"""Ports of one installation: a control plane, a page server, a proxy's service, up to seven
+safekeepers."""
+CLIENTS_PORT = 5432
+"""Where clients connect, or at the next free port."""
 BLOCKS = 300
 _LISTEN = "0A"
 """TCP_LISTEN, as /proc/net/tcp writes it."""
@@ -54,6 +57,18 @@ def one_more(taken: Iterable[int]) -> int:
     raise ResourceExhausted("NO_PORT_LEFT", f"No port from {begin} on is free.")
 
 
+def first_free(port: int) -> int:
+    """This port, or else the next one on which nobody listens.
+
+    Raises:
+        ResourceExhausted: NO_PORT_LEFT.
+    """
+    for number in range(port, port + 1000):
+        if is_free(number):
+            return number
+    raise ResourceExhausted("NO_PORT_LEFT", f"Ports {port} to {port + 999} are all taken.")
+
+
 def _block_of(data: Path) -> int:
     if data == standard_data_dir():
         return 0
@@ -66,7 +81,11 @@ def check_free(installation: Installation, part: str) -> None:
     Raises:
         FailedPrecondition: ADDRESS_IN_USE, naming who has the part's port.
     """
-    address = installation.config.listen(part)
+    for address in installation.config.listens(part):
+        _check_free(installation, part, address)
+
+
+def _check_free(installation: Installation, part: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdigit() or port == "0" or not 0 < int(port) < 65536:
         return

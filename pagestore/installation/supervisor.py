@@ -1,11 +1,11 @@
 """One process that keeps the parts of an installation running.
 
 It starts each part as a child of its own, starts it again when it dies (after a pause that
-doubles while it keeps dying), and ends them in order when asked to: first every compute,
-cleanly, while all parts still serve it; then the control plane, the WAL service, the page
-server. At SIGHUP it reads the installation's file again: safekeepers come and go by it, and the
-control plane starts again when it has others to speak to. It decides nothing else and holds no
-state but the lock and the list of its children.
+doubles while it keeps dying), and ends them in order when asked to: first the proxy, and every
+compute, cleanly, while the other parts still serve it; then the control plane, the WAL service,
+the page server. At SIGHUP it reads the installation's file again: safekeepers come and go by it,
+and the control plane starts again when it has others to speak to. It decides nothing else and
+holds no state but the lock and the list of its children.
 
 Killed itself, it loses nothing: parts and computes go on, and the next supervisor *adopts* the
 parts that it left (:mod:`pagestore.installation.parts`). One that serves, and is what would be
@@ -95,6 +95,8 @@ class Supervisor:
 
     async def end(self) -> None:
         """Every compute, and then every part, in order; whatever cannot be written meanwhile."""
+        # No session wakes again what is being stopped.
+        await self._retire("proxy", LEAVE_SECONDS)
         await asyncio.to_thread(self._stop_computes)
         names = [*self._installation.part_names, *self._processes]
         for part in reversed(list(dict.fromkeys(names))):

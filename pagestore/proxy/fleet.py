@@ -190,6 +190,20 @@ class Fleet(Generic[Place, Waiter, _Address]):
         del self._places[place]
         return self._give_berths(now)
 
+    def left(self, place: Place, now: float) -> list[Action[Place, Waiter, _Address]]:
+        """What runs there, or is about to, is somebody else's to end: who arrives from now on
+        waits for what comes after it."""
+        berth = self._places.get(place)
+        return [] if berth is None else self.lost(place, berth.attempt, now)
+
+    def adopt(self, place: Place, address: _Address, now: float, idle: float | None) -> None:
+        """It runs, started by somebody else. One that is known already stays what it is."""
+        if place not in self._places:
+            self._attempts += 1
+            self._places[place] = _Berth(
+                State.AWAKE, self._attempts, address, idle_limit=idle, active_at=now
+            )
+
     def stopped(
         self, place: Place, attempt: int, now: float
     ) -> list[Action[Place, Waiter, _Address]]:
@@ -244,6 +258,23 @@ class Fleet(Generic[Place, Waiter, _Address]):
     def places(self) -> Iterable[Place]:
         """Those that are not just asleep."""
         return self._places.keys()
+
+    def awake(self) -> dict[Place, int]:
+        """With the attempt that woke each."""
+        return {
+            place: berth.attempt
+            for place, berth in self._places.items()
+            if berth.state is State.AWAKE
+        }
+
+    def idle_seconds(self, place: Place, now: float) -> float:
+        """Since anybody did anything there; 0 for one that is not awake."""
+        berth = self._places.get(place)
+        return now - berth.active_at if berth is not None and berth.state is State.AWAKE else 0.0
+
+    def is_busy(self, place: Place) -> bool:
+        berth = self._places.get(place)
+        return berth is not None and berth.busy
 
     # How
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Collection, Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -32,6 +34,8 @@ LOGIN_SECONDS = 60.0
 ENTRIES = 5
 """Attempts to enter a place that goes away again while one enters it."""
 TICK_SECONDS = 1.0
+PAUSE_SECONDS = 0.02
+"""Between two looks at sessions that are just coming or going."""
 WRITE_DOWN_SECONDS = 1.0
 """After so long at rest a session's state is kept."""
 _SQLSTATES = {
@@ -45,6 +49,18 @@ _log = structlog.get_logger(__name__)
 
 _Fleet = Fleet[Place, Session, Address]
 _Action = Action[Place, Session, Address]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceStatus:
+    place: Place
+    state: State
+    sessions: int
+    """Clients, with a backend or without."""
+    waiting: int
+    idle_seconds: float
+    why: str
+    """What keeps it awake, beyond that it was used a moment ago."""
 
 
 class _Refusal(Exception):
@@ -77,6 +93,8 @@ class Front:
         """Those that are joined, by their client's number."""
         self.hindrances: dict[Place, str] = {}
         """Why a place was kept awake when it was last to sleep; empty words for no reason."""
+        self._entering: set[Session] = set()
+        """Those that are just being brought to a backend."""
         self._released: dict[Session, asyncio.Future[tuple[Address, int]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
@@ -86,6 +104,29 @@ class Front:
 
     def state(self, place: Place) -> State:
         return self._fleet.state(place)
+
+    def described(self) -> list[PlaceStatus]:
+        """Places that are not just asleep, or that somebody has a session at."""
+        now, fleet = self._loop.time(), self._fleet
+        counts = Counter(item.destination.place for item in self._sessions.values())
+        return [
+            PlaceStatus(
+                place,
+                fleet.state(place),
+                counts[place],
+                fleet.waiting(place),
+                fleet.idle_seconds(place, now),
+                self._why(place, now),
+            )
+            for place in dict.fromkeys([*fleet.places(), *counts])
+        ]
+
+    def _why(self, place: Place, now: float) -> str:
+        if self._fleet.state(place) is not State.AWAKE:
+            return ""
+        if self._fleet.is_busy(place):
+            return self.hindrances.get(place) or "a query or a transaction"
+        return self.hindrances.get(place, "")
 
     def sessions(self) -> Collection[Session]:
         """Those that are logged in and not parked for the first time."""
@@ -161,6 +202,7 @@ class Front:
         """Parks it, and joins it with a backend once its place is awake."""
         for _ in range(ENTRIES):
             address, attempt = await self._parked(session)
+            self._entering.add(session)
             try:
                 declined = await session.enter(self.links, address, attempt)
             except BackendGone as gone:
@@ -168,6 +210,8 @@ class Front:
                 now = self._loop.time()
                 self._carry_out(self._fleet.lost(session.destination.place, attempt, now))
                 continue
+            finally:
+                self._entering.discard(session)
             if isinstance(declined, Declined):
                 raise _Refusal(declined.told)
             self._sessions[session.client.number] = session
@@ -308,20 +352,74 @@ class Front:
             self._carry_out(self._fleet.kept_awake(place, attempt, now()))
             return
         try:
-            await self._places.stop(place)
+            hindrance = await self._places.stop(place)
         except PagestoreError as error:
             _log.warning("a stop failed", place=str(place), error=str(error))
+            hindrance = error.message
+        if hindrance:
+            self.hindrances[place] = hindrance
             self._carry_out(self._fleet.kept_awake(place, attempt, now()))
         else:
+            self.hindrances.pop(place, None)
             self._carry_out(self._fleet.stopped(place, attempt, now()))
 
-    async def _take_down(self, place: Place) -> bool:
-        """Carries every session of a place out of it; all of them, or none."""
-        sessions = [
+    async def carry_out(
+        self, place: Place, words: bytes, seconds: float, *, end_all: bool = False
+    ) -> tuple[int, int]:
+        """What runs there is about to be ended by somebody else, who has a next compute for the
+        place or none. Parts every session from its backend; how many go on, and how many ended.
+
+        Args:
+            words: what sessions that cannot be carried are told.
+            seconds: for sessions at work to come to rest.
+            end_all: none goes on.
+        """
+        self._carry_out(self._fleet.left(place, self._loop.time()))
+        if end_all:
+            return 0, self._end_all(place, words)
+        deadline = self._loop.time() + seconds
+        carried = ended = 0
+        while True:
+            left = deadline - self._loop.time()
+            joined = [item for item in self._joined(place) if not item.going_down]
+            went = await asyncio.gather(*(self._part(item, words, left) for item in joined))
+            carried, ended = carried + went.count(True), ended + went.count(False)
+            entering = any(item.destination.place == place for item in self._entering)
+            if not (entering or self._joined(place)) or left < 0:
+                return carried, ended
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _part(self, session: Session, words: bytes, seconds: float) -> bool:
+        """Whether it goes on."""
+        hindrance = await session.take_down(max(seconds, PAUSE_SECONDS))
+        if hindrance:
+            session.lose(words)
+        elif session.state is not None:
+            self._let_sleep(session)
+        return session.state is not None and not session.client.ended
+
+    def _end_all(self, place: Place, words: bytes) -> int:
+        there = [item for item in self._sessions.values() if item.destination.place == place]
+        for session in there:
+            session.lose(words)
+        return len(there)
+
+    def _joined(self, place: Place) -> list[Session]:
+        return [
             session
             for session in self._sessions.values()
             if session.destination.place == place and session.backend_link is not None
         ]
+
+    def _let_sleep(self, session: Session) -> None:
+        session.let_go()
+        if session.spoke:
+            session.spoke = False
+            self._take_up(session)
+
+    async def _take_down(self, place: Place) -> bool:
+        """Carries every session of a place out of it; all of them, or none."""
+        sessions = self._joined(place)
         if any(session.going_down for session in sessions):
             self.hindrances[place] = "the state of a session is being written down"
             return False
@@ -332,10 +430,7 @@ class Front:
                 session.go_on()
             return False
         for session in sessions:
-            session.let_go()
-            if session.spoke:
-                session.spoke = False
-                self._take_up(session)
+            self._let_sleep(session)
         return True
 
     async def _write_down(self, session: Session) -> None:

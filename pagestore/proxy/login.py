@@ -103,6 +103,8 @@ def login(security: Security) -> Login:
         target = Target.parse(packet.database)
         role: Role = yield FindRole(target, user)
         keys = yield from _prove(connection, security, role.verifier)
+        if keys is None and role.failure is not None:
+            return _refused(*role.failure, user)
         if keys is None:
             return _refused("28P01", f'password authentication failed for user "{user}"', user)
         if role.refusal is not None:

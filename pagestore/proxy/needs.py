@@ -51,6 +51,8 @@ class Role:
     verifier: Verifier
     refusal: tuple[str, str] | None = None
     """SQLSTATE and message for somebody who has proved to be this role and may still not log in."""
+    failure: tuple[str, str] | None = None
+    """Likewise for whoever has not, where nobody can; None for what every stranger is told."""
 
 
 Need = Read | Send | BeginTls | FindRole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,8 @@ class Place:
     """Its lasting id: a renamed database is the same place."""
     point: str = ""
     """Empty for now; else the LSN at which it stands still."""
+    name: str = field(default="", compare=False)
+    """The database's when it was found; it may have another one by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Places(Protocol):
         """
         ...
 
-    async def stop(self, place: Place) -> None:
-        """A clean stop; returns when it is stopped, or was so already."""
+    async def stop(self, place: Place) -> str:
+        """A clean stop; returns when it is stopped, or was so already. Words for what hinders
+        it."""
+        ...
+
+    async def awake(self) -> list[tuple[Place, Address, float | None]]:
+        """Places that run, whoever started them, with how long each may idle."""
         ...

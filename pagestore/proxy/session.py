@@ -90,7 +90,7 @@ class Session:
         self.client.join(link, b"" if self.state is not None else self.admitted.rest)
         return None
 
-    async def take_down(self) -> str:
+    async def take_down(self, seconds: float = CARRY_SECONDS) -> str:
         """Parts it from its backend and writes its state down; why not, where that cannot be.
 
         Afterwards either :meth:`go_on` with the same backend, or :meth:`let_go` of it.
@@ -100,7 +100,7 @@ class Session:
         self.tried, self.going_down, self.spoke = True, True, False
         backend, parted = self.backend_link, False
         try:
-            async with asyncio.timeout(CARRY_SECONDS):
+            async with asyncio.timeout(seconds):
                 unnamed = await self.client.part()
                 if unnamed is None:
                     return ""  # its backend has left, which the front was told

@@ -42,9 +42,10 @@ from pagestore.control.turns import Turns
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
+from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import page_pb2
+from pagestore.v1 import page_pb2, proxy_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
@@ -574,6 +575,8 @@ async def _serve(
         background.append(tasks.errand(membership.run(), "membership"))
     service = ControlService(plane, pages, wal, settings, members, key)
     server.add_service(descriptor, service)
+    places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
+    server.add_service(places, PlaceService(plane.places))
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()

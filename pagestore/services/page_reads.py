@@ -125,6 +125,17 @@ class PageReads:
         room.writing()
         return pb.GetSlruSegmentResponse(data=data)
 
+    async def get_relation_map(self, request: pb.GetRelationMapRequest, context: Any) -> Any:
+        snapshot, lsn = await self._snapshot(request)
+        key = keyspace.relmap(request.spc_oid, request.db_oid).pack()
+        data = await self._access.threads.read(snapshot.get, key, lsn)
+        if data is None:
+            raise NotFound(
+                "RELATION_MAP_NOT_FOUND",
+                f"There is no relation map of {request.spc_oid}/{request.db_oid}.",
+            )
+        return pb.GetRelationMapResponse(data=data)
+
     async def get_base_backup(
         self, request: pb.GetBaseBackupRequest, context: Any
     ) -> AsyncIterator[pb.BaseBackupChunk]:

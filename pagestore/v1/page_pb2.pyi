@@ -138,6 +138,26 @@ class GetSlruSegmentResponse(_message.Message):
     data: bytes
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
+class GetRelationMapRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "read_lsn", "spc_oid", "db_oid")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    READ_LSN_FIELD_NUMBER: _ClassVar[int]
+    SPC_OID_FIELD_NUMBER: _ClassVar[int]
+    DB_OID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    read_lsn: ReadLsn
+    spc_oid: int
+    db_oid: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., read_lsn: _Optional[_Union[ReadLsn, _Mapping]] = ..., spc_oid: _Optional[int] = ..., db_oid: _Optional[int] = ...) -> None: ...
+
+class GetRelationMapResponse(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
 class GetBaseBackupRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "lsn", "wait_ms", "hot_pages", "for_compute")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -56,6 +56,11 @@ class PageServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.GetSlruSegmentRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.GetSlruSegmentResponse.FromString,
                 _registered_method=True)
+        self.GetRelationMap = channel.unary_unary(
+                '/pagestore.v1.PageService/GetRelationMap',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.GetRelationMapRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.GetRelationMapResponse.FromString,
+                _registered_method=True)
         self.GetBaseBackup = channel.unary_stream(
                 '/pagestore.v1.PageService/GetBaseBackup',
                 request_serializer=pagestore_dot_v1_dot_page__pb2.GetBaseBackupRequest.SerializeToString,
@@ -99,6 +104,13 @@ class PageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRelationMap(self, request, context):
+        """Which files the mapped catalogs of a database, or the shared ones, lie in.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBaseBackup(self, request, context):
         """Everything that a data directory needs besides relation blocks, then the list of
         relations with their lengths, then the pages that every start reads first.
@@ -136,6 +148,11 @@ def add_PageServiceServicer_to_server(servicer, server):
                     servicer.GetSlruSegment,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.GetSlruSegmentRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.GetSlruSegmentResponse.SerializeToString,
+            ),
+            'GetRelationMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRelationMap,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.GetRelationMapRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.GetRelationMapResponse.SerializeToString,
             ),
             'GetBaseBackup': grpc.unary_stream_rpc_method_handler(
                     servicer.GetBaseBackup,
@@ -258,6 +275,33 @@ class PageService:
             '/pagestore.v1.PageService/GetSlruSegment',
             pagestore_dot_v1_dot_page__pb2.GetSlruSegmentRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.GetSlruSegmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRelationMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.PageService/GetRelationMap',
+            pagestore_dot_v1_dot_page__pb2.GetRelationMapRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.GetRelationMapResponse.FromString,
             options,
             channel_credentials,
             insecure,

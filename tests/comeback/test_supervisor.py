@@ -16,7 +16,7 @@ import pytest
 from tests.comeback.disks import inside, mount_namespace
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
-PARTS = ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control")
+PARTS = ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control", "proxy")
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ class FilePages:
     async def get_rel_size(self, request: pb.GetRelSizeRequest, context: Any) -> object:
         raise NotImplementedError
 
-    get_db_size = get_slru_segment = get_rel_size
+    get_db_size = get_slru_segment = get_relation_map = get_rel_size
 
     def page(self, fork: Fork, block: int) -> bytes:
         with self.cluster.relations[fork].paths[0].open("rb") as file:

@@ -64,9 +64,13 @@ class PlainPlaces:
             await asyncio.to_thread(self.server.start)
         return Address(socket=self.server.root / f".s.PGSQL.{self.server.port}")
 
-    async def stop(self, place: Place) -> None:
+    async def stop(self, place: Place) -> str:
         self.stops += 1
         await asyncio.to_thread(self.server.stop)
+        return ""
+
+    async def awake(self) -> list[tuple[Place, Address, float | None]]:
+        return []
 
 
 class RunningProxy:

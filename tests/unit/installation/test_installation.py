@@ -31,7 +31,7 @@ def installation(tmp_path: Path) -> Installation:
 def test_the_first_configuration_gives_each_part_its_own_port(installation: Installation) -> None:
     found = installation.config
     listens = [found.listen(part) for part in installation.part_names]
-    assert len(set(listens)) == 3
+    assert len(set(listens)) == 4
     before = installation.config_file.read_text()
     config.write_first(installation.config_file)
     assert installation.config_file.read_text() == before
@@ -42,9 +42,16 @@ def test_several_safekeepers_are_parts_that_know_each_other(tmp_path: Path) -> N
     installation = Installation(tmp_path)
     (tmp_path / "compute-dir").write_text("/var/tmp/x\n")
     parts = installation.part_names
-    assert parts == ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control")
+    assert parts == (
+        "pageserver",
+        "safekeeper-1",
+        "safekeeper-2",
+        "safekeeper-3",
+        "control",
+        "proxy",
+    )
     listens = {part: installation.config.listen(part) for part in parts}
-    assert len(set(listens.values())) == 5
+    assert len(set(listens.values())) == 6
     command = part_command(installation, "safekeeper-2")
     assert command[command.index("--id") + 1] == "2"
     peers = f"1={listens['safekeeper-1']},3={listens['safekeeper-3']}"

@@ -20,7 +20,7 @@ from tests.unit.installation.fake_machine import AWAY, Machine, play
 from tests.unit.virtual_time import now, settle, until
 
 SAFEKEEPERS = ["safekeeper-1", "safekeeper-2", "safekeeper-3"]
-PARTS = ["pageserver", *SAFEKEEPERS, "control"]
+PARTS = ["pageserver", *SAFEKEEPERS, "control", "proxy"]
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -38,7 +38,7 @@ def test_all_parts_start_at_once_and_the_manager_hears_when_all_serve(tmp_path: 
     async def story(machine: Machine) -> None:
         machine.supervise()
         await settle()
-        assert [machine.started(part) for part in PARTS] == [[0.0]] * 5
+        assert [machine.started(part) for part in PARTS] == [[0.0]] * len(PARTS)
         machine.process("control").serves = False
         await asyncio.sleep(60)
         assert not machine.happened("READY=1")
@@ -58,7 +58,7 @@ def test_a_part_that_keeps_dying_is_started_with_pauses_that_double(tmp_path: Pa
         assert found == pytest.approx(expected, abs=0.01)
         assert machine.installation.parts()["safekeeper-2"].restarts == 11
         assert machine.installation.parts()["safekeeper-2"].last_exit == "exit status 1"
-        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 12, 1, 1]
+        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 12, 1, 1, 1]
 
     play(tmp_path, story)
 
@@ -169,7 +169,7 @@ def test_orphans_of_another_make_or_that_do_not_serve_are_started_anew(tmp_path:
         assert machine.happened("SIGTERM", "control")
         assert machine.happened("SIGKILL", "control")[0].at == pytest.approx(STOP_SECONDS, abs=1)
         started = [event.part for event in machine.happened("started")]
-        assert sorted(started) == ["control", "pageserver", "safekeeper-2", "safekeeper-3"]
+        assert sorted(started) == ["control", "pageserver", "proxy", "safekeeper-2", "safekeeper-3"]
 
     play(tmp_path, story)
 
@@ -224,7 +224,7 @@ def test_a_safekeeper_that_the_file_adds_is_started_and_the_control_plane_anew(
         assert len(machine.started("safekeeper-4")) == 1
         # One that leaves runs on until nothing needs it; nobody else was disturbed.
         assert sorted(machine.runs()) == sorted([*PARTS, "safekeeper-4"])
-        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 1, 1, 2]
+        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 1, 1, 2, 1]
         command = machine.process("control").command
         told = [command[at + 1] for at, word in enumerate(command) if word == "--wal-service"]
         assert [item.partition("=")[0] for item in told] == ["1", "2", "4"]
@@ -265,7 +265,9 @@ def test_several_go_at_once_and_one_that_keeps_dying_is_not_started_again(tmp_pa
         count = len(machine.started("safekeeper-3"))
         await until(lambda: set(machine.installation.parts()) == {*PARTS} - {*SAFEKEEPERS[1:]})
         assert len(machine.started("safekeeper-3")) == count
-        await until(lambda: sorted(machine.runs()) == ["control", "pageserver", "safekeeper-1"])
+        await until(
+            lambda: sorted(machine.runs()) == ["control", "pageserver", "proxy", "safekeeper-1"]
+        )
 
     play(tmp_path, story)
 
@@ -278,7 +280,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
             machine.installation.config_file.write_text(text)
             await machine.signal(signal.SIGHUP)
             await asyncio.sleep(60)
-            assert [len(machine.started(part)) for part in PARTS] == [1] * 5
+            assert [len(machine.started(part)) for part in PARTS] == [1] * len(PARTS)
             machine.process("safekeeper-1").serves = True
         # Later ones are taken.
         machine.installation.config_file.write_text(good)
@@ -294,7 +296,7 @@ def test_the_same_file_again_disturbs_nobody(tmp_path: Path) -> None:
         await up(machine)
         await machine.signal(signal.SIGHUP)
         await asyncio.sleep(60)
-        assert [len(machine.started(part)) for part in PARTS] == [1] * 5
+        assert [len(machine.started(part)) for part in PARTS] == [1] * len(PARTS)
 
     play(tmp_path, story)
 
@@ -303,7 +305,7 @@ def test_the_same_file_again_disturbs_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_computes_end_first_and_then_the_parts_one_after_another(
+def test_the_proxy_ends_and_the_computes_and_then_the_parts_one_after_another(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     async def story(machine: Machine) -> None:
@@ -321,12 +323,12 @@ def test_computes_end_first_and_then_the_parts_one_after_another(
 
         await asyncio.gather(each_takes_a_second(), supervising)
         done = [item for item in machine.events if item.what in ("stopped", "SIGTERM", "ended")]
-        expected = [("stopped", "computes")]
-        for part in reversed(PARTS):
+        expected = [("SIGTERM", "proxy"), ("ended", "proxy"), ("stopped", "computes")]
+        for part in reversed(PARTS[:-1]):
             expected += [("SIGTERM", part), ("ended", part)]
         assert [(item.what, item.part) for item in done] == expected
         assert machine.runs() == []
-        assert [len(machine.started(part)) for part in PARTS] == [1] * 5
+        assert [len(machine.started(part)) for part in PARTS] == [1] * len(PARTS)
         assert not machine.installation.parts_file.exists()
         assert [item.what for item in machine.events if item.part == "manager"] == [
             "READY=1",

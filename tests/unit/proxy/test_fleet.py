@@ -150,6 +150,24 @@ def test_places_that_wait_for_a_berth_come_in_turn_and_busy_ones_stay() -> None:
     assert machine.stopped("a", attempt, 1.4) == [Start("b", 2)]
 
 
+def test_a_place_that_somebody_else_started_is_put_to_sleep_as_any_other() -> None:
+    machine = fleet()
+    machine.adopt("app", "there", 0.0, None)
+    assert machine.arrive("app", 1, 1.0) == [Release(1, "there", 1)]
+    machine.adopt("app", "elsewhere", 2.0, None)
+    assert machine.arrive("app", 2, 2.0) == [Release(2, "there", 1)], "it is known already"
+    assert machine.tick(7.0) == [Stop("app", 1)]
+
+
+def test_who_comes_to_a_place_that_is_left_waits_for_what_comes_after_it() -> None:
+    machine = fleet()
+    attempt = awake(machine, "app")
+    assert machine.left("app", 1.0) == []
+    assert machine.arrive("app", 2, 1.1) == [Start("app", attempt + 1)]
+    assert machine.left("app", 1.2) == [], "what starts is the one of afterwards"
+    assert machine.started("app", attempt + 1, "new", 2.0) == [Release(2, "new", attempt + 1)]
+
+
 # All at once
 
 
@@ -223,7 +241,7 @@ class World:
             self.carry_out(self.machine.kept_awake(place, attempt, self.now))
 
     def change(self) -> None:
-        kind = self.random.randrange(3)
+        kind = self.random.randrange(4)
         at_rest = sorted(p for p in self.running if p not in self.under_way)
         if kind == 0 and self.waiters:
             leaving = self.random.choice(sorted(self.waiters))
@@ -238,7 +256,21 @@ class World:
             place = self.random.choice(at_rest)
             self.busy.discard(place)
             attempt = self.running.pop(place)
-            self.carry_out(self.machine.lost(place, attempt, self.now))
+            if self.random.random() < 0.5:
+                self.carry_out(self.machine.lost(place, attempt, self.now))
+            else:
+                self.carry_out(self.machine.left(place, self.now))
+        elif kind == 3:
+            self.adopt(self.random.choice("abcd"))
+
+    def adopt(self, place: str) -> None:
+        """Somebody else has started it; or it is told late of what is known already."""
+        asleep = self.machine.state(place) is State.ASLEEP
+        if asleep and len(self.running) + len(self.under_way) >= LIMITS.berths:
+            return
+        self.machine.adopt(place, place, self.now, None)
+        if asleep:
+            self.running[place] = self.machine.awake()[place]
 
 
 def simulate(make: Callable[[Limits], Machine], seeds: range, steps: int = 300) -> None:

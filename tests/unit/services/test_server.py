@@ -59,6 +59,9 @@ class Pages:
     async def get_db_size(self, request: pb.GetDbSizeRequest, context: Any) -> Any:
         return pb.GetDbSizeResponse(bytes=request.db_oid * 8192)
 
+    async def get_relation_map(self, request: Any, context: Any) -> Any:
+        return pb.GetRelationMapResponse(data=bytes(512))
+
     async def get_slru_segment(self, request: Any, context: Any) -> Any:
         await asyncio.sleep(3600)
 

@@ -1,0 +1,184 @@
+"""What the proxy asks: who may log in where, and places that are woken and put to sleep.
+
+A *place* is where sessions run. So far it is a database as it is now, known by an id that outlives
+a change of its name. Whoever wakes one waits for the turn of its name: a start that is asked for
+while the name moves brings the compute of afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from psycopg.conninfo import conninfo_to_dict
+
+from pagestore.client.names import DEFAULT_TENANT_NAME, database_name
+from pagestore.control.computes import Compute, Computes
+from pagestore.control.records import DatabaseRecord
+from pagestore.control.roles import Roles
+from pagestore.control.state import ControlState
+from pagestore.control.turns import Turns
+from pagestore.errors import FailedPrecondition, InvalidInput, NotFound
+from pagestore.ids import DEFAULT_TENANT
+from pagestore.postgres.operator_session import operator_session
+from pagestore.postgres.roles import RoleEntry
+from pagestore.proxy.target import Target
+
+LEAVE_SECONDS = 1.0
+"""For backends whose sessions the proxy has taken away to end."""
+_POLL_SECONDS = 0.02
+_OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity AS a LEFT JOIN pg_stat_replication AS r USING (pid)"
+    " WHERE a.pid <> pg_backend_pid() AND (a.backend_type = 'client backend'"
+    " OR a.backend_type = 'walsender' AND r.sync_state = 'async'"
+    " AND a.application_name !~ '^sk[0-9]')"
+)
+"""Sessions that nobody has taken down; safekeepers are nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceName:
+    id: str
+    name: str
+    """Of the database, when it was last seen."""
+    point: str = ""
+
+
+def place_of(record: DatabaseRecord) -> PlaceName:
+    return PlaceName(f"{record.tenant}/{record.created_micros}", record.name)
+
+
+class Places:
+    def __init__(self, state: ControlState, computes: Computes, roles: Roles, turns: Turns) -> None:
+        self._state = state
+        self._computes = computes
+        self._roles = roles
+        self._turns = turns
+
+    async def role(self, target: str, user: str) -> RoleEntry | None:
+        """The role by which a login is judged; None also where there is no such database, for
+        which as much is read."""
+        found = self._named(target)
+        if found is not None:
+            record = found[0]
+            return (await self._roles.of(record.tenant, record.timeline)).get(user)
+        template = self._state.view().template()
+        if template is not None:
+            await self._roles.of(DEFAULT_TENANT, template.timeline, target[:64])
+        return None
+
+    def find(self, target: str) -> tuple[DatabaseRecord, str]:
+        """A database, and which one inside it is meant.
+
+        Raises:
+            NotFound: DATABASE_NOT_FOUND.
+            FailedPrecondition: PAST_NOT_SERVED.
+        """
+        found = self._named(target)
+        if found is None:
+            raise _no_such(target)
+        record, asked = found
+        if asked.point:
+            raise FailedPrecondition(
+                "PAST_NOT_SERVED",
+                f"{target!r}: the past cannot be connected to yet.",
+                f"`pagestore branch {record.name} NAME --at {asked.point}` makes it a database.",
+            )
+        return record, asked.inner or record.postgres_database
+
+    async def start(self, place: PlaceName) -> Compute:
+        """Its compute; the first query works.
+
+        Raises:
+            NotFound: DATABASE_NOT_FOUND; it was removed.
+            PagestoreError: why it does not start.
+        """
+        return await self._turns.to_its_end(self._start(place))
+
+    async def stop(self, place: PlaceName) -> str:
+        """Stops its compute, unless somebody is in there; words for who is."""
+        return await self._turns.to_its_end(self._stop(place))
+
+    def awake(self) -> list[tuple[DatabaseRecord, Compute]]:
+        """Those with a compute that runs."""
+        found = []
+        for tenant, name in self._computes.names():
+            compute = self._computes.running_compute((tenant, name))
+            record = self._state.view().database(tenant, name)
+            if compute is not None and record is not None:
+                found.append((record, compute))
+        return found
+
+    async def _start(self, place: PlaceName) -> Compute:
+        while True:
+            record = self._known(place)
+            async with self._turns.on(record.tenant, record.name):
+                # While one waited it may have been given another name, or been removed.
+                current = self._state.view().database(record.tenant, record.name)
+                if current is not None and place_of(current).id == place.id:
+                    return await self._computes.start(current)
+
+    async def _stop(self, place: PlaceName) -> str:
+        try:
+            record = self._known(place)
+        except NotFound:
+            return ""
+        slot = (record.tenant, record.name)
+        async with self._turns.on(*slot):
+            compute = self._computes.running_compute(slot)
+            if compute is None:
+                return ""
+            others = await _others(compute)
+            if others:
+                return others
+            await self._computes.stop(slot)
+        return ""
+
+    def _named(self, target: str) -> tuple[DatabaseRecord, Target] | None:
+        """A name may have an @ in it that was given before that meant a point."""
+        for asked in (Target(target), Target.parse(target)):
+            if asked.tenant != DEFAULT_TENANT_NAME:
+                continue  # nobody has registered another yet
+            try:
+                name = database_name(asked.name)
+            except InvalidInput:
+                continue
+            record = self._state.view().database(DEFAULT_TENANT, name)
+            if record is not None:
+                return record, asked
+        return None
+
+    def _known(self, place: PlaceName) -> DatabaseRecord:
+        view = self._state.view()
+        record = view.database(DEFAULT_TENANT, place.name)
+        if record is not None and place_of(record).id == place.id:
+            return record
+        for other in view.databases():
+            if place_of(other).id == place.id:
+                return other
+        raise _no_such(place.name)
+
+
+def socket_of(compute: Compute) -> str:
+    """The Unix socket on which it listens."""
+    words = conninfo_to_dict(compute.conninfo)
+    return f"{words['host']}/.s.PGSQL.{words['port']}"
+
+
+async def _others(compute: Compute) -> str:
+    """Who is in there that did not come through the proxy, in words; empty for nobody."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + LEAVE_SECONDS
+    async with await operator_session(compute.conninfo) as session:
+        while True:
+            row = await (await session.execute(_OTHERS)).fetchone()
+            count = int(row[0]) if row else 0
+            if not count:
+                return ""
+            if clock() > deadline:
+                return f"sessions past the proxy: {count}"
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _no_such(name: str) -> NotFound:
+    return NotFound("DATABASE_NOT_FOUND", f"There is no database {name[:80]!r}.")

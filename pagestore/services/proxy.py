@@ -1,0 +1,200 @@
+"""The proxy: the one address for all databases, and the small service by which it is asked.
+
+It has no state on disk but a secret, from which the salts of strangers follow. Computes go on when
+it ends, however it ends; sessions end with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import re
+import resource
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pagestore import durable
+from pagestore._native import TlsContext
+from pagestore.client.places import PlaceClient
+from pagestore.errors import FailedPrecondition, InvalidInput
+from pagestore.pgwire.messages import error_response
+from pagestore.proxy.asked import AskedPlaces
+from pagestore.proxy.fleet import Limits
+from pagestore.proxy.front import Front
+from pagestore.proxy.places import Place
+from pagestore.services.server import GrpcServer, configure_logging
+from pagestore.v1 import proxy_pb2 as pb
+
+BACKLOG = 4096
+SECRET_FILE = "stranger-secret"  # noqa: S105
+CONTROL_SECONDS = 60.0
+"""For a control plane that starts anew: a login waits so long."""
+_SECRET = re.compile(rb"[0-9a-f]{64}\n")
+
+
+class ProxySettings(BaseModel):
+    listen: str = "127.0.0.1:5432"
+    """Where clients connect."""
+    service: str = "127.0.0.1:0"
+    """Where the proxy itself is asked, by gRPC."""
+    data_dir: Path
+    control: str
+    certificate: Path | None = None
+    key: Path | None = None
+    idle: float = Limits().idle
+    """Seconds without activity until a database sleeps; infinity for never."""
+    awake: int = Limits().berths
+    threads: int = 1
+
+
+class ProxyService:
+    """The methods of ProxyService, over a Front."""
+
+    def __init__(self, front: Front, address: str, berths: int) -> None:
+        self._front = front
+        self._address = address
+        self._berths = berths
+
+    async def carry_out(self, request: pb.CarryOutRequest, _: Any) -> pb.CarryOutResponse:
+        place = Place(request.place.id, request.place.point, request.place.name)
+        words = error_response("57P01", request.message, hint=request.hint)
+        carried, ended = await self._front.carry_out(
+            place, words, request.wait_ms / 1000, end_all=request.end_all
+        )
+        return pb.CarryOutResponse(carried=carried, ended=ended)
+
+    async def get_proxy_status(self, request: pb.GetProxyStatusRequest, _: Any) -> pb.ProxyStatus:
+        answer = pb.ProxyStatus(address=self._address, berths=self._berths)
+        for item in self._front.described():
+            place = item.place
+            answer.places.add(
+                place=pb.Place(id=place.database, name=place.name, point=place.point),
+                state=item.state.value,
+                sessions=item.sessions,
+                waiting=item.waiting,
+                idle_seconds=item.idle_seconds,
+                why=item.why,
+            )
+        return answer
+
+
+async def serve(settings: ProxySettings) -> None:
+    """Runs the proxy until SIGTERM; computes stay."""
+    configure_logging()
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _raise_open_files()
+    tls = _tls(settings)
+    host, port = _host_and_port(settings.listen)
+    if tls is None and not _is_loopback(host):
+        raise FailedPrecondition(
+            "TLS_REQUIRED",
+            f"The proxy would send passwords and data in clear over {settings.listen}.",
+            "Give it a certificate and its key (`certificate` and `key` of [proxy]), or let it "
+            "listen on 127.0.0.1.",
+        )
+    limits = Limits(idle=settings.idle, berths=settings.awake)
+    with _listening(host, port) as listener:
+        async with PlaceClient(settings.control, timeout=CONTROL_SECONDS) as control:
+            places = AskedPlaces(control, kept_secret(settings.data_dir))
+            front = Front(
+                places,
+                limits,
+                tls=tls,
+                tls_required=not _is_loopback(host),
+                threads=settings.threads,
+            )
+            address = _shown(host, listener.getsockname()[1])
+            front.links.listen(listener)
+            server = GrpcServer()
+            described = pb.DESCRIPTOR.services_by_name["ProxyService"]
+            server.add_service(described, ProxyService(front, address, settings.awake))
+            try:
+                await server.start(settings.service, settings.data_dir)
+                await server.run_until_signal()
+            finally:
+                await front.close()
+
+
+def kept_secret(directory: Path) -> bytes:
+    """A secret of this directory, made where there is none; who asks twice must hear the same."""
+    path = directory / SECRET_FILE
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_bytes()
+        if _SECRET.fullmatch(text):
+            return bytes.fromhex(text.decode())
+    made = secrets.token_bytes(32)
+    durable.replace(path, made.hex().encode() + b"\n")
+    return made
+
+
+def parse_idle(text: str) -> float:
+    """Seconds, or "never".
+
+    Raises:
+        InvalidInput: INVALID_SETTING.
+    """
+    if text == "never":
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidInput("INVALID_SETTING", f'{text!r} is neither seconds nor "never".')
+    return seconds
+
+
+def _tls(settings: ProxySettings) -> TlsContext | None:
+    if settings.certificate is None and settings.key is None:
+        return None
+    if settings.certificate is None or settings.key is None:
+        raise InvalidInput("INVALID_SETTING", "A certificate needs its key, and a key its own.")
+    return TlsContext(str(settings.certificate), str(settings.key))
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        raise InvalidInput("INVALID_SETTING", f"{address!r} is not HOST:PORT.")
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise FailedPrecondition(
+            "ADDRESS_IN_USE",
+            f"The proxy cannot listen on {_shown(host, port)}: {error.strerror}.",
+            "Stop what listens there, or choose another address.",
+        ) from error
+    with listener:
+        yield listener
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _raise_open_files() -> None:
+    """A client and its backend are a file each."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,177 @@
+"""The one address of a whole installation: who comes in, who wakes, who outlives whom."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.integration.installation import Whole, patiently, whole_pagestore
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Whole]:
+    with whole_pagestore() as running:
+        running.json("create", "app")
+        yield running
+
+
+def connect(whole: Whole, database: str = "app", **facts: Any) -> psycopg.Connection[Any]:
+    """Over the proxy; as the owner of app unless told otherwise."""
+    words = {**owner(whole), "dbname": database, "autocommit": True, **facts}
+    return psycopg.connect(**words)
+
+
+@functools.cache
+def owner(whole: Whole) -> dict[str, Any]:
+    assert whole.installation.config.proxy is not None
+    host, _, port = whole.installation.config.proxy.listen.rpartition(":")
+    url = conninfo_to_dict(whole.json("url", "app")["url"])
+    return {"host": host, "port": port, "user": url["user"], "password": url["password"]}
+
+
+def state(whole: Whole) -> str:
+    return str(whole.json("show", "app")["compute"])
+
+
+def crash(whole: Whole) -> None:
+    """Its postmaster is killed."""
+    os.kill(int(whole.json("show", "app")["compute_pid"]), signal.SIGKILL)
+
+
+def refusal(whole: Whole, **facts: Any) -> str:
+    with pytest.raises(psycopg.OperationalError) as caught:
+        connect(whole, **facts)
+    return str(caught.value)
+
+
+def test_a_database_and_another_one_inside_it(whole: Whole) -> None:
+    with connect(whole) as session:
+        assert session.execute("SELECT current_database()").fetchone() == ("app",)
+        session.execute("CREATE DATABASE other")
+    with connect(whole, "app/other") as session:
+        assert session.execute("SELECT current_database()").fetchone() == ("other",)
+    assert 'database "nothing" does not exist' in refusal(whole, database="app/nothing")
+
+
+@pytest.mark.parametrize("how", ["awake", "asleep", "crashed"])
+def test_what_sql_says_of_a_role_holds_from_the_next_connection_on(whole: Whole, how: str) -> None:
+    role = f"web_{how}"
+    with connect(whole) as session:
+        session.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'first'")
+        with connect(whole, user=role, password="first") as other:
+            assert other.execute("SELECT current_user").fetchone() == (role,)
+        session.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+        if how == "crashed":
+            crash(whole)
+    if how == "asleep":
+        whole.run("stop", "app")
+        assert state(whole) == "stopped"
+    assert "password authentication failed" in refusal(whole, user=role, password="first")
+    with connect(whole, user=role, password="second") as session:
+        assert session.execute("SELECT current_user").fetchone() == (role,)
+
+
+def test_what_a_role_may_not_is_told_to_whoever_proves_to_be_it(whole: Whole) -> None:
+    with connect(whole) as session:
+        session.execute("CREATE ROLE quiet NOLOGIN PASSWORD 'x'")
+        session.execute("CREATE ROLE late LOGIN PASSWORD 'x' VALID UNTIL '2001-01-01'")
+        session.execute("CREATE ROLE few LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+        session.execute("SET password_encryption = md5")
+        session.execute("CREATE ROLE old LOGIN PASSWORD 'x'")
+    whole.run("stop", "app")
+    for role, words in (
+        ("quiet", 'role "quiet" is not permitted to log in'),
+        ("late", 'the password of role "late" has expired'),
+        ("old", "is kept as an md5 hash"),
+    ):
+        assert words in refusal(whole, user=role, password="x")
+    assert "password authentication failed" in refusal(whole, user="quiet", password="wrong")
+    assert state(whole) == "stopped", "none of them wakes it"
+    with connect(whole, user="few", password="x"):
+        assert "too many connections for role" in refusal(whole, user="few", password="x")
+
+
+def test_strangers_hear_the_same_in_the_same_time_and_wake_nobody(whole: Whole) -> None:
+    whole.run("stop", "app")
+    strangers: dict[str, dict[str, Any]] = {
+        "wrong password": {"password": "wrong"},
+        "no such role": {"user": "nobody", "password": "x"},
+        "no such database": {"database": "nothing", "password": "x"},
+    }
+    took: dict[str, list[float]] = {name: [] for name in strangers}
+    for _ in range(15):
+        for name, facts in strangers.items():
+            began = time.perf_counter()
+            words = refusal(whole, **facts)
+            took[name].append(time.perf_counter() - began)
+            assert f'password authentication failed for user "{facts.get("user", "postgres")}"' in (
+                words
+            )
+    assert state(whole) == "stopped"
+    typical = {name: statistics.median(times) for name, times in took.items()}
+    assert max(typical.values()) < 1.5 * min(typical.values()), typical
+
+
+def test_200_who_come_at_once_to_a_sleeping_database_start_it_once(whole: Whole) -> None:
+    with connect(whole) as session:
+        session.execute("ALTER SYSTEM SET max_connections = 300")
+    whole.run("stop", "app")
+
+    def query(number: int) -> tuple[int, float]:
+        with connect(whole) as session:
+            row = session.execute("SELECT %s::int, pg_postmaster_start_time()", [number])
+            found = row.fetchone()
+            assert found is not None
+            return found[0], found[1].timestamp()
+
+    with ThreadPoolExecutor(50) as pool:
+        found = list(pool.map(query, range(200)))
+    assert [number for number, _ in found] == list(range(200))
+    assert len({started for _, started in found}) == 1, "one start"
+
+
+@pytest.mark.parametrize("part", ["control", "pageserver", "safekeeper"])
+def test_a_part_that_is_killed_loses_no_connection(whole: Whole, part: str) -> None:
+    with connect(whole) as session:
+        session.execute("CREATE TABLE IF NOT EXISTS kept (part text)")
+        whole.kill(part)
+        session.execute("INSERT INTO kept VALUES (%s)", [part])
+        # A login, too, waits for what is away.
+        with connect(whole) as other:
+            assert other.execute("SELECT count(*) FROM kept WHERE part = %s", [part]).fetchone()
+        assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_proxy_that_is_killed_loses_no_compute(whole: Whole) -> None:
+    with connect(whole) as session:
+        started = session.execute("SELECT pg_postmaster_start_time()").fetchone()
+        whole.kill("proxy")
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+    def again() -> object:
+        with connect(whole) as session:
+            return session.execute("SELECT pg_postmaster_start_time()").fetchone()
+
+    assert patiently(again) == started
+
+
+def test_a_compute_that_is_killed_comes_back_with_the_next_query(whole: Whole) -> None:
+    with connect(whole) as session:
+        session.execute("CREATE TABLE survivors AS SELECT 1 AS a")
+        crash(whole)
+        with contextlib.suppress(psycopg.OperationalError):
+            session.execute("SELECT 1")
+    with connect(whole) as session:
+        assert session.execute("SELECT a FROM survivors").fetchone() == (1,)
