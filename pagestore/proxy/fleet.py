@@ -33,7 +33,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -236,6 +236,12 @@ class Fleet(Generic[Place, Waiter, _Address]):
         if berth is not None:
             berth.active_at = max(berth.active_at, active_at)
             berth.busy = busy
+
+    def unoccupied(self, occupied: Collection[Place]) -> None:
+        """No place but these has a session: whatever was at work elsewhere has left."""
+        for place, berth in self._places.items():
+            if berth.state is State.AWAKE and place not in occupied:
+                berth.busy = False
 
     def tick(self, now: float) -> list[Action[Place, Waiter, _Address]]:
         """What the time alone brings: deadlines, and sleep."""

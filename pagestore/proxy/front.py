@@ -445,8 +445,10 @@ class Front:
             await asyncio.sleep(TICK_SECONDS)
             now = self._loop.time()
             activity = self.links.activity()
-            for place, (attempt, active_at, busy) in self._activity(activity, now).items():
+            occupied = self._activity(activity, now)
+            for place, (attempt, active_at, busy) in occupied.items():
                 self._fleet.activity(place, attempt, active_at, busy=busy)
+            self._fleet.unoccupied(occupied)
             self._carry_out(self._fleet.tick(now))
             self._write_all_down(activity)
 

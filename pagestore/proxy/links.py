@@ -38,6 +38,7 @@ _SAID = frozenset({Event.DATA})
 _SECURED = frozenset({Event.SECURE})
 _READABLE = frozenset({Event.READABLE})
 _PARTED = frozenset({Event.AT_REST, Event.LEFT})
+_LEFT = frozenset({Event.LEFT, Event.ENDED})
 
 
 class LinkEnded(Exception):
@@ -121,8 +122,8 @@ class Link:
         if event is Event.ENDED:
             self._ended = data.decode(errors="replace")
         answered = self._answer(event, data)
-        # That its backend has left concerns more than whoever waits for it to come to rest.
-        if (not answered or event is Event.LEFT) and self.watcher is not None:
+        # That one of the two has left concerns more than whoever waits for them to come to rest.
+        if self.watcher is not None and (not answered or event in _LEFT):
             self.watcher(self, event, data)
 
     def _answer(self, event: Event, data: bytes) -> bool:

@@ -238,6 +238,14 @@ def test_idle_sessions_do_not_keep_a_database_awake_and_are_whole_afterwards(
     assert (sleepy.places.starts, sleepy.places.stops) == (2, 1)
 
 
+def test_a_database_whose_last_session_left_within_a_query_sleeps(sleepy: RunningProxy) -> None:
+    session = psycopg.connect(sleepy.url(), autocommit=True)
+    session.pgconn.send_query(b"SELECT pg_sleep(1.5)")  # long enough to be seen at work
+    time.sleep(1.3)
+    session.close()
+    wait_until(lambda: sleepy.state() is State.ASLEEP)
+
+
 def test_an_unnamed_statement_can_be_bound_again_after_a_sleep(sleepy: RunningProxy) -> None:
     with psycopg.connect(sleepy.url(), autocommit=True) as session:
         pgconn = session.pgconn

@@ -92,6 +92,15 @@ def test_an_idle_place_goes_to_sleep_and_a_busy_one_does_not() -> None:
     assert machine.state("app") is State.ASLEEP
 
 
+def test_a_place_whose_last_session_left_at_work_goes_to_sleep() -> None:
+    machine = fleet(idle=10.0)
+    first, second = awake(machine, "app"), awake(machine, "other")
+    machine.activity("app", first, 3.0, busy=True)
+    machine.activity("other", second, 3.0, busy=True)
+    machine.unoccupied({"other"})
+    assert machine.tick(20.0) == [Stop("app", first)]
+
+
 def test_a_place_has_its_own_limit_and_may_never_sleep() -> None:
     machine = fleet()
     for name, limit in (("quick", 1.0), ("never", math.inf)):
