@@ -57,6 +57,8 @@ class Report:
     load_before: float = field(default_factory=lambda: os.getloadavg()[0])
     rows: list[Row] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    """What was left out, and why."""
 
     def met(self, row: Row) -> bool | None:
         """Whether the row's target is met; None where it has none."""
@@ -82,6 +84,7 @@ class Report:
             "load_after": os.getloadavg()[0],
             "rows": [self._row_json(row) for row in self.rows],
             "failures": self.failures,
+            "remarks": self.remarks,
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:

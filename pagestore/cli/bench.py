@@ -42,7 +42,7 @@ def bench(
 ) -> None:
     """Measure pagestore beside plain Postgres, on an installation of its own.
 
-    Parts: getpage, ingest, redo, branch, basebackup, compute, commit, branches.
+    Parts: getpage, ingest, redo, branch, basebackup, compute, commit, branches, proxy.
 
     Example: pagestore bench commit branch --rounds 5
     """

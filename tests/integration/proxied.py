@@ -109,6 +109,14 @@ class RunningProxy:
 
         return self.run(ask())
 
+    def is_seen_at_work(self) -> bool:
+        """Whether the front knows that a session of the place is not idle."""
+
+        async def ask() -> bool:
+            return self.front._fleet.is_busy(PLACE)
+
+        return self.run(ask())
+
     def every_state_is_kept(self) -> bool:
         """Whether every session has been written down since its client last spoke."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pagestore.bench import harness
 from pagestore.bench.harness import Bench, Settings
-from pagestore.bench.parts import getpage, redo
+from pagestore.bench.parts import getpage, proxy, redo
 
 TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=(1,))
 
@@ -39,3 +40,23 @@ def test_the_load_generator_says_what_the_page_server_refused(tmp_path: Path) ->
     assert "refused" in report.failures["missing"]
     assert report.rows == []
     assert report.settings["parts"] == ["missing"]
+
+
+def test_the_proxy_is_measured_beside_plain_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PgBouncer, which not every machine has."""
+    monkeypatch.setattr(proxy, "bouncer_program", lambda: None)
+    for name, value in {
+        "ASKING": (2,),
+        "PREPARED": (2,),
+        "IDLE": 50,
+        "AT_ONCE": 5,
+        "WATCHED_SECONDS": 0.1,
+        "COPIED": 20_000,
+        "TLS": (True,),
+    }.items():
+        monkeypatch.setattr(proxy, name, value)
+    report = harness.run({"proxy": proxy.run}, replace(TINY, rounds=1))
+    assert report.failures == {}
+    assert "apt-get install pgbouncer" in report.remarks[0]
+    assert {row.system for row in report.rows} >= {"pagestore", "plain Postgres"}
+    assert len({row.case for row in report.rows}) > 10

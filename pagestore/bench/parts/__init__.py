@@ -11,6 +11,7 @@ from pagestore.bench.parts import (
     compute,
     getpage,
     ingest,
+    proxy,
     redo,
 )
 
@@ -23,5 +24,6 @@ PARTS: dict[str, Part] = {
     "compute": compute.run,
     "commit": commit.run,
     "branches": branches.run,
+    "proxy": proxy.run,
 }
 """In the order in which they run."""
