@@ -17,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from pagestore.cli import border
+from pagestore.cli.choosing import for_tenant
 
 
 class Verb(NamedTuple):
@@ -49,6 +50,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "stop": Verb("databases"),
         "rename": Verb("databases"),
         "rm": Verb("databases"),
+        "tenant": Verb("tenants"),
         "settings": Verb("settings"),
         "password": Verb("settings"),
     },
@@ -78,8 +80,10 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
 }
 
-_ASKING = frozenset({"databases", "settings", "past", "lost"})
+_ASKING = frozenset({"databases", "settings", "past", "lost", "tenants"})
 """Modules of verbs that ask the control plane, and answer."""
+_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify"})
+"""Modules of verbs on a tenant's databases, which take --tenant."""
 
 
 def build(typed: Sequence[str]) -> typer.Typer:
@@ -99,12 +103,15 @@ def build(typed: Sequence[str]) -> typer.Typer:
             if only not in (None, name):
                 continue
             module = importlib.import_module(f"pagestore.cli.{verb.module}")
+            function = getattr(module, verb.function or name)
+            if verb.module in _OF_TENANTS:
+                function = for_tenant(function)
             made.command(
                 name,
                 rich_help_panel=panel or None,
                 hidden=verb.hidden,
                 context_settings=_PSQLS if verb.psqls else None,
-            )(getattr(module, verb.function or name))
+            )(function)
     return made
 
 

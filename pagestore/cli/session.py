@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli import border
+from pagestore.cli import border, choosing
 from pagestore.client.credentials import default_data_dir
+from pagestore.client.names import DEFAULT_TENANT_NAME
 from pagestore.errors import PagestoreError
-from pagestore.ids import format_lsn
+from pagestore.ids import TenantId, format_lsn
 from pagestore.installation.layout import Installation
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class Session:
         if self.installation.running_supervisor() is None and not self._is_ours(client):
             client.close()
             raise not_running(self.installation.data)
+        name = choosing.chosen()
+        if name != DEFAULT_TENANT_NAME:
+            from pagestore.client.tenants import TenantClient
+
+            client.tenant = TenantId(TenantClient(client).get(name).tenant_id)
         return client
 
     def _is_ours(self, client: ControlClient) -> bool:

@@ -12,7 +12,7 @@ import typer
 
 from pagestore.cli.databases import At, tell_set_aside
 from pagestore.cli.session import Data, Json, Name, database_fields, point_message, session
-from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
+from pagestore.ids import TimelineId, format_lsn
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
@@ -123,7 +123,7 @@ def _import(
             scratch=installation.compute_dir,
         )
         async with cluster as directory, AsyncPageClient(address) as pages:
-            chunks = read_pgdata(directory, DEFAULT_TENANT, timeline, progress)
+            chunks = read_pgdata(directory, run.control.tenant, timeline, progress)
             await pages.import_timeline(imported.watch(chunks))
 
     asyncio.run(send())
@@ -170,7 +170,7 @@ def export(
             async with AsyncPageClient(address) as pages:
                 await export_pgdata(
                     pages,
-                    DEFAULT_TENANT,
+                    run.control.tenant,
                     timeline,
                     found.lsn,
                     directory,

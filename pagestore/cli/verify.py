@@ -14,7 +14,7 @@ from pagestore.cli.databases import At
 from pagestore.cli.session import Data, Json, Name, human_bytes, point_message, session
 from pagestore.cli.transfer import Progress, progress_bar
 from pagestore.errors import DataLoss, InvalidInput, NotFound, OutOfRange
-from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
+from pagestore.ids import TimelineId, format_lsn
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
@@ -122,7 +122,7 @@ async def _verify(run: Session, timeline: TimelineId, lsn: int, progress: Progre
     from pagestore.oracle.verify import verify_timeline
 
     async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
-        return await verify_timeline(pages, DEFAULT_TENANT, timeline, lsn, progress)
+        return await verify_timeline(pages, run.control.tenant, timeline, lsn, progress)
 
 
 def _serving_safekeeper(installation: Installation) -> str:
@@ -173,11 +173,13 @@ async def _compare(
         address = _serving_safekeeper(installation)
         service = await stack.enter_async_context(WalClient(address))
         if pgdata is None:
-            base = imported_base(pages, DEFAULT_TENANT, timeline, run_as=run_as, scratch=scratch)
+            base = imported_base(
+                pages, run.control.tenant, timeline, run_as=run_as, scratch=scratch
+            )
             pgdata = await stack.enter_async_context(base)
         start = end_of_wal(pgdata)
         wal = (
-            _named(service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn))
+            _named(service_wal(pages, service, run.control.tenant, timeline, start, lsn))
             if archive is None
             else archived_wal(archive, start, lsn)
         )
@@ -190,4 +192,4 @@ async def _compare(
             scratch=scratch,
         )
         cluster = await stack.enter_async_context(replayed)
-        return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, cluster, progress)
+        return await compare_cluster(pages, run.control.tenant, timeline, lsn, cluster, progress)

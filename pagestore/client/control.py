@@ -55,7 +55,7 @@ class ControlClient(BlockingClosing):
         settings: Mapping[str, str] | None = None,
     ) -> pb.Database:
         """An empty database, running."""
-        return self._call(
+        return self.call(
             "CreateDatabase",
             pb.CreateDatabaseRequest(
                 tenant_id=self.tenant.raw,
@@ -76,7 +76,7 @@ class ControlClient(BlockingClosing):
         leave_stopped: bool = False,
     ) -> pb.Database:
         """A branch of `source` at a point; at its head by default."""
-        return self._call(
+        return self.call(
             "BranchDatabase",
             pb.BranchDatabaseRequest(
                 tenant_id=self.tenant.raw,
@@ -97,21 +97,21 @@ class ControlClient(BlockingClosing):
         request = pb.GetDatabaseRequest(
             tenant_id=self.tenant.raw, name=name, brief=brief, check_url=check_url, reveal=reveal
         )
-        return self._call("GetDatabase", request, pb.Database)
+        return self.call("GetDatabase", request, pb.Database)
 
     def databases(self) -> list[pb.Database]:
         request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw)
-        return [*self._call("ListDatabases", request, pb.ListDatabasesResponse).databases]
+        return [*self.call("ListDatabases", request, pb.ListDatabasesResponse).databases]
 
     def delete(self, name: str, *, if_exists: bool = False) -> bool:
         """Whether there was such a database."""
         request = pb.DeleteDatabaseRequest(
             tenant_id=self.tenant.raw, name=name, if_exists=if_exists
         )
-        return self._call("DeleteDatabase", request, pb.DeleteDatabaseResponse).deleted
+        return self.call("DeleteDatabase", request, pb.DeleteDatabaseResponse).deleted
 
     def checkpoint(self, database: str, name: str, git_commit: str = "") -> pb.Checkpoint:
-        return self._call(
+        return self.call(
             "CreateCheckpoint",
             pb.CreateCheckpointRequest(
                 tenant_id=self.tenant.raw, database=database, name=name, git_commit=git_commit
@@ -124,7 +124,7 @@ class ControlClient(BlockingClosing):
         request = pb.DeleteCheckpointRequest(
             tenant_id=self.tenant.raw, database=database, name=name, if_exists=if_exists
         )
-        return self._call("DeleteCheckpoint", request, pb.DeleteCheckpointResponse).deleted
+        return self.call("DeleteCheckpoint", request, pb.DeleteCheckpointResponse).deleted
 
     def rename(
         self, name: str, new_name: str, *, if_exists: bool = False
@@ -133,7 +133,7 @@ class ControlClient(BlockingClosing):
         request = pb.RenameDatabaseRequest(
             tenant_id=self.tenant.raw, name=name, new_name=new_name, if_exists=if_exists
         )
-        return self._call("RenameDatabase", request, pb.RenameDatabaseResponse)
+        return self.call("RenameDatabase", request, pb.RenameDatabaseResponse)
 
     # Moves. One that is sent again under the same request_id is the same move, with the same
     # answer; dry_run tells where it would go.
@@ -149,7 +149,7 @@ class ControlClient(BlockingClosing):
             request_id=request_id,
             dry_run=dry_run,
         )
-        return self._call("RestoreDatabase", request, pb.RestoreResponse)
+        return self.call("RestoreDatabase", request, pb.RestoreResponse)
 
     def reset(
         self, database: str, *, request_id: str = "", dry_run: bool = False
@@ -158,7 +158,7 @@ class ControlClient(BlockingClosing):
         request = pb.ResetDatabaseRequest(
             tenant_id=self.tenant.raw, database=database, request_id=request_id, dry_run=dry_run
         )
-        return self._call("ResetDatabase", request, pb.RestoreResponse)
+        return self.call("ResetDatabase", request, pb.RestoreResponse)
 
     def undo(
         self, database: str, *, to: str = "", request_id: str = "", dry_run: bool = False
@@ -171,7 +171,7 @@ class ControlClient(BlockingClosing):
             request_id=request_id,
             dry_run=dry_run,
         )
-        return self._call("UndoDatabase", request, pb.RestoreResponse)
+        return self.call("UndoDatabase", request, pb.RestoreResponse)
 
     def redo(
         self, database: str, *, request_id: str = "", dry_run: bool = False
@@ -180,17 +180,17 @@ class ControlClient(BlockingClosing):
         request = pb.RedoDatabaseRequest(
             tenant_id=self.tenant.raw, database=database, request_id=request_id, dry_run=dry_run
         )
-        return self._call("RedoDatabase", request, pb.RestoreResponse)
+        return self.call("RedoDatabase", request, pb.RestoreResponse)
 
     def log(self, database: str) -> list[pb.LogEntry]:
         """Checkpoints and events, newest first."""
         request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
-        return [*self._call("ListLog", request, pb.ListLogResponse).entries]
+        return [*self.call("ListLog", request, pb.ListLogResponse).entries]
 
     def wake(self, name: str, *, new_port: bool = False, reveal: bool = False) -> pb.Database:
         """`new_port`: with another port, if another program listens on its own; `reveal`: with
         the password in the URL."""
-        return self._call(
+        return self.call(
             "WakeDatabase",
             pb.WakeDatabaseRequest(
                 tenant_id=self.tenant.raw, name=name, new_port=new_port, reveal=reveal
@@ -200,7 +200,7 @@ class ControlClient(BlockingClosing):
 
     def settings(self, database: str) -> pb.DatabaseSettings:
         request = pb.GetSettingsRequest(tenant_id=self.tenant.raw, database=database)
-        return self._call("GetSettings", request, pb.DatabaseSettings)
+        return self.call("GetSettings", request, pb.DatabaseSettings)
 
     def change_settings(
         self, database: str, values: Mapping[str, str], reset: Sequence[str] = ()
@@ -209,25 +209,25 @@ class ControlClient(BlockingClosing):
         request = pb.ChangeSettingsRequest(
             tenant_id=self.tenant.raw, database=database, set=values, reset=reset
         )
-        return self._call("ChangeSettings", request, pb.DatabaseSettings)
+        return self.call("ChangeSettings", request, pb.DatabaseSettings)
 
     def reset_password(self, database: str) -> pb.Database:
         request = pb.ResetPasswordRequest(tenant_id=self.tenant.raw, database=database)
-        return self._call("ResetPassword", request, pb.Database)
+        return self.call("ResetPassword", request, pb.Database)
 
     def stop(self, name: str) -> pb.Database:
-        return self._call(
+        return self.call(
             "StopDatabase",
             pb.StopDatabaseRequest(tenant_id=self.tenant.raw, name=name),
             pb.Database,
         )
 
     def stop_computes(self) -> int:
-        return self._call("StopComputes", pb.StopComputesRequest(), pb.StopComputesResponse).stopped
+        return self.call("StopComputes", pb.StopComputesRequest(), pb.StopComputesResponse).stopped
 
     def begin_import(self, name: str) -> TimelineId:
         request = pb.BeginImportRequest(tenant_id=self.tenant.raw, name=name)
-        return TimelineId(self._call("BeginImport", request, pb.BeginImportResponse).timeline_id)
+        return TimelineId(self.call("BeginImport", request, pb.BeginImportResponse).timeline_id)
 
     def register(
         self,
@@ -239,7 +239,7 @@ class ControlClient(BlockingClosing):
         postgres_database: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> pb.Database:
-        return self._call(
+        return self.call(
             "RegisterDatabase",
             pb.RegisterDatabaseRequest(
                 tenant_id=self.tenant.raw,
@@ -255,18 +255,21 @@ class ControlClient(BlockingClosing):
 
     def resolve(self, database: str, at: pb.Point) -> pb.ResolvePointResponse:
         request = pb.ResolvePointRequest(tenant_id=self.tenant.raw, database=database, at=at)
-        return self._call("ResolvePoint", request, pb.ResolvePointResponse)
+        return self.call("ResolvePoint", request, pb.ResolvePointResponse)
 
     def members_status(self) -> pb.MembersStatus:
-        return self._call("GetMembersStatus", pb.GetMembersStatusRequest(), pb.MembersStatus)
+        return self.call("GetMembersStatus", pb.GetMembersStatusRequest(), pb.MembersStatus)
 
     def system_status(self) -> pb.SystemStatus:
-        return self._call("GetSystemStatus", pb.GetSystemStatusRequest(), pb.SystemStatus)
+        return self.call("GetSystemStatus", pb.GetSystemStatusRequest(), pb.SystemStatus)
 
-    def _call(self, method: str, request: Any, answer: type[_T]) -> _T:
+    def call(
+        self, method: str, request: Any, answer: type[_T], service: str = "ControlService"
+    ) -> _T:
+        """One call of a service of the control plane."""
         try:
             call = self._channel.unary_unary(
-                f"/pagestore.v1.ControlService/{method}",
+                f"/pagestore.v1.{service}/{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=getattr(answer, "FromString"),  # noqa: B009
             )

@@ -142,12 +142,36 @@ class Memory(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Whether a tenant may have one more awake."""
+
+    async def admit_bytes(self, tenant: TenantId) -> None:
+        """
+        Raises:
+            ResourceExhausted
+        """
+        ...
+
+    def admit_awake(self, tenant: TenantId, awake: int) -> None:
+        """
+        Args:
+            awake: computes of it that run already, or are about to.
+
+        Raises:
+            ResourceExhausted
+        """
+        ...
+
+
 class ComputeState(enum.Enum):
     STOPPED = 1
     STARTING = 2
     RUNNING = 3
     STOPPING = 4
     FAILED = 5
+
+
+_AWAKE = (ComputeState.STARTING, ComputeState.RUNNING, ComputeState.STOPPING)
 
 
 @dataclass
@@ -181,8 +205,10 @@ class Computes:
         self,
         launcher: Launcher,
         memory: Memory,
+        admission: Admission | None = None,
     ) -> None:
         self._launcher = launcher
+        self._admission = admission
         self._memory = memory
         self._slots: dict[Slotted, _Slot] = {}
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
@@ -207,6 +233,10 @@ class Computes:
         """What is amiss with running computes, each with its database's name."""
         running = ((name, slot.compute) for name, slot in self._slots.items() if slot.compute)
         return [f"{name[1]}: {item.complaint}" for name, item in running if item.complaint]
+
+    def awake(self, tenant: TenantId) -> int:
+        """Computes of a tenant that run, or are on their way."""
+        return sum(name[0] == tenant and slot.state in _AWAKE for name, slot in self._slots.items())
 
     def running(self) -> int:
         return sum(slot.state is ComputeState.RUNNING for slot in self._slots.values())
@@ -370,6 +400,11 @@ class Computes:
     async def _start(self, slot: _Slot, record: DatabaseRecord, strictly: bool) -> Compute:
         if self._closed:
             raise Unavailable("SHUTTING_DOWN", "The control plane is stopping.", "`pagestore up`")
+        if self._admission is not None:
+            await self._admission.admit_bytes(record.tenant)
+            # Nothing is waited for from here to where it counts itself.
+            others = self.awake(record.tenant) - (slot.state in _AWAKE)
+            self._admission.admit_awake(record.tenant, others)
         slot.state = ComputeState.STARTING
         try:
             async with self._starts:

@@ -35,6 +35,7 @@ from pagestore.control.records import (
     Verb,
 )
 from pagestore.control.state import ControlState, now_micros
+from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
@@ -53,6 +54,7 @@ class Databases:
         key: OperatorKey,
         history: History,
         timelines: Timelines,
+        tenants: Tenants,
         turns: Turns,
     ) -> None:
         self._state = state
@@ -64,6 +66,7 @@ class Databases:
         self._ports = keeping.ports
         self._history = history
         self._timelines = timelines
+        self._tenants = tenants
         self._turns = turns
 
     def known(self, tenant: TenantId, name: str) -> DatabaseRecord:
@@ -108,6 +111,7 @@ class Databases:
         """A timeline id for an import, remembered as pending."""
         name = self._new_name(tenant, name)
         self._refuse_existing(tenant, name)
+        await self._tenants.admit_database(tenant)
         return self._timelines.begin_import(tenant, name).timeline
 
     async def register(
@@ -180,7 +184,8 @@ class Databases:
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
                 return await self._started(existing), False
-            template = self._state.view().template()
+            await self._tenants.admit_database(tenant)
+            template = self._state.view().template(tenant)
             if template is None:
                 raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
             parent = self._state.view().known_timeline(template.timeline)
@@ -219,6 +224,7 @@ class Databases:
             if existing is not None:
                 await self._refuse_other_branch(existing, source, at)
                 return (await self._started(existing) if start else existing), False
+            await self._tenants.admit_database(tenant)
             self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
@@ -256,6 +262,7 @@ class Databases:
     ) -> DatabaseRecord:
         async with self._turns.on(tenant, name):
             self._refuse_existing(tenant, name)
+            await self._tenants.admit_database(tenant)
             begun = self._import_under_way(name, timeline)
             async with self._timelines.making(begun) as making:
                 info = await self._pages.get_timeline(tenant, timeline)
@@ -392,6 +399,7 @@ class Databases:
             detail=detail,
         )
         with self._state.change() as change:
+            self._tenants.admit_entry(change, record.tenant)
             making.live(change, usable_lsn=usable_lsn, created_micros=now)
             change.put_database(record)
             change.add_event(record.tenant, record.name, event)

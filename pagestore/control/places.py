@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from psycopg.conninfo import conninfo_to_dict
 
-from pagestore.client.names import DEFAULT_TENANT_NAME, database_name
+from pagestore.client.names import database_name, split_tenant
 from pagestore.control.computes import Compute, Computes
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
 from pagestore.control.turns import Turns
 from pagestore.errors import FailedPrecondition, InvalidInput, NotFound
-from pagestore.ids import DEFAULT_TENANT
+from pagestore.ids import DEFAULT_TENANT, TenantId
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.roles import RoleEntry
 from pagestore.proxy.target import Target
@@ -136,24 +136,27 @@ class Places:
 
     def _named(self, target: str) -> tuple[DatabaseRecord, Target] | None:
         """A name may have an @ in it that was given before that meant a point."""
-        for asked in (Target(target), Target.parse(target)):
-            if asked.tenant != DEFAULT_TENANT_NAME:
-                continue  # nobody has registered another yet
+        whose, rest = split_tenant(target)
+        tenant = self._state.view().tenant(whose)
+        if tenant is None:
+            return None
+        for asked in (Target(rest, tenant=whose), Target.parse(target)):
             try:
                 name = database_name(asked.name)
             except InvalidInput:
                 continue
-            record = self._state.view().database(DEFAULT_TENANT, name)
+            record = self._state.view().database(tenant.tenant, name)
             if record is not None:
                 return record, asked
         return None
 
     def _known(self, place: PlaceName) -> DatabaseRecord:
         view = self._state.view()
-        record = view.database(DEFAULT_TENANT, place.name)
+        tenant = TenantId.parse(place.id.partition("/")[0])
+        record = view.database(tenant, place.name)
         if record is not None and place_of(record).id == place.id:
             return record
-        for other in view.databases():
+        for other in view.databases(tenant):
             if place_of(other).id == place.id:
                 return other
         raise _no_such(place.name)

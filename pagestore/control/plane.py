@@ -22,9 +22,11 @@ from pagestore.control.past import Past
 from pagestore.control.places import Places
 from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
+from pagestore.control.template import Postgres, ensure_template
+from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
-from pagestore.ids import TimelineId
+from pagestore.ids import TenantId, TimelineId
 
 
 class ControlPlane:
@@ -36,17 +38,31 @@ class ControlPlane:
         computes: Computes,
         keeping: Keeping,
         key: OperatorKey,
+        tenants: Tenants,
         *,
+        postgres: Postgres | None = None,
         libraries: Path | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
+        self._parts = pages, wal
+        self._postgres = postgres
         self.computes = computes
         self.history = History(state, pages, wal)
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
+        self.tenants = tenants
         self.databases = Databases(
-            state, pages, wal, computes, keeping, key, self.history, self._timelines, self._turns
+            state,
+            pages,
+            wal,
+            computes,
+            keeping,
+            key,
+            self.history,
+            self._timelines,
+            tenants,
+            self._turns,
         )
         self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
         roles = Roles(pages, wal, self.history)
@@ -62,6 +78,15 @@ class ControlPlane:
             if record.wanted:
                 self.computes.start_soon(record)
         self._timelines.collect_soon()
+
+    async def make_template(self, tenant: TenantId) -> None:
+        """What a tenant's databases begin as.
+
+        Raises:
+            PagestoreError: POSTGRES_FAILED and others.
+        """
+        assert self._postgres is not None, "somebody has to say where initdb is"
+        await ensure_template(self.state, self._timelines, *self._parts, self._postgres, tenant)
 
     async def collect(self) -> int:
         """Deletes timelines that nobody needs any more."""

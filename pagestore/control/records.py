@@ -200,6 +200,25 @@ class MembersRecord(Record):
     """The lowest generation of a configuration that was never given away."""
 
 
+class Quota(Record):
+    """The most that a tenant may have; None for as much as there is."""
+
+    databases: int | None = None
+    awake: int | None = None
+    """Running computes at a time."""
+    own_bytes: int | None = None
+    """At the page server."""
+
+
+class TenantRecord(Record):
+    """Who owns databases."""
+
+    tenant: Tenant
+    name: str
+    quota: Quota = Quota()
+    created_micros: int
+
+
 class KeyRecord(Record):
     """By which key passwords are sealed."""
 

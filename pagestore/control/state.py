@@ -10,7 +10,10 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     checkpoints  tenant (16) name NUL checkpoint      CheckpointRecord
     events       tenant (16) name NUL sequence u64be  EventRecord
     answers      tenant (16) name                     AnswersRecord
-    meta         "template"                           TemplateRecord
+    tenants      tenant (16)                          TenantRecord
+    tenant_names name                                 tenant (16): an index of tenants
+    meta         "template"                           TemplateRecord of the default tenant
+    meta         "template" tenant (16)               TemplateRecord of another
     meta         "members"                            MembersRecord
     meta         "key"                                KeyRecord
     meta         "whole"                              see storage.py
@@ -38,6 +41,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pagestore import locks
+from pagestore.client.names import DEFAULT_TENANT_NAME, MAX_NAME_BYTES
 from pagestore.control.records import (
     Answer,
     AnswersRecord,
@@ -48,21 +52,24 @@ from pagestore.control.records import (
     MembersRecord,
     Record,
     TemplateRecord,
+    TenantRecord,
     TimelineRecord,
     TimelineState,
 )
 from pagestore.control.storage import Storage, Writer
 from pagestore.errors import FailedPrecondition, NotFound
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 
 TABLES = (
     *("timelines", "children", "owned", "unsettled"),
     *("databases", "checkpoints", "events", "answers", "meta"),
     *("kept_files", "pgstat", "auto_conf"),
+    *("tenants", "tenant_names"),
 )
 BY_DATABASE = ("databases", "answers", "auto_conf")
 """Tables with one value a database."""
 
+_DEFAULT = TenantRecord(tenant=DEFAULT_TENANT, name=DEFAULT_TENANT_NAME, created_micros=0)
 _SEQUENCE = struct.Struct(">Q")
 _PGSTAT = "pg_stat/pgstat.stat"
 _R = TypeVar("_R", bound=Record)
@@ -139,8 +146,41 @@ class _Tables:
     def _all(self, kind: type[_R], table: str, prefix: bytes) -> list[_R]:
         return [kind.decode(raw, f"{table} {key!r}") for key, raw in self._scan(table, prefix)]
 
-    def template(self) -> TemplateRecord | None:
-        return self._one(TemplateRecord, "meta", b"template")
+    def template(self, tenant: TenantId = DEFAULT_TENANT) -> TemplateRecord | None:
+        return self._one(TemplateRecord, "meta", _template_key(tenant))
+
+    def tenant(self, tenant: TenantId | str) -> TenantRecord | None:
+        """By its id or its name."""
+        if tenant in (DEFAULT_TENANT, DEFAULT_TENANT_NAME):
+            return self._one(TenantRecord, "tenants", DEFAULT_TENANT.raw) or _DEFAULT
+        raw = tenant.raw if isinstance(tenant, TenantId) else None
+        if isinstance(tenant, str) and 0 < len(tenant.encode()) <= MAX_NAME_BYTES:
+            raw = self._get("tenant_names", tenant.encode())
+        return self._one(TenantRecord, "tenants", raw) if raw else None
+
+    def known_tenant(self, tenant: TenantId | str) -> TenantRecord:
+        """
+        Raises:
+            NotFound: TENANT_NOT_FOUND.
+        """
+        record = self.tenant(tenant)
+        if record is None:
+            shown = str(tenant)[:40]
+            raise NotFound(
+                "TENANT_NOT_FOUND",
+                f"There is no tenant {shown!r}.",
+                "`pagestore tenant ls` lists them; `pagestore tenant add NAME` makes one.",
+            )
+        return record
+
+    def tenants(self) -> list[TenantRecord]:
+        """The default one first."""
+        found = self._all(TenantRecord, "tenants", b"")
+        others = [item for item in found if item.tenant != DEFAULT_TENANT]
+        return [self.known_tenant(DEFAULT_TENANT), *sorted(others, key=lambda item: item.name)]
+
+    def count_databases(self, tenant: TenantId) -> int:
+        return len(self._scan("databases", tenant.raw))
 
     def members(self) -> MembersRecord:
         return self._one(MembersRecord, "meta", b"members") or MembersRecord()
@@ -273,8 +313,21 @@ class Change(_Tables):
     def _delete(self, table: str, key: bytes) -> None:
         self._writer.delete(table, key)
 
-    def put_template(self, record: TemplateRecord) -> None:
-        self._put("meta", b"template", record.encode())
+    def put_template(self, record: TemplateRecord, tenant: TenantId = DEFAULT_TENANT) -> None:
+        self._put("meta", _template_key(tenant), record.encode())
+
+    def put_tenant(self, record: TenantRecord) -> None:
+        self._put("tenants", record.tenant.raw, record.encode())
+        self._put("tenant_names", record.name.encode(), record.tenant.raw)
+
+    def remove_tenant(self, record: TenantRecord) -> None:
+        """One without databases. What its databases began as goes with it."""
+        self._delete("tenants", record.tenant.raw)
+        self._delete("tenant_names", record.name.encode())
+        template = self.template(record.tenant)
+        if template is not None:
+            self._delete("meta", _template_key(record.tenant))
+            self.set_timeline_state(template.timeline, TimelineState.DROPPED)
 
     def take_generations(self, count: int, above: int) -> int:
         """The first of so many generations, all higher than any that were ever given away, and
@@ -394,6 +447,10 @@ class Change(_Tables):
             if other.parent == old:
                 self.put_database(other.model_copy(update={"parent": new}))
         return renamed
+
+
+def _template_key(tenant: TenantId) -> bytes:
+    return b"template" if tenant == DEFAULT_TENANT else b"template" + tenant.raw
 
 
 def _locked(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The empty cluster that every ``create`` branches: one initdb, ever.
+"""The empty cluster that every ``create`` of a tenant branches: one initdb a tenant, ever.
 
 Its locale is C.UTF-8, its superuser ``postgres``, and it has one spare database, which a
 create renames. It is made in single-user mode, imported as a root timeline, and its directory
@@ -117,7 +117,7 @@ async def ensure_template(
     tenant: TenantId,
 ) -> TemplateRecord:
     """The template, made now if there is none."""
-    existing = state.view().template()
+    existing = state.view().template(tenant)
     if existing is not None:
         return existing
     async with timelines.making(planned(tenant, "")) as making:
@@ -137,7 +137,7 @@ async def ensure_template(
         )
         with state.change() as change:
             making.root(imported.lsn, imported.system_id).live(change)
-            change.put_template(template)
+            change.put_template(template, tenant)
     return template
 
 

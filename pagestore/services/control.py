@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from pagestore import tasks
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
@@ -28,24 +27,26 @@ from pagestore.control.keeping import Keeping
 from pagestore.control.local import LocalLauncher, make_compute_dir
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.operator_key import OperatorKey
-from pagestore.control.own_settings import Shown
-from pagestore.control.past import Asked, Moved
+from pagestore.control.past import Moved
 from pagestore.control.plane import ControlPlane
 from pagestore.control.ports import Ports, check_compute_host
 from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.records import CheckpointRecord, DatabaseRecord, EventRecord, Verb
+from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
+from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
-from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
+from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
+from pagestore.services import control_messages as messages
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
+from pagestore.services.tenants import TenantService
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import page_pb2, proxy_pb2
+from pagestore.v1 import proxy_pb2, tenant_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
@@ -105,7 +106,7 @@ class ControlService:
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
-            _tenant(request),
+            self._tenant(request),
             request.name,
             if_not_exists=request.if_not_exists,
             settings=self._plane.own_settings.checked(request.settings),
@@ -114,10 +115,10 @@ class ControlService:
 
     async def branch_database(self, request: pb.BranchDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.branch(
-            _tenant(request),
+            self._tenant(request),
             request.source,
             request.name,
-            _point(request),
+            messages.point(request),
             if_not_exists=request.if_not_exists,
             leave_stopped=request.leave_stopped,
         )
@@ -140,7 +141,7 @@ class ControlService:
     async def list_databases(
         self, request: pb.ListDatabasesRequest, _: Any
     ) -> pb.ListDatabasesResponse:
-        tenant = _tenant(request)
+        tenant = self._tenant(request)
         sizes = {info.timeline_id: info for info in await self._pages.list_timelines(tenant)}
         answer = pb.ListDatabasesResponse()
         for record in self._plane.state.view().databases(tenant):
@@ -156,7 +157,7 @@ class ControlService:
         self, request: pb.DeleteDatabaseRequest, _: Any
     ) -> pb.DeleteDatabaseResponse:
         deleted = await self._plane.databases.remove(
-            _tenant(request), request.name, if_exists=request.if_exists
+            self._tenant(request), request.name, if_exists=request.if_exists
         )
         return pb.DeleteDatabaseResponse(deleted=deleted)
 
@@ -164,7 +165,7 @@ class ControlService:
         self, request: pb.RenameDatabaseRequest, _: Any
     ) -> pb.RenameDatabaseResponse:
         record, changed = await self._plane.databases.rename(
-            _tenant(request), request.name, request.new_name, if_exists=request.if_exists
+            self._tenant(request), request.name, request.new_name, if_exists=request.if_exists
         )
         answer = pb.RenameDatabaseResponse(changed=changed)
         if record is not None:
@@ -175,15 +176,15 @@ class ControlService:
         self, request: pb.DeleteCheckpointRequest, _: Any
     ) -> pb.DeleteCheckpointResponse:
         deleted = await self._plane.past.delete_checkpoint(
-            _tenant(request), request.database, request.name, if_exists=request.if_exists
+            self._tenant(request), request.database, request.name, if_exists=request.if_exists
         )
         return pb.DeleteCheckpointResponse(deleted=deleted)
 
     async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
         made = await self._plane.past.checkpoint(
-            _tenant(request), request.database, request.name, request.git_commit
+            self._tenant(request), request.database, request.name, request.git_commit
         )
-        return _checkpoint(made)
+        return messages.checkpoint(made)
 
     async def restore_database(
         self, request: pb.RestoreDatabaseRequest, _: Any
@@ -196,58 +197,66 @@ class ControlService:
             )
         return await self._moved(
             await self._plane.past.restore(
-                _tenant(request), request.database, _point(request), _asked(request)
+                self._tenant(request),
+                request.database,
+                messages.point(request),
+                messages.asked(request),
             )
         )
 
     async def reset_database(self, request: pb.ResetDatabaseRequest, _: Any) -> pb.RestoreResponse:
         past = self._plane.past
         return await self._moved(
-            await past.reset(_tenant(request), request.database, _asked(request))
+            await past.reset(self._tenant(request), request.database, messages.asked(request))
         )
 
     async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
         return await self._moved(
             await self._plane.past.undo(
-                _tenant(request), request.database, request.to_checkpoint, _asked(request)
+                self._tenant(request),
+                request.database,
+                request.to_checkpoint,
+                messages.asked(request),
             )
         )
 
     async def redo_database(self, request: pb.RedoDatabaseRequest, _: Any) -> pb.RestoreResponse:
         past = self._plane.past
         return await self._moved(
-            await past.redo(_tenant(request), request.database, _asked(request))
+            await past.redo(self._tenant(request), request.database, messages.asked(request))
         )
 
     async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
-        entries = self._plane.past.log(_tenant(request), request.database)
-        return pb.ListLogResponse(entries=map(_log_entry, entries))
+        entries = self._plane.past.log(self._tenant(request), request.database)
+        return pb.ListLogResponse(entries=map(messages.log_entry, entries))
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
         record = await self._plane.databases.wake(
-            _tenant(request), request.name, new_port=request.new_port
+            self._tenant(request), request.name, new_port=request.new_port
         )
         return await self._database(record, reveal=request.reveal)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
         return await self._database(
-            await self._plane.databases.stop(_tenant(request), request.name)
+            await self._plane.databases.stop(self._tenant(request), request.name)
         )
 
     async def get_settings(self, request: pb.GetSettingsRequest, _: Any) -> pb.DatabaseSettings:
-        shown = await self._plane.own_settings.shown(_tenant(request), request.database)
-        return _settings(shown)
+        shown = await self._plane.own_settings.shown(self._tenant(request), request.database)
+        return messages.settings(shown)
 
     async def change_settings(
         self, request: pb.ChangeSettingsRequest, _: Any
     ) -> pb.DatabaseSettings:
         shown = await self._plane.own_settings.change(
-            _tenant(request), request.database, request.set, request.reset
+            self._tenant(request), request.database, request.set, request.reset
         )
-        return _settings(shown)
+        return messages.settings(shown)
 
     async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:
-        record = await self._plane.own_settings.reset_password(_tenant(request), request.database)
+        record = await self._plane.own_settings.reset_password(
+            self._tenant(request), request.database
+        )
         return await self._database(record, reveal=True)
 
     async def stop_computes(
@@ -256,12 +265,12 @@ class ControlService:
         return pb.StopComputesResponse(stopped=await self._plane.computes.stop_all())
 
     async def begin_import(self, request: pb.BeginImportRequest, _: Any) -> pb.BeginImportResponse:
-        timeline = await self._plane.databases.begin_import(_tenant(request), request.name)
+        timeline = await self._plane.databases.begin_import(self._tenant(request), request.name)
         return pb.BeginImportResponse(timeline_id=timeline.raw)
 
     async def register_database(self, request: pb.RegisterDatabaseRequest, _: Any) -> pb.Database:
         record = await self._plane.databases.register(
-            _tenant(request),
+            self._tenant(request),
             request.name,
             TimelineId(request.timeline_id),
             prev_record_lsn=request.prev_record_lsn,
@@ -275,7 +284,7 @@ class ControlService:
         self, request: pb.ResolvePointRequest, _: Any
     ) -> pb.ResolvePointResponse:
         record = self._known(request, request.database)
-        found = await self._plane.history.resolve(record, _point(request))
+        found = await self._plane.history.resolve(record, messages.point(request))
         return pb.ResolvePointResponse(
             timeline_id=found.timeline.timeline.raw,
             lsn=found.lsn,
@@ -319,11 +328,19 @@ class ControlService:
             wal_service_address=safekeepers,
         )
 
+    def _tenant(self, request: Any) -> TenantId:
+        """
+        Raises:
+            NotFound: TENANT_NOT_FOUND.
+        """
+        named = TenantId(request.tenant_id) if request.tenant_id else DEFAULT_TENANT
+        return self._plane.tenants.known(named).tenant
+
     def _safekeepers(self) -> str:
         return ",".join(self._settings.wal_services.values())
 
     def _known(self, request: Any, name: str) -> DatabaseRecord:
-        return self._plane.databases.known(_tenant(request), name)
+        return self._plane.databases.known(self._tenant(request), name)
 
     def _described(
         self, record: DatabaseRecord, *, created: bool = False, reveal: bool = False
@@ -364,7 +381,7 @@ class ControlService:
             self._wal.get_status(record.tenant, record.timeline),
             self._pages.get_timeline(record.tenant, record.timeline, slots=True),
         )
-        answer.slots.extend(_slot(slot, wal.commit_lsn) for slot in pages.slots)
+        answer.slots.extend(messages.slot(slot, wal.commit_lsn) for slot in pages.slots)
         answer.slot_wal_limit = pages.slot_wal_limit
         answer.lsn = wal.commit_lsn
         answer.wal_bytes = wal.wal_bytes
@@ -378,79 +395,11 @@ class ControlService:
             changed=done.changed,
         )
         if done.kept is not None:
-            answer.kept.CopyFrom(_checkpoint(done.kept))
+            answer.kept.CopyFrom(messages.checkpoint(done.kept))
         if done.point is not None:
             answer.to.timeline_id = done.point.timeline.timeline.raw
             answer.to.lsn = done.point.lsn
         return answer
-
-
-def _tenant(request: Any) -> TenantId:
-    return TenantId(request.tenant_id) if request.tenant_id else DEFAULT_TENANT
-
-
-def _slot(slot: page_pb2.ReplicationSlot, commit_lsn: int) -> pb.DatabaseSlot:
-    held = max(commit_lsn - slot.restart_lsn, 0) if slot.restart_lsn else 0
-    return pb.DatabaseSlot(name=slot.name, plugin=slot.plugin, wal_bytes=held, lost=slot.lost)
-
-
-def _point(request: Any) -> Point:
-    at: pb.Point = request.at
-    match at.WhichOneof("at"):
-        case "lsn":
-            return AtLsn(Lsn(at.lsn))
-        case "unix_micros":
-            return AtTime(at.unix_micros)
-        case "checkpoint":
-            return AtCheckpoint(at.checkpoint, at.or_unix_micros or None)
-        case _:
-            return Head()
-
-
-def _asked(request: Any) -> Asked:
-    return Asked(request.request_id, request.dry_run)
-
-
-def _settings(shown: Shown) -> pb.DatabaseSettings:
-    return pb.DatabaseSettings(
-        settings=shown.settings.wanted,
-        set_aside=shown.settings.set_aside,
-        complaint=shown.settings.complaint,
-        after_restart=shown.after_restart,
-    )
-
-
-def _checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
-    return pb.Checkpoint(
-        name=record.name,
-        timeline_id=record.timeline.raw,
-        lsn=record.lsn,
-        git_commit=record.git_commit,
-        created_unix_micros=record.created_micros,
-        automatic=record.automatic,
-        note=record.note,
-    )
-
-
-def _log_entry(entry: CheckpointRecord | EventRecord) -> pb.LogEntry:
-    if isinstance(entry, CheckpointRecord):
-        return pb.LogEntry(checkpoint=_checkpoint(entry))
-    return pb.LogEntry(
-        event=pb.Event(
-            verb=entry.verb,
-            timeline_id=entry.timeline.raw,
-            lsn=entry.lsn,
-            unix_micros=entry.created_micros,
-            detail=entry.detail or _about(entry),
-        )
-    )
-
-
-def _about(event: EventRecord) -> str:
-    """Of a checkpoint's making and end: its name, for it has no entry of its own any more."""
-    if event.verb is Verb.CHECKPOINT:
-        return f"{event.checkpoint}, deleted since"
-    return event.checkpoint if event.verb is Verb.DELETE_CHECKPOINT else ""
 
 
 async def _collect_for_ever(plane: ControlPlane) -> None:
@@ -523,9 +472,13 @@ def _wal_service(
     return WalClient(*addresses.values(), timeout=timeout)
 
 
+def _postgres(settings: ControlSettings) -> Postgres:
+    return Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
+
+
 async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
     """Patiently: the other parts may start after this one."""
-    postgres = Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
+    postgres = _postgres(settings)
     pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
     wal = _wal_service(settings.wal_services, state, timeout=FIRST_CONTACT_SECONDS)
     async with pages, wal:
@@ -559,10 +512,20 @@ async def _serve(
     )
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
     keeping = Keeping(state, ports, hosts)
-    computes = Computes(launcher, keeping)
+    tenants = Tenants(state, pages)
+    computes = Computes(launcher, keeping, tenants)
     libraries = settings.postgres_bindir.parent / "lib"
     plane = ControlPlane(
-        state, pages, wal, computes, keeping, key, libraries=libraries, on_delete=launcher.forget
+        state,
+        pages,
+        wal,
+        computes,
+        keeping,
+        key,
+        tenants,
+        postgres=_postgres(settings),
+        libraries=libraries,
+        on_delete=launcher.forget,
     )
     await plane.recover()
     server = GrpcServer()
@@ -577,6 +540,8 @@ async def _serve(
     server.add_service(descriptor, service)
     places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
     server.add_service(places, PlaceService(plane.places))
+    tenant_service = tenant_pb2.DESCRIPTOR.services_by_name["TenantService"]
+    server.add_service(tenant_service, TenantService(plane, None))
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()

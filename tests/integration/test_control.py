@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -139,7 +140,7 @@ def test_bad_requests_are_refused_and_nothing_else_suffers(
 ) -> None:
     control.create("family", if_not_exists=True)
     with pytest.raises(InvalidInput) as caught:
-        control._call(
+        control.call(
             "GetDatabase", pb.GetDatabaseRequest(tenant_id=b"short", name="x"), pb.Database
         )
     assert caught.value.reason == "INVALID_ID"
@@ -155,15 +156,41 @@ def test_bad_requests_are_refused_and_nothing_else_suffers(
     with pytest.raises(InvalidInput):
         control.resolve("family", pb.Point(unix_micros=-(2**62)))
     with ControlClient(control.address, tenant=TenantId(b"s" * 16)) as stranger:
-        assert stranger.databases() == []
-        with pytest.raises(NotFound):
-            stranger.get("family")
+        for refused in (stranger.databases, lambda: stranger.create("x")):
+            with pytest.raises(NotFound) as answer:
+                refused()
+            assert answer.value.reason == "TENANT_NOT_FOUND"
     channel = grpc.insecure_channel(control.address)
     garbage = channel.unary_unary("/pagestore.v1.ControlService/CreateDatabase")
     with pytest.raises(grpc.RpcError) as answered:
         garbage(b"\xff\xff\xff", timeout=10)
     assert answered.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert control.get("family").name == "family"
+
+
+def test_a_tenants_databases_are_its_own(whole: Whole, control: ControlClient) -> None:
+    control.create("shared")
+    acme = "--tenant", "acme"
+    assert whole.json("tenant", "add", "acme", "--databases", "1", "--bytes", "1T")["created"]
+    url = whole.run("create", "shared", *acme).stdout.strip()
+    assert sql(url, "SELECT current_database()") == [("shared",)]
+    assert url != whole.run("url", "shared").stdout.strip()
+    assert [item["name"] for item in whole.json("ls", *acme)["databases"]] == ["shared"]
+    refused = whole.run("branch", "shared", "more", "--json", *acme, check=False)
+    assert (refused.returncode, json.loads(refused.stderr)["error"]["reason"]) == (
+        6,
+        "TENANT_DATABASES",
+    )
+    whole.run("stop", "shared", *acme)
+    assert whole.run("psql", "shared", *acme, "-Atc", "SELECT 1").stdout == "1\n"
+    listed = {item["name"]: item["used"] for item in whole.json("tenant", "ls")["tenants"]}
+    assert listed["acme"]["databases"] == listed["acme"]["awake"] == 1
+    assert listed["acme"]["own_bytes"] > 0
+    assert whole.error("tenant", "rm", "acme")["reason"] == "TENANT_NOT_EMPTY"
+    whole.run("rm", "shared", *acme)
+    whole.run("tenant", "rm", "acme")
+    assert whole.error("ls", *acme)["reason"] == "TENANT_NOT_FOUND"
+    assert control.get("shared").name == "shared"
 
 
 def test_a_killed_compute_comes_back_at_the_same_url(control: ControlClient) -> None:

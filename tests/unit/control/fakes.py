@@ -28,6 +28,7 @@ from pagestore.control.records import (
     TimelineState,
 )
 from pagestore.control.state import ControlState
+from pagestore.control.tenants import Tenants
 from pagestore.errors import NotFound, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import page_pb2, wal_pb2
@@ -120,6 +121,8 @@ class FakePages:
     def __init__(self, logs: Logs) -> None:
         self.logs = logs
         self.away = False
+        self.bytes = 0
+        """Of each timeline."""
         self.stuck: int | None = None
 
     async def create_timeline(
@@ -145,6 +148,12 @@ class FakePages:
             branch_lsn=log.start,
             last_record_lsn=log.end if self.stuck is None else self.stuck,
         )
+
+    async def list_timelines(self, tenant: TenantId | None) -> list[page_pb2.TimelineInfo]:
+        """All of them, whoever asks."""
+        if self.away:
+            raise Unavailable("SERVICE_UNAVAILABLE", "The page server is away.")
+        return [page_pb2.TimelineInfo(physical_bytes=self.bytes) for _ in self.logs.timelines]
 
     async def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int, **_: int) -> int:
         commits = self.logs.commits(timeline, lsn)
@@ -267,8 +276,9 @@ class Plane:
         wal: Any = self.wal
         ports: Any = self.ports
         keeping = Keeping(self.state, ports, hosts=[])
-        self.computes = Computes(self.launcher, keeping)
-        return ControlPlane(self.state, pages, wal, self.computes, keeping, self.key)
+        self.tenants = Tenants(self.state, pages)
+        self.computes = Computes(self.launcher, keeping, self.tenants)
+        return ControlPlane(self.state, pages, wal, self.computes, keeping, self.key, self.tenants)
 
     def record(self, name: str = "app") -> DatabaseRecord:
         return self.state.view().known_database(TENANT, name)

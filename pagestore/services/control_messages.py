@@ -1,0 +1,77 @@
+"""The control plane's records as messages, and the other way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.control.own_settings import Shown
+from pagestore.control.past import Asked
+from pagestore.control.records import CheckpointRecord, EventRecord, Verb
+from pagestore.ids import Lsn
+from pagestore.v1 import control_pb2 as pb
+from pagestore.v1 import page_pb2
+
+
+def slot(slot: page_pb2.ReplicationSlot, commit_lsn: int) -> pb.DatabaseSlot:
+    held = max(commit_lsn - slot.restart_lsn, 0) if slot.restart_lsn else 0
+    return pb.DatabaseSlot(name=slot.name, plugin=slot.plugin, wal_bytes=held, lost=slot.lost)
+
+
+def point(request: Any) -> Point:
+    at: pb.Point = request.at
+    match at.WhichOneof("at"):
+        case "lsn":
+            return AtLsn(Lsn(at.lsn))
+        case "unix_micros":
+            return AtTime(at.unix_micros)
+        case "checkpoint":
+            return AtCheckpoint(at.checkpoint, at.or_unix_micros or None)
+        case _:
+            return Head()
+
+
+def asked(request: Any) -> Asked:
+    return Asked(request.request_id, request.dry_run)
+
+
+def settings(shown: Shown) -> pb.DatabaseSettings:
+    return pb.DatabaseSettings(
+        settings=shown.settings.wanted,
+        set_aside=shown.settings.set_aside,
+        complaint=shown.settings.complaint,
+        after_restart=shown.after_restart,
+    )
+
+
+def checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
+    return pb.Checkpoint(
+        name=record.name,
+        timeline_id=record.timeline.raw,
+        lsn=record.lsn,
+        git_commit=record.git_commit,
+        created_unix_micros=record.created_micros,
+        automatic=record.automatic,
+        note=record.note,
+    )
+
+
+def log_entry(entry: CheckpointRecord | EventRecord) -> pb.LogEntry:
+    if isinstance(entry, CheckpointRecord):
+        return pb.LogEntry(checkpoint=checkpoint(entry))
+    return pb.LogEntry(
+        event=pb.Event(
+            verb=entry.verb,
+            timeline_id=entry.timeline.raw,
+            lsn=entry.lsn,
+            unix_micros=entry.created_micros,
+            detail=entry.detail or _about(entry),
+        )
+    )
+
+
+def _about(event: EventRecord) -> str:
+    """Of a checkpoint's making and end: its name, for it has no entry of its own any more."""
+    if event.verb is Verb.CHECKPOINT:
+        return f"{event.checkpoint}, deleted since"
+    return event.checkpoint if event.verb is Verb.DELETE_CHECKPOINT else ""
