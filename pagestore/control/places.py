@@ -1,8 +1,8 @@
 """What the proxy asks: who may log in where, and places that are woken and put to sleep.
 
-A *place* is where sessions run. So far it is a database as it is now, known by an id that outlives
-a change of its name. Whoever wakes one waits for the turn of its name: a start that is asked for
-while the name moves brings the compute of afterwards.
+A *place* is where sessions run: a database as it is now, known by an id that outlives a change of
+its name, or at a moment of its past (moments.py). Whoever wakes one waits for the turn of its name:
+a start that is asked for while the name moves brings the compute of afterwards.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pagestore.client.names import database_name, split_tenant
 from pagestore.control.computes import Compute, Computes
+from pagestore.control.moments import Moment, Moments
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
 from pagestore.control.turns import Turns
-from pagestore.errors import FailedPrecondition, InvalidInput, NotFound
+from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import DEFAULT_TENANT, TenantId
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.roles import RoleEntry
@@ -42,15 +43,25 @@ class PlaceName:
     name: str
     """Of the database, when it was last seen."""
     point: str = ""
+    """Empty for now; else a Moment."""
 
 
-def place_of(record: DatabaseRecord) -> PlaceName:
-    return PlaceName(f"{record.tenant}/{record.created_micros}", record.name)
+def place_of(record: DatabaseRecord, moment: Moment | None = None) -> PlaceName:
+    point = str(moment) if moment is not None else ""
+    return PlaceName(f"{record.tenant}/{record.created_micros}", record.name, point)
 
 
 class Places:
-    def __init__(self, state: ControlState, computes: Computes, roles: Roles, turns: Turns) -> None:
+    def __init__(
+        self,
+        state: ControlState,
+        computes: Computes,
+        moments: Moments,
+        roles: Roles,
+        turns: Turns,
+    ) -> None:
         self._state = state
+        self._moments = moments
         self._computes = computes
         self._roles = roles
         self._turns = turns
@@ -67,24 +78,19 @@ class Places:
             await self._roles.of(DEFAULT_TENANT, template.timeline, target[:64])
         return None
 
-    def find(self, target: str) -> tuple[DatabaseRecord, str]:
-        """A database, and which one inside it is meant.
+    async def find(self, target: str) -> tuple[PlaceName, str]:
+        """A place, and which database inside it is meant.
 
         Raises:
-            NotFound: DATABASE_NOT_FOUND.
-            FailedPrecondition: PAST_NOT_SERVED.
+            NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND.
+            InvalidInput, OutOfRange: no such point.
         """
         found = self._named(target)
         if found is None:
             raise _no_such(target)
         record, asked = found
-        if asked.point:
-            raise FailedPrecondition(
-                "PAST_NOT_SERVED",
-                f"{target!r}: the past cannot be connected to yet.",
-                f"`pagestore branch {record.name} NAME --at {asked.point}` makes it a database.",
-            )
-        return record, asked.inner or record.postgres_database
+        moment = await self._moments.find(record, asked.point) if asked.point else None
+        return place_of(record, moment), asked.inner or record.postgres_database
 
     async def start(self, place: PlaceName) -> Compute:
         """Its compute; the first query works.
@@ -99,17 +105,20 @@ class Places:
         """Stops its compute, unless somebody is in there; words for who is."""
         return await self._turns.to_its_end(self._stop(place))
 
-    def awake(self) -> list[tuple[DatabaseRecord, Compute]]:
+    def awake(self) -> list[tuple[PlaceName, Compute]]:
         """Those with a compute that runs."""
-        found = []
+        past = self._moments.running()
+        found = [(place_of(record, moment), compute) for record, moment, compute in past]
         for tenant, name in self._computes.names():
             compute = self._computes.running_compute((tenant, name))
             record = self._state.view().database(tenant, name)
             if compute is not None and record is not None:
-                found.append((record, compute))
+                found.append((place_of(record), compute))
         return found
 
     async def _start(self, place: PlaceName) -> Compute:
+        if place.point:
+            return await self._moments.start(self._known(place), Moment.parse(place.point))
         while True:
             record = self._known(place)
             async with self._turns.on(record.tenant, record.name):
@@ -119,6 +128,8 @@ class Places:
                     return await self._computes.start(current)
 
     async def _stop(self, place: PlaceName) -> str:
+        if place.point:
+            return await self._stop_moment(place)
         try:
             record = self._known(place)
         except NotFound:
@@ -133,6 +144,15 @@ class Places:
                 return others
             await self._computes.stop(slot)
         return ""
+
+    async def _stop_moment(self, place: PlaceName) -> str:
+        tenant, _, created = place.id.partition("/")
+        slot = TenantId.parse(tenant), f"{created}/{Moment.parse(place.point)}"
+        compute = self._moments.compute(slot)
+        others = await _others(compute) if compute is not None else ""
+        if not others:
+            await self._moments.stop(slot)
+        return others
 
     def _named(self, target: str) -> tuple[DatabaseRecord, Target] | None:
         """A name may have an @ in it that was given before that meant a point."""

@@ -16,6 +16,7 @@ from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
 from pagestore.control.history import History
 from pagestore.control.keeping import Keeping
+from pagestore.control.moments import Moments
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
@@ -66,7 +67,8 @@ class ControlPlane:
         )
         self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
         roles = Roles(pages, wal, self.history)
-        self.places = Places(state, computes, roles, self._turns)
+        self._moments = Moments(computes, self.history, self._timelines)
+        self.places = Places(state, computes, self._moments, roles, self._turns)
         self.past = Past(state, computes, self.history, self._timelines, self._turns)
 
     async def recover(self) -> None:
@@ -93,6 +95,7 @@ class ControlPlane:
         return await self._timelines.collect()
 
     async def close(self) -> None:
-        """Lets verbs under way end, leaves computes running."""
+        """Lets verbs under way end, leaves computes running but for those in the past."""
+        await self._moments.close()
         await self._turns.close()
         await self.computes.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pagestore.control.places import PlaceName, Places, place_of, socket_of
+from pagestore.control.places import PlaceName, Places, socket_of
 from pagestore.errors import InvalidInput
 from pagestore.v1 import proxy_pb2 as pb
 
@@ -27,8 +27,8 @@ class PlaceService:
         )
 
     async def find_place(self, request: pb.FindPlaceRequest, _: Any) -> pb.FoundPlace:
-        record, inner = self._places.find(request.target)
-        return pb.FoundPlace(place=_message(place_of(record)), inner=inner)
+        place, inner = await self._places.find(request.target)
+        return pb.FoundPlace(place=_message(place), inner=inner)
 
     async def start_place(self, request: pb.StartPlaceRequest, _: Any) -> pb.PlaceAddress:
         compute = await self._places.start(_place(request.place))
@@ -41,16 +41,16 @@ class PlaceService:
         self, request: pb.ListAwakePlacesRequest, _: Any
     ) -> pb.ListAwakePlacesResponse:
         answer = pb.ListAwakePlacesResponse()
-        for record, compute in self._places.awake():
+        for place, compute in self._places.awake():
             answer.places.add(
-                place=_message(place_of(record)),
+                place=_message(place),
                 address=pb.PlaceAddress(socket=socket_of(compute)),
             )
         return answer
 
 
 def _place(message: pb.Place) -> PlaceName:
-    if not message.id or message.point:
+    if not message.id:
         raise InvalidInput("INVALID_PLACE", f"There is no place {message.id!r} {message.point!r}.")
     return PlaceName(message.id, message.name, message.point)
 

@@ -64,6 +64,23 @@ def test_a_database_and_another_one_inside_it(whole: Whole) -> None:
     assert 'database "nothing" does not exist' in refusal(whole, database="app/nothing")
 
 
+def test_the_past_has_a_name_and_is_only_read(whole: Whole) -> None:
+    with connect(whole) as session:
+        session.execute("CREATE TABLE past AS SELECT 1 AS a")
+        made = whole.json("checkpoint", "app", "one row")
+        session.execute("INSERT INTO past VALUES (2)")
+        with connect(whole, "app@one row") as then, connect(whole, f"app@{made['lsn']}") as same:
+            assert then.execute("SELECT a FROM past").fetchall() == [(1,)]
+            where = "SELECT pg_postmaster_start_time()"
+            assert then.execute(where).fetchone() == same.execute(where).fetchone()
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                same.execute("INSERT INTO past VALUES (3)")
+        assert session.execute("SELECT count(*) FROM past").fetchone() == (2,)
+        assert [item["name"] for item in whole.json("ls")["databases"]] == ["app"]
+        assert "no checkpoint" in refusal(whole, database="app@never")
+        session.execute("DROP TABLE past")
+
+
 @pytest.mark.parametrize("how", ["awake", "asleep", "crashed"])
 def test_what_sql_says_of_a_role_holds_from_the_next_connection_on(whole: Whole, how: str) -> None:
     role = f"web_{how}"
