@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 NATIVE_SOURCES := $(shell find native/core native/python native/bench -name '*.[ch]') \
-                  native/postgres/shim/grpc_stream.c native/postgres/shim/grpc_stream.h CMakeLists.txt
+                  $(wildcard native/postgres/shim/grpc_stream.[ch] native/postgres/shim/transport.[ch]) CMakeLists.txt
 SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
                 $(wildcard native/postgres/Makefile native/postgres/*/Makefile) proto/pagestore/v1/page.proto
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from pathlib import Path
 from pagestore.bench.parts.getpage import generator
 from pagestore.client import Rel
 from pagestore.ids import DEFAULT_TENANT
+from tests import access
 from tests.integration import page_store
 from tests.integration.page_process import _MAIN
 from tests.integration.page_store import END_LSN, IMAGES, RECORDS, TIMELINE
@@ -74,9 +76,11 @@ def load(server: Server, rel: Rel, clients: int, blocks: int, seconds: float) ->
     host, _, port = server.address.rpartition(":")
     words = (host, port, DEFAULT_TENANT.raw.hex(), TIMELINE.raw.hex(), END_LSN)
     shape = (rel.spc_oid, rel.db_oid, rel.rel_number, 0, BLOCKS, clients, blocks, seconds, 0)
+    token = access.signer().of_timeline(DEFAULT_TENANT, TIMELINE, time.time(), 3600)
     before = cpu_nanoseconds(server.process.pid)
     done = subprocess.run(
         [str(generator()), *map(str, (*words, *shape)), "uniform"],
+        env={**os.environ, "PAGESTORE_TOKEN": token},
         capture_output=True,
         text=True,
         check=True,
@@ -110,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=0.3)
     given = parser.parse_args()
+    access.use_it_here()
     servers: list[Server] = []
     with tempfile.TemporaryDirectory(prefix="pageserver-turns-") as name:
         folder = Path(name)

@@ -9,6 +9,8 @@ import subprocess
 import hypothesis
 import pytest
 
+from tests import access
+
 _CLONE_NEWNET = 0x40000000
 
 # How long an example takes says how busy the machine is, and nothing of the code.
@@ -26,10 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Gives each worker of xdist a loopback of its own, where it may: no port is anybody else's."""
+    access.use_it_here()
     if not hasattr(config, "workerinput") or os.geteuid() != 0:
         return
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    access.remove()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

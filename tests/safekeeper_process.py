@@ -17,6 +17,7 @@ import psycopg
 from pagestore.client.wal import WalClient
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.v1 import wal_pb2 as pb
+from tests import access
 from tests.plain_postgres import PlainPostgres, plain_postgres
 
 _T = TypeVar("_T")
@@ -55,7 +56,7 @@ class SafekeeperProcess:
                 stdout=log,
                 stderr=log,
                 cwd=Path(__file__).parent.parent,
-                **popen,
+                **{"env": access.environment(), **popen},
             )
         deadline = time.monotonic() + 30
         while not address.exists():

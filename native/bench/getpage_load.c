@@ -261,7 +261,7 @@ round_of(client *clients, bool counted)
         client *c = &clients[i];
         if (c->asked == 0)
             continue;
-        fds[n].fd = c->stream.fd;
+        fds[n].fd = c->stream.transport.fd;
         fds[n].events = POLLIN;
         if (grpc_stream_wants_write(&c->stream))
             fds[n].events |= POLLOUT;
@@ -297,9 +297,15 @@ static double
 run(void)
 {
     static client clients[MAX_CLIENTS];
+    const char *token = getenv("PAGESTORE_TOKEN"); /* others can read a command line */
+    const char *authority = getenv("PAGESTORE_AUTHORITY");
+    GrpcTarget target = {.at = {.host = opt.host,
+                                .port = opt.port,
+                                .authority = authority ? authority : ""},
+                         .token = token ? token : ""};
     int64_t begin, measured, until;
     for (uint32_t i = 0; i < opt.clients; i++) {
-        if (!grpc_stream_open(&clients[i].stream, opt.host, opt.port, PATH))
+        if (!grpc_stream_open(&clients[i].stream, &target, PATH))
             die("connect", clients[i].stream.fault);
         if (ask(&clients[i]))
             go_on(&clients[i], opt.warmup <= 0);

@@ -18,12 +18,15 @@ from typing import Any, TypeVar
 from pagestore.bench.plain import PlainCluster
 from pagestore.client import PageClient
 from pagestore.client.control import ControlClient
+from pagestore.client.credentials import Credentials
 from pagestore.client.wal import WalClient
 from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.installation.keys import SIGNING_KEY
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import read_control
+from pagestore.tokens import Signer
 from pagestore.transfer.pgdata import read_pgdata
 
 _T = TypeVar("_T")
@@ -84,8 +87,19 @@ class Stack:
 
     def up(self) -> None:
         self.addresses = self.command("up")["parts"]
-        self.control = ControlClient(self.addresses["control"])
-        self.pages = PageClient(self.addresses["pageserver"], timeout=600)
+        ours = self.credentials
+        self.control = ControlClient(self.addresses["control"], credentials=ours)
+        self.pages = PageClient(self.addresses["pageserver"], timeout=600, credentials=ours)
+
+    @property
+    def credentials(self) -> Credentials:
+        """The operator's."""
+        return Credentials.of_data_dir(self.data)
+
+    def token_of(self, timeline: TimelineId) -> str:
+        """What a compute of it would show."""
+        signer = Signer.parse((self.data / SIGNING_KEY).read_text())
+        return signer.of_timeline(DEFAULT_TENANT, timeline, time.time(), 3600)
 
     def pid(self, part: str) -> int:
         found = json.loads((self.data / "parts.json").read_text())
@@ -111,7 +125,8 @@ class Stack:
         """Runs `work` with a client of the safekeeper."""
 
         async def main() -> _T:
-            async with WalClient(self.addresses["safekeeper"], timeout=60) as client:
+            address, ours = self.addresses["safekeeper"], self.credentials
+            async with WalClient(address, timeout=60, credentials=ours) as client:
                 return await work(client)
 
         return asyncio.run(main())

@@ -38,6 +38,8 @@ PANELS: dict[str, dict[str, Verb]] = {
         "safekeepers": Verb("safekeepers"),
         "lost": Verb("lost"),
         "service": Verb("service"),
+        "keys": Verb("keys"),
+        "certificate": Verb("certificate"),
     },
     "Databases": {
         "create": Verb("databases"),

@@ -15,6 +15,7 @@ import typer
 
 from pagestore.cli import border
 from pagestore.cli.session import session
+from pagestore.client import credentials
 from pagestore.errors import InvalidInput
 
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
@@ -29,14 +30,39 @@ RunAs = Annotated[
 Bindir = Annotated[
     Path, typer.Option("--postgres-bindir", metavar="DIR", help="Where Postgres's programs are.")
 ]
+ListenUnix = Annotated[
+    Path | None,
+    typer.Option("--listen-unix", metavar="PATH", help="A Unix socket to serve on, too."),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option("--keys", metavar="FILE", help="Public keys by which callers are known."),
+]
+TlsCertificate = Annotated[
+    Path | None,
+    typer.Option("--tls-certificate", metavar="FILE", help="For other machines to believe."),
+]
+TlsKey = Annotated[
+    Path | None, typer.Option("--tls-key", metavar="FILE", help="Of that certificate.")
+]
+TlsAuthority = Annotated[
+    Path | None,
+    typer.Option("--tls-authority", metavar="FILE", help="Whom it believes on other machines."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="What it shows other parts."),
+]
 DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
 
 
 @contextmanager
-def _session() -> Iterator[None]:
+def _session(token_file: Path | None, authority: Path | None) -> Iterator[None]:
     """As every verb's; but standard error is a part's log, where the trace of a fault belongs."""
     os.environ.setdefault(border.TRACE, "1")
     with session(None, False):
+        if token_file is not None:
+            credentials.use(credentials.Credentials.of_file(token_file, authority))
         yield
 
 
@@ -86,12 +112,18 @@ def pageserver(
         int | None,
         typer.Option(min=0, help="WAL of each timeline that replication slots hold back."),
     ] = None,
+    listen_unix: ListenUnix = None,
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
 ) -> None:
     """Run a page server, until SIGTERM.
 
     Example: pagestore pageserver --data-dir /srv/pages --wal-service 127.0.0.1:7432
     """
-    with _session():
+    with _session(token_file, tls_authority):
         from pagestore.services import page
         from pagestore.services.server import configure_logging, run
 
@@ -109,6 +141,10 @@ def pageserver(
                 redo_library=redo_library,
                 check_wal_images=check_wal_images,
                 slot_wal_bytes=slot_wal_bytes,
+                listen_unix=listen_unix,
+                keys=keys,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
             )
         )
         run(page.serve(settings))
@@ -126,13 +162,19 @@ def safekeeper(
         int | None,
         typer.Option(min=0, help="WAL of each timeline that stays, whoever has released it."),
     ] = None,
+    listen_unix: ListenUnix = None,
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
 ) -> None:
     """Run a safekeeper, until SIGTERM.
 
     Example: pagestore safekeeper --id 1 --peers 2=host2:7432,3=host3:7432
     --data-dir /srv/wal --listen 0.0.0.0:7432
     """
-    with _session():
+    with _session(token_file, tls_authority):
         from pagestore.services import wal
         from pagestore.services.server import configure_logging, run
 
@@ -144,6 +186,10 @@ def safekeeper(
                 id=number,
                 peers=peers,
                 keep_bytes=wal_keep_bytes,
+                listen_unix=listen_unix,
+                keys=keys,
+                tls_certificate=tls_certificate,
+                tls_key=tls_key,
             )
         )
         run(wal.serve(settings))
@@ -175,6 +221,15 @@ def control(
             help="The key that seals passwords, made if there is none. Default: in --data-dir.",
         ),
     ] = None,
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The secret key, by which it makes tokens."),
+    ] = None,
 ) -> None:
     """Run the control plane, until SIGTERM. Computes outlive it.
 
@@ -182,7 +237,7 @@ def control(
     --wal-service 1=host1:7432 --wal-service 2=host2:7432 --wal-service 3=host3:7432
     --compute-dir /srv/computes --shim-library pagestore_shim.so
     """
-    with _session():
+    with _session(token_file, tls_authority):
         from pagestore.services import control as service
         from pagestore.services.server import configure_logging, run
 
@@ -199,6 +254,10 @@ def control(
             postgres_settings=_pairs(settings or []),
             compute_host=compute_host,
             operator_key=operator_key,
+            keys=keys,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            signing_key=signing_key,
         )
         run(service.serve(given))
 
@@ -220,13 +279,18 @@ def proxy(
         str, typer.Option(metavar="SECONDS|never", help="Without activity, until one sleeps.")
     ] = "60",
     awake: Annotated[int, typer.Option(min=1, help="Databases that may be awake at a time.")] = 50,
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
 ) -> None:
     """Run the proxy, the one address of all databases, until SIGTERM. Computes outlive it.
 
     Example: pagestore proxy --data-dir /srv/proxy --control 127.0.0.1:7430
     --listen 0.0.0.0:5432 --certificate server.crt --key server.key
     """
-    with _session():
+    with _session(token_file, tls_authority):
         from pagestore.services import proxy as service_
         from pagestore.services.server import configure_logging, run
 
@@ -240,5 +304,8 @@ def proxy(
             key=key,
             idle=service_.parse_idle(idle),
             awake=awake,
+            keys=keys,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
         )
         run(service_.serve(settings))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli import border, choosing
+from pagestore.client import credentials
 from pagestore.client.credentials import default_data_dir
 from pagestore.client.names import DEFAULT_TENANT_NAME
 from pagestore.errors import PagestoreError
@@ -44,6 +45,7 @@ class Session:
     def __init__(self, data: Path | None, as_json: bool) -> None:
         self.installation = Installation((data or default_data_dir()).expanduser().absolute())
         self.as_json = as_json
+        credentials.look_in(self.installation.data)
         self._began = time.monotonic()
 
     @cached_property

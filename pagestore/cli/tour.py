@@ -225,10 +225,11 @@ class Tour:
 
     def costs(self, names: list[str]) -> None:
         installation = Installation(self.data)
+        ours = installation.credentials
         with (
             self.step("What each branch costs: pages in the store, and WAL"),
-            ControlClient(installation.address("control")) as control,
-            PageClient(installation.address("pageserver")) as pages,
+            ControlClient(installation.address("control"), credentials=ours) as control,
+            PageClient(installation.address("pageserver"), credentials=ours) as pages,
         ):
             for name in (self.name, *names, f"{self.name}-lsn", f"{self.name}-time"):
                 database = control.get(name)

@@ -9,11 +9,14 @@ messages.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 
+from pagestore.client.addresses import is_near
 from pagestore.client.credentials import Credentials
+from pagestore.errors import FailedPrecondition
 
 MAX_MESSAGE_BYTES = 64 << 20
 _OPTIONS = [
@@ -65,10 +68,38 @@ class Channel:
 
 
 def open_channel(address: str, credentials: Credentials) -> Channel:
-    """To "host:port" or "unix:/path". Use it from one event loop."""
-    return Channel(grpc.aio.insecure_channel(address, options=_OPTIONS), credentials)
+    """To "host:port" or "unix:/path". Use it from one event loop.
+
+    Raises:
+        FailedPrecondition: AUTHORITY_UNREADABLE.
+    """
+    return Channel(_opened(grpc.aio, address, credentials), credentials)
 
 
 def open_blocking_channel(address: str, credentials: Credentials) -> Channel:
-    """To "host:port" or "unix:/path"."""
-    return Channel(grpc.insecure_channel(address, options=_OPTIONS), credentials)
+    """To "host:port" or "unix:/path".
+
+    Raises:
+        FailedPrecondition: AUTHORITY_UNREADABLE.
+    """
+    return Channel(_opened(grpc, address, credentials), credentials)
+
+
+def _opened(library: Any, address: str, credentials: Credentials) -> Any:
+    """With TLS, where it leads to another machine."""
+    if is_near(address):
+        return library.insecure_channel(address, options=_OPTIONS)
+    believed = credentials.believed
+    try:
+        roots = believed.read_bytes() if believed is not None else None
+    except OSError as error:
+        raise authority_unreadable(believed, error) from error
+    return library.secure_channel(address, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+
+
+def authority_unreadable(authority: Path | None, error: Exception) -> FailedPrecondition:
+    return FailedPrecondition(
+        "AUTHORITY_UNREADABLE",
+        f"{authority}, by which services on other machines are known, cannot be read: {error}.",
+        "Name the authority's certificate: --tls-authority or PAGESTORE_AUTHORITY.",
+    )

@@ -1,5 +1,8 @@
 """What a client shows to the services, and by what it knows them.
 
+Services on other machines prove by a certificate who they are; by whose, the file
+PAGESTORE_AUTHORITY says, or DATA/tls/authority.pem.
+
 A call carries a token (docs/formats/token.md). Who names none has, in this order: PAGESTORE_TOKEN,
 the file PAGESTORE_TOKEN_FILE, the operator's in the data directory of this machine, which its owner
 alone can read. A program that is a part says once which is its own (:func:`use`).
@@ -14,7 +17,9 @@ from pathlib import Path
 
 TOKEN_VARIABLE = "PAGESTORE_TOKEN"  # noqa: S105  (a name)
 TOKEN_FILE_VARIABLE = "PAGESTORE_TOKEN_FILE"  # noqa: S105
+AUTHORITY_VARIABLE = "PAGESTORE_AUTHORITY"
 OPERATOR_TOKEN = Path("tokens/operator")
+AUTHORITY = Path("tls/authority.pem")
 """Within a data directory."""
 
 
@@ -56,25 +61,35 @@ class Credentials:
     """
     Args:
         token: what is shown at each call; empty for nothing.
+        authority: whose certificates are believed of services on other machines, a file in PEM;
+            None for this process's, or else those that the system believes.
     """
 
     token: Callable[[], str] = field(default=str, repr=False)
+    authority: Path | None = None
 
     @classmethod
     def of_token(cls, token: str) -> Credentials:
         return cls(lambda: token)
 
     @classmethod
-    def of_file(cls, path: Path) -> Credentials:
-        return cls(TokenFile(path))
+    def of_file(cls, path: Path, authority: Path | None = None) -> Credentials:
+        return cls(TokenFile(path), authority)
 
     @classmethod
     def of_data_dir(cls, data: Path) -> Credentials:
         """The operator's, of that installation; what the environment names goes before it."""
+        authority = data / AUTHORITY if (data / AUTHORITY).exists() else None
         if token := os.environ.get(TOKEN_VARIABLE):
-            return cls.of_token(token)
+            return cls(lambda: token, authority)
         named = os.environ.get(TOKEN_FILE_VARIABLE)
-        return cls.of_file(Path(named) if named else data / OPERATOR_TOKEN)
+        return cls.of_file(Path(named) if named else data / OPERATOR_TOKEN, authority)
+
+    @property
+    def believed(self) -> Path | None:
+        """The authority, whoever has named it."""
+        named = os.environ.get(AUTHORITY_VARIABLE)
+        return self.authority or (Path(named) if named else default().authority)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -86,6 +101,7 @@ class Credentials:
 
 
 _ours: list[Credentials] = []
+_home: list[Path] = []
 
 
 def use(credentials: Credentials) -> None:
@@ -93,5 +109,11 @@ def use(credentials: Credentials) -> None:
     _ours[:] = [credentials]
 
 
+def look_in(data: Path) -> None:
+    """Which data directory has the operator's token, from now on."""
+    _home[:] = [data]
+
+
 def default() -> Credentials:
-    return _ours[0] if _ours else Credentials.of_data_dir(default_data_dir())
+    home = _home[0] if _home else default_data_dir()
+    return _ours[0] if _ours else Credentials.of_data_dir(home)

@@ -44,7 +44,8 @@ class RetryingClient(Closing):
     ) -> None:
         self.address = address
         self.timeout = timeout
-        self._channel = open_channel(address, credentials or default())
+        self.credentials = credentials or default()
+        self._channel = open_channel(address, self.credentials)
 
     async def close(self) -> None:
         await self._channel.close()

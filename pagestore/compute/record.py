@@ -4,7 +4,7 @@ It lies where its server cannot write::
 
     DIR/<name>/                     ours; the server's user may pass through
     DIR/<name>/compute.json         the record: ours alone
-    DIR/<name>/pg_hba.conf, pg_ident.conf, pagestore.synchronous.conf
+    DIR/<name>/pg_hba.conf, pg_ident.conf, pagestore.synchronous.conf, pagestore.token
                                     ours; the server reads them
     DIR/<name>/data/                the server's: whatever is in here is data, see
                                     :mod:`pagestore.postgres.untrusted`

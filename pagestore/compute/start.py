@@ -32,7 +32,7 @@ from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
-from pagestore.compute import shared_memory
+from pagestore.compute import page_access, shared_memory
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.parking import SETTINGS, Line
 from pagestore.compute.places import (
@@ -94,6 +94,7 @@ from pagestore.postgres.settings import (
 )
 from pagestore.postgres.shared_catalogs import Entry
 from pagestore.postgres.wal_role import ensure_wal_role
+from pagestore.tokens import Signer
 from pagestore.v1 import page_pb2 as pb
 
 _SHARED = (layout.GLOBAL_TABLESPACE, 0)
@@ -118,6 +119,7 @@ class ComputeSpec:
             server; empty for this machine alone.
         wal_password: by which safekeepers log in there.
         session: what lets sessions outlive the server; None where nobody needs that.
+        signer: makes the token that opens the timeline's pages to the server.
     """
 
     tenant: TenantId
@@ -136,6 +138,7 @@ class ComputeSpec:
     host: str = ""
     wal_password: str = field(default="", repr=False)
     session: SessionLibrary | None = None
+    signer: Signer | None = field(default=None, repr=False)
     start_timeout: float = 60.0
 
     @property
@@ -163,7 +166,7 @@ async def start_compute(
         )
     check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
-    start = _Start(spec, owner)
+    start = _Start(spec, owner, page_access.authority_for(spec.page_server, pages.credentials))
     try:
         return await start.run(pages, wal)
     except BaseException as error:
@@ -208,8 +211,9 @@ class _Clock:
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
-    def __init__(self, spec: ComputeSpec, owner: Owner | None) -> None:
+    def __init__(self, spec: ComputeSpec, owner: Owner | None, authority: Path | None) -> None:
         self.spec = spec
+        self.authority = authority
         self.clock = _Clock()
         self.owner = owner
         self.won = Won(0, 0, 0, 0, ())
@@ -249,6 +253,12 @@ class _Start:
         spec = self.spec
         make_outer(spec.directory, self.owner)
         self.made_directory = True
+        if spec.signer is not None:
+            page_access.lay_token(
+                spec.directory, spec.tenant, spec.timeline, spec.signer, self.group
+            )
+        if self.authority is not None:
+            page_access.lay_authority(spec.directory, self.authority, self.group)
         sockets = socket_directory(spec.directory, self.owner)
         memory = shared_memory.make_directory(self.owner)
         self.record = self._first_record(sockets, memory)
@@ -266,6 +276,7 @@ class _Start:
                 spec.shim_library,
                 spec.directory,
                 spec.host,
+                encrypted=self.authority is not None,
             )
             settings = command_line(place) | SETTINGS
             if memory is not None:

@@ -4,6 +4,7 @@
 
     DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user; pagestore_session too
     DIR/logs/<timeline>.log               what its servers said
+    DIR/run/<part>.sock                   where page server and safekeepers serve computes
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
     DIR/<...>.removing/                   on its way out
 
@@ -43,6 +44,7 @@ from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
 from pagestore.postgres.process import account
 from pagestore.postgres.settings import SessionLibrary
+from pagestore.tokens import Signer
 
 SESSION_LIBRARY = "pagestore_session.so"
 """Lies beside the shim."""
@@ -156,6 +158,7 @@ class LocalLauncher:
         settings: Mapping[str, str],
         session_keys: SessionKeys | None = None,
         host: str = "",
+        signer: Signer | None = None,
     ) -> None:
         self._pages = pages
         self._wal = wal
@@ -165,6 +168,7 @@ class LocalLauncher:
         self._run_as = run_as
         self._settings = settings
         self._host = host
+        self._signer = signer
         self._library = _install(shim_library, directory / "lib")
         self._session_keys = session_keys
         self._session_library = _install(shim_library.with_name(SESSION_LIBRARY), directory / "lib")
@@ -189,6 +193,7 @@ class LocalLauncher:
             host=self._host,
             wal_password=credentials.wal_password(self._key, record) if self._host else "",
             session=self._session(record),
+            signer=self._signer,
         )
         running = await start_compute(spec, self._pages, self._wal)
         compute = LocalCompute(running, self._wal)

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 
+from pagestore.client.credentials import AUTHORITY
 from pagestore.installation.config import SafekeeperConfig
+from pagestore.installation.keys import PUBLIC_KEYS, SIGNING_KEY, token_file
 from pagestore.installation.layout import Installation, lib_dir
 
 PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
@@ -27,8 +29,22 @@ def part_command(installation: Installation, part: str) -> list[str]:
         verb,
         *("--data-dir", str(installation.part_dir(part))),
         *("--listen", config.listens(part)[0]),
+        *_known_by(installation, part),
         *options[verb](installation, part),
     ]
+
+
+def _known_by(installation: Installation, part: str) -> list[str]:
+    """By what it knows callers, and is known; and where computes without a network find it."""
+    data = installation.data
+    words = ["--keys", str(data / PUBLIC_KEYS)]
+    words += ["--token-file", str(data / token_file(verb_of(part)))]
+    if (data / AUTHORITY).exists():
+        words += ["--tls-authority", str(data / AUTHORITY)]
+    if (shown := installation.certificate) is not None:
+        words += ["--tls-certificate", str(shown[0]), "--tls-key", str(shown[1])]
+    socket = installation.socket(part)
+    return words if socket is None else [*words, "--listen-unix", str(socket)]
 
 
 def _pageserver_options(installation: Installation, _: str) -> list[str]:
@@ -56,6 +72,7 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     config = installation.config
     words = ["--page-server", config.pageserver.listen]
     words += ["--operator-key", str(installation.operator_key_file)]
+    words += ["--signing-key", str(installation.data / SIGNING_KEY)]
     words += _wal_services(config.staying)
     words += ["--compute-dir", str(installation.compute_dir)]
     words += _postgres(installation)

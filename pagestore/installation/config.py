@@ -46,6 +46,16 @@ class SafekeeperConfig(_Section):
     """Another takes its place: it runs until no database needs it."""
 
 
+class TlsConfig(_Section):
+    """For parts that other machines reach; files in PEM. Without it, what `pagestore certificate`
+    made is used."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+    """Whom clients of this data directory believe."""
+
+
 class ControlConfig(_Section):
     listen: str
 
@@ -88,6 +98,7 @@ class Config(BaseSettings):
     proxy: ProxyConfig | None = None
     """None only in a file of before there was one; `up` chooses an address then."""
     computes: ComputesConfig = ComputesConfig()
+    tls: TlsConfig = TlsConfig()
 
     @model_validator(mode="after")
     def _has_safekeepers(self) -> Self:

@@ -8,6 +8,8 @@
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           which processes the parts are, written by the supervisor
     DATA/log/<part>.log
+    DATA/keys, DATA/tokens    by which parts and users are known; see keys.py
+    DATA/tls                  certificates, where other machines reach parts; see certificates.py
     DATA/pageserver, DATA/control, DATA/proxy, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
     DATA/last-safekeeper-id   so that no number is given twice
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 from pagestore import durable, locks
+from pagestore.client.credentials import Credentials
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
 from pagestore.installation import ownership
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from pagestore.installation.config import Config
 
 _ADDRESS = re.compile(r"unix:[^\s\0]+|[^\s\0:]*(:[^\s\0:]*)*:\d{1,5}")
+MAX_SOCKET_PATH = 107
 MAX_COMPUTE_DIR = 60
 """Characters: below it lie a directory a compute, and Unix sockets of at most 107."""
 
@@ -62,6 +66,11 @@ class Installation:
     @property
     def parts_file(self) -> Path:
         return self.data / "parts.json"
+
+    @property
+    def credentials(self) -> Credentials:
+        """The operator's, unless the environment names others."""
+        return Credentials.of_data_dir(self.data)
 
     @property
     def part_names(self) -> tuple[str, ...]:
@@ -139,6 +148,23 @@ class Installation:
     def _compute_dir(self) -> Path | None:
         inside = self._compute_dir_inside
         return inside if inside is not None else ownership.outside(self._compute_dir_file)
+
+    def socket(self, part: str) -> Path | None:
+        """The Unix socket on which a part serves computes, where Postgres's user can reach it;
+        None for a part that has none, and where its path would be too long for one."""
+        if not part.startswith(("pageserver", "safekeeper")):
+            return None
+        path = self.compute_dir / "run" / f"{part}.sock"
+        return path if len(os.fsencode(path)) <= MAX_SOCKET_PATH else None
+
+    @property
+    def certificate(self) -> tuple[Path, Path] | None:
+        """What parts show to other machines, and its key: as configured, or of our own making."""
+        tls = self.config.tls
+        if tls.certificate is not None and tls.key is not None:
+            return tls.certificate, tls.key
+        made = self.data / "tls/certificate.pem", self.data / "tls/key.pem"
+        return made if all(path.exists() for path in made) else None
 
     def settle_compute_dir(self) -> None:
         """Makes the place for computes, where it is not below the data directory."""

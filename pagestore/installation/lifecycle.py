@@ -35,12 +35,13 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     Raises:
         FailedPrecondition: what is missing, and how to get it.
     """
-    from pagestore.installation import config, ownership
+    from pagestore.installation import config, keys, ownership
 
     lib_dir()
     try:
         ownership.claim(installation.data)
         (installation.data / "log").mkdir(mode=0o700, exist_ok=True)
+        keys.settle(installation.data)
     except OSError as error:
         raise FailedPrecondition(
             "DATA_DIR_UNUSABLE",
@@ -53,6 +54,10 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     ownership.close_to_others(installation.data)
     check_count(installation, safekeepers)
     _settle_proxy(installation)
+    if (authority := installation.config.tls.authority) is not None:
+        from pagestore.installation import certificates
+
+        certificates.settle_authority(installation.data, authority)
     installation.settle_compute_dir()
     postgres = installation.config.computes.postgres_bindir / "postgres"
     if not postgres.exists():

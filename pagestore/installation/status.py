@@ -47,7 +47,11 @@ def _lost(installation: Installation) -> dict[str, int]:
 
 def _system(installation: Installation) -> dict[str, Any]:
     try:
-        with ControlClient(installation.address("control"), timeout=STATUS_SECONDS) as control:
+        with ControlClient(
+            installation.address("control"),
+            timeout=STATUS_SECONDS,
+            credentials=installation.credentials,
+        ) as control:
             found = control.system_status()
     except PagestoreError as error:
         return {"error": error.message}

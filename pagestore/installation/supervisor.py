@@ -280,7 +280,9 @@ class Supervisor:
             address = self._installation.address("control")
             if not is_serving(address, ADOPT_SECONDS):
                 raise DeadlineExceeded("NOT_SERVING", "It does not answer.")
-            with ControlClient(address, timeout=STOP_COMPUTES_SECONDS) as control:
+            with ControlClient(
+                address, timeout=STOP_COMPUTES_SECONDS, credentials=self._installation.credentials
+            ) as control:
                 control.stop_computes()
         except PagestoreError as error:
             if left := self._installation.running_computes():

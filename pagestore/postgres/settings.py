@@ -61,6 +61,10 @@ DEFAULTS = {
 _SYNCHRONOUS = "synchronous_standby_names"
 SYNCHRONOUS_FILE = "pagestore.synchronous.conf"
 """Replaced as a whole, then read again at a SIGHUP."""
+TOKEN_FILE = "pagestore.token"  # noqa: S105  (a name)
+"""What the server shows the page server; renewed while it runs."""
+AUTHORITY_FILE = "pagestore.authority.pem"
+"""Whose certificates the server believes, where the page server is on another machine."""
 AUTO_CONF = "postgresql.auto.conf"
 HBA_FILE = "pg_hba.conf"
 IDENT_FILE = "pg_ident.conf"
@@ -98,7 +102,8 @@ class ServerPlace:
 
     Args:
         host: an address of this machine that other hosts reach; empty for none.
-        files: the directory of HBA_FILE, IDENT_FILE and SYNCHRONOUS_FILE.
+        files: the directory of HBA_FILE, IDENT_FILE, TOKEN_FILE and SYNCHRONOUS_FILE.
+        encrypted: what goes to the page server, by AUTHORITY_FILE, which is in `files` then.
     """
 
     port: int
@@ -109,6 +114,7 @@ class ServerPlace:
     shim_library: Path
     files: Path
     host: str = ""
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +211,8 @@ def command_line(place: ServerPlace) -> dict[str, str]:
         "archive_mode": "off",
         PRELOADED: str(place.shim_library),
         "pagestore.page_server": place.page_server,
+        "pagestore.token_file": str(place.files / TOKEN_FILE),
+        "pagestore.authority_file": str(place.files / AUTHORITY_FILE) if place.encrypted else "",
         "pagestore.tenant_id": str(place.tenant),
         "pagestore.timeline_id": str(place.timeline),
         "pagestore.remote_map": remote_map.FILE_NAME,

@@ -15,24 +15,41 @@ from urllib.parse import unquote
 
 
 def end_connection(peer: str) -> bool:
-    """Shuts down the TCP connection to `peer`, as ``context.peer()`` names it.
+    """Shuts down the connection to `peer`, as ``context.peer()`` names it.
 
-    Every call on it ends as it does when a client is gone. False when there is none; peers on
-    Unix sockets have no names.
+    Every call on it ends as it does when a client is gone. False when there is none; of Unix
+    sockets only those are found whose client has a name (:func:`is_nameless`).
     """
-    family, _, address = unquote(peer).partition(":")
-    if family not in ("ipv4", "ipv6"):
-        return False
-    host, _, port = address.rpartition(":")
     ended = False
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError), _duplicate(int(entry.name)) as found:
-            if found.family in (socket.AF_INET, socket.AF_INET6):
-                theirs = found.getpeername()
-                if (_plain(theirs[0]), str(theirs[1])) == (_plain(host.strip("[]")), port):
-                    found.shutdown(socket.SHUT_RDWR)
-                    ended = True
+            if not is_nameless(peer) and _name(found) == _as_named(peer):
+                found.shutdown(socket.SHUT_RDWR)
+                ended = True
     return ended
+
+
+def is_nameless(peer: str) -> bool:
+    """Whether it is a client of a Unix socket like any other; the shim gives its end a name."""
+    return peer == "unix:"
+
+
+def _as_named(peer: str) -> tuple[str, str]:
+    """Host and port, or "" and the name in the abstract space."""
+    family, _, address = unquote(peer).partition(":")
+    if family == "unix-abstract":
+        return "", address
+    host, _, port = address.rpartition(":")
+    return _plain(host.strip("[]")), port
+
+
+def _name(connection: socket.socket) -> tuple[str, str] | None:
+    theirs = connection.getpeername()
+    if connection.family in (socket.AF_INET, socket.AF_INET6):
+        return _plain(theirs[0]), str(theirs[1])
+    if isinstance(theirs, bytes):
+        return "", theirs[1:].decode(errors="replace")
+    return None
 
 
 def _duplicate(descriptor: int) -> socket.socket:

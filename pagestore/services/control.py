@@ -20,6 +20,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
+from pagestore.compute import page_access
 from pagestore.control import credentials, operator_key
 from pagestore.control.census import take_census
 from pagestore.control.computes import Computes, ComputeState
@@ -42,9 +43,12 @@ from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Una
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
 from pagestore.services import control_messages as messages
+from pagestore.services.guard import Guard, signer_of_setting
+from pagestore.services.identity import Identity
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
+from pagestore.tokens import Signer
 from pagestore.v1 import control_pb2 as pb
 from pagestore.v1 import proxy_pb2, tenant_pb2
 
@@ -83,6 +87,13 @@ class ControlSettings(BaseModel):
     """For every compute's postgresql.conf, over the defaults."""
     compute_host: str = ""
     """An address of this machine at which other hosts reach the computes; empty for none."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """For an address that other machines reach; see identity."""
+    keys: Path | None = None
+    """The file of public keys by which callers are known; see guard."""
+    signing_key: Path | None = None
+    """The file of the key that signs computes' tokens; the one in the environment if not given."""
 
 
 class ControlService:
@@ -421,6 +432,8 @@ def _amiss(part: str, address: str, troubles: list[str]) -> list[pb.PartStatus]:
 async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
+    guard, signer = Guard.of_setting(settings.keys), signer_of_setting(settings.signing_key)
+    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
     make_compute_dir(settings.compute_dir, settings.run_as)
     if settings.compute_host:
         check_compute_host(settings.compute_host)
@@ -432,7 +445,7 @@ async def serve(settings: ControlSettings) -> None:
         async with pages, wal:
             await _take_census(settings, state, key)
             await _ensure_template(settings, state)
-            await _serve(settings, state, pages, wal, key)
+            await _serve(settings, state, pages, wal, key, GrpcServer(guard, identity), signer)
 
 
 async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
@@ -496,6 +509,8 @@ async def _serve(
     pages: AsyncPageClient,
     wal: WalService,
     key: OperatorKey,
+    server: GrpcServer,
+    signer: Signer,
 ) -> None:
     ports = Ports(_used_ports(state.view().databases()))
     launcher = LocalLauncher(
@@ -509,6 +524,7 @@ async def _serve(
         settings=settings.postgres_settings,
         session_keys=SessionKeys.kept(settings.data_dir),
         host=settings.compute_host,
+        signer=signer,
     )
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
     keeping = Keeping(state, ports, hosts)
@@ -528,10 +544,12 @@ async def _serve(
         on_delete=launcher.forget,
     )
     await plane.recover()
-    server = GrpcServer()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)
-    background: list[asyncio.Task[None]] = [tasks.endless(_collect_for_ever(plane), "collect")]
+    background: list[asyncio.Task[None]] = [
+        tasks.endless(_collect_for_ever(plane), "collect"),
+        tasks.endless(page_access.renew_for_ever(settings.compute_dir, signer), "renew tokens"),
+    ]
     if isinstance(wal, QuorumClient):
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
@@ -541,7 +559,7 @@ async def _serve(
     places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
     server.add_service(places, PlaceService(plane.places))
     tenant_service = tenant_pb2.DESCRIPTOR.services_by_name["TenantService"]
-    server.add_service(tenant_service, TenantService(plane, None))
+    server.add_service(tenant_service, TenantService(plane, signer.of_tenant))
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()

@@ -26,6 +26,8 @@ from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.reader.redo import RedoHelpers
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.connections import end_connection
+from pagestore.services.guard import Guard
+from pagestore.services.identity import Identity
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_memory import (
     DEFAULT_BYTES,
@@ -52,6 +54,13 @@ class PageSettings(BaseModel):
 
     listen: str = "127.0.0.1:0"
     data_dir: Path
+    listen_unix: Path | None = None
+    """A Unix socket to serve on too: for computes without a network."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """For an address that other machines reach; see identity."""
+    keys: Path | None = None
+    """The file of public keys by which callers are known; see guard."""
     wal_service: list[str] = Field(default_factory=list)
     """Addresses of safekeepers; without any, nothing is taken in."""
     memory_bytes: int = Field(default=DEFAULT_BYTES, ge=LEAST_BYTES)
@@ -74,6 +83,8 @@ class PageSettings(BaseModel):
 @contextlib.asynccontextmanager
 async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer, PageAccess]]:
     """A running page server, stopped and flushed at the end."""
+    guard = Guard.of_setting(settings.keys)
+    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)
@@ -120,11 +131,11 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         clock = asyncio.get_running_loop().time
         responses = Responses(shares.responses, end_connection, clock)
         access = PageAccess(repository, waiters, flusher, follower, redo, threads, responses)
-        server = GrpcServer()
+        server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
         server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
         server.add_service(services["TimelineService"], PageTimelines(access))
-        await server.start(settings.listen, settings.data_dir)
+        await server.start(settings.listen, settings.data_dir, settings.listen_unix)
         background = [
             tasks.endless(follower.run(), "follow the WAL service"),
             tasks.endless(flusher.run(), "flush"),

@@ -18,6 +18,7 @@ from pagestore import keyspace
 from pagestore._native import NativeError, parse_pages_request
 from pagestore.client.errors import code_number
 from pagestore.errors import (
+    FailedPrecondition,
     InvalidInput,
     NotFound,
     PagestoreError,
@@ -29,9 +30,13 @@ from pagestore.keyspace import Key, Kind
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.reader import sizes
 from pagestore.reader.basebackup import base_backup
+from pagestore.services.connections import is_nameless
+from pagestore.services.guard import caller
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_responses import Stream
+from pagestore.services.permissions import check_ids
 from pagestore.timeline.leases import check_seconds
+from pagestore.tokens import Claims
 from pagestore.v1 import page_pb2 as pb
 
 MAX_BLOCKS = 1024
@@ -51,20 +56,24 @@ class PageReads:
     async def get_pages(self, _requests: object, context: Any) -> None:
         read, write = context.read, context.write
         room = self._access.responses.stream(context.peer())
+        claims = caller.get()
+        bound = claims if claims is not None and claims.tenant is not None else None
+        if bound is not None and is_nameless(context.peer()):
+            raise _nameless()
         while True:
             request = await read()
             if request is _EOF:
                 return
             try:
                 # No name for the response: it would keep its memory until the next one.
-                await write(await self._pages(request, room))
+                await write(await self._pages(request, room, bound))
                 room.written()
             except grpc.aio.InternalError:
                 return  # the peer is gone, or its connection was ended
             finally:
                 room.give_back()
 
-    async def _pages(self, request: bytes, room: Stream) -> bytes:
+    async def _pages(self, request: bytes, room: Stream, bound: Claims | None) -> bytes:
         request_id = 0
         try:
             request_id, tenant_id, timeline_id, request_lsn, since, blocks, wait_ms = (
@@ -72,6 +81,8 @@ class PageReads:
             )
             if not 1 <= blocks <= MAX_BLOCKS:
                 raise _bad_count(blocks)
+            if bound is not None:
+                check_ids(bound, tenant_id, timeline_id)
             access = self._access
             timeline = access.timeline(tenant_id, timeline_id)
             lsn = access.read_now(timeline, request_lsn, since)
@@ -197,6 +208,14 @@ def _fork(fork: int) -> int:
     if fork not in list(keyspace.Fork):
         raise InvalidInput("INVALID_FORK", f"There is no fork {fork}; 0 main, 1 fsm, 2 vm, 3 init.")
     return fork
+
+
+def _nameless() -> FailedPrecondition:
+    return FailedPrecondition(
+        "CONNECTION_NAMELESS",
+        "On a Unix socket a compute gives its end a name, by which it can be told from others.",
+        "Bind the client's socket to a name of its own in the abstract space, as the shim does.",
+    )
 
 
 def _bad_count(blocks: int) -> InvalidInput:

@@ -28,6 +28,8 @@ from pagestore.proxy.asked import AskedPlaces
 from pagestore.proxy.fleet import Limits
 from pagestore.proxy.front import Front
 from pagestore.proxy.places import Place
+from pagestore.services.guard import Guard
+from pagestore.services.identity import Identity
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import proxy_pb2 as pb
 
@@ -45,6 +47,11 @@ class ProxySettings(BaseModel):
     """Where the proxy itself is asked, by gRPC."""
     data_dir: Path
     control: str
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """For an address that other machines reach; see identity."""
+    keys: Path | None = None
+    """The file of public keys by which callers of the small service are known; see guard."""
     certificate: Path | None = None
     key: Path | None = None
     idle: float = Limits().idle
@@ -87,6 +94,8 @@ class ProxyService:
 async def serve(settings: ProxySettings) -> None:
     """Runs the proxy until SIGTERM; computes stay."""
     configure_logging()
+    guard = Guard.of_setting(settings.keys)
+    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_open_files()
     tls = _tls(settings)
@@ -111,7 +120,7 @@ async def serve(settings: ProxySettings) -> None:
             )
             address = _shown(host, listener.getsockname()[1])
             front.links.listen(listener)
-            server = GrpcServer()
+            server = GrpcServer(guard, identity)
             described = pb.DESCRIPTOR.services_by_name["ProxyService"]
             server.add_service(described, ProxyService(front, address, settings.awake))
             try:

@@ -1,10 +1,11 @@
 """What every gRPC server of pagestore has in common.
 
-Health (grpc.health.v1) and reflection on; messages bounded to 64 MiB; every failure turned
-into one status with a stable reason (pagestore.client.errors); the address really listened
-on written to ``data_dir/address``; a graceful stop on SIGTERM and SIGINT::
+Health (grpc.health.v1) and reflection on; every call but health's has to show a token
+(pagestore.services.guard); messages bounded to 64 MiB; every failure turned into one status with
+a stable reason (pagestore.client.errors); the address really listened on written to
+``data_dir/address``; a graceful stop on SIGTERM and SIGINT::
 
-    server = GrpcServer()
+    server = GrpcServer(Guard(keys))
     server.add_service(page_pb2.DESCRIPTOR.services_by_name["PageService"], implementation)
     address = await server.start(settings.listen, settings.data_dir)
     await server.run_until_signal()
@@ -40,8 +41,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pagestore import durable, tasks
+from pagestore.client.addresses import is_near
 from pagestore.client.errors import to_trailers
-from pagestore.errors import FailedPrecondition, InvalidInput, of_exception
+from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, of_exception
+from pagestore.services.guard import Guard, caller
+from pagestore.services.identity import Identity, tls_required
+from pagestore.services.permissions import CHECKED_INSIDE, check_request
+from pagestore.tokens import Claims
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_STREAMS_PER_CONNECTION = 4096
@@ -115,21 +121,31 @@ async def abort(context: Any, error: BaseException) -> NoReturn:
     raise AssertionError("context.abort raises")
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Turns what a handler raises into its status; costs nothing a message."""
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Asks who calls, once a call or stream, and turns what a handler raises into its status."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
+        details: Any = handler_call_details
+        try:
+            claims = self._guard.admit(details.method, details.invocation_metadata or ())
+        except PagestoreError as error:
+            return _refusal(error)
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
         for kind in ("unary_unary", "unary_stream", "stream_unary", "stream_stream"):
             method = getattr(handler, kind)
             if method is not None:
-                return _rebuild(kind, handler, _guarded(method, kind.startswith("stream")))
+                within = claims if details.method not in CHECKED_INSIDE else None
+                guarded = _guarded(method, kind.startswith("stream"), claims, within)
+                return _rebuild(kind, handler, guarded)
         return handler
 
 
@@ -142,12 +158,25 @@ def _rebuild(kind: str, handler: Any, method: Any) -> Any:
     )
 
 
-def _guarded(method: Any, streaming: bool) -> Any:
-    checked = _each_well_formed if streaming else _well_formed
+def _refusal(error: PagestoreError) -> Any:
+    """Of a call of any kind, before anything of it is read."""
+
+    async def refuse(_requests: object, context: Any) -> None:
+        await abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _guarded(method: Any, streaming: bool, claims: Claims | None, within: Claims | None) -> Any:
+    """`within`: whose each request must be."""
+
+    def checked(request: Any) -> Any:
+        return _each_admitted(request, within) if streaming else _admitted(request, within)
 
     if inspect.isasyncgenfunction(method):
 
         async def generator(request: Any, context: Any) -> Any:
+            caller.set(claims)
             try:
                 async for answer in method(checked(request), context):
                     yield answer
@@ -159,6 +188,7 @@ def _guarded(method: Any, streaming: bool) -> Any:
         return generator
 
     async def coroutine(request: Any, context: Any) -> Any:
+        caller.set(claims)
         try:
             return await method(checked(request), context)
         except grpc.aio.AbortError:
@@ -169,22 +199,25 @@ def _guarded(method: Any, streaming: bool) -> Any:
     return coroutine if inspect.iscoroutinefunction(method) else method
 
 
+def _admitted(request: Any, claims: Claims | None) -> Any:
+    """A message that parses, of what is the caller's."""
+    if isinstance(request, _Malformed):
+        raise request.fault
+    if claims is not None and claims.tenant is not None:
+        check_request(claims, request)
+    return request
+
+
+async def _each_admitted(requests: AsyncIterator[Any], claims: Claims | None) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _admitted(request, claims)
+
+
 class _Malformed:
     """Stands for a request that does not parse, so that its answer has a reason."""
 
     def __init__(self, error: DecodeError) -> None:
-        self.error = error
-
-
-def _well_formed(request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise InvalidInput("MALFORMED_REQUEST", f"The request does not parse: {request.error}.")
-    return request
-
-
-async def _each_well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _well_formed(request)
+        self.fault = InvalidInput("MALFORMED_REQUEST", f"The request does not parse: {error}.")
 
 
 def _deserializer(message: type[Message]) -> Callable[[bytes], Message | _Malformed]:
@@ -218,10 +251,11 @@ def _handler(method: MethodDescriptor, implementation: object, raw: bool) -> Any
 
 
 class GrpcServer:
-    """One grpc.aio server with health, reflection and the error interceptor."""
+    """One grpc.aio server with health and reflection, which asks who calls."""
 
-    def __init__(self) -> None:
-        self.grpc = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    def __init__(self, guard: Guard, identity: Identity | None = None) -> None:
+        self._identity = identity
+        self.grpc = grpc.aio.server(interceptors=[CallInterceptor(guard)], options=_OPTIONS)
         self.address = ""
         self._names: list[str] = []
         self._health: Any = getattr(health, "aio").HealthServicer()  # noqa: B009
@@ -244,22 +278,23 @@ class GrpcServer:
         """Names a service for health and reflection (add_service does it by itself)."""
         self._names.append(full_name)
 
-    async def start(self, listen: str, data_dir: Path | None = None) -> str:
+    async def start(
+        self, listen: str, data_dir: Path | None = None, unix: Path | None = None
+    ) -> str:
         """Listens, says SERVING, writes ``data_dir/address``; returns the real address.
 
+        Args:
+            unix: a Unix socket to listen on too, for whoever may come near it.
+
         Raises:
-            FailedPrecondition: ADDRESS_IN_USE, or the address cannot be listened on.
+            FailedPrecondition: ADDRESS_IN_USE, or the address cannot be listened on;
+                TLS_REQUIRED, CERTIFICATE_UNUSABLE.
         """
         names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self.grpc)
-        try:
-            port = self.grpc.add_insecure_port(listen)
-        except RuntimeError as error:
-            raise FailedPrecondition(
-                "ADDRESS_IN_USE",
-                f"Cannot listen on {listen}: {error}",
-                "Stop what listens there, or choose another address.",
-            ) from error
+        port = self._listen(listen)
+        if unix is not None:
+            self._listen_beside(unix)
         await self.grpc.start()
         self.address = (
             listen if listen.startswith("unix:") else f"{listen.rsplit(':', 1)[0]}:{port}"
@@ -270,6 +305,31 @@ class GrpcServer:
             self._say_address(data_dir)
         _log.info("serving", address=self.address, services=self._names)
         return self.address
+
+    def _listen(self, listen: str) -> int:
+        near = is_near(listen)
+        if not near and self._identity is None:
+            raise tls_required(listen)
+        credentials = None if near or self._identity is None else self._identity.credentials()
+        try:
+            if credentials is None:
+                return self.grpc.add_insecure_port(listen)
+            return self.grpc.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise FailedPrecondition(
+                "ADDRESS_IN_USE",
+                f"Cannot listen on {listen}: {error}",
+                "Stop what listens there, or choose another address.",
+            ) from error
+
+    def _listen_beside(self, path: Path) -> None:
+        """Who calls is told by tokens: the socket itself is for everybody who can reach it."""
+        for folder in (path.parent.parent, path.parent):
+            if not folder.exists():
+                folder.mkdir()
+                folder.chmod(0o711)  # to be passed through, whatever our umask
+        self._listen(f"unix:{path}")
+        path.chmod(0o666)
 
     def _say_address(self, data_dir: Path) -> None:
         """A disk at fault keeps nobody from serving: what it has can still be read."""

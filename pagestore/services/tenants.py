@@ -8,8 +8,10 @@ from typing import Any
 
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import Quota, TenantRecord
-from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
+from pagestore.errors import InvalidInput, Unavailable
 from pagestore.ids import TenantId
+from pagestore.services.guard import caller
+from pagestore.services.permissions import check_ids
 from pagestore.v1 import tenant_pb2 as pb
 
 MAX_TOKEN_SECONDS = 366 * 86400
@@ -18,13 +20,9 @@ MakeToken = Callable[[TenantId, float, float], str]
 
 
 class TenantService:
-    """The methods of TenantService, for GrpcServer.add_service.
+    """The methods of TenantService, for GrpcServer.add_service."""
 
-    Args:
-        make_token: None where this control plane has no key to sign with.
-    """
-
-    def __init__(self, plane: ControlPlane, make_token: MakeToken | None) -> None:
+    def __init__(self, plane: ControlPlane, make_token: MakeToken) -> None:
         self._plane = plane
         self._tenants = plane.tenants
         self._make_token = make_token
@@ -39,6 +37,11 @@ class TenantService:
         return await self._described(record, created=created)
 
     async def get_tenant(self, request: pb.GetTenantRequest, _: Any) -> pb.Tenant:
+        claims = caller.get()
+        if claims is not None and claims.tenant is not None:
+            # Of others he does not even learn whether they are there.
+            own = self._tenants.known(claims.tenant)
+            check_ids(claims, own.tenant.raw if own.name == request.name else b"", b"")
         record = self._tenants.known(request.name)
         return pb.Tenant(tenant_id=record.tenant.raw, name=record.name)
 
@@ -70,12 +73,6 @@ class TenantService:
         self, request: pb.MakeTenantTokenRequest, _: Any
     ) -> pb.MakeTenantTokenResponse:
         record = self._tenants.known(request.name)
-        if self._make_token is None:
-            raise FailedPrecondition(
-                "NO_SIGNING_KEY",
-                "This control plane has no key to sign tokens with.",
-                "Start it with --signing-key FILE; `pagestore up` does.",
-            )
         if not 0 < request.seconds <= MAX_TOKEN_SECONDS:
             raise InvalidInput(
                 "INVALID_LIFETIME", f"A tenant's token holds for 1 to {MAX_TOKEN_SECONDS} seconds."

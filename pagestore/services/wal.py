@@ -10,9 +10,12 @@ from typing import Any
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pagestore.client.addresses import is_near
 from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
+from pagestore.services.guard import Guard
+from pagestore.services.identity import Identity
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import compute_address, messages
@@ -28,7 +31,6 @@ POSITIONS_PER_UPDATE = 1000
 COALESCE_SECONDS = 0.05
 """Who watches is told at once of what comes after a rest, and else this often."""
 _ANYWHERE = ("0.0.0.0:", "[::]:")
-_THIS_MACHINE = ("127.", "localhost:", "[::1]:", "unix:")
 
 
 class WalSettings(BaseSettings):
@@ -44,6 +46,13 @@ class WalSettings(BaseSettings):
     """Where the other safekeepers are: ``2=host:port,3=host:port``."""
     keep_bytes: int = Field(KEEP_BYTES, ge=0)
     """WAL of each timeline that stays although everybody has released it."""
+    listen_unix: Path | None = None
+    """A Unix socket to serve on too."""
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    """For an address that other machines reach; see identity."""
+    keys: Path | None = None
+    """The file of public keys by which callers are known; see guard."""
 
 
 async def serve(settings: WalSettings) -> None:
@@ -54,16 +63,17 @@ async def serve(settings: WalSettings) -> None:
         InvalidInput: INVALID_SETTING.
     """
     allocator.set_limits()
+    guard = Guard.of_setting(settings.keys)
+    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
     compute_address.forget_environment()
     peers = messages.parse_addresses(settings.peers)
     inner = Settings(settings.id, peers, settings.keep_bytes)
     safekeeper = await Safekeeper.open(settings.data_dir, inner)
     try:
-        server = GrpcServer()
-        near = settings.listen.startswith(_THIS_MACHINE)
-        service = WalService(safekeeper, near=near)
+        server = GrpcServer(guard, identity)
+        service = WalService(safekeeper, near=is_near(settings.listen))
         server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], service)
-        address = await server.start(settings.listen, settings.data_dir)
+        address = await server.start(settings.listen, settings.data_dir, settings.listen_unix)
         if not address.startswith(_ANYWHERE):
             await safekeeper.book.learn({settings.id: address})
         await server.run_until_signal()

@@ -19,6 +19,7 @@ from pagestore.postgres.cluster import open_cluster
 from pagestore.postgres.remote_map import Fork
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import page_pb2 as pb
+from tests import access
 from tests.integration.local_backup import backup_chunks
 
 
@@ -89,7 +90,7 @@ async def file_pages(
     pgdata: Path, data_dir: Path, *, hot: bool = True
 ) -> AsyncIterator[AsyncPageClient]:
     """A client of a served cluster."""
-    server = GrpcServer()
+    server = GrpcServer(access.guard())
     server.add_service(pb.DESCRIPTOR.services_by_name["PageService"], FilePages(pgdata, hot))
     server.grpc.add_generic_rpc_handlers((_TIMELINES,))
     address = await server.start("127.0.0.1:0", data_dir)

@@ -20,6 +20,7 @@ import psycopg
 from pagestore.client.control import ControlClient
 from pagestore.control.ports import Ports
 from pagestore.installation.layout import Installation
+from tests import access
 
 RUNS_WITHIN = 30.0
 """Seconds; the supervisor pauses longer and longer before it starts a part again."""
@@ -127,6 +128,7 @@ def whole_pagestore(
     whole.within = [*within]
     try:
         configure(whole.installation.config_file, settings or {}, safekeepers)
+        access.give_keys(data)
         whole.up()
         yield whole
     finally:

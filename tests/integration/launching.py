@@ -12,12 +12,15 @@ from typing import Any
 
 import psycopg
 
+from pagestore.client.credentials import OPERATOR_TOKEN
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.installation import keys
 from pagestore.postgres import cluster as vanilla
+from tests import access
 from tests.integration.file_pages import file_pages
 from tests.plain_postgres import PlainPostgres, free_port
 from tests.safekeeper_process import SafekeeperProcess
@@ -44,6 +47,7 @@ async def world(
     library = root / SHIM.name
     shutil.copy(SHIM, library)
     spec = ComputeSpec(
+        signer=access.signer(),
         tenant=DEFAULT_TENANT,
         timeline=TimelineId.generate(),
         directory=root / "c1",
@@ -77,14 +81,18 @@ def starter_of(spec: ComputeSpec, body: str) -> str:
     return f"""
 import asyncio, os
 from pathlib import Path
+from pagestore.client import credentials
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.ids import TenantId, TimelineId
+from pagestore.tokens import Signer
 async def main():
+    credentials.use(credentials.Credentials.of_file(Path("{access.data() / OPERATOR_TOKEN}")))
+    signer = Signer.parse(Path("{access.data() / keys.SIGNING_KEY}").read_text())
     spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),
                        Path("{spec.directory}"), {spec.port}, "{spec.page_server}",
-                       Path("{spec.shim_library}"), run_as={spec.run_as!r})
+                       Path("{spec.shim_library}"), run_as={spec.run_as!r}, signer=signer)
 {body}
 asyncio.run(main())
 """

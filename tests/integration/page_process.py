@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any, Self
 import pytest
 
 from pagestore.client import PageClient
+from tests import access
 
 _MAIN = """
 import json, sys
@@ -67,7 +67,7 @@ class PageProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, *self.program, json.dumps(self.settings)],
-                env=os.environ | self.environment,
+                env=access.environment() | self.environment,
                 stderr=log,
             )
         deadline = time.monotonic() + 60

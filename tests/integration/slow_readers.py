@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import grpc
 
+from pagestore.client import credentials
+from pagestore.client.channels import Channel
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.v1 import page_pb2 as pb
 from tests.integration.page_store import END_LSN, IMAGES, TIMELINE
@@ -34,7 +36,10 @@ def main(address: str, connections: int, streams: int, blocks: int) -> None:
         blocks=range(blocks),
     ).SerializeToString()
     options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
-    channels = [grpc.insecure_channel(address, options=options) for _ in range(connections)]
+    channels = [
+        Channel(grpc.insecure_channel(address, options=options), credentials.default())
+        for _ in range(connections)
+    ]
     calls = [
         channel.stream_stream(METHOD)(ask(request)) for channel in channels for _ in range(streams)
     ]

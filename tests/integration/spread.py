@@ -17,6 +17,7 @@ from typing import Any
 from pagestore.client.control import ControlClient
 from pagestore.compute.record import running_computes
 from pagestore.installation.layout import lib_dir
+from tests import access
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
 from tests.plain_postgres import passable_dir
@@ -48,6 +49,7 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=access.environment(),
             )
 
     def wait(self, seconds: float = 120) -> None:
@@ -98,6 +100,8 @@ class Spread:
         host = network.add("control")
         listen = f"unix:{root}/control.sock" if control_socket else host.at(PORT)
         self.control = self._control_plane(host, places, listen)
+        hosts = [self.client, *keeping.values(), self.pages.host, host]
+        access.certify([each.address for each in hosts])
 
     @property
     def parts(self) -> list[Part]:
@@ -149,6 +153,7 @@ class Spread:
             capture_output=True,
             text=True,
             timeout=200,
+            env=access.environment(),
         )
         assert done.returncode == 0, f"{arguments}: {done.stderr}\n{self.logs()}"
         answer: dict[str, Any] = json.loads(done.stdout)

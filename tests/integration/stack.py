@@ -26,6 +26,7 @@ from pagestore.errors import OutOfRange
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import position_below
 from pagestore.transfer.pgdata import read_pgdata
+from tests import access
 from tests.integration.page_process import PageProcess
 from tests.plain_postgres import free_port, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
@@ -130,6 +131,7 @@ class Stack:
     def start(self, timeline: TimelineId, **changes: Any) -> Compute:
         self.starts += 1
         spec = ComputeSpec(
+            signer=access.signer(),
             tenant=DEFAULT_TENANT,
             timeline=timeline,
             directory=self.root / f"c{self.starts}",

@@ -29,6 +29,7 @@ from pagestore.cli.main import app
 from pagestore.client.errors import from_rpc_error
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.v1 import control_pb2, page_pb2, wal_pb2
+from tests import access
 from tests.integration.installation import Whole, whole_pagestore
 
 NEVER = re.compile(r"Traceback|<class|[╭─│╰]|\b[A-Z][A-Za-z]+(Error|Exception)\b")
@@ -275,7 +276,7 @@ def test_bytes_that_are_no_message_are_refused(
 ) -> None:
     kinds = ("unary", "stream")
     kind = f"{kinds[method.client_streaming]}_{kinds[method.server_streaming]}"
-    with grpc.insecure_channel(whole.installation.address(part)) as channel:
+    with access.blocking_channel(whole.installation.address(part)) as channel:
         path = f"/{method.containing_service.full_name}/{method.name}"
         call = getattr(channel, kind)(path)
         junk = b"\xff\xff\xff"
@@ -301,7 +302,7 @@ def test_whatever_fields_hold_the_answer_has_a_reason(
 ) -> None:
     ids = [b"", b"x", bytes(16), DEFAULT_TENANT.raw, still, b"\xff" * 16]
     answer = message_factory.GetMessageClass(method.output_type)
-    with grpc.insecure_channel(whole.installation.address(part)) as channel:
+    with access.blocking_channel(whole.installation.address(part)) as channel:
         path = f"/{method.containing_service.full_name}/{method.name}"
         call = channel.unary_unary(
             path,
@@ -330,7 +331,7 @@ def test_times_at_the_end_of_all_numbers(whole: Whole) -> None:
         request = control_pb2.ResolvePointRequest(
             tenant_id=DEFAULT_TENANT.raw, database="app", at=at
         )
-        with grpc.insecure_channel(whole.installation.address("control")) as channel:
+        with access.blocking_channel(whole.installation.address("control")) as channel:
             call = channel.unary_unary(
                 "/pagestore.v1.ControlService/ResolvePoint",
                 request_serializer=lambda message: message.SerializeToString(),

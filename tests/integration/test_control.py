@@ -13,12 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+from pagestore.client.channels import open_blocking_channel
 from pagestore.client.control import ControlClient
 from pagestore.client.sync import PageClient
 from pagestore.control.state import now_micros
 from pagestore.errors import AlreadyExists, InvalidInput, NotFound, OutOfRange, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TenantId, parse_lsn
 from pagestore.v1 import control_pb2 as pb
+from tests import access
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
 
 
@@ -160,7 +162,7 @@ def test_bad_requests_are_refused_and_nothing_else_suffers(
             with pytest.raises(NotFound) as answer:
                 refused()
             assert answer.value.reason == "TENANT_NOT_FOUND"
-    channel = grpc.insecure_channel(control.address)
+    channel = open_blocking_channel(control.address, access.operator())
     garbage = channel.unary_unary("/pagestore.v1.ControlService/CreateDatabase")
     with pytest.raises(grpc.RpcError) as answered:
         garbage(b"\xff\xff\xff", timeout=10)

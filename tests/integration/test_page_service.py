@@ -23,6 +23,7 @@ from pagestore.client.errors import from_rpc_error
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
+from tests import access
 from tests.integration.imported import Imported, imported, listed, local_blocks, remote_blocks
 
 TENANT = DEFAULT_TENANT
@@ -166,7 +167,7 @@ def raw_stream(store: Imported, *messages: bytes) -> list[pb.GetPagesResponse]:
     """What one GetPages stream answers to raw messages, one by one."""
 
     async def main() -> list[pb.GetPagesResponse]:
-        async with grpc.aio.insecure_channel(store.pages.address) as channel:
+        async with access.channel(store.pages.address) as channel:
             call = channel.stream_stream("/pagestore.v1.PageService/GetPages")()
             answers = []
             for message in messages:
@@ -243,7 +244,7 @@ def test_a_huge_message_ends_only_its_stream(store: Imported, client: PageClient
 
 def test_wrong_ids_outside_streams(store: Imported) -> None:
     async def main() -> None:
-        async with grpc.aio.insecure_channel(store.pages.address) as channel:
+        async with access.channel(store.pages.address) as channel:
             for service, name, request in (
                 ("PageService", "GetRelSize", pb.GetRelSizeRequest(tenant_id=b"x")),
                 ("TimelineService", "GetTimeline", pb.GetTimelineRequest(tenant_id=bytes(17))),

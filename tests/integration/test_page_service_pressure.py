@@ -18,6 +18,7 @@ import pytest
 from pagestore.client import PageClient, ReadLsn, Rel
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.services.page_memory import DEFAULT_BYTES
+from tests import access
 from tests.integration.page_process import PageProcess
 from tests.integration.page_store import END_LSN, IMAGES, RECORDS, TIMELINE, make_store
 
@@ -72,6 +73,7 @@ def slow_readers(
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=access.environment(),
     )
     try:
         assert readers.stdout is not None

@@ -25,6 +25,7 @@ from pagestore.errors import Aborted
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.installation.layout import lib_dir
 from pagestore.transfer.pgdata import read_pgdata
+from tests import access
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
 from tests.integration.stack import RUN_AS
@@ -108,6 +109,7 @@ class Starter:
         """By a control plane that is gone right afterwards."""
         [library] = self.directory.glob("lib/*.so")
         spec = ComputeSpec(
+            signer=access.signer(),
             tenant=DEFAULT_TENANT,
             timeline=timeline,
             directory=self.directory / "0123456789-abcdef",

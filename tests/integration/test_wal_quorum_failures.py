@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import PagestoreError
+from tests import access
 from tests.integration.failing_disk import preload, small_disk
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 
@@ -37,7 +38,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Safekeep
     with three_safekeepers(root) as safekeepers:
         safekeepers.at[3].stop()
         safekeepers.at[3].timeout = 0.0
-        safekeepers.at[3].start(env={**os.environ, **preload(root)})
+        safekeepers.at[3].start(env={**access.environment(), **preload(root)})
         yield safekeepers, Disk(root / "fail", safekeepers)
 
 
@@ -126,7 +127,7 @@ def test_a_control_file_that_may_be_old_or_new_is_written_again(
     three.vote(3)
     disk.fails(str(three.timeline), lambda: three.elect(3))
     three.at[3].stop(signal.SIGKILL)
-    three.at[3].start(env={**os.environ, **preload(disk.trigger.parent)})
+    three.at[3].start(env={**access.environment(), **preload(disk.trigger.parent)})
     assert three.elect(3).term == 1
     three.append((1, 2))
     three.fill(3, [1])

@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests import access
 from tests.integration.failing_disk import preload, small_disk
 from tests.safekeeper_process import (
     SafekeeperProcess,
@@ -197,7 +198,7 @@ def test_a_failed_sync_is_said_and_what_it_covered_is_written_again(tmp_path: Pa
     with followed_postgres(tmp_path / "sk") as timeline:
         wait_synchronous(timeline.postgres)
         timeline.safekeeper.stop()
-        timeline.safekeeper.start(env={**os.environ, **preload(tmp_path, losing=True)})
+        timeline.safekeeper.start(env={**access.environment(), **preload(tmp_path, losing=True)})
         timeline.wait(lambda status: status.receiving)
         committer = Committer(timeline)
         committer.wait_for(5)
@@ -223,7 +224,7 @@ def test_a_stream_is_taken_up_when_the_disk_failed_at_start(tmp_path: Path) -> N
         timeline.safekeeper.stop(signal.SIGKILL)
         timeline.postgres.sql("SET synchronous_commit = local; INSERT INTO ledger VALUES (-1)")
         (tmp_path / "fail").write_text("control.tmp")
-        timeline.safekeeper.start(env={**os.environ, **preload(tmp_path)})
+        timeline.safekeeper.start(env={**access.environment(), **preload(tmp_path)})
         timeline.wait(lambda status: "Cannot replace" in status.last_error)
         assert not timeline.status().receiving
         (tmp_path / "fail").unlink()

@@ -28,6 +28,7 @@ from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
+from tests import access
 from tests.safekeeper_process import SafekeeperProcess
 
 START = 0x5000028
@@ -190,7 +191,7 @@ def test_wrong_requests_have_reasons(shared: SafekeeperProcess) -> None:
 
 def test_ids_of_another_length_are_refused(shared: SafekeeperProcess) -> None:
     async def work() -> None:
-        async with grpc.aio.insecure_channel(shared.listen) as channel:
+        async with access.channel(shared.listen) as channel:
             stub: Any = wal_pb2_grpc.WalServiceStub(channel)  # type: ignore[no-untyped-call]
             for raw in (b"", b"\0" * 15, b"../../../../etc/", b"x" * 70000):
                 with pytest.raises(grpc.RpcError) as caught:

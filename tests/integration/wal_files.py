@@ -18,6 +18,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat.wal import segment_name
 from pagestore.services.server import GrpcServer
 from pagestore.v1 import wal_pb2 as pb
+from tests import access
 
 SEGMENT = 16 << 20
 CHUNK = 1 << 20
@@ -80,7 +81,7 @@ class FileWalService:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop, self._news, self._broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        server = GrpcServer()
+        server = GrpcServer(access.guard())
         names = ("WatchCommits", "ReadWal")
         handlers = _Handlers(self)
         service = pb.DESCRIPTOR.services_by_name["WalService"]

@@ -5,11 +5,21 @@
  */
 #include "../../native/postgres/shim/grpc_stream.c"
 
-#include <assert.h>
 #include <arpa/inet.h>
+#include <assert.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define ROUNDS 1500
 #define ANSWER_MAX (2u << 20)
+#define TOKEN "pst1_of_the_test"
+#define TARGET(where, service)                                                                     \
+    (const GrpcTarget)                                                                            \
+    {                                                                                             \
+        .at = {.host = (where), .port = (service), .authority = ""}, .token = TOKEN               \
+    }
 
 typedef struct Server {
     int listener;
@@ -21,6 +31,7 @@ typedef struct Server {
     size_t answer_length;
     size_t answer_sent;
     size_t received; /* DATA */
+    unsigned shown;  /* how often the token was */
     size_t piece;    /* bytes a write, at most */
     unsigned damage; /* one byte in so many is changed; 0: none */
     const uint8_t *unsent;
@@ -74,6 +85,20 @@ count_data(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uin
     return 0;
 }
 
+static int
+look_for_token(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+               size_t name_length, const uint8_t *value, size_t value_length, uint8_t flags,
+               void *arg)
+{
+    Server *server = arg;
+    const char *expected = "Bearer " TOKEN;
+
+    if (name_length == 13 && memcmp(name, "authorization", 13) == 0 &&
+        value_length == strlen(expected) && memcmp(value, expected, value_length) == 0)
+        server->shown++;
+    return 0;
+}
+
 static void
 server_listen(Server *server)
 {
@@ -102,6 +127,7 @@ server_accept(Server *server)
     assert(nghttp2_session_callbacks_new(&callbacks) == 0);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, begin_answer);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, count_data);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, look_for_token);
     assert(nghttp2_session_server_new(&server->session, callbacks, server) == 0);
     nghttp2_session_callbacks_del(callbacks);
     nghttp2_submit_settings(server->session, NGHTTP2_FLAG_NONE, settings, 1);
@@ -195,7 +221,7 @@ test_messages_arrive_whole(Server *server)
         size_t taken = 0;
         size_t count = sizeof sizes / sizeof sizes[0] - (pieces[p] == 1 ? 2 : 0);
 
-        assert(grpc_stream_open(&stream, "127.0.0.1", server->port, "/a.B/C"));
+        assert(grpc_stream_open(&stream, &TARGET("127.0.0.1", server->port), "/a.B/C"));
         server_accept(server);
         server->piece = pieces[p];
         server->damage = 0;
@@ -231,7 +257,7 @@ test_bad_framing_ends_the_stream(Server *server, uint8_t compressed, size_t stat
     const uint8_t *message;
     size_t length;
 
-    assert(grpc_stream_open(&stream, "127.0.0.1", server->port, "/a.B/C"));
+    assert(grpc_stream_open(&stream, &TARGET("127.0.0.1", server->port), "/a.B/C"));
     server_accept(server);
     server->piece = 65536;
     server->damage = 0;
@@ -260,7 +286,7 @@ test_damage_is_survived(Server *server)
         size_t length;
         volatile uint8_t sum = 0;
 
-        assert(grpc_stream_open(&stream, "127.0.0.1", server->port, "/a.B/C"));
+        assert(grpc_stream_open(&stream, &TARGET("127.0.0.1", server->port), "/a.B/C"));
         server_accept(server);
         server->piece = 1 + random_u32() % 400;
         server->damage = 10 + random_u32() % 1000;
@@ -282,6 +308,45 @@ test_damage_is_survived(Server *server)
     assert(ended > ROUNDS / 20 && ended < ROUNDS);
 }
 
+/* The same over a Unix socket, to whose server the client's end has a name; and the token is
+ * shown once a call. */
+static void
+test_unix_socket(Server *server)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "build/grpc.sock"};
+    struct sockaddr_un peer;
+    socklen_t length = sizeof peer;
+    int tcp = server->listener;
+    GrpcStream stream;
+
+    unlink(address.sun_path);
+    server->listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert(bind(server->listener, (struct sockaddr *)&address, sizeof address) == 0);
+    assert(listen(server->listener, 8) == 0);
+    server->piece = 1000;
+    server->damage = server->shown = 0;
+    assert(grpc_stream_open(&stream, &TARGET("/nowhere/at/all", ""), "/a.B/C") ==
+           false);
+    grpc_stream_close(&stream);
+    char *path = realpath(address.sun_path, NULL);
+    assert(grpc_stream_open(&stream, &TARGET(path, ""), "/a.B/C"));
+    server_accept(server);
+    assert(getpeername(server->fd, (struct sockaddr *)&peer, &length) == 0);
+    assert(length == offsetof(struct sockaddr_un, sun_path) + 33 && peer.sun_path[0] == '\0');
+    for (int turn = 0; turn < 1000 && server->shown == 0; turn++)
+    {
+        assert(grpc_stream_pump(&stream));
+        server_pump(server);
+    }
+    assert(server->shown == 1);
+    grpc_stream_close(&stream);
+    server_close(server);
+    close(server->listener);
+    unlink(path);
+    free(path);
+    server->listener = tcp;
+}
+
 static void
 test_nobody_there(Server *server)
 {
@@ -289,12 +354,12 @@ test_nobody_there(Server *server)
     bool open;
 
     close(server->listener);
-    open = grpc_stream_open(&stream, "127.0.0.1", server->port, "/a.B/C");
+    open = grpc_stream_open(&stream, &TARGET("127.0.0.1", server->port), "/a.B/C");
     for (int turn = 0; open && turn < 1000; turn++)
         open = grpc_stream_pump(&stream);
     assert(!open && strstr(stream.fault, "Connection refused") != NULL);
     grpc_stream_close(&stream);
-    assert(!grpc_stream_open(&stream, "no.such.host.invalid", "1", "/a.B/C"));
+    assert(!grpc_stream_open(&stream, &TARGET("no.such.host.invalid", "1"), "/a.B/C"));
     grpc_stream_close(&stream);
 }
 
@@ -308,6 +373,7 @@ main(void)
     test_bad_framing_ends_the_stream(&server, 1, 10);
     test_bad_framing_ends_the_stream(&server, 0, MAX_MESSAGE + 1);
     test_damage_is_survived(&server);
+    test_unix_socket(&server);
     test_nobody_there(&server);
     return 0;
 }

@@ -1,22 +1,15 @@
 #include "grpc_stream.h"
 
-#include <errno.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #define WINDOW (64u << 20)        /* flow control must never be what limits a scan */
 #define MAX_FRAME (1u << 20)
 #define MAX_MESSAGE (16u << 20)   /* far above 1,024 pages */
+#define MAX_TOKEN 1024
 #define FRAME_HEAD 5              /* compression flag, then the length, big-endian */
-#define DEAD_PEER_MS 20000        /* unacknowledged for so long: the connection is dead */
 #define RECEIVE_CHUNK 131072
 
 __attribute__((format(printf, 2, 3))) static bool
@@ -32,6 +25,12 @@ fail(GrpcStream *stream, const char *format, ...)
     }
     stream->ended = true;
     return false;
+}
+
+static bool
+lost(GrpcStream *stream)
+{
+    return fail(stream, "%s", stream->transport.fault);
 }
 
 /* Room for `length` more bytes at the end, or NULL. */
@@ -131,50 +130,6 @@ stream_closed(nghttp2_session *session, int32_t stream_id, uint32_t error_code, 
 
 /* Opening and closing */
 
-/* A name may have several addresses, not all of them served: each call takes the next one. */
-static struct addrinfo *
-choose_address(struct addrinfo *addresses)
-{
-    static unsigned int turn;
-    unsigned int count = 0;
-    struct addrinfo *chosen = addresses;
-
-    for (struct addrinfo *address = addresses; address != NULL; address = address->ai_next)
-        count++;
-    for (unsigned int skip = turn++ % count; skip > 0; skip--)
-        chosen = chosen->ai_next;
-    return chosen;
-}
-
-static bool
-connect_socket(GrpcStream *stream, const char *host, const char *port)
-{
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *addresses = NULL;
-    struct addrinfo *address;
-    int one = 1;
-    unsigned int dead_peer_ms = DEAD_PEER_MS;
-    int rc = getaddrinfo(host, port, &hints, &addresses);
-
-    if (rc != 0)
-        return fail(stream, "could not be found: %s", gai_strerror(rc));
-    address = choose_address(addresses);
-    stream->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (stream->fd < 0)
-        fail(stream, "could not be connected to: %s", strerror(errno));
-    else
-    {
-        setsockopt(stream->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        setsockopt(stream->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_peer_ms, sizeof dead_peer_ms);
-        rc = connect(stream->fd, address->ai_addr, address->ai_addrlen);
-        stream->connecting = rc != 0;
-        if (rc != 0 && errno != EINPROGRESS)
-            fail(stream, "could not be connected to: %s", strerror(errno));
-    }
-    freeaddrinfo(addresses);
-    return !stream->ended;
-}
-
 static bool
 open_session(GrpcStream *stream)
 {
@@ -198,7 +153,7 @@ open_session(GrpcStream *stream)
     }
 
 static bool
-submit_call(GrpcStream *stream, const char *host, const char *port, const char *path)
+submit_call(GrpcStream *stream, const GrpcTarget *target, const char *path)
 {
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
@@ -206,38 +161,43 @@ submit_call(GrpcStream *stream, const char *host, const char *port, const char *
         {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, MAX_FRAME},
     };
     nghttp2_data_provider provider = {.read_callback = give_data};
-    char authority[300];
+    char authority[300] = "localhost";
+    char authorization[MAX_TOKEN + 8];
+    size_t count;
 
-    snprintf(authority, sizeof authority, "%s:%s", host, port);
+    if (target->at.host[0] != '/')
+        snprintf(authority, sizeof authority, "%s:%s", target->at.host, target->at.port);
+    snprintf(authorization, sizeof authorization, "Bearer %s", target->token);
     const nghttp2_nv headers[] = {
         HEADER(":method", "POST"),
-        HEADER(":scheme", "http"),
+        HEADER(":scheme", stream->transport.tls == NULL ? "http" : "https"),
         HEADER(":path", path),
         HEADER(":authority", authority),
         HEADER("te", "trailers"),
         HEADER("content-type", "application/grpc"),
         HEADER("user-agent", "pagestore-shim"),
+        HEADER("authorization", authorization), /* the last: left out where there is none */
     };
 
+    count = sizeof headers / sizeof headers[0] - (target->token[0] == '\0' ? 1 : 0);
     if (nghttp2_submit_settings(stream->session, NGHTTP2_FLAG_NONE, settings,
                                 sizeof settings / sizeof settings[0]) != 0)
         return false;
     if (nghttp2_session_set_local_window_size(stream->session, NGHTTP2_FLAG_NONE, 0, WINDOW) != 0)
         return false;
-    stream->stream_id = nghttp2_submit_request(stream->session, NULL, headers,
-                                               sizeof headers / sizeof headers[0], &provider, NULL);
+    stream->stream_id =
+        nghttp2_submit_request(stream->session, NULL, headers, count, &provider, NULL);
     return stream->stream_id > 0;
 }
 
 bool
-grpc_stream_open(GrpcStream *stream, const char *host, const char *port, const char *path)
+grpc_stream_open(GrpcStream *stream, const GrpcTarget *target, const char *path)
 {
     memset(stream, 0, sizeof *stream);
-    stream->fd = -1;
     stream->grpc_status = -1;
-    if (!connect_socket(stream, host, port))
-        return false;
-    if (!open_session(stream) || !submit_call(stream, host, port, path))
+    if (!transport_open(&stream->transport, &target->at))
+        return lost(stream);
+    if (!open_session(stream) || !submit_call(stream, target, path))
         return fail(stream, "no memory for an HTTP/2 session");
     return true;
 }
@@ -247,9 +207,7 @@ grpc_stream_close(GrpcStream *stream)
 {
     nghttp2_session_del(stream->session);
     stream->session = NULL;
-    if (stream->fd >= 0)
-        close(stream->fd);
-    stream->fd = -1;
+    transport_close(&stream->transport);
     buffer_free(&stream->out);
     buffer_free(&stream->in);
     stream->ended = true;
@@ -297,22 +255,6 @@ grpc_stream_next(GrpcStream *stream, const uint8_t **message, size_t *length)
 /* The socket */
 
 static bool
-finish_connect(GrpcStream *stream)
-{
-    struct pollfd writable = {.fd = stream->fd, .events = POLLOUT};
-    int fault = 0;
-    socklen_t length = sizeof fault;
-
-    if (poll(&writable, 1, 0) != 1)
-        return true;
-    getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &fault, &length);
-    if (fault != 0)
-        return fail(stream, "could not be connected to: %s", strerror(fault));
-    stream->connecting = false;
-    return true;
-}
-
-static bool
 send_all(GrpcStream *stream)
 {
     for (;;)
@@ -329,13 +271,11 @@ send_all(GrpcStream *stream)
                 return true;
             stream->unsent_length = (size_t) length;
         }
-        sent = send(stream->fd, stream->unsent, stream->unsent_length, MSG_NOSIGNAL);
+        sent = transport_send(&stream->transport, stream->unsent, stream->unsent_length);
         if (sent < 0)
-        {
-            if (errno == EAGAIN || errno == EINTR)
-                return true;
-            return fail(stream, "lost the connection: %s", strerror(errno));
-        }
+            return lost(stream);
+        if (sent == 0)
+            return true;
         stream->unsent += sent;
         stream->unsent_length -= (size_t) sent;
     }
@@ -350,19 +290,16 @@ receive_all(GrpcStream *stream)
 
     do
     {
-        received = recv(stream->fd, chunk, sizeof chunk, 0);
+        received = transport_receive(&stream->transport, chunk, sizeof chunk);
         if (received < 0)
-        {
-            if (errno == EAGAIN || errno == EINTR)
-                return true;
-            return fail(stream, "lost the connection: %s", strerror(errno));
-        }
+            return lost(stream);
         if (received == 0)
-            return fail(stream, "closed the connection");
+            return true;
         taken = nghttp2_session_mem_recv(stream->session, chunk, (size_t) received);
         if (taken < 0)
             return fail(stream, "HTTP/2: %s", nghttp2_strerror((int) taken));
-    } while ((size_t) received == sizeof chunk);
+        /* TLS gives at most a record at once, and the socket does not tell of what it holds. */
+    } while ((size_t) received == sizeof chunk || stream->transport.tls != NULL);
     return true;
 }
 
@@ -371,8 +308,10 @@ grpc_stream_pump(GrpcStream *stream)
 {
     if (stream->ended)
         return false;
-    if (stream->connecting && (!finish_connect(stream) || stream->connecting))
-        return !stream->ended;
+    if (!transport_progress(&stream->transport))
+        return lost(stream);
+    if (stream->transport.connecting || stream->transport.greeting)
+        return true;
     if (!send_all(stream) || !receive_all(stream) || !send_all(stream))
         return false;
     if (!nghttp2_session_want_read(stream->session) &&
@@ -384,5 +323,6 @@ grpc_stream_pump(GrpcStream *stream)
 bool
 grpc_stream_wants_write(GrpcStream *stream)
 {
-    return stream->connecting || stream->unsent_length > 0;
+    return stream->transport.connecting || stream->transport.wants_write ||
+           (stream->unsent_length > 0 && !stream->transport.greeting);
 }

@@ -1,5 +1,5 @@
 /*
- * One bidirectional gRPC call over one TCP connection, on a non-blocking socket.
+ * One bidirectional gRPC call over one connection of its own (transport.h).
  *
  * Knows HTTP/2 (through nghttp2) and gRPC's framing, and nothing of Postgres: it never waits,
  * never raises, and calls back nobody. The caller waits for the socket and pumps.
@@ -13,6 +13,8 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "transport.h"
+
 typedef struct GrpcBuffer
 {
     uint8_t *data;
@@ -23,8 +25,7 @@ typedef struct GrpcBuffer
 
 typedef struct GrpcStream
 {
-    int fd; /* -1: closed */
-    bool connecting;
+    Transport transport;
     nghttp2_session *session;
     int32_t stream_id;
     const uint8_t *unsent; /* what nghttp2 gave us and the socket did not take yet */
@@ -37,9 +38,14 @@ typedef struct GrpcStream
     char fault[256]; /* why it ended, for people */
 } GrpcStream;
 
+typedef struct GrpcTarget
+{
+    TransportTarget at;
+    const char *token; /* what the call shows; "" for nothing */
+} GrpcTarget;
+
 /* Begins to connect and to call `path`. False, with `fault` set, when that fails at once. */
-extern bool grpc_stream_open(GrpcStream *stream, const char *host, const char *port,
-                             const char *path);
+extern bool grpc_stream_open(GrpcStream *stream, const GrpcTarget *target, const char *path);
 extern void grpc_stream_close(GrpcStream *stream);
 
 /* Room for one message of `length` bytes, to be filled in before the next pump; or NULL. */

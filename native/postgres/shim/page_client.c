@@ -26,6 +26,9 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include "access/xact.h"
 #include "grpc_stream.h"
 #include "hydrate.h"
@@ -42,6 +45,7 @@
 #include "utils/wait_event.h"
 
 #define GET_PAGES "/pagestore.v1.PageService/GetPages"
+#define TOKEN_MAX 1000
 #define REQUESTS 17        /* the last is kept for a block that somebody waits for */
 #define SERVER_WAIT_MS 10000
 #define ATTEMPT_MS 15000   /* without an answer for so long: try a new connection */
@@ -91,7 +95,7 @@ typedef struct Refusal
     char message[512];
 } Refusal;
 
-static GrpcStream stream = {.fd = -1, .ended = true};
+static GrpcStream stream = {.transport = {.fd = -1}, .ended = true};
 static WaitEventSet *wait_set;
 static bool has_descriptor;
 static PageRequest requests[REQUESTS];
@@ -161,9 +165,27 @@ remember_loss(const char *fault)
     last_status = stream.grpc_status;
 }
 
+/* The token of now: the file is replaced as the token is renewed. A file that cannot be read is as
+ * none: the page server says what is missing. */
+static void
+read_token(char *token, size_t size)
+{
+    int fd = shim_settings.token_file[0] == '\0' ? -1
+                                                 : open(shim_settings.token_file,
+                                                        O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t length = fd < 0 ? 0 : read(fd, token, size - 1);
+
+    if (fd >= 0)
+        close(fd);
+    token[length < 0 ? 0 : length] = '\0';
+    token[strcspn(token, "\r\n")] = '\0';
+}
+
 static bool
 connect_to_server(void)
 {
+    char token[TOKEN_MAX];
+
     if (!stream.ended && wait_set != NULL)
         return true;
     prepare_process();
@@ -174,7 +196,13 @@ connect_to_server(void)
         return false;
     }
     has_descriptor = true;
-    if (!grpc_stream_open(&stream, shim_settings.host, shim_settings.port, GET_PAGES))
+    read_token(token, sizeof token);
+    if (!grpc_stream_open(&stream,
+                          &(GrpcTarget) {.at = {.host = shim_settings.host,
+                                                .port = shim_settings.port,
+                                                .authority = shim_settings.authority_file},
+                                         .token = token},
+                          GET_PAGES))
     {
         remember_loss(stream.fault);
         disconnect();
@@ -182,7 +210,7 @@ connect_to_server(void)
     }
     wait_set = CreateWaitEventSet(TopMemoryContext, 3);
     AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-    AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, stream.fd, NULL, NULL);
+    AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, stream.transport.fd, NULL, NULL);
     if (IsUnderPostmaster)
         AddWaitEventToSet(wait_set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
     return true;

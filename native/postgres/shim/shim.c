@@ -91,8 +91,14 @@ define_string(const char *name, const char *description, char **value, const cha
 static void
 define_settings(void)
 {
-    define_string("pagestore.page_server", "Address of the page server, as host:port.",
+    define_string("pagestore.page_server",
+                  "Address of the page server, as host:port or unix:/path.",
                   &shim_settings.page_server, "");
+    define_string("pagestore.token_file", "The file of the token that the page server is shown.",
+                  &shim_settings.token_file, "");
+    define_string("pagestore.authority_file",
+                  "Whose certificates the page server's is one of; empty for no TLS.",
+                  &shim_settings.authority_file, "");
     define_string("pagestore.tenant_id", "The tenant, as 32 hexadecimal digits.", &tenant_text,
                   "");
     define_string("pagestore.timeline_id", "The timeline, as 32 hexadecimal digits.",
@@ -161,7 +167,7 @@ parse_id(const char *name, const char *text, uint8 *id)
         refuse_setting(name, text, "32 hexadecimal digits");
 }
 
-/* host:port, where a host with colons in it stands in brackets. */
+/* host:port, where a host with colons in it stands in brackets; or unix:/path. */
 static void
 parse_address(const char *text)
 {
@@ -169,6 +175,11 @@ parse_address(const char *text)
     const char *host = text;
     size_t length = colon == NULL ? 0 : colon - text;
 
+    if (strncmp(text, "unix:/", 6) == 0 && strlen(text + 5) < sizeof shim_settings.host)
+    {
+        strlcpy(shim_settings.host, text + 5, sizeof shim_settings.host);
+        return;
+    }
     if (length >= 2 && text[0] == '[' && text[length - 1] == ']')
     {
         host++;
@@ -176,7 +187,7 @@ parse_address(const char *text)
     }
     if (colon == NULL || length == 0 || length >= sizeof shim_settings.host || colon[1] == '\0' ||
         strlen(colon + 1) >= sizeof shim_settings.port)
-        refuse_setting("pagestore.page_server", text, "host:port");
+        refuse_setting("pagestore.page_server", text, "host:port or unix:/path");
     memcpy(shim_settings.host, host, length);
     shim_settings.host[length] = '\0';
     strlcpy(shim_settings.port, colon + 1, sizeof shim_settings.port);

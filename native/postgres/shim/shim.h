@@ -12,7 +12,9 @@
 typedef struct ShimSettings
 {
     char *page_server; /* as given, for messages */
-    char host[256];
+    char *token_file;  /* what is shown to it; "" for nothing */
+    char *authority_file; /* whose certificates are believed; "" for no TLS */
+    char host[256];    /* or the path of a Unix socket, and no port */
     char port[16];
     uint8 tenant_id[16];
     uint8 timeline_id[16];

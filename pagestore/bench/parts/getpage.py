@@ -10,6 +10,7 @@ the import's LSN, *head* the last.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def load(
             *map(str, (table.blocks, clients, min(blocks, table.blocks), seconds, warmup)),
             order,
         ],
+        env={**os.environ, "PAGESTORE_TOKEN": table.stack.token_of(table.followed.timeline)},
         capture_output=True,
         text=True,
         check=False,

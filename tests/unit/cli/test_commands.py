@@ -62,6 +62,8 @@ def test_the_documented_verbs_exist() -> None:
         (errors.DeadlineExceeded, 5),
         (errors.ResourceExhausted, 6),
         (errors.DataLoss, 7),
+        (errors.Unauthenticated, 8),
+        (errors.PermissionDenied, 8),
     ],
 )
 def test_exit_codes_are_those_of_the_documentation(kind: type[PagestoreError], code: int) -> None:

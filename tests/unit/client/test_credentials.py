@@ -16,6 +16,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PAGESTORE_DATA", str(tmp_path))
     monkeypatch.setattr(credentials, "_ours", [])
+    monkeypatch.setattr(credentials, "_home", [])
 
 
 def shown() -> list[str]:

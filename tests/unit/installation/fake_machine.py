@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pagestore import tasks
+from pagestore.client.credentials import Credentials
 from pagestore.errors import PagestoreError, Unavailable
 from pagestore.installation import config, supervisor
 from pagestore.installation.commands import recipe
@@ -167,7 +168,7 @@ class Machine:
         those = [item for item in self.processes.values() if item.part == part]
         return any(item.alive and item.serves for item in those)
 
-    def control(self, address: str, timeout: float) -> Machine:
+    def control(self, address: str, timeout: float, credentials: Credentials) -> Machine:
         return self
 
     def __enter__(self) -> Machine:

@@ -28,6 +28,7 @@ from pagestore.errors import (
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.services.server import GrpcServer, run
 from pagestore.v1 import page_pb2 as pb
+from tests import access
 
 TIMELINE = TimelineId(bytes(16))
 SERVICE = pb.DESCRIPTOR.services_by_name["PageService"]
@@ -75,7 +76,7 @@ class Pages:
 
 
 async def serve() -> tuple[GrpcServer, str]:
-    server = GrpcServer()
+    server = GrpcServer(access.guard())
     server.add_service(SERVICE, Pages(), raw={"GetPages"})
     return server, await server.start("127.0.0.1:0")
 
@@ -143,7 +144,7 @@ def test_a_stream_that_fails_midway_says_why() -> None:
 
 def test_bytes_that_do_not_parse_are_refused_and_the_server_lives() -> None:
     async def body(client: AsyncPageClient) -> None:
-        async with grpc.aio.insecure_channel(client.address) as channel:
+        async with access.channel(client.address) as channel:
             for name in ("GetRelSize", "GetDbSize"):
                 call = channel.unary_unary(f"/pagestore.v1.PageService/{name}")
                 with pytest.raises(grpc.RpcError) as caught:
@@ -164,14 +165,14 @@ def test_health_and_reflection_answer() -> None:
     )
 
     async def body(client: AsyncPageClient) -> None:
-        async with grpc.aio.insecure_channel(client.address) as channel:
+        async with access.channel(client.address) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
             for name in ("", SERVICE.full_name):
                 answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
         def reflected() -> Any:
-            with grpc.insecure_channel(client.address) as channel:
+            with access.blocking_channel(client.address) as channel:
                 return ProtoReflectionDescriptorDatabase(channel).get_services()
 
         assert SERVICE.full_name in await asyncio.to_thread(reflected)
@@ -182,7 +183,7 @@ def test_health_and_reflection_answer() -> None:
 def test_two_servers_cannot_share_a_port() -> None:
     async def main() -> None:
         server, address = await serve()
-        other = GrpcServer()
+        other = GrpcServer(access.guard())
         with pytest.raises(FailedPrecondition) as caught:
             await other.start(address)
         assert caught.value.reason == "ADDRESS_IN_USE"
@@ -193,7 +194,7 @@ def test_two_servers_cannot_share_a_port() -> None:
 
 def test_sigterm_stops_and_the_address_is_on_disk(tmp_path: Path) -> None:
     async def main() -> None:
-        server = GrpcServer()
+        server = GrpcServer(access.guard())
         server.add_service(SERVICE, Pages(), raw={"GetPages"})
         address = await server.start("127.0.0.1:0", tmp_path / "new")
         assert (tmp_path / "new" / "address").read_text() == address + "\n"
@@ -218,7 +219,7 @@ def test_a_server_that_comes_back_is_found_by_a_waiting_client() -> None:
             waiting = asyncio.ensure_future(client.get_pages(*args))
             await asyncio.sleep(0.2)
             assert not waiting.done()
-            again = GrpcServer()
+            again = GrpcServer(access.guard())
             again.add_service(SERVICE, Pages(), raw={"GetPages"})
             await again.start(address)
             assert (await waiting)[0][0] == 5

@@ -18,6 +18,7 @@ from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
+from tests import access
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
 TWO = Configuration(1, (Member(1), Member(2)))
@@ -27,7 +28,7 @@ LOG = Log(SEGMENT + 40, 100, 100)
 @asynccontextmanager
 async def running(data_dir: Path, number: int) -> AsyncIterator[Safekeeper]:
     keeper = await Safekeeper.open(data_dir / str(number), Settings(number))
-    server = GrpcServer()
+    server = GrpcServer(access.guard())
     server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], service.WalService(keeper))
     await keeper.book.learn({number: await server.start("127.0.0.1:0")})
     try:
