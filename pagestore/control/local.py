@@ -4,7 +4,6 @@
 
     DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user; pagestore_session too
     DIR/logs/<timeline>.log               what its servers said
-    DIR/run/<part>.sock                   where page server and safekeepers serve computes
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
     DIR/<...>.removing/                   on its way out
 

@@ -55,7 +55,8 @@ def settle(data: Path) -> None:
     """
     for folder in (data / "keys", data / "tokens"):
         folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+        if folder.stat().st_mode & 0o077:  # a disk may be read-only by now
+            folder.chmod(0o700)
     if not (data / SIGNING_KEY).exists():
         _refuse_lost_key(data)
         _make_key(data, [])

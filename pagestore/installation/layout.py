@@ -13,6 +13,7 @@
     DATA/pageserver, DATA/control, DATA/proxy, DATA/computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
     DATA/last-safekeeper-id   so that no number is given twice
+    DATA/run                  Unix sockets of page server and safekeepers, for computes
     DATA/compute-dir          where computes are, if Postgres's user cannot reach DATA
 """
 
@@ -150,12 +151,21 @@ class Installation:
         return inside if inside is not None else ownership.outside(self._compute_dir_file)
 
     def socket(self, part: str) -> Path | None:
-        """The Unix socket on which a part serves computes, where Postgres's user can reach it;
-        None for a part that has none, and where its path would be too long for one."""
-        if not part.startswith(("pageserver", "safekeeper")):
+        """The Unix socket on which a part serves computes; None for a part that has none, and
+        where its path would be too long for one."""
+        place = self.run_dir
+        if place is None or not part.startswith(("pageserver", "safekeeper")):
             return None
-        path = self.compute_dir / "run" / f"{part}.sock"
+        path = place / f"{part}.sock"
         return path if len(os.fsencode(path)) <= MAX_SOCKET_PATH else None
+
+    @property
+    def run_dir(self) -> Path | None:
+        """Where these sockets are: where Postgres's user can pass, and only we can write."""
+        if _reachable(self.data, self.run_as):
+            return self.data / "run"
+        made = ownership.outside(self._compute_dir_file)
+        return made / "run" if made is not None else None
 
     @property
     def certificate(self) -> tuple[Path, Path] | None:

@@ -323,13 +323,16 @@ class GrpcServer:
             ) from error
 
     def _listen_beside(self, path: Path) -> None:
-        """Who calls is told by tokens: the socket itself is for everybody who can reach it."""
-        for folder in (path.parent.parent, path.parent):
-            if not folder.exists():
-                folder.mkdir()
-                folder.chmod(0o711)  # to be passed through, whatever our umask
-        self._listen(f"unix:{path}")
-        path.chmod(0o666)
+        """Who calls is told by tokens: the socket itself is for everybody who can reach it. A disk
+        at fault keeps nobody from serving on the other address."""
+        try:
+            if not path.parent.exists():
+                path.parent.mkdir()
+                path.parent.chmod(0o711)  # to be passed through, whatever our umask
+            self._listen(f"unix:{path}")
+            path.chmod(0o666)
+        except (OSError, FailedPrecondition) as error:
+            _log.warning("not serving on the Unix socket", path=str(path), error=str(error))
 
     def _say_address(self, data_dir: Path) -> None:
         """A disk at fault keeps nobody from serving: what it has can still be read."""

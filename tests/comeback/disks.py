@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pagestore.installation.layout import Installation
+from tests import access
 from tests.integration.failing_disk import preload
 from tests.integration.installation import Whole, configure
 
@@ -80,6 +81,7 @@ def whole_on_small_disks() -> Iterator[Disks]:
     environment = {"PAGESTORE_PAGESERVER__OPEN_LAYER_BYTES": str(OPEN_LAYER_BYTES)}
     whole = Whole(data, {**environment, **preload(data)})
     configure(whole.installation.config_file, {}, 1)
+    access.give_keys(data)
     try:
         with mount_namespace(*_small_disks(data)) as pid:
             whole.within = inside(pid)

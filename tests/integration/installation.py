@@ -77,7 +77,9 @@ class Whole:
         self.run("down")
 
     def control(self) -> ControlClient:
-        return ControlClient(self.installation.address("control"))
+        return ControlClient(
+            self.installation.address("control"), credentials=self.installation.credentials
+        )
 
     def logs(self) -> str:
         parts = ("supervisor", *self.installation.part_names)
