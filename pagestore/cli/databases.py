@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getopt
+import json
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -98,28 +100,58 @@ def branch(
         run.answer(database_fields(database), database.url, made)
 
 
-def ls(data: Data = None, as_json: Json = False) -> None:
+def ls(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and tell what changes as it does.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """List databases.
 
-    Example: pagestore ls
+    Example: pagestore ls --watch
     """
     with session(data, as_json) as run:
+        if watch:
+            _watch(run)
+            return
         databases = run.control.databases()
         if as_json:
             run.answer({"databases": [database_fields(database) for database in databases]})
             return
-        rows = [
-            (
-                database.name,
-                compute_state(database),
-                database.parent or "-",
-                format_lsn(database.lsn),
-                human_bytes(database.physical_bytes),
-                short_time(database.created_unix_micros),
-            )
-            for database in databases
-        ]
-        run.table(("name", "compute", "parent", "LSN", "own bytes", "created"), rows)
+        run.table(
+            ("name", "compute", "parent", "LSN", "own bytes", "created"),
+            [
+                (
+                    database.name,
+                    compute_state(database),
+                    database.parent or "-",
+                    format_lsn(database.lsn),
+                    human_bytes(database.physical_bytes),
+                    short_time(database.created_unix_micros),
+                )
+                for database in databases
+            ],
+        )
+
+
+def _watch(run: Session) -> None:
+    """A line a database and change, until it is interrupted; a JSON object each under --json."""
+    for change in run.control.watch():
+        match change.WhichOneof("change"):
+            case "database":
+                database = change.database
+                state = compute_state(database)
+                fields = {"name": database.name, "compute": state, "parent": database.parent}
+            case "gone":
+                fields = {"name": change.gone, "compute": "gone", "parent": ""}
+            case _:
+                fields = {}
+        if run.as_json:
+            sys.stdout.write(json.dumps(fields or {"whole": True}) + "\n")
+        elif fields:
+            sys.stdout.write("\t".join(value or "-" for value in fields.values()) + "\n")
+        sys.stdout.flush()
 
 
 def show(name: Name, data: Data = None, as_json: Json = False) -> None:

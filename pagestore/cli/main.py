@@ -55,6 +55,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "tenant": Verb("tenants"),
         "settings": Verb("settings"),
         "password": Verb("settings"),
+        "role": Verb("roles"),
     },
     "The past": {
         "checkpoint": Verb("past"),
@@ -82,9 +83,9 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
 }
 
-_ASKING = frozenset({"databases", "settings", "past", "lost", "tenants"})
+_ASKING = frozenset({"databases", "settings", "past", "lost", "tenants", "roles"})
 """Modules of verbs that ask the control plane, and answer."""
-_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify"})
+_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify", "roles"})
 """Modules of verbs on a tenant's databases, which take --tenant."""
 
 

@@ -12,7 +12,7 @@ that the control plane answered with, with its stable reason and its hint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -30,6 +30,10 @@ DEFAULT_TIMEOUT = 180.0
 """Seconds for one verb: a start may wait for the page server to read much WAL."""
 
 
+PAGE_SIZE = 500
+"""Entries of a list in one answer."""
+
+
 class ControlClient(BlockingClosing):
     def __init__(
         self,
@@ -42,6 +46,7 @@ class ControlClient(BlockingClosing):
         self.address = address
         self.tenant = tenant
         self.timeout = timeout
+        self.page_size = PAGE_SIZE
         self._channel = open_blocking_channel(address, credentials or default())
 
     def close(self) -> None:
@@ -100,8 +105,33 @@ class ControlClient(BlockingClosing):
         return self.call("GetDatabase", request, pb.Database)
 
     def databases(self) -> list[pb.Database]:
-        request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw)
-        return [*self.call("ListDatabases", request, pb.ListDatabasesResponse).databases]
+        """All of them, by name; page by page."""
+        request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw, page_size=self.page_size)
+        found: list[pb.Database] = []
+        while True:
+            answer = self.call("ListDatabases", request, pb.ListDatabasesResponse)
+            found += answer.databases
+            if not answer.next_page_token:
+                return found
+            request.page_token = answer.next_page_token
+
+    def watch(self) -> Iterator[pb.DatabaseChange]:
+        """All databases, then what changes, as it does; without an end, until it is closed."""
+        request = pb.WatchDatabasesRequest(tenant_id=self.tenant.raw)
+        call: Any = None
+        try:
+            stream = self._channel.unary_stream(
+                "/pagestore.v1.ControlService/WatchDatabases",
+                request_serializer=pb.WatchDatabasesRequest.SerializeToString,
+                response_deserializer=pb.DatabaseChange.FromString,
+            )
+            call = stream(request)
+            yield from call
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+        finally:
+            if call is not None:
+                call.cancel()
 
     def delete(self, name: str, *, if_exists: bool = False) -> bool:
         """Whether there was such a database."""
@@ -184,8 +214,16 @@ class ControlClient(BlockingClosing):
 
     def log(self, database: str) -> list[pb.LogEntry]:
         """Checkpoints and events, newest first."""
-        request = pb.ListLogRequest(tenant_id=self.tenant.raw, database=database)
-        return [*self.call("ListLog", request, pb.ListLogResponse).entries]
+        request = pb.ListLogRequest(
+            tenant_id=self.tenant.raw, database=database, page_size=self.page_size
+        )
+        found: list[pb.LogEntry] = []
+        while True:
+            answer = self.call("ListLog", request, pb.ListLogResponse)
+            found += answer.entries
+            if not answer.next_page_token:
+                return found
+            request.page_token = answer.next_page_token
 
     def wake(self, name: str, *, new_port: bool = False, reveal: bool = False) -> pb.Database:
         """`new_port`: with another port, if another program listens on its own; `reveal`: with

@@ -91,6 +91,11 @@ def checkpoint_name(text: str) -> str:
     return name
 
 
+def role_name(text: str) -> str:
+    """As :func:`database_name`, of a role inside a database; Postgres has a say in it, too."""
+    return _checked(text, "role")
+
+
 def request_id(text: str) -> str:
     """An id by which the same request is known when it is sent again; empty for none.
 

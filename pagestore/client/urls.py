@@ -3,7 +3,7 @@ every user of the machine can read (``ps``)."""
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 
 def without_password(url: str) -> tuple[str, dict[str, str]]:
@@ -19,3 +19,11 @@ def without_password(url: str) -> tuple[str, dict[str, str]]:
         return url, {}
     bare = urlunsplit(parts._replace(netloc=f"{name}@{place}"))
     return bare, {"PGPASSWORD": unquote(password)}
+
+
+def with_login(url: str, role: str, password: str) -> str:
+    """The URL for another role, with its password."""
+    parts = urlsplit(url)
+    _, _, place = parts.netloc.rpartition("@")
+    login = f"{quote(role, safe='')}:{quote(password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{login}@{place}"))

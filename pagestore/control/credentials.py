@@ -59,7 +59,7 @@ async def make_ready(conninfo: str, record: DatabaseRecord, secret: str) -> None
     """Gives the spare database its name and the role its password, in one transaction."""
     connecting = operator_session(conninfo, dbname="postgres")
     async with await connecting as session, session.transaction():
-        await _set_password(session, secret)
+        await set_password(session, ROLE, secret)
         if record.postgres_database != TEMPLATE_DATABASE:
             await session.execute(
                 sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
@@ -158,14 +158,14 @@ async def _renew_role(session: Session, password: str) -> None:
         verb = sql.SQL("CREATE" if roles.rowcount == 0 else "ALTER")
         words = sql.SQL("{} ROLE {} SUPERUSER LOGIN VALID UNTIL 'infinity'")
         await session.execute(words.format(verb, sql.Identifier(ROLE)))
-        await _set_password(session, password)
+        await set_password(session, ROLE, password)
 
 
-async def _set_password(session: Session, password: str) -> None:
+async def set_password(session: Session, role: str, password: str) -> None:
     # Hashed here, so that the statement does not carry it in clear into any log.
     hashed = session.pgconn.encrypt_password(
-        password.encode(), ROLE.encode(), b"scram-sha-256"
+        password.encode(), role.encode(), b"scram-sha-256"
     ).decode()
     await session.execute(
-        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(ROLE), sql.Literal(hashed))
+        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(hashed))
     )

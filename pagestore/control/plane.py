@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
+from pagestore.control.app_roles import AppRoles
 from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
 from pagestore.control.history import History
@@ -68,6 +69,7 @@ class ControlPlane:
         self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
         roles = Roles(pages, wal, self.history)
         self._moments = Moments(computes, self.history, self._timelines)
+        self.app_roles = AppRoles(state, computes, self._turns)
         self.places = Places(state, computes, self._moments, roles, self._turns)
         self.past = Past(state, computes, self.history, self._timelines, self._turns)
 

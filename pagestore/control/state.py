@@ -89,6 +89,8 @@ class ControlState:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
+        self.version = 0
+        """Another number after each transaction that may have changed something."""
         self._lock = _locked(directory / "lock")
         try:
             self._storage = Storage(directory, TABLES)
@@ -116,8 +118,12 @@ class ControlState:
     @contextmanager
     def change(self) -> Iterator[Change]:
         """A write transaction: all of it, or none when the body raises."""
-        with self._storage.writing() as writer:
-            yield Change(writer)
+        try:
+            with self._storage.writing() as writer:
+                yield Change(writer)
+        finally:
+            # Also where it failed: it may be in force all the same.
+            self.version += 1
 
     def view(self) -> View:
         """Each method sees the latest committed state."""
@@ -293,6 +299,13 @@ class View(_Tables):
     def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
         with self._storage.reading() as reader:
             return reader.scan(table, prefix)
+
+    def databases_after(self, tenant: TenantId, name: str, count: int) -> list[DatabaseRecord]:
+        """The first so many behind a name, in the order of `databases`."""
+        after = _database_key(tenant, name)
+        with self._storage.reading() as reader:
+            found = reader.scan_from("databases", tenant.raw, after, count)
+        return [DatabaseRecord.decode(raw, f"databases {key!r}") for key, raw in found]
 
 
 class Change(_Tables):

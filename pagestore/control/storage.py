@@ -69,6 +69,22 @@ class Reader:
                     found.append((key, self._open(table, key, bytes(value))))
         return found
 
+    def scan_from(
+        self, table: str, prefix: bytes, after: bytes, count: int
+    ) -> list[tuple[bytes, bytes]]:
+        """The first so many with `prefix`, behind the key `after`."""
+        found: list[tuple[bytes, bytes]] = []
+        with self._txn.cursor(db=self._storage.tables[table]) as cursor:
+            if not cursor.set_range(max(after, prefix)):
+                return found
+            for raw_key, value in cursor:
+                key = bytes(raw_key)
+                if not key.startswith(prefix) or len(found) == count:
+                    break
+                if key > after:
+                    found.append((key, self._open(table, key, bytes(value))))
+        return found
+
     def last_key(self, table: str, prefix: bytes) -> bytes | None:
         """The last key with `prefix`, which ends with NUL."""
         with self._txn.cursor(db=self._storage.tables[table]) as cursor:

@@ -7,7 +7,7 @@ running when this process ends, however it ends; the next one adopts them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,13 @@ from pagestore.control.template import Postgres, ensure_template
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
+from pagestore.control.watching import Gone, Seen, Whole, watch_databases
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
 from pagestore.services import control_messages as messages
+from pagestore.services import paging
+from pagestore.services.app_roles import RoleService
 from pagestore.services.guard import Guard, signer_of_setting
 from pagestore.services.identity import Identity
 from pagestore.services.places import PlaceService
@@ -50,12 +53,10 @@ from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
 from pagestore.tokens import Signer
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import proxy_pb2, tenant_pb2
+from pagestore.v1 import proxy_pb2, role_pb2, tenant_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
-MAX_TROUBLES = 10
-"""Of a page server, told by status: a failing disk says the same of every timeline."""
 CENSUS_SECONDS = 5.0
 """For the page server to say which timelines it has, before the start goes on without."""
 
@@ -117,7 +118,7 @@ class ControlService:
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
-            self._tenant(request),
+            self.tenant(request),
             request.name,
             if_not_exists=request.if_not_exists,
             settings=self._plane.own_settings.checked(request.settings),
@@ -126,7 +127,7 @@ class ControlService:
 
     async def branch_database(self, request: pb.BranchDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.branch(
-            self._tenant(request),
+            self.tenant(request),
             request.source,
             request.name,
             messages.point(request),
@@ -152,23 +153,43 @@ class ControlService:
     async def list_databases(
         self, request: pb.ListDatabasesRequest, _: Any
     ) -> pb.ListDatabasesResponse:
-        tenant = self._tenant(request)
+        tenant = self.tenant(request)
+        size = min(request.page_size, paging.MAX_PAGE) if request.page_size else paging.ALL
+        after = paging.name_of(request.page_token)
+        # One more, to know whether there is another page.
+        records = self._plane.state.view().databases_after(tenant, after, size + 1)
         sizes = {info.timeline_id: info for info in await self._pages.list_timelines(tenant)}
         answer = pb.ListDatabasesResponse()
-        for record in self._plane.state.view().databases(tenant):
+        for record in records[:size]:
             database = self._described(record)
             info = sizes.get(record.timeline.raw)
             if info is not None:
                 database.lsn = info.last_record_lsn
                 database.physical_bytes = info.physical_bytes
             answer.databases.append(database)
+        if len(records) > size:
+            answer.next_page_token = paging.token_of(records[size - 1].name)
         return answer
+
+    async def watch_databases(
+        self, request: pb.WatchDatabasesRequest, _: Any
+    ) -> AsyncIterator[pb.DatabaseChange]:
+        tenant = self.tenant(request)
+        plane = self._plane
+        async for change in watch_databases(plane.state, plane.computes, tenant):
+            match change:
+                case Seen(record):
+                    yield pb.DatabaseChange(database=self._described(record))
+                case Gone(name):
+                    yield pb.DatabaseChange(gone=name)
+                case Whole():
+                    yield pb.DatabaseChange(whole=True)
 
     async def delete_database(
         self, request: pb.DeleteDatabaseRequest, _: Any
     ) -> pb.DeleteDatabaseResponse:
         deleted = await self._plane.databases.remove(
-            self._tenant(request), request.name, if_exists=request.if_exists
+            self.tenant(request), request.name, if_exists=request.if_exists
         )
         return pb.DeleteDatabaseResponse(deleted=deleted)
 
@@ -176,7 +197,7 @@ class ControlService:
         self, request: pb.RenameDatabaseRequest, _: Any
     ) -> pb.RenameDatabaseResponse:
         record, changed = await self._plane.databases.rename(
-            self._tenant(request), request.name, request.new_name, if_exists=request.if_exists
+            self.tenant(request), request.name, request.new_name, if_exists=request.if_exists
         )
         answer = pb.RenameDatabaseResponse(changed=changed)
         if record is not None:
@@ -187,13 +208,13 @@ class ControlService:
         self, request: pb.DeleteCheckpointRequest, _: Any
     ) -> pb.DeleteCheckpointResponse:
         deleted = await self._plane.past.delete_checkpoint(
-            self._tenant(request), request.database, request.name, if_exists=request.if_exists
+            self.tenant(request), request.database, request.name, if_exists=request.if_exists
         )
         return pb.DeleteCheckpointResponse(deleted=deleted)
 
     async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
         made = await self._plane.past.checkpoint(
-            self._tenant(request), request.database, request.name, request.git_commit
+            self.tenant(request), request.database, request.name, request.git_commit
         )
         return messages.checkpoint(made)
 
@@ -208,7 +229,7 @@ class ControlService:
             )
         return await self._moved(
             await self._plane.past.restore(
-                self._tenant(request),
+                self.tenant(request),
                 request.database,
                 messages.point(request),
                 messages.asked(request),
@@ -218,13 +239,13 @@ class ControlService:
     async def reset_database(self, request: pb.ResetDatabaseRequest, _: Any) -> pb.RestoreResponse:
         past = self._plane.past
         return await self._moved(
-            await past.reset(self._tenant(request), request.database, messages.asked(request))
+            await past.reset(self.tenant(request), request.database, messages.asked(request))
         )
 
     async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
         return await self._moved(
             await self._plane.past.undo(
-                self._tenant(request),
+                self.tenant(request),
                 request.database,
                 request.to_checkpoint,
                 messages.asked(request),
@@ -234,39 +255,40 @@ class ControlService:
     async def redo_database(self, request: pb.RedoDatabaseRequest, _: Any) -> pb.RestoreResponse:
         past = self._plane.past
         return await self._moved(
-            await past.redo(self._tenant(request), request.database, messages.asked(request))
+            await past.redo(self.tenant(request), request.database, messages.asked(request))
         )
 
     async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
-        entries = self._plane.past.log(self._tenant(request), request.database)
-        return pb.ListLogResponse(entries=map(messages.log_entry, entries))
+        entries = self._plane.past.log(self.tenant(request), request.database)
+        page, token = paging.newest_first(entries, request.page_size, request.page_token)
+        return pb.ListLogResponse(entries=map(messages.log_entry, page), next_page_token=token)
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
         record = await self._plane.databases.wake(
-            self._tenant(request), request.name, new_port=request.new_port
+            self.tenant(request), request.name, new_port=request.new_port
         )
         return await self._database(record, reveal=request.reveal)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
         return await self._database(
-            await self._plane.databases.stop(self._tenant(request), request.name)
+            await self._plane.databases.stop(self.tenant(request), request.name)
         )
 
     async def get_settings(self, request: pb.GetSettingsRequest, _: Any) -> pb.DatabaseSettings:
-        shown = await self._plane.own_settings.shown(self._tenant(request), request.database)
+        shown = await self._plane.own_settings.shown(self.tenant(request), request.database)
         return messages.settings(shown)
 
     async def change_settings(
         self, request: pb.ChangeSettingsRequest, _: Any
     ) -> pb.DatabaseSettings:
         shown = await self._plane.own_settings.change(
-            self._tenant(request), request.database, request.set, request.reset
+            self.tenant(request), request.database, request.set, request.reset
         )
         return messages.settings(shown)
 
     async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:
         record = await self._plane.own_settings.reset_password(
-            self._tenant(request), request.database
+            self.tenant(request), request.database
         )
         return await self._database(record, reveal=True)
 
@@ -276,12 +298,12 @@ class ControlService:
         return pb.StopComputesResponse(stopped=await self._plane.computes.stop_all())
 
     async def begin_import(self, request: pb.BeginImportRequest, _: Any) -> pb.BeginImportResponse:
-        timeline = await self._plane.databases.begin_import(self._tenant(request), request.name)
+        timeline = await self._plane.databases.begin_import(self.tenant(request), request.name)
         return pb.BeginImportResponse(timeline_id=timeline.raw)
 
     async def register_database(self, request: pb.RegisterDatabaseRequest, _: Any) -> pb.Database:
         record = await self._plane.databases.register(
-            self._tenant(request),
+            self.tenant(request),
             request.name,
             TimelineId(request.timeline_id),
             prev_record_lsn=request.prev_record_lsn,
@@ -331,15 +353,15 @@ class ControlService:
             computes_running=self._plane.computes.running(),
             store_bytes=sum(info.physical_bytes for info in infos),
             parts=[
-                *_amiss("pageserver", place, troubles),
-                *_amiss("safekeeper", safekeepers, waiting),
+                *messages.amiss("pageserver", place, troubles),
+                *messages.amiss("safekeeper", safekeepers, waiting),
             ],
             version=version("pagestore"),
             page_server_address=place,
             wal_service_address=safekeepers,
         )
 
-    def _tenant(self, request: Any) -> TenantId:
+    def tenant(self, request: Any) -> TenantId:
         """
         Raises:
             NotFound: TENANT_NOT_FOUND.
@@ -351,7 +373,11 @@ class ControlService:
         return ",".join(self._settings.wal_services.values())
 
     def _known(self, request: Any, name: str) -> DatabaseRecord:
-        return self._plane.databases.known(self._tenant(request), name)
+        return self._plane.databases.known(self.tenant(request), name)
+
+    def bare_url(self, record: DatabaseRecord) -> str:
+        """Without a password."""
+        return self._described(record).url
 
     def _described(
         self, record: DatabaseRecord, *, created: bool = False, reveal: bool = False
@@ -420,13 +446,6 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
             await plane.collect()
         except (PagestoreError, OSError) as error:
             _log.warning("timelines are left to delete", error=str(error))
-
-
-def _amiss(part: str, address: str, troubles: list[str]) -> list[pb.PartStatus]:
-    return [
-        pb.PartStatus(part=part, address=address, serving=True, error=trouble)
-        for trouble in troubles[:MAX_TROUBLES]
-    ]
 
 
 async def serve(settings: ControlSettings) -> None:
@@ -560,6 +579,9 @@ async def _serve(
     server.add_service(places, PlaceService(plane.places))
     tenant_service = tenant_pb2.DESCRIPTOR.services_by_name["TenantService"]
     server.add_service(tenant_service, TenantService(plane, signer.of_tenant))
+    role_service = role_pb2.DESCRIPTOR.services_by_name["RoleService"]
+    roles = RoleService(plane.app_roles, service.tenant, service.bare_url)
+    server.add_service(role_service, roles)
     try:
         await server.start(settings.listen, settings.data_dir)
         await server.run_until_signal()

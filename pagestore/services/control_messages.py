@@ -12,6 +12,9 @@ from pagestore.ids import Lsn
 from pagestore.v1 import control_pb2 as pb
 from pagestore.v1 import page_pb2
 
+MAX_TROUBLES = 10
+"""Of a page server, told by status: a failing disk says the same of every timeline."""
+
 
 def slot(slot: page_pb2.ReplicationSlot, commit_lsn: int) -> pb.DatabaseSlot:
     held = max(commit_lsn - slot.restart_lsn, 0) if slot.restart_lsn else 0
@@ -75,3 +78,10 @@ def _about(event: EventRecord) -> str:
     if event.verb is Verb.CHECKPOINT:
         return f"{event.checkpoint}, deleted since"
     return event.checkpoint if event.verb is Verb.DELETE_CHECKPOINT else ""
+
+
+def amiss(part: str, address: str, troubles: list[str]) -> list[pb.PartStatus]:
+    return [
+        pb.PartStatus(part=part, address=address, serving=True, error=trouble)
+        for trouble in troubles[:MAX_TROUBLES]
+    ]

@@ -98,6 +98,7 @@ NEEDED: Mapping[str, Needed] = {
             "BranchDatabase": [_TENANT],
             "GetDatabase": [_TENANT],
             "ListDatabases": [_TENANT],
+            "WatchDatabases": [_TENANT],
             "DeleteDatabase": [_TENANT],
             "RenameDatabase": [_TENANT],
             "CreateCheckpoint": [_TENANT],
@@ -139,6 +140,15 @@ NEEDED: Mapping[str, Needed] = {
             "SetQuota": [],
             "RemoveTenant": [],
             "MakeTenantToken": [],
+        },
+    ),
+    **_rows(
+        "RoleService",
+        {
+            "AddRole": [_TENANT],
+            "ResetRolePassword": [_TENANT],
+            "ListRoles": [_TENANT],
+            "RemoveRole": [_TENANT],
         },
     ),
     **_rows("ProxyService", {"CarryOut": [], "GetProxyStatus": []}),

@@ -153,16 +153,38 @@ class GetDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ..., check_url: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesRequest(_message.Message):
+    __slots__ = ("tenant_id", "page_size", "page_token")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    page_size: int
+    page_token: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDatabasesResponse(_message.Message):
+    __slots__ = ("databases", "next_page_token")
+    DATABASES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    databases: _containers.RepeatedCompositeFieldContainer[Database]
+    next_page_token: str
+    def __init__(self, databases: _Optional[_Iterable[_Union[Database, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class WatchDatabasesRequest(_message.Message):
     __slots__ = ("tenant_id",)
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     def __init__(self, tenant_id: _Optional[bytes] = ...) -> None: ...
 
-class ListDatabasesResponse(_message.Message):
-    __slots__ = ("databases",)
-    DATABASES_FIELD_NUMBER: _ClassVar[int]
-    databases: _containers.RepeatedCompositeFieldContainer[Database]
-    def __init__(self, databases: _Optional[_Iterable[_Union[Database, _Mapping]]] = ...) -> None: ...
+class DatabaseChange(_message.Message):
+    __slots__ = ("database", "gone", "whole")
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    database: Database
+    gone: str
+    whole: bool
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., gone: _Optional[str] = ..., whole: _Optional[bool] = ...) -> None: ...
 
 class DeleteDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name", "if_exists")
@@ -345,18 +367,24 @@ class Event(_message.Message):
     def __init__(self, verb: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class ListLogRequest(_message.Message):
-    __slots__ = ("tenant_id", "database")
+    __slots__ = ("tenant_id", "database", "page_size", "page_token")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DATABASE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     database: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListLogResponse(_message.Message):
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "next_page_token")
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[LogEntry]
-    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WakeDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name", "new_port", "reveal")

@@ -56,6 +56,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ListDatabasesRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.ListDatabasesResponse.FromString,
                 _registered_method=True)
+        self.WatchDatabases = channel.unary_stream(
+                '/pagestore.v1.ControlService/WatchDatabases',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.WatchDatabasesRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.DatabaseChange.FromString,
+                _registered_method=True)
         self.DeleteDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/DeleteDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.DeleteDatabaseRequest.SerializeToString,
@@ -183,6 +188,14 @@ class ControlServiceServicer:
 
     def ListDatabases(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDatabases(self, request, context):
+        """All databases, then each that is new, other than before, or gone, as it happens; without end.
+        Without what other parts know of them (lsn, bytes).
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -346,6 +359,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.ListDatabases,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.ListDatabasesRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.ListDatabasesResponse.SerializeToString,
+            ),
+            'WatchDatabases': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDatabases,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.WatchDatabasesRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.DatabaseChange.SerializeToString,
             ),
             'DeleteDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDatabase,
@@ -558,6 +576,33 @@ class ControlService:
             '/pagestore.v1.ControlService/ListDatabases',
             pagestore_dot_v1_dot_control__pb2.ListDatabasesRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.ListDatabasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDatabases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.ControlService/WatchDatabases',
+            pagestore_dot_v1_dot_control__pb2.WatchDatabasesRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.DatabaseChange.FromString,
             options,
             channel_credentials,
             insecure,

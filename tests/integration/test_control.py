@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,8 +10,10 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import grpc
+import psycopg
 import pytest
 
 from pagestore.client.channels import open_blocking_channel
@@ -22,6 +25,8 @@ from pagestore.ids import DEFAULT_TENANT, TenantId, parse_lsn
 from pagestore.v1 import control_pb2 as pb
 from tests import access
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
+
+RUNNING = pb.COMPUTE_STATE_RUNNING
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +198,62 @@ def test_a_tenants_databases_are_its_own(whole: Whole, control: ControlClient) -
     whole.run("tenant", "rm", "acme")
     assert whole.error("ls", *acme)["reason"] == "TENANT_NOT_FOUND"
     assert control.get("shared").name == "shared"
+
+
+def test_a_list_comes_in_pages_and_is_watched(control: ControlClient) -> None:
+    control.create("listed", if_not_exists=True)
+    for number in range(3):
+        control.branch("listed", f"listed-{number}", leave_stopped=True)
+    whole = [database.name for database in control.databases()]
+    with ControlClient(control.address) as other:
+        other.page_size = 2
+        assert [database.name for database in other.databases()] == whole == sorted(whole)
+        events = [(entry.event.verb, entry.checkpoint.name) for entry in control.log("listed")]
+        assert [(e.event.verb, e.checkpoint.name) for e in other.log("listed")] == events
+        watch = other.watch()
+        seen = list(itertools.takewhile(lambda change: not change.whole, watch))
+        assert [change.database.name for change in seen] == whole
+        assert not any(urlsplit(change.database.url).password for change in seen)
+        control.delete("listed-1")
+        assert next(watch).gone == "listed-1"
+        control.wake("listed-2")
+        running = next(change for change in watch if change.database.compute == RUNNING)
+        assert running.database.name == "listed-2"
+    for number in (0, 2):
+        control.delete(f"listed-{number}")
+
+
+def test_apps_that_share_a_database_do_not_see_each_other(
+    whole: Whole, control: ControlClient
+) -> None:
+    control.create("house")
+    control.stop("house")
+    urls = {app: whole.run("role", "add", "house", app).stdout.strip() for app in ("web", "Mail 2")}
+    for app, url in urls.items():
+        sql(url, "CREATE TABLE t AS SELECT current_user::text AS who; CREATE FUNCTION f() RETURNS"
+            " int LANGUAGE sql AS 'SELECT 1'")  # fmt: skip
+        assert sql(url, "SELECT who, current_schema() FROM t") == [(app, app)]
+    for forbidden in ('SELECT * FROM "Mail 2".t', 'CREATE TABLE "Mail 2".u (a int)',
+                      'SELECT "Mail 2".f()', "CREATE DATABASE d", "CREATE ROLE r",
+                      "CREATE TABLE public.u (a int)", "COPY t TO PROGRAM 'true'"):  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            sql(urls["web"], forbidden)
+    assert whole.error("role", "add", "house", "web")["reason"] == "ROLE_EXISTS"
+    assert whole.error("role", "add", "house", "public")["reason"] in (
+        "ROLE_REFUSED",
+        "SCHEMA_EXISTS",
+    )
+    assert whole.error("role", "rm", "house", "postgres")["reason"] == "ROLE_NOT_FOUND"
+    assert whole.error("role", "rm", "house", "web")["reason"] == "ROLE_NOT_EMPTY"
+    listed = {item["role"]: item["tables"] for item in whole.json("role", "ls", "house")["roles"]}
+    assert listed == {"web": 1, "Mail 2": 1}
+    other = whole.run("role", "password", "house", "web").stdout.strip()
+    assert sql(other, "SELECT who FROM t") == [("web",)]
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        sql(urls["web"], "SELECT 1")
+    whole.run("role", "rm", "house", "web", "--with-data")
+    assert [item["role"] for item in whole.json("role", "ls", "house")["roles"]] == ["Mail 2"]
+    assert sql(urls["Mail 2"], "SELECT count(*) FROM t") == [(1,)]
 
 
 def test_a_killed_compute_comes_back_at_the_same_url(control: ControlClient) -> None:
