@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from pagestore.errors import FailedPrecondition
+
 
 def is_near(address: str) -> bool:
     """Whether only this machine is meant: loopback or a Unix socket. What goes elsewhere is
@@ -15,3 +17,13 @@ def is_near(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def tls_required(listen: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        "TLS_REQUIRED",
+        f"{listen} can be reached from other machines, and there is no certificate: tokens and "
+        "data would go there in clear.",
+        "`pagestore certificate HOST` makes one; or name your own in [tls] of "
+        "pagestore.toml (--tls-certificate, --tls-key). Or listen on 127.0.0.1.",
+    )

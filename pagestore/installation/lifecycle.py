@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from pagestore.client.addresses import is_near, tls_required
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError, Unavailable
 from pagestore.installation.layout import Installation, lib_dir
 from pagestore.installation.parts import orphans, running_part
@@ -81,10 +82,14 @@ def check_addresses(installation: Installation) -> None:
     """What a start would find out part by part, before anything is started.
 
     Raises:
-        FailedPrecondition: ADDRESS_IN_USE.
+        FailedPrecondition: ADDRESS_IN_USE, TLS_REQUIRED.
     """
     left = orphans(installation)
     for part in installation.part_names:
+        # What other parts call it by; where clients of Postgres's come is the proxy's to judge.
+        address = installation.config.listens(part)[-1]
+        if not is_near(address) and installation.certificate is None:
+            raise tls_required(address)
         if part not in left:
             check_free(installation, part)
 

@@ -54,16 +54,6 @@ class Identity:
         return grpc.ssl_server_credentials([(key, certificate)])
 
 
-def tls_required(listen: str) -> FailedPrecondition:
-    return FailedPrecondition(
-        "TLS_REQUIRED",
-        f"{listen} can be reached from other machines, and there is no certificate: tokens and "
-        "data would go there in clear.",
-        "`pagestore certificate HOST` makes one; or name your own in [tls] of "
-        "pagestore.toml (--tls-certificate, --tls-key). Or listen on 127.0.0.1.",
-    )
-
-
 def _unusable(why: str) -> FailedPrecondition:
     return FailedPrecondition(
         "CERTIFICATE_UNUSABLE",

@@ -41,11 +41,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pagestore import durable, tasks
-from pagestore.client.addresses import is_near
+from pagestore.client.addresses import is_near, tls_required
 from pagestore.client.errors import to_trailers
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, of_exception
 from pagestore.services.guard import Guard, caller
-from pagestore.services.identity import Identity, tls_required
+from pagestore.services.identity import Identity
 from pagestore.services.permissions import CHECKED_INSIDE, check_request
 from pagestore.tokens import Claims
 

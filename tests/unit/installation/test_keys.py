@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
-from pagestore.installation import keys
+from pagestore.installation import certificates, config, keys
+from pagestore.installation.commands import part_command
+from pagestore.installation.layout import Installation
+from pagestore.installation.lifecycle import check_addresses
 from pagestore.tokens import Scope, Verifier, parse_public_keys
 
 
@@ -98,3 +102,31 @@ def test_a_lost_key_is_named_and_a_damaged_one_too(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition) as lost:
         keys.settle(tmp_path)
     assert lost.value.reason == "KEY_LOST"
+
+
+def test_an_address_of_other_machines_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    config.write_first(tmp_path / "pagestore.toml")
+    text = (tmp_path / "pagestore.toml").read_text()
+    (tmp_path / "pagestore.toml").write_text(
+        text.replace('[pageserver]\nlisten = "127.0.0.1:', '[pageserver]\nlisten = "0.0.0.0:')
+    )
+    with pytest.raises(FailedPrecondition) as refused:
+        check_addresses(Installation(tmp_path))
+    assert refused.value.reason == "TLS_REQUIRED"
+    certificates.make(tmp_path, ["0.0.0.0"])
+    check_addresses(Installation(tmp_path))
+    words = part_command(Installation(tmp_path), "safekeeper")
+    for option, name in (
+        ("--tls-certificate", "certificate.pem"),
+        ("--tls-key", "key.pem"),
+        ("--tls-authority", "authority.pem"),
+    ):
+        assert words[words.index(option) + 1] == str(tmp_path / "tls" / name)
+
+
+def test_several_at_once_make_one_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: keys.settle(tmp_path), range(8)))
+    check = verifier(tmp_path)
+    for name, token in tokens(tmp_path).items():
+        assert check.verify(token, time.time()), name
