@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.01
 
 
@@ -42,6 +42,21 @@ async def until_answered(
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
+def wait_still(value: Callable[[], object], seconds: float, within: float = 30.0) -> None:
+    """Returns when it has not changed for so long.
+
+    Raises:
+        AssertionError: it still changes after `within` seconds.
+    """
+    deadline = time.monotonic() + within
+    last, since = value(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < deadline, f"it does not come to rest: {last}"
+        time.sleep(_PAUSE_SECONDS)
+        if (now := value()) != last:
+            last, since = now, time.monotonic()
+
+
 def stays(condition: Callable[[], object], seconds: float) -> bool:
     """Whether it holds now and goes on to hold for so long: how quiet is seen."""
     over = time.monotonic() + seconds
@@ -52,7 +67,7 @@ def stays(condition: Callable[[], object], seconds: float) -> bool:
     return False
 
 
-async def goes_on(condition: Callable[[], object], seconds: float) -> bool:
+async def stays_on_loop(condition: Callable[[], object], seconds: float) -> bool:
     """As :func:`stays`, on an event loop."""
     over = time.monotonic() + seconds
     while condition():
@@ -60,6 +75,12 @@ async def goes_on(condition: Callable[[], object], seconds: float) -> bool:
             return True
         await asyncio.sleep(_PAUSE_SECONDS)
     return False
+
+
+def let_pass(seconds: float) -> None:
+    """No condition: whatever goes on, goes on for so long. A fault lasts; a kill is to fall at
+    another moment than the last."""
+    time.sleep(seconds)
 
 
 def _answering(condition: Callable[[], object]) -> Callable[[], Awaitable[object]]:

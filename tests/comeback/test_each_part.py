@@ -15,6 +15,7 @@ import pytest
 
 from tests.comeback.client import Client
 from tests.comeback.conftest import Table
+from tests.waiting import let_pass
 
 PARTS = ("pageserver", "safekeeper", "control", "supervisor", "compute")
 FROZEN_SECONDS = 1.5
@@ -39,7 +40,7 @@ def test_frozen(client: Client, table: Table, part: str) -> None:
     pid = client.pid(part)
     os.kill(pid, signal.SIGSTOP)
     try:
-        time.sleep(FROZEN_SECONDS)
+        let_pass(FROZEN_SECONDS)
     finally:
         os.kill(pid, signal.SIGCONT)
     table[part, "freeze"] = client.seconds_to_serve()

@@ -24,6 +24,7 @@ from pagestore.installation.layout import Installation
 from pagestore.installation.supervisor import Supervisor
 from tests.hostile.tenant import Tenant, Victims, is_there, shared_memory_of, victims
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.waiting import stays
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="walls between users need root")
 
@@ -136,7 +137,7 @@ def test_a_supervisor_without_a_control_plane_signals_no_stranger(
     with (tmp_path / "pagestore.toml").open("a") as file:
         file.write(f'directory = "{tmp_path}"\n')
     Supervisor(Installation(tmp_path))._stop_computes()
-    time.sleep(0.1)
+    assert stays(lambda: victim.bystander.poll() is None, 0.1)
     victim.check()
 
 

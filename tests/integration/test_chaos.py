@@ -31,6 +31,7 @@ from pagestore.errors import (
 from pagestore.postgres.process import start_ticks
 from pagestore.v1 import control_pb2 as pb
 from tests.integration.installation import Whole, sql, whole_pagestore
+from tests.waiting import let_pass
 
 SECONDS = 90.0
 PATIENCE = 100.0
@@ -167,8 +168,7 @@ def test_what_was_committed_is_read_whatever_is_killed() -> None:
         killer = Killer(whole, choices)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end and all(worker.is_alive() for worker in workers):
-            # No condition: work goes on for a while between two kills.
-            time.sleep(choices.uniform(1.5, 4))
+            let_pass(choices.uniform(1.5, 4))
             killer.kill_one()
         done.set()
         for worker in workers:

@@ -35,6 +35,7 @@ from pagestore.v1 import wal_pb2
 from tests.integration.launching import sql, starter_of, world
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
+from tests.waiting import stays_on_loop, until
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
@@ -145,8 +146,7 @@ def test_whom_commits_wait_for_changes_while_it_runs(
             compute = await w.start()
             await compute.set_rule("ANY 2 (sk1, sk2)")
             waiting = asyncio.create_task(asyncio.to_thread(sql, compute, "CREATE TABLE w ()"))
-            while sql(compute, WAITING) != [(1,)]:
-                await asyncio.sleep(0.02)
+            await until(lambda: sql(compute, WAITING) == [(1,)])
             await compute.set_rule("ANY 1 (sk1, sk2)")
             await waiting
             assert (await compute.stop(w.wal)).clean
@@ -223,8 +223,7 @@ def test_a_killed_compute_is_noticed_and_cleared(
         async with world(source, safekeeper, root) as w:
             compute = await w.start()
             gone = asyncio.create_task(compute.wait_exit())
-            await asyncio.sleep(0.05)
-            assert not gone.done()
+            assert await stays_on_loop(lambda: not gone.done(), 0.05)
             os.kill(compute.pid, signal.SIGKILL)
             assert await asyncio.wait_for(gone, 10) == -signal.SIGKILL
             assert adopt(w.spec.directory) is None
@@ -292,8 +291,7 @@ def test_kill_ends_every_backend(
             backends = Path(f"/proc/{compute.pid}/task/{compute.pid}/children").read_text().split()
             assert len(backends) > 3
             await compute.kill()
-            await asyncio.sleep(0.05)
-            assert not [pid for pid in backends if Path(f"/proc/{pid}").exists()]
+            await until(lambda: not [pid for pid in backends if Path(f"/proc/{pid}").exists()])
             compute.remove()
             assert not w.spec.directory.exists()
 
@@ -435,9 +433,7 @@ def test_a_long_path_moves_the_sockets(
             assert sockets.parent.stat().st_uid == os.geteuid()
             assert sockets.stat().st_mode & 0o777 == 0o700
             assert (await compute.stop(w.wal)).clean
-            async with asyncio.timeout(20):
-                while sockets.parent.exists():
-                    await asyncio.sleep(0.01)
+            await until(lambda: not sockets.parent.exists())
 
     asyncio.run(main())
 
@@ -498,8 +494,7 @@ def test_a_stop_without_safekeeper_hands_the_rest_over_later(
             safekeeper.stop(signal.SIGKILL)
             stopping = asyncio.create_task(compute.stop(w.wal))
             await compute.wait_exit()
-            await asyncio.sleep(0.2)
-            assert not stopping.done()
+            assert await stays_on_loop(lambda: not stopping.done(), 0.2)
             await asyncio.to_thread(safekeeper.start)
             stopped = await stopping
             assert stopped.clean
@@ -560,9 +555,7 @@ def test_a_starter_that_dies_leaves_no_waiting_server(
             )
             said, _ = await process.communicate()
             assert process.returncode == -signal.SIGKILL
-            async with asyncio.timeout(20):
-                while start_ticks(int(said)) is not None:
-                    await asyncio.sleep(0.01)
+            await until(lambda: start_ticks(int(said)) is None)
             assert "gave it up before its directory was finished" in spec.log_path.read_text()
             await clear(spec.directory)
             assert not spec.directory.exists()

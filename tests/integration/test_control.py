@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -25,6 +24,7 @@ from pagestore.ids import DEFAULT_TENANT, TenantId, parse_lsn
 from pagestore.v1 import control_pb2 as pb
 from tests import access
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
+from tests.waiting import wait_until
 
 RUNNING = pb.COMPUTE_STATE_RUNNING
 
@@ -97,7 +97,6 @@ def test_points_of_the_past(control: ControlClient) -> None:
     for number in range(3):
         sql(url, f"INSERT INTO t VALUES ({number})")
         moments.append((flush_lsn(url), now_micros()))
-        time.sleep(0.01)
     for number, (lsn, micros) in enumerate(moments):
         for form, point in (("lsn", pb.Point(lsn=lsn)), ("time", pb.Point(unix_micros=micros))):
             branch = control.branch("past", f"past-{form}-{number}", point)
@@ -295,10 +294,16 @@ def test_a_verb_killed_midway_leaves_nothing(whole: Whole) -> None:
                 return
 
     before = _timelines(whole)
-    for pause in (0.02, 0.08, 0.2):
+    directories = set(whole.installation.compute_dir.iterdir())
+    moments: list[Callable[[], object]] = [
+        lambda: True,
+        lambda: _timelines(whole) - before,
+        lambda: set(whole.installation.compute_dir.iterdir()) - directories,
+    ]
+    for moment in moments:
         caller = threading.Thread(target=create)
         caller.start()
-        time.sleep(pause)
+        wait_until(moment)
         whole.kill("control")
         caller.join()
         patiently(lambda: _listed(whole))

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.installation import Whole, whole_pagestore
 from tests.integration.test_three_safekeepers import wait_for
+from tests.waiting import stays
 
 ROWS = "SELECT i, md5(i::text) FROM generate_series(1, 20000) i"
 
@@ -125,9 +126,7 @@ def test_no_commit_is_acknowledged_while_the_safekeeper_is_away(
         backend = waiting.info.backend_pid
         wait_for(lambda: other.execute(WAITS_FOR, [backend]).fetchone() == ("SyncRep",), whole)
         other.execute("SELECT pg_cancel_backend(%s)", [backend])
-        # Nothing is to happen: there is no condition to wait for.
-        time.sleep(1.0)
-        waited = not returned.is_set()
+        waited = stays(lambda: not returned.is_set(), 1.0)
         os.kill(safekeeper, signal.SIGCONT)
         thread.join(timeout=30)
     assert waited

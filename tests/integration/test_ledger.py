@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,6 +17,7 @@ from pagestore.errors import Unavailable
 from pagestore.v1.control_pb2 import Database
 from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.integration.ledger import TABLE, Ledger, finish, wait_for_progress
+from tests.waiting import let_pass
 
 VICTIMS = ["pageserver", "safekeeper", "control", "compute"]
 QUORUM = ["safekeeper-1", "pageserver", "safekeeper-2", "control", "safekeeper-3", "compute"]
@@ -94,9 +94,9 @@ def _rotate(rounds: int, quorum: list[str]) -> None:
             wait_for_progress(ledgers)
             frozen = _pid_of(whole, quorum[(number + 1) % len(quorum)])
             os.kill(frozen, signal.SIGSTOP)
-            time.sleep(FROZEN_SECONDS)
+            let_pass(FROZEN_SECONDS)
             os.kill(_pid_of(whole, victim), signal.SIGKILL)
-            time.sleep(FROZEN_SECONDS)
+            let_pass(FROZEN_SECONDS)
             os.kill(frozen, signal.SIGCONT)
         wait_for_progress(ledgers)
         acknowledged = finish(ledgers)

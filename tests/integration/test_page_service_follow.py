@@ -211,7 +211,6 @@ def test_times_map_to_commits(tmp_path: Path) -> None:
         for number in range(3):
             sql(f"CREATE TABLE t{number} ()")
             marks.append((int(time.time() * 1e6), lsn_now(store.cluster)))
-            time.sleep(0.05)
         end = store.stop_and_publish()
         store.wait(client, end)
         found = [client.lsn_by_time(TENANT, store.timeline, micros) for micros, _ in marks]

@@ -21,6 +21,7 @@ from pagestore.services.page_memory import DEFAULT_BYTES
 from tests import access
 from tests.integration.page_process import PageProcess
 from tests.integration.page_store import END_LSN, IMAGES, RECORDS, TIMELINE, make_store
+from tests.waiting import stays, wait_still
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = 2048
@@ -90,7 +91,7 @@ def test_forty_connections_that_take_nothing_cost_no_more_than_the_bound(
     peak = Peak(pages.pid)
     try:
         with slow_readers(pages.address, 40, 4, 1024), pages.client() as good:
-            time.sleep(2)
+            wait_still(lambda: cpu_ticks(pages.pid), 0.3)  # it holds all that it may hold
             small = [read(good, IMAGES, list(range(start, start + 32))) for start in range(500)]
             large = read(good, IMAGES, list(range(1024)))
             again = read(good, IMAGES, list(range(1024)))
@@ -104,9 +105,14 @@ def test_forty_connections_that_take_nothing_cost_no_more_than_the_bound(
 
 def test_small_responses_that_nobody_takes_are_ended_when_others_wait(pages: PageProcess) -> None:
     with slow_readers(pages.address, 20, 4, 64), pages.client() as good:
-        time.sleep(1)
+        wait_still(lambda: cpu_ticks(pages.pid), 0.3)
         first = read(good, IMAGES, list(range(64)))
         assert first < 30.0
+
+
+def cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def children(pid: int) -> set[int]:
@@ -128,7 +134,7 @@ def test_a_hung_redo_helper_holds_up_its_own_page_only_and_is_replaced(
         os.kill(helper, signal.SIGSTOP)
         with pages.client() as unlucky:
             hung = threads.submit(read, unlucky, RECORDS, [1])
-            time.sleep(0.2)
+            assert stays(lambda: not hung.done(), 0.2)
             images = [read(client, IMAGES, [block]) for block in range(100)]
             others = [read(client, RECORDS, [block]) for block in range(2, 22)]
             assert not hung.done()

@@ -16,6 +16,7 @@ from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.pgformat.wal import checkpoint_shutdown_bytes
 from pagestore.v1 import page_pb2
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
+from tests.waiting import stays_on_loop
 
 START = 0x1000028
 
@@ -126,8 +127,7 @@ def test_two_away_are_waited_for(three: Safekeepers) -> None:
         three.at[1].stop(signal.SIGKILL)
         three.at[3].stop(signal.SIGKILL)
         waiting = asyncio.create_task(log.elected_append())
-        await asyncio.sleep(1)
-        assert not waiting.done()
+        assert await stays_on_loop(lambda: not waiting.done(), 1)
         three.at[3].start()
         won, last = await waiting
         assert won.end_lsn == end

@@ -19,6 +19,7 @@ from tests.integration.installation import patiently, sql
 from tests.integration.rows import SELECT, TABLE, Ledger, Row
 from tests.integration.spread import Spread, spread_pagestore
 from tests.network import Host
+from tests.waiting import let_pass
 
 CLIENTS = 4
 STANDSTILL_SECONDS = 1.5
@@ -55,7 +56,7 @@ class Run:
                 self.ledger.wait_progress()
             elif fault.effect is Effect.STANDSTILL:
                 self.ledger.wait_standstill(STANDSTILL_SECONDS)
-            time.sleep(self.choices.uniform(*LASTING_SECONDS))
+            let_pass(self.choices.uniform(*LASTING_SECONDS))
         self.ledger.wait_progress()
         self.wait_whole()
         if fault.effect in (Effect.LATENCY, Effect.STANDSTILL):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from pagestore.ids import TimelineId
 from tests.integration.stack import Compute, Stack, running_stack
 from tests.plain_postgres import plain_postgres
+from tests.waiting import wait_until
 
 APP = {"owner": "app", "settings": {"wal_level": "logical"}}
 
@@ -229,7 +229,7 @@ def test_a_slot_that_holds_back_too_much_is_lost_and_says_so(
             ]
         )
 
-    wait_for(lambda: status() == "lost")
+    wait_until(lambda: status() == "lost")
     compute.stop()
     compute = stack.start(timeline, owner="app", settings=settings)
     assert status() == "lost"
@@ -247,7 +247,7 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
     source.sql("CREATE PUBLICATION all_items FOR TABLE items")
     target.sql(f"CREATE SUBSCRIPTION follows CONNECTION '{conninfo(source)}' PUBLICATION all_items")
     insert(source, 1, 2, 3)
-    wait_for(lambda: ids(target) == [1, 2, 3])
+    wait_until(lambda: ids(target) == [1, 2, 3])
     here = target.lsn()
     copy = stack.start(stack.branch(subscribed, here), **{**APP, "owner": "another"})
     assert any("(follows)" in remark for remark in copy.running.remarks)
@@ -261,7 +261,7 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
     source = stack.start(published, **APP)
     target.sql(f"ALTER SUBSCRIPTION follows CONNECTION '{conninfo(source)}'")
     insert(source, 7)
-    wait_for(lambda: ids(target) == [1, 2, 3, 4, 5, 6, 7])
+    wait_until(lambda: ids(target) == [1, 2, 3, 4, 5, 6, 7])
     assert ids(copy) == [1, 2, 3]
     copy.stop()
     copy = stack.start(copy.timeline, **{**APP, "owner": "another"})
@@ -282,10 +282,3 @@ def conninfo(compute: Compute) -> str:
 
 def ids(compute: Compute) -> list[int]:
     return [row[0] for row in compute.sql("SELECT id FROM items ORDER BY 1")]
-
-
-def wait_for(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

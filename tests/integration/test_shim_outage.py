@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,6 +22,7 @@ from tests.integration.page_source import (
     serving,
 )
 from tests.plain_postgres import PlainPostgres, plain_postgres
+from tests.waiting import stays, wait_until
 
 TABLES = """
 CREATE TABLE t AS SELECT g AS id, repeat('x', 300) AS pad FROM generate_series(1, 40000) g;
@@ -68,13 +68,6 @@ def compute(source: PlainPostgres, pages: PageSource) -> Iterator[HydratingPostg
         yield cluster
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_a_restart_in_the_middle_of_a_scan_goes_unnoticed(
     compute: HydratingPostgres, pages: PageSource
 ) -> None:
@@ -91,8 +84,7 @@ def test_a_restart_in_the_middle_of_a_scan_goes_unnoticed(
         result = pool.submit(compute.sql, COUNT)
         assert seen.wait(30)
         pages.stop()
-        time.sleep(0.2)
-        assert not result.done()
+        assert stays(lambda: not result.done(), 0.2)
         pages.gate.set()
         pages.start()
         assert result.result(30) == [(40000,)]

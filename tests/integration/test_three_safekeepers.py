@@ -19,6 +19,7 @@ import pytest
 from pagestore.control.quorum.client import QuorumClient
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.waiting import stays
 
 PARTS = ("safekeeper-1", "safekeeper-2", "safekeeper-3")
 FOLLOWING = (
@@ -80,8 +81,7 @@ class Commits(threading.Thread):
     def stands(self, seconds: float = 1.0) -> bool:
         """Whether nothing returns for a while."""
         before = self.count
-        time.sleep(seconds)
-        return self.count <= before + 1 and self.failure is None
+        return stays(lambda: self.count <= before + 1 and self.failure is None, seconds)
 
     def end(self) -> None:
         self._done.set()

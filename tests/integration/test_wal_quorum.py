@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from pagestore.errors import DataLoss, FailedPrecondition, InvalidInput, NotFound
 from pagestore.v1 import wal_pb2 as pb
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
+from tests.waiting import stays
 
 NOWHERE = "host=/nowhere port=1 user=nobody"
 
@@ -35,8 +35,7 @@ def three(running: Safekeepers) -> Safekeepers:
 def test_what_a_majority_has_is_committed_and_told_to_all(three: Safekeepers) -> None:
     three.win()
     three.append((1,))
-    time.sleep(0.2)
-    assert {three.status(n).commit_lsn for n in ALL} == {three.start_lsn}
+    assert stays(lambda: {three.status(n).commit_lsn for n in ALL} == {three.start_lsn}, 0.2)
     three.append((1,))
     three.fill(2, [1])
     three.wait((1, 2), lambda status: status.commit_lsn == three.end[0])
@@ -181,11 +180,10 @@ def test_an_empty_disk_comes_back_as_another_member(three: Safekeepers) -> None:
     assert three.admit(3) == learner, "said twice, the same one"
     three.fill(3, [1, 2])
     three.append((1,))
-    time.sleep(0.2)
-    assert three.status(1).commit_lsn < three.end[0]
+    assert stays(lambda: three.status(1).commit_lsn < three.end[0], 0.2)
     three.fill(3, [1])
-    time.sleep(0.2)
-    assert three.status(1).commit_lsn < three.end[0], "a learner does not count"
+    learners_do_not_count = stays(lambda: three.status(1).commit_lsn < three.end[0], 0.2)
+    assert learners_do_not_count
     three.change([*three.configuration.members[:2], learner], ALL)
     three.wait((1, 3), lambda status: status.commit_lsn == three.end[0])
     assert three.wal(3) == three.wal(1)

@@ -14,6 +14,7 @@ from tests.integration.test_wal_service_failures import Committer
 from tests.plain_postgres import PlainPostgres, plain_postgres
 from tests.safekeeper_process import SYNCHRONOUS, compute_wal, flush_lsn, lsn_of
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
+from tests.waiting import stays, wait_until
 
 
 class Quorum:
@@ -45,10 +46,7 @@ class Quorum:
         return bool(rows)
 
     def wait_blocked(self) -> None:
-        deadline = time.monotonic() + 20
-        while not self.blocked():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(self.blocked)
 
     def assert_all_have_the_same(self, numbers: tuple[int, ...] = ALL) -> None:
         """After a clean stop: every log is the compute's WAL, byte for byte, and committed."""
@@ -107,8 +105,7 @@ def test_one_may_freeze_and_with_two_frozen_commits_wait(quorum: Quorum) -> None
     quorum.three.at[3].send(signal.SIGSTOP)
     quorum.wait_blocked()
     stuck = committer.acknowledged
-    time.sleep(0.5)
-    assert committer.acknowledged <= stuck + 1
+    assert stays(lambda: committer.acknowledged <= stuck + 1, 0.5)
     quorum.three.at[2].send(signal.SIGCONT)
     committer.wait_for(10)
     quorum.three.at[3].send(signal.SIGCONT)
@@ -140,8 +137,7 @@ def test_a_fenced_compute_is_confirmed_by_nobody_who_promised(quorum: Quorum) ->
     quorum.wait_blocked()
     assert committer.acknowledged_lsn <= quorum.three.end[0]
     stuck = committer.acknowledged
-    time.sleep(0.5)
-    assert committer.acknowledged == stuck
+    assert stays(lambda: committer.acknowledged == stuck, 0.5)
     assert quorum.following() == {"sk3"}, "it has not been told yet, and is no majority"
     quorum.postgres.sql("SET synchronous_commit = local; INSERT INTO ledger VALUES (-1)")
     vain = lsn_of(quorum.postgres, "pg_current_wal_flush_lsn()")

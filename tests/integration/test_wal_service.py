@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import psycopg
@@ -22,6 +22,7 @@ from tests.safekeeper_process import (
     lsn_of,
     wait_synchronous,
 )
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +58,22 @@ def test_wal_is_read_from_any_lsn(followed: Timeline) -> None:
 
 
 def test_a_reader_lingers_for_what_comes(followed: Timeline) -> None:
-    start = followed.status().commit_lsn
-    found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append(followed.read(start, linger_ms=1500)))
-    reader.start()
-    time.sleep(0.3)
-    with followed.postgres.connect() as connection:
-        insert(connection, 900)
-    end = followed.status().commit_lsn
-    reader.join()
-    assert len(found[0]) >= end - start > 0
+    _insert_and_wait(followed, 899)
+
+    async def work(client: WalClient) -> None:
+        at = followed.start_lsn
+        pieces = client.read_wal(followed.tenant, followed.id, at, linger_ms=20_000)
+        async with aclosing(pieces):
+            for number in (900, 901):
+                end = (await client.get_status(followed.tenant, followed.id)).commit_lsn
+                while at < end:
+                    lsn, data = await anext(pieces)
+                    assert lsn == at
+                    at += len(data)
+                # All that there was has been read: what comes now was lingered for.
+                await asyncio.to_thread(_insert_and_wait, followed, number)
+
+    followed.safekeeper.call(work)
 
 
 def test_lsns_align_to_record_ends(followed: Timeline) -> None:
@@ -185,7 +192,5 @@ def _insert_and_wait(followed: Timeline, number: int) -> None:
 
 
 def _wait_for_sync_rep(followed: Timeline) -> None:
-    deadline = time.monotonic() + 20
-    while not followed.postgres.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    wait_until(lambda: followed.postgres.sql(waits))

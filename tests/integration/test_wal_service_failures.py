@@ -24,6 +24,7 @@ from tests.safekeeper_process import (
     lsn_of,
     wait_synchronous,
 )
+from tests.waiting import let_pass, stays, wait_still, wait_until
 
 
 class Committer(threading.Thread):
@@ -67,10 +68,8 @@ class Committer(threading.Thread):
 
 
 def wait_blocked(timeline: Timeline) -> None:
-    deadline = time.monotonic() + 20
-    while not timeline.postgres.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    wait_until(lambda: timeline.postgres.sql(waits))
 
 
 def assert_same_wal(timeline: Timeline) -> None:
@@ -88,7 +87,7 @@ def test_kill_9_loses_no_acknowledged_commit(tmp_path: Path) -> None:
         committer = Committer(timeline)
         for pause in (0.0, 0.003, 0.011, 0.05):
             committer.wait_for(20)
-            time.sleep(pause)
+            let_pass(pause)
             timeline.safekeeper.stop(signal.SIGKILL)
             known = committer.acknowledged_lsn
             timeline.safekeeper.start()
@@ -147,8 +146,7 @@ def test_a_frozen_safekeeper_delays_commits(tmp_path: Path) -> None:
         timeline.safekeeper.send(signal.SIGSTOP)
         wait_blocked(timeline)
         before = committer.acknowledged
-        time.sleep(0.5)
-        assert committer.acknowledged <= before + 1
+        assert stays(lambda: committer.acknowledged <= before + 1, 0.5)
         timeline.safekeeper.send(signal.SIGCONT)
         committer.wait_for(10)
         committer.finish()
@@ -178,11 +176,7 @@ def test_a_full_disk_acknowledges_nothing_and_resumes(tmp_path: Path) -> None:
         timeline.postgres.sql("ALTER TABLE ledger ALTER filler SET STORAGE EXTERNAL")
         timeline.wait(lambda status: "No space" in status.last_error)
         # A retry may still find room for a record or two; then nothing moves any more.
-        stuck, deadline = -1, time.monotonic() + 30
-        while committer.acknowledged != stuck:
-            assert time.monotonic() < deadline
-            stuck = committer.acknowledged
-            time.sleep(1.2)
+        wait_still(lambda: committer.acknowledged, 1.2)
         assert committer.acknowledged_lsn <= timeline.status().commit_lsn
         wait_blocked(timeline)
         committer.stopping.set()
@@ -207,8 +201,7 @@ def test_a_failed_sync_is_said_and_what_it_covered_is_written_again(tmp_path: Pa
             timeline.wait(lambda status: "cannot sync" in status.last_error)
             wait_blocked(timeline)
             stuck = committer.acknowledged
-            time.sleep(0.5)
-            assert committer.acknowledged == stuck
+            assert stays(lambda stuck=stuck: committer.acknowledged == stuck, 0.5)
             assert committer.acknowledged_lsn <= timeline.status().commit_lsn
             (tmp_path / "fail").unlink()
             committer.wait_for(20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +207,12 @@ def test_ids_of_another_length_are_refused(shared: SafekeeperProcess) -> None:
 def test_a_reader_of_a_deleted_timeline_is_told(shared: SafekeeperProcess) -> None:
     async def work(client: WalClient) -> None:
         timeline = await made(client)
-        reading = asyncio.create_task(anext(client.read_wal(T, timeline, START, linger_ms=20000)))
-        await asyncio.sleep(0.1)
-        await client.delete_timeline(T, timeline)
-        await raises(reading, NotFound, "TIMELINE_NOT_FOUND")
+        await client.vote_next(T, timeline)
+        await client.append_wal(T, timeline, 1, START, record_at(START, PREV)[0])
+        async with aclosing(client.read_wal(T, timeline, START, linger_ms=20000)) as pieces:
+            await anext(pieces)  # all that there is: the next one is waited for
+            await client.delete_timeline(T, timeline)
+            await raises(anext(pieces), NotFound, "TIMELINE_NOT_FOUND")
 
     shared.call(work)
 

@@ -88,8 +88,10 @@ serve_requests(void)
         ps_redo_wire_answer answer = {.magic = PS_REDO_MAGIC, .sequence = request.sequence};
         if (request.block == DIE)
             die("cannot\nbear it\n");
-        if (request.block == HANG)
+        if (request.block == HANG) {
+            (void)first_time("hangs");
             pause();
+        }
         if (request.block == LIE)
             answer.sequence += 5;
         put(&answer, sizeof answer);
@@ -305,6 +307,18 @@ hang(void *arg)
     return NULL;
 }
 
+static void
+wait_until_one_hangs(size_t size)
+{
+    char mark[80];
+    for (size_t i = 0;; i = (i + 1) % size) {
+        snprintf(mark, sizeof mark, "%s/hangs", dirs[i]);
+        if (access(mark, F_OK) == 0)
+            return;
+        usleep(1000);
+    }
+}
+
 static uint64_t
 milliseconds(void)
 {
@@ -325,7 +339,7 @@ test_a_spare_works_while_a_helper_hangs_and_who_hung_is_refused_then(void)
     free(b);
     uint64_t begun = milliseconds();
     assert(pthread_create(&hanging, NULL, hang, pool) == 0);
-    usleep(50000);
+    wait_until_one_hangs(2);
     b = make_batch(20);
     assert(ps_redo_apply(pool, b->requests, b->count, &err) == PS_OK);
     assert(milliseconds() - begun < DEADLINE_MS);

@@ -16,6 +16,7 @@ from pagestore.control.setting_aside import changed
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.server_log import ServerFailed, ServerLog
+from tests.waiting import stays_on_loop
 
 KEY = (DEFAULT_TENANT, "app")
 
@@ -197,8 +198,7 @@ async def _unwanted_stays_down() -> None:
     async with asyncio.timeout(20):
         while bench.computes.status(KEY).state is not ComputeState.FAILED:
             await asyncio.sleep(0.01)
-    await asyncio.sleep(0.3)
-    assert len(bench.launcher.started) == 1
+    assert await stays_on_loop(lambda: len(bench.launcher.started) == 1, 0.3)
     assert "ended with -9" in bench.computes.status(KEY).error
     await bench.end()
 
@@ -392,7 +392,7 @@ def test_a_restart_that_waited_for_a_move_leaves_the_compute_of_the_move_alone()
             await asyncio.sleep(0)  # it has read what it is to start, if it reads too early
             moved = bench.record(2)
             await start(moved)
-        await asyncio.sleep(0.05)
+        assert await stays_on_loop(lambda: len(bench.launcher.started) == 1, 0.05)
         (compute,) = bench.launcher.started
         assert (compute.timeline, compute.alive) == (moved.timeline, True)
         await bench.end()

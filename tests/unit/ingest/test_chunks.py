@@ -11,6 +11,7 @@ import pytest
 from pagestore.client.walservice import WalPiece
 from pagestore.errors import DataLoss, Unavailable
 from pagestore.ingest.chunks import LARGE_BYTES, QUEUED, joined
+from tests.unit.virtual_time import play, settle
 
 
 def chunk(lsn: int, data: bytes) -> WalPiece:
@@ -102,6 +103,6 @@ def test_a_reader_that_gives_up_is_not_kept_by_what_still_waits() -> None:
         many = [chunk(i, b"x") for i in range(10 * QUEUED)]
         async with asyncio.timeout(10), aclosing(joined(stream(*many))) as pieces:
             await anext(pieces)
-            await asyncio.sleep(0.01)  # the queue fills up
+            await settle()  # the queue is full
 
-    asyncio.run(main())
+    play(main())

@@ -14,6 +14,7 @@ from pagestore.keyspace import WILL_INIT, ValueKind
 from pagestore.reader.threads import ReadThreads
 from pagestore.v1 import page_pb2 as pb
 from tests.unit.layers.model import ALL_LSNS, TENANT, TIMELINE, batch_of
+from tests.waiting import until
 
 REL = pb.RelTag(spc_oid=1663, db_oid=5, rel_number=16384, fork=0)
 BLOCKS = 100
@@ -46,6 +47,12 @@ def request(number: int, blocks: list[int]) -> bytes:
 
 def mute_pool(tmp_path: Path, start_ms: int) -> _native.RedoPool:
     return _native.RedoPool(MUTE, [str(tmp_path)], start_ms=start_ms)
+
+
+def children() -> list[str]:
+    """Of this process: the helpers that were started."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [child for task in tasks for child in (task / "children").read_text().split()]
 
 
 def test_each_of_many_reads_gets_its_own_response(snapshot: _native.Snapshot) -> None:
@@ -95,7 +102,8 @@ def test_a_read_that_is_cancelled_ends_when_its_memory_is_free(
         tickets = [threads.serve_pages(snapshot, request(n, [0]), 20, pool) for n in range(5)]
         assert sys.getrefcount(pool) == before + 5
         reads = [asyncio.create_task(threads.served(int(ticket))) for ticket in tickets]
-        await asyncio.sleep(0.05)  # the first is under way
+        # All are waited for, and the first is under way: a helper is started for it.
+        await until(lambda: len(threads._waiting) == 5 and children())
         for task in reads:
             task.cancel()
         begun = time.monotonic()
@@ -119,7 +127,7 @@ def test_closing_answers_who_waits(snapshot: _native.Snapshot, tmp_path: Path) -
         pool = mute_pool(tmp_path, 200)
         tickets = [threads.serve_pages(snapshot, request(n, [0]), 20, pool) for n in range(3)]
         reads = [asyncio.create_task(threads.served(int(ticket))) for ticket in tickets]
-        await asyncio.sleep(0.05)
+        await until(lambda: len(threads._waiting) == 3 and children())
         threads.close()
         raw = await asyncio.gather(*reads)
         reasons = [pb.GetPagesResponse.FromString(one).status.reason for one in raw]

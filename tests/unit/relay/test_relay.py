@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,15 +25,9 @@ from tests.unit.relay.driver import (
     tls_client,
     tls_server,
 )
+from tests.waiting import stays, wait_still, wait_until
 
 LONG = 8 << 20
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_piece_is_read_only_when_it_was_asked_for() -> None:
@@ -83,13 +77,18 @@ def test_megabytes_pass_unchanged_whoever_is_slow(threads: int) -> None:
     with Driver(threads) as d:
         _, c, _, b = d.pair()
 
+        sent = 0
+
         def send() -> None:
-            b.sendall(data)
-            c.sendall(data)
+            nonlocal sent
+            for end in (b, c):
+                for at in range(0, LONG, 65536):
+                    end.sendall(data[at : at + 65536])
+                    sent += 1
 
         sender = threading.Thread(target=send)
         sender.start()
-        time.sleep(0.1)
+        wait_still(lambda: sent, 0.05)  # nobody takes: all that lies between is full
         found = receive(c, LONG)
         back = receive(b, LONG)
         sender.join()
@@ -199,7 +198,8 @@ def test_an_error_that_nobody_asked_for_goes_out_with_the_next_query() -> None:
     with Driver() as d:
         _, c, _, b = d.pair()
         b.sendall(message(b"E", b"odd\0\0"))
-        time.sleep(0.05)
+        assert d.quiet()
+        assert stays(lambda: not select.select([c], [], [], 0)[0], 0.05), "it waits"
         c.sendall(message(b"Q", b"x\0"))
         assert receive(b, 7) == message(b"Q", b"x\0")
         assert receive(c, 10) == message(b"E", b"odd\0\0")
@@ -264,7 +264,7 @@ def test_ids_are_never_used_again() -> None:
 def test_sessions_say_how_long_nothing_moved() -> None:
     with Driver() as d:
         client, c, backend, b = d.pair()
-        time.sleep(0.2)
+        wait_until(lambda: d.relay.sessions(10)[0][2] >= 200)
         moved = time.monotonic()
         c.sendall(message(b"Q", b"x\0"))
         receive(b, 7)

@@ -29,6 +29,7 @@ from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.services.server import GrpcServer, run
 from pagestore.v1 import page_pb2 as pb
 from tests import access
+from tests.waiting import stays_on_loop
 
 TIMELINE = TimelineId(bytes(16))
 SERVICE = pb.DESCRIPTOR.services_by_name["PageService"]
@@ -217,8 +218,7 @@ def test_a_server_that_comes_back_is_found_by_a_waiting_client() -> None:
             assert await client.get_pages(*args)
             await server.stop(0)
             waiting = asyncio.ensure_future(client.get_pages(*args))
-            await asyncio.sleep(0.2)
-            assert not waiting.done()
+            assert await stays_on_loop(lambda: not waiting.done(), 0.2)
             again = GrpcServer(access.guard())
             again.add_service(SERVICE, Pages(), raw={"GetPages"})
             await again.start(address)

@@ -16,6 +16,7 @@ from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.walservice import control_file, safekeeper
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
+from tests.waiting import until
 
 START = WalPosition(0x1000028, 0)
 
@@ -93,7 +94,8 @@ def test_calls_that_are_cancelled_anywhere_leave_one_whole_log(
     async def main() -> None:
         keeper = await Safekeeper.open(tmp_path, Settings())
         await asyncio.gather(*(client(keeper) for _ in range(8)))
-        await asyncio.sleep(0.5)  # what was begun for those who went away is finished
+        # What was begun for those who went away is finished.
+        await until(lambda: not keeper._finishing._tasks)
         ends = {}
         for key in keys:
             await create(keeper, key)
