@@ -181,6 +181,8 @@ class _Slot:
     compute: Compute | None = None
     error: str = ""
     settings: UserSettings | None = None
+    noted: tuple[Compute, Mapping[str, str]] | None = None
+    """What ALTER SYSTEM had set when it was looked at last."""
     failures: int = 0
     started: float = 0.0
     watcher: asyncio.Task[None] | None = None
@@ -364,6 +366,17 @@ class Computes:
         slot = self._slots.get(name)
         if slot is not None and slot.compute is not None:
             self._note_settings(name, slot.compute)
+
+    def note_new_settings(self, name: Slotted) -> None:
+        """The same, but only what it did not say the last time."""
+        slot = self._slots.get(name)
+        if slot is None or slot.compute is None or not slot.compute.alive:
+            return
+        settings = slot.compute.user_settings()
+        if settings is not None and slot.noted != (slot.compute, settings):
+            kept = CarriedFiles(settings=settings)
+            self._memory.save(name, slot.compute.timeline, kept)
+            slot.noted = slot.compute, settings
 
     def _note_settings(self, name: Slotted, compute: Compute) -> None:
         settings = compute.user_settings()

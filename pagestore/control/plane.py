@@ -7,9 +7,11 @@ together, and what an earlier process left is finished or cleaned up.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from pagestore import tasks
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control.app_roles import AppRoles
@@ -23,6 +25,7 @@ from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
 from pagestore.control.places import Places
 from pagestore.control.roles import Roles
+from pagestore.control.settings_watch import note_settings
 from pagestore.control.state import ControlState
 from pagestore.control.template import Postgres, ensure_template
 from pagestore.control.tenants import Tenants
@@ -51,6 +54,7 @@ class ControlPlane:
         self._postgres = postgres
         self.computes = computes
         self.history = History(state, pages, wal)
+        self._watching_settings: asyncio.Task[None] | None = None
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.tenants = tenants
@@ -78,6 +82,8 @@ class ControlPlane:
         self._timelines.drop_unfinished()
         databases = self.state.view().databases()
         await self.computes.adopt(databases)
+        watching = note_settings(self.computes)
+        self._watching_settings = tasks.endless(watching, "note settings")
         for record in databases:
             if record.wanted:
                 self.computes.start_soon(record)
@@ -98,6 +104,8 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Lets verbs under way end, leaves computes running but for those in the past."""
+        if self._watching_settings is not None:
+            self._watching_settings.cancel()
         await self._moments.close()
         await self._turns.close()
         await self.computes.close()

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from pagestore.control import settings_watch
 from pagestore.control.computes import CarriedFiles, Compute, Computes, ComputeState, Slotted
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import changed
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.server_log import ServerFailed, ServerLog
-from tests.waiting import stays_on_loop
+from tests.waiting import stays_on_loop, until
 
 KEY = (DEFAULT_TENANT, "app")
 
@@ -395,6 +396,30 @@ def test_a_restart_that_waited_for_a_move_leaves_the_compute_of_the_move_alone()
         assert await stays_on_loop(lambda: len(bench.launcher.started) == 1, 0.05)
         (compute,) = bench.launcher.started
         assert (compute.timeline, compute.alive) == (moved.timeline, True)
+        await bench.end()
+
+    asyncio.run(main())
+
+
+def test_what_is_set_while_it_runs_is_kept_soon_and_written_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings_watch, "NOTED_WITHIN_SECONDS", 0.02)
+
+    async def main() -> None:
+        bench = Bench()
+        record = bench.record()
+        await bench.computes.start(record)
+        watching = asyncio.create_task(settings_watch.note_settings(bench.computes))
+        (compute,) = bench.launcher.started
+        compute.settings = {"work_mem": "8MB"}
+        kept = CarriedFiles(settings={"work_mem": "8MB"})
+        await until(lambda: bench.saved.get(record.timeline) == kept)
+        del bench.saved[record.timeline]
+        assert await stays_on_loop(lambda: record.timeline not in bench.saved, 0.1)
+        compute.settings = {}
+        await until(lambda: bench.saved.get(record.timeline) == CarriedFiles(settings={}))
+        watching.cancel()
         await bench.end()
 
     asyncio.run(main())

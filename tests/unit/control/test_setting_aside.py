@@ -6,6 +6,7 @@ import pytest
 
 from pagestore.control.records import UserSettings
 from pagestore.control.setting_aside import (
+    MOST_SUSPECTS,
     after_start,
     attempts,
     changed,
@@ -22,8 +23,11 @@ OLD, NEW = {"a": "1"}, {"a": "2", "b": "3"}
     [
         ({}, {}, [{}]),
         ({}, OLD, [{}]),
-        (NEW, {}, [NEW, {}]),
-        (NEW, OLD, [NEW, OLD, {}]),
+        ({"a": "2"}, {}, [{"a": "2"}, {}]),
+        ({"a": "2"}, OLD, [{"a": "2"}, OLD, {}]),
+        (NEW, {}, [NEW, {"b": "3"}, {"a": "2"}, {}]),
+        (NEW, OLD, [NEW, {"a": "1", "b": "3"}, {"a": "2"}, OLD, {}]),
+        ({"b": "3"}, OLD, [{"b": "3"}, {"b": "3", "a": "1"}, OLD, {}]),
         (OLD, OLD, [OLD, OLD, {}]),
     ],
 )
@@ -47,6 +51,20 @@ def test_what_did_not_is_set_aside_until_settings_change() -> None:
     assert changed(after, OLD) is after
     assert changed(after, NEW) == UserSettings(wanted=NEW, good=OLD)
     assert words(changed(after, NEW)) == ""
+
+
+def test_what_was_set_with_the_guilty_one_stays() -> None:
+    wanted = {"work_mem": "8MB", "shared_buffers": "900GB", "log_statement": "ddl"}
+    tries = attempts(UserSettings(wanted=wanted))
+    used = next(item for item in tries if "shared_buffers" not in item)
+    after = after_start(UserSettings(wanted=wanted), used, "no memory")
+    assert after.set_aside == {"shared_buffers": "900GB"}
+    assert after.wanted == {"work_mem": "8MB", "log_statement": "ddl"}
+
+
+def test_of_many_new_ones_none_is_looked_for() -> None:
+    many = {f"x.{number}": "1" for number in range(MOST_SUSPECTS + 1)}
+    assert [*attempts(UserSettings(wanted=many, good=OLD))] == [many, OLD, {}]
 
 
 @pytest.mark.parametrize(
