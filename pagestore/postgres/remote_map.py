@@ -87,9 +87,11 @@ def build(table: Table, hot: Sequence[HotPage] = (), *, laid: bool = False) -> b
     ragged = tail != 0
     last = (starts + nbytes - np.uint64(1))[ragged]
     bits[last] = (np.uint64(1) << tail[ragged]) - np.uint64(1)
-    unlaid = bytes(-(-count // 8)) if laid else np.packbits(np.ones(count, bool), bitorder="little")
+    missing = (
+        bytes(-(-count // 8)) if laid else np.packbits(np.ones(count, bool), bitorder="little")
+    )
     hot_index, hot_pages = _hot(table, hot)
-    return _assemble(index.tobytes(), hot_index, bytes(unlaid), bits.tobytes(), hot_pages)
+    return _assemble(index.tobytes(), hot_index, bytes(missing), bits.tobytes(), hot_pages)
 
 
 def _hot(table: Table, hot: Sequence[HotPage]) -> tuple[bytes, list[bytes]]:
@@ -105,20 +107,20 @@ def _hot(table: Table, hot: Sequence[HotPage]) -> tuple[bytes, list[bytes]]:
 
 
 def _assemble(
-    index: bytes, hot_index: bytes, unlaid: bytes, bits: bytes, hot_pages: list[bytes]
+    index: bytes, hot_index: bytes, missing: bytes, bits: bytes, hot_pages: list[bytes]
 ) -> bytes:
-    unlaid_offset = HEADER.size + len(index) + len(hot_index)
-    bits_offset = _aligned(unlaid_offset + len(unlaid))
+    missing_offset = HEADER.size + len(index) + len(hot_index)
+    bits_offset = _aligned(missing_offset + len(missing))
     hot_offset = _aligned(bits_offset + len(bits))
     file_length = hot_offset + len(hot_pages) * PAGE_SIZE
     header = HEADER.pack(
         *(MAGIC, VERSION, len(index) // ENTRY.itemsize),
         *(bits_offset, len(bits), file_length, 0),
-        *(len(hot_pages), hot_offset, unlaid_offset),
+        *(len(hot_pages), hot_offset, missing_offset),
     )
     head = bytearray(header + index + hot_index)
     struct.pack_into("<I", head, _CRC_OFFSET, crc32c(bytes(head)))
-    parts = [(bytes(head) + unlaid).ljust(bits_offset, b"\0")]
+    parts = [(bytes(head) + missing).ljust(bits_offset, b"\0")]
     return b"".join([*parts, bits.ljust(hot_offset - bits_offset, b"\0"), *hot_pages])
 
 

@@ -6,7 +6,7 @@
  * first. A tablespace may lie in the data directory (allow_in_place_tablespaces), but nowhere else,
  * since only that directory is laid again (docs/decisions/2026-11-26-tablespaces-in-place.md), and
  * no database may be in one as a whole. A base backup reads the files too; the walsender
- * has no hook, but it fails on a file that it may not read, so one is laid whose name says why.
+ * has no hook, but it fails on a file that it may not read, so one is made whose name says why.
  * Not covered: a superuser's pg_read_binary_file(), and pg_checksums on the stopped directory.
  */
 #include "postgres.h"
@@ -18,7 +18,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "hydrate.h"
-#include "lay.h"
+#include "materialize.h"
 #include "nodes/parsenodes.h"
 #include "shim.h"
 #include "tcop/utility.h"
@@ -111,7 +111,7 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
     else if (IsA(node, AlterRoleSetStmt))
         settings_check(((AlterRoleSetStmt *) node)->setstmt);
     else if (IsA(node, DropTableSpaceStmt))
-        lay_all(); /* whether it is empty, Postgres sees by its files */
+        materialize_all(); /* whether it is empty, Postgres sees by its files */
     else if (IsA(node, CreateTableSpaceStmt))
         check_location((CreateTableSpaceStmt *) node);
     else if (IsA(node, AlterDatabaseStmt) &&
@@ -120,7 +120,7 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
     (next_utility ? next_utility : standard_ProcessUtility)(
         statement, query, read_only_tree, context, params, environment, receiver, completion);
     if (OidIsValid(dropped))
-        lay_forget_database(dropped);
+        materialize_forget_database(dropped);
     if (IsA(node, AlterRoleStmt) || IsA(node, DropRoleStmt))
         settings_check_superusers();
     if (IsA(node, TransactionStmt) && ends_prepared((TransactionStmt *) node))
@@ -128,7 +128,7 @@ shim_utility(PlannedStmt *statement, const char *query, bool read_only_tree,
 }
 
 static void
-lay_backup_guard(void)
+make_backup_guard(void)
 {
     int fd = open(GUARD_FILE, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0);
 
@@ -142,7 +142,7 @@ lay_backup_guard(void)
 void
 bypass_install(void)
 {
-    lay_backup_guard();
+    make_backup_guard();
     next_utility = ProcessUtility_hook;
     ProcessUtility_hook = shim_utility;
 }

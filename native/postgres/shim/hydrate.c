@@ -18,7 +18,7 @@
  *      that no page is stored behind its new end.
  *   5. A fork's file is made when something is to be written to it, or asked of the file itself;
  *      until then the map answers whether it exists and how long it is. No hook passes a fork that
- *      is not laid on to md.c, which would not find it.
+ *      is not made on to md.c, which would not find it.
  *
  * A *hot* page came with the map. It is read from there, its bit still set, until the block is
  * written; so what a start only reads makes no file.
@@ -43,7 +43,7 @@
 #include "access/xlog.h"
 #include "access/xlogutils.h"
 #include "hydrate.h"
-#include "lay.h"
+#include "materialize.h"
 #include "miscadmin.h"
 #include "page_client.h"
 #include "port/pg_bitutils.h"
@@ -131,15 +131,18 @@ hydrate_store(const RemoteFork *fork, BlockNumber block, char *page)
     SMgrRelation reln;
     LWLock *lock = hydrate_lock(fork, block);
 
+    /* Without the lock, since it stays clear (3): most that came too late ends here. */
     if (!remote_map_is_remote(fork, block))
         return;
-    lay_fork(fork);
+    materialize_fork(fork);
+    /* The page server has pages as redo makes them, and redo computes no checksums. */
     if (DataChecksumsEnabled())
         PageSetChecksumInplace((Page) page, block);
     reln = smgropen(remote_fork_node(fork), InvalidBackendId);
     LWLockAcquire(lock, LW_EXCLUSIVE);
     if (remote_map_is_remote(fork, block))
     {
+        /* Not to be synced: when the machine crashes, the directory is thrown away. */
         mdwrite(reln, fork->fork, block, page, true);
         remote_map_clear(fork, block);
     }
@@ -340,7 +343,7 @@ shim_read(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buffer
         }
         else if (nscans > 0)
             note_read(fork, block);
-        lay_fork(fork);
+        materialize_fork(fork);
     }
     mdread(reln, forknum, block, buffer);
 }
@@ -353,7 +356,7 @@ shim_prefetch(SMgrRelation reln, ForkNumber forknum, BlockNumber block)
     if (fork == NULL || !remote_map_is_remote(fork, block))
     {
         if (fork != NULL)
-            lay_fork(fork);
+            materialize_fork(fork);
         return mdprefetch(reln, forknum, block);
     }
     if (!InRecovery && remote_map_hot_page(fork, block) == NULL)
@@ -371,12 +374,13 @@ shim_write(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buffe
     if (forknum == FSM_FORKNUM && !SmgrIsTemp(reln))
         fsm_log_note_write(reln->smgr_rnode.node, block);
     if (fork != NULL)
-        lay_fork(fork);
+        materialize_fork(fork);
     if (fork == NULL || !remote_map_is_remote(fork, block))
     {
         mdwrite(reln, forknum, block, buffer, skip_fsync);
         return;
     }
+    /* Else a page that another backend is just storing could overwrite this newer one (2). */
     lock = hydrate_lock(fork, block);
     LWLockAcquire(lock, LW_EXCLUSIVE);
     mdwrite(reln, forknum, block, buffer, skip_fsync);
@@ -401,7 +405,7 @@ shim_truncate(SMgrRelation reln, ForkNumber forknum, BlockNumber old_nblocks, Bl
     const RemoteFork *fork = fork_of(reln, forknum);
 
     if (fork != NULL)
-        lay_fork(fork);
+        materialize_fork(fork);
     if (fork == NULL || !any_remote(fork, nblocks))
     {
         mdtruncate(reln, forknum, old_nblocks, nblocks);
@@ -420,7 +424,7 @@ shim_old_truncate(SMgrRelation reln, ForkNumber forknum, BlockNumber nblocks)
     OldTruncate stock = (OldTruncate) (void *) mdtruncate;
 
     if (fork != NULL)
-        lay_fork(fork);
+        materialize_fork(fork);
     if (fork == NULL || !any_remote(fork, nblocks))
     {
         stock(reln, forknum, nblocks);
@@ -439,6 +443,7 @@ forget_fork(const RemoteFork *fork)
     if (!any_remote(fork, 0))
         return;
     remote_map_clear_from(fork, 0);
+    /* Whoever saw a bit set before that is under some lock: who has had all, has waited for him. */
     lock_all();
     unlock_all();
 }
@@ -451,7 +456,7 @@ unlink_fork(RelFileNode node, ForkNumber forknum)
 
     if (fork == NULL)
         return;
-    lay_fork(fork);
+    materialize_fork(fork);
     forget_fork(fork);
 }
 
@@ -476,7 +481,7 @@ shim_create(SMgrRelation reln, ForkNumber forknum, bool is_redo)
     const RemoteFork *fork = fork_of(reln, forknum);
 
     if (fork != NULL)
-        lay_fork(fork);
+        materialize_fork(fork);
     mdcreate(reln, forknum, is_redo);
     if (!is_redo && fork != NULL)
         forget_fork(fork);
@@ -487,7 +492,7 @@ shim_exists(SMgrRelation reln, ForkNumber forknum)
 {
     const RemoteFork *fork = fork_of(reln, forknum);
 
-    return (fork != NULL && !remote_map_is_laid(fork)) || mdexists(reln, forknum);
+    return (fork != NULL && !remote_map_has_file(fork)) || mdexists(reln, forknum);
 }
 
 static BlockNumber
@@ -495,7 +500,7 @@ shim_nblocks(SMgrRelation reln, ForkNumber forknum)
 {
     const RemoteFork *fork = fork_of(reln, forknum);
 
-    return fork != NULL && !remote_map_is_laid(fork) ? fork->nblocks : mdnblocks(reln, forknum);
+    return fork != NULL && !remote_map_has_file(fork) ? fork->nblocks : mdnblocks(reln, forknum);
 }
 
 static void
@@ -505,7 +510,7 @@ shim_extend(SMgrRelation reln, ForkNumber forknum, BlockNumber block, char *buff
     const RemoteFork *fork = fork_of(reln, forknum);
 
     if (fork != NULL)
-        lay_fork(fork);
+        materialize_fork(fork);
     mdextend(reln, forknum, block, buffer, skip_fsync);
 }
 
@@ -514,7 +519,8 @@ shim_writeback(SMgrRelation reln, ForkNumber forknum, BlockNumber block, BlockNu
 {
     const RemoteFork *fork = fork_of(reln, forknum);
 
-    if (fork == NULL || remote_map_is_laid(fork))
+    /* A file that is not there has nothing to be written back. */
+    if (fork == NULL || remote_map_has_file(fork))
         mdwriteback(reln, forknum, block, nblocks);
 }
 
@@ -561,7 +567,7 @@ bring(const RemoteFork *fork, BlockNumber block)
 static void
 hydrate_fork(const RemoteFork *fork)
 {
-    lay_fork(fork);
+    materialize_fork(fork);
     for (BlockNumber first = 0; first < fork->nblocks; first += PAGE_BATCH_MAX)
     {
         BlockNumber end = Min(first + PAGE_BATCH_MAX, fork->nblocks);

@@ -32,7 +32,7 @@ typedef struct MapHeader
     uint32 crc;
     uint32 nhot;
     uint64 hot_offset;
-    uint64 unlaid_offset;
+    uint64 missing_offset;
 } MapHeader;
 
 /* A block whose content came with the map; the pages lie in the order of these. */
@@ -54,7 +54,7 @@ typedef struct FoundFork
 } FoundFork;
 
 uint8 *remote_map_bits;
-uint8 *remote_map_unlaid;
+uint8 *remote_map_missing;
 const RemoteFork *remote_map_index;
 static uint32 nentries;
 static const HotBlock *hot;
@@ -91,7 +91,7 @@ check_header(const char *path, const MapHeader *header, uint64 length)
     pg_crc32c crc;
     uint32 no_crc = 0;
     uint64 head_length;
-    uint64 unlaid_length = (header->nrels + (uint64) 7) / 8;
+    uint64 missing_length = (header->nrels + (uint64) 7) / 8;
 
     if (memcmp(header->magic, MAP_MAGIC, sizeof header->magic) != 0)
         refuse(path, "it does not begin with \"" MAP_MAGIC "\"");
@@ -103,8 +103,8 @@ check_header(const char *path, const MapHeader *header, uint64 length)
         refuse(path, "its length is not the one that it states");
     if (header->bits_offset % BITS_ALIGNMENT != 0 || header->bits_offset < head_length ||
         header->bits_offset > length || header->bits_length > length - header->bits_offset ||
-        header->unlaid_offset < head_length || header->unlaid_offset > length ||
-        unlaid_length > length - header->unlaid_offset || header->hot_offset < head_length ||
+        header->missing_offset < head_length || header->missing_offset > length ||
+        missing_length > length - header->missing_offset || header->hot_offset < head_length ||
         header->hot_offset > length ||
         (uint64) header->nhot * BLCKSZ > length - header->hot_offset)
         refuse(path, "its areas do not fit into it");
@@ -139,7 +139,7 @@ check_index(const char *path, uint64 nbits)
             for (BlockNumber block = 0; block < fork->nblocks; block++)
                 if (remote_map_is_remote(fork, block))
                     refuse(path, "a block of an init fork is remote");
-        if (fork->fork == INIT_FORKNUM && !remote_map_is_laid(fork))
+        if (fork->fork == INIT_FORKNUM && !remote_map_has_file(fork))
             refuse(path, "the file of an init fork is not made");
     }
 }
@@ -190,7 +190,7 @@ remote_map_open(const char *path)
     hot = (const HotBlock *) (remote_map_index + nentries);
     nhot = header->nhot;
     hot_pages = (const char *) header + header->hot_offset;
-    remote_map_unlaid = (uint8 *) header + header->unlaid_offset;
+    remote_map_missing = (uint8 *) header + header->missing_offset;
     remote_map_bits = (uint8 *) header + header->bits_offset;
     check_index(path, header->bits_length * 8);
     check_hot(path);

@@ -37,23 +37,23 @@ extern void remote_map_each_of_database(Oid db, void (*visit)(const RemoteFork *
 extern const char *remote_map_hot_page(const RemoteFork *fork, BlockNumber block);
 
 extern uint8 *remote_map_bits;
-extern uint8 *remote_map_unlaid;
+extern uint8 *remote_map_missing;
 extern const RemoteFork *remote_map_index;
 
 static inline bool
-remote_map_is_laid(const RemoteFork *fork)
+remote_map_has_file(const RemoteFork *fork)
 {
     size_t bit = fork - remote_map_index;
 
-    return !((__atomic_load_n(&remote_map_unlaid[bit / 8], __ATOMIC_ACQUIRE) >> (bit % 8)) & 1);
+    return !((__atomic_load_n(&remote_map_missing[bit / 8], __ATOMIC_ACQUIRE) >> (bit % 8)) & 1);
 }
 
 static inline void
-remote_map_set_laid(const RemoteFork *fork)
+remote_map_set_file(const RemoteFork *fork)
 {
     size_t bit = fork - remote_map_index;
 
-    __atomic_fetch_and(&remote_map_unlaid[bit / 8], (uint8) ~(1 << (bit % 8)), __ATOMIC_RELEASE);
+    __atomic_fetch_and(&remote_map_missing[bit / 8], (uint8) ~(1 << (bit % 8)), __ATOMIC_RELEASE);
 }
 
 static inline RelFileNode

@@ -9,7 +9,7 @@
  *   remote_map.c   the map: a file in memory, a bit a block
  *   grpc_stream.c  a gRPC call on a non-blocking socket; knows nothing of Postgres
  *   page_client.c  a process's requests and answers; waiting, cancelling, retrying
- *   lay.c          makes a relation's files when they are first needed
+ *   materialize.c  makes a relation's files when they are first needed
  *   hydrate.c      the hooks in the storage manager's table
  *   sizes.c        the SQL functions that ask the file system how long relations are
  *   bypass.c       statements that go past the storage manager

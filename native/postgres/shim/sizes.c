@@ -1,10 +1,10 @@
 /*
  * The size functions of SQL, which ask the file system and not the storage manager.
  *
- * They find the files of a compute only once these are made (lay.c). So their entries in the
- * server's table of built-in functions, which like the storage manager's lies in the segment that
- * the loader makes read-only, are replaced by functions that make them first and then call the
- * stock one.
+ * They find the files of a compute only once these are made (materialize.c). So their entries in
+ * the server's table of built-in functions, which like the storage manager's lies in the segment
+ * that the loader makes read-only, are replaced by functions that make them first and then call
+ * the stock one.
  */
 #include "postgres.h"
 
@@ -13,7 +13,7 @@
 
 #include "access/relation.h"
 #include "fmgr.h"
-#include "lay.h"
+#include "materialize.h"
 #include "shim.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -31,41 +31,41 @@ extern Datum pg_indexes_size(PG_FUNCTION_ARGS);
 extern Datum pg_total_relation_size(PG_FUNCTION_ARGS);
 
 static void
-lay_open_relation(Oid relid, bool with_all_that_belongs_to_it)
+materialize_open_relation(Oid relid, bool with_all_that_belongs_to_it)
 {
     Relation relation = try_relation_open(relid, AccessShareLock);
     ListCell *cell;
 
     if (relation == NULL)
-        return;
+        return; /* dropped meanwhile: what is to be said of that, the stock function says */
     if (RELKIND_HAS_STORAGE(relation->rd_rel->relkind))
-        lay_relation(relation->rd_node);
+        materialize_relation(relation->rd_node);
     if (with_all_that_belongs_to_it)
     {
         if (OidIsValid(relation->rd_rel->reltoastrelid))
-            lay_open_relation(relation->rd_rel->reltoastrelid, true);
+            materialize_open_relation(relation->rd_rel->reltoastrelid, true);
         if (relation->rd_rel->relhasindex)
             foreach(cell, RelationGetIndexList(relation))
-                lay_open_relation(lfirst_oid(cell), false);
+                materialize_open_relation(lfirst_oid(cell), false);
     }
     relation_close(relation, AccessShareLock);
 }
 
-#define LAYS_FIRST(function, what)                                                               \
+#define FILES_FIRST(function, what)                                                              \
     static Datum shim_##function(PG_FUNCTION_ARGS)                                               \
     {                                                                                            \
         what;                                                                                    \
         return function(fcinfo);                                                                 \
     }
 
-LAYS_FIRST(pg_database_size_name, lay_all())
-LAYS_FIRST(pg_database_size_oid, lay_all())
-LAYS_FIRST(pg_tablespace_size_name, lay_all())
-LAYS_FIRST(pg_tablespace_size_oid, lay_all())
-LAYS_FIRST(pg_relation_size, lay_open_relation(PG_GETARG_OID(0), false))
-LAYS_FIRST(pg_table_size, lay_open_relation(PG_GETARG_OID(0), true))
-LAYS_FIRST(pg_indexes_size, lay_open_relation(PG_GETARG_OID(0), true))
-LAYS_FIRST(pg_total_relation_size, lay_open_relation(PG_GETARG_OID(0), true))
+FILES_FIRST(pg_database_size_name, materialize_all())
+FILES_FIRST(pg_database_size_oid, materialize_all())
+FILES_FIRST(pg_tablespace_size_name, materialize_all())
+FILES_FIRST(pg_tablespace_size_oid, materialize_all())
+FILES_FIRST(pg_relation_size, materialize_open_relation(PG_GETARG_OID(0), false))
+FILES_FIRST(pg_table_size, materialize_open_relation(PG_GETARG_OID(0), true))
+FILES_FIRST(pg_indexes_size, materialize_open_relation(PG_GETARG_OID(0), true))
+FILES_FIRST(pg_total_relation_size, materialize_open_relation(PG_GETARG_OID(0), true))
 
 static const struct
 {

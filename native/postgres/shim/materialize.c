@@ -8,7 +8,7 @@
  * before md.c is to find it.
  *
  * Invariants. The bit is only ever cleared, under the lock of the fork's first block, and only once
- * the file has its length; so a crash in between lays it again, which changes nothing. Nobody has
+ * the file has its length; so a crash in between makes it again, which changes nothing. Nobody has
  * written to a file whose bit is set.
  *
  * What asks the file system itself must be told to look here first: the functions of sizes.c.
@@ -22,12 +22,12 @@
 #include <unistd.h>
 
 #include "hydrate.h"
-#include "lay.h"
+#include "materialize.h"
 #include "storage/fd.h"
 #include "storage/lwlock.h"
 
 static void
-lay_segments(const RemoteFork *fork)
+materialize_segments(const RemoteFork *fork)
 {
     char *path = relpathperm(remote_fork_node(fork), fork->fork);
     BlockNumber left = fork->nblocks;
@@ -47,52 +47,52 @@ lay_segments(const RemoteFork *fork)
                 close(fd);
             errno = error;
             ereport(ERROR, (errcode_for_file_access(),
-                            errmsg("pagestore: could not lay the file \"%s\": %m", name)));
+                            errmsg("pagestore: could not make the file \"%s\": %m", name)));
         }
         close(fd);
         pfree(name);
         left -= blocks;
         segment++;
-    } while (left > 0);
+    } while (left > 0); /* an empty fork has a file too */
     pfree(path);
 }
 
 void
-lay_fork(const RemoteFork *fork)
+materialize_fork(const RemoteFork *fork)
 {
     LWLock *lock = hydrate_lock(fork, 0);
 
-    if (remote_map_is_laid(fork))
-        return;
+    if (remote_map_has_file(fork))
+        return; /* without the lock: a bit is only ever cleared */
     LWLockAcquire(lock, LW_EXCLUSIVE);
-    if (!remote_map_is_laid(fork))
+    if (!remote_map_has_file(fork))
     {
-        lay_segments(fork);
-        remote_map_set_laid(fork);
+        materialize_segments(fork);
+        remote_map_set_file(fork);
     }
     LWLockRelease(lock);
 }
 
 void
-lay_relation(RelFileNode node)
+materialize_relation(RelFileNode node)
 {
     for (ForkNumber each = 0; each <= MAX_FORKNUM; each++)
     {
         const RemoteFork *fork = remote_map_find(node, each);
 
         if (fork != NULL)
-            lay_fork(fork);
+            materialize_fork(fork);
     }
 }
 
 void
-lay_all(void)
+materialize_all(void)
 {
-    remote_map_each(lay_fork);
+    remote_map_each(materialize_fork);
 }
 
 void
-lay_forget_database(Oid db)
+materialize_forget_database(Oid db)
 {
-    remote_map_each_of_database(db, remote_map_set_laid);
+    remote_map_each_of_database(db, remote_map_set_file);
 }
