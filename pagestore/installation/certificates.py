@@ -15,6 +15,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from pagestore.errors import FailedPrecondition, InvalidInput
 DAYS = 3650
 AUTHORITY_KEY = Path("tls/authority-key.pem")
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
+MAX_HOST = 253
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}(\.[A-Za-z0-9][A-Za-z0-9-]{0,62})*")
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -129,7 +132,7 @@ def _for_names(builder: x509.CertificateBuilder, names: list[str]) -> x509.Certi
         try:
             found.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            if not name.isascii() or not name.replace("-", "").replace(".", "").isalnum():
+            if _HOST.fullmatch(name) is None or len(name) > MAX_HOST:
                 raise InvalidInput(
                     "INVALID_NAME",
                     f"{name[:40]!r} is neither a host's name nor an IP address.",

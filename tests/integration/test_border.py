@@ -87,7 +87,7 @@ class Typed:
     def refused(self) -> str:
         """The reason; asserts that it is a refusal as documented."""
         error = json.loads(self.err)["error"]
-        assert self.code in range(1, 8), self.err
+        assert self.code in range(1, 9), self.err
         assert not NEVER.search(self.out + self.err), self.err
         assert REASON.fullmatch(error["reason"])
         assert error["reason"] != "INTERNAL", self.err
