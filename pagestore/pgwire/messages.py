@@ -71,6 +71,10 @@ class MessageReader:
         del self._buffer[: length + 1]
         return message
 
+    def has_begun(self) -> bool:
+        """Whether there is a part of a message that is not whole yet."""
+        return bool(self._buffer)
+
     def take_rest(self) -> bytes:
         """What came behind the last message that was taken."""
         rest = bytes(self._buffer)

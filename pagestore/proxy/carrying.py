@@ -3,11 +3,14 @@
 Both are spoken to the backend in the session's own connection, at rest, in the extended protocol
 and under a name of our own: a simple query would drop the client's unnamed statement.
 native/postgres/session is the other side; it seals the state, so nobody but a backend makes one.
+
+Meanwhile the backend may say what is the client's to hear, above all a notification. It is handed
+on, message by message; nothing is lost between two backends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +21,11 @@ MAX_STATE_BYTES = 16 << 20
 """Of one message: thousands of prepared statements."""
 _NAME = b"_pagestore\0"
 _SETTING = "pagestore_session.state"
+_CLOSE = b"S" + _NAME
+_HEARD = frozenset({b"A", b"N", b"S"})
+"""Of messages that may come at any time, and answer nothing."""
+
+Hear = Callable[[Message], None]
 
 
 class CarryFailed(Exception):
@@ -32,6 +40,8 @@ class State:
     """In hexadecimal."""
     unnamed: bytes = field(default=b"", repr=False)
     """The body of the Parse message of its unnamed statement."""
+    listens: bool = False
+    """Whether it waits for notifications, and so must be back before anybody can notify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +51,47 @@ class Hindrance:
     words: str
 
 
-def dehydrate(unnamed: bytes) -> Generator[Need, Any, State | Hindrance]:
+def dehydrate(unnamed: bytes, hear: Hear) -> Generator[Need, Any, State | Hindrance]:
     """
+    Args:
+        hear: what is the client's.
+
     Raises:
         CarryFailed: the backend knows nothing of sessions.
     """
-    yield Send(_run(_NAME, f"SHOW {_SETTING}") + _message(b"C", b"S" + _NAME) + _message(b"S"))
+    # A cancel request may have hit the last one, whose statement is still there then.
+    yield Send(
+        _message(b"C", _CLOSE)
+        + _run(_NAME, f"SHOW {_SETTING}")
+        + _message(b"C", _CLOSE)
+        + _message(b"S")
+    )
     text = ""
-    for message in (yield from _answers()):
+    for message in (yield from _answers(hear)):
         if message.kind == b"D":
             text = message.body[6:].decode("ascii", errors="replace")
-    if text.startswith("+"):
-        return State(text[1:], unnamed)
+    if text[:1] in ("+", "*"):
+        return State(text[1:], unnamed, listens=text[0] == "*")
     return Hindrance(text[1:] or "it gave no state")
 
 
-def rehydrate(state: State) -> Generator[Need, Any, None]:
+def rehydrate(state: State, hear: Hear) -> Generator[Need, Any, None]:
     """
     Raises:
         CarryFailed: the backend does not take the state.
     """
     yield Send(_run(b"\0", f"SET {_SETTING} = '{state.sealed}'") + _message(b"S"))
-    yield from _answers()
+    yield from _answers(hear)
     if state.unnamed:
         yield Send(_message(b"P", state.unnamed) + _message(b"S"))
         # Where it does not fit any more, the client hears so when it binds.
-        yield from _answers(strict=False)
+        yield from _answers(hear, strict=False)
+
+
+def overhear(hear: Hear) -> Generator[Need, Any, None]:
+    """What a backend has to say before it goes: nothing of it comes later."""
+    yield Send(_message(b"S"))
+    yield from _answers(hear, strict=False)
 
 
 def _run(name: bytes, text: str) -> bytes:
@@ -82,17 +107,20 @@ def _message(kind: bytes, body: bytes = b"") -> bytes:
     return Message(kind, body).encode()
 
 
-def _answers(*, strict: bool = True) -> Generator[Need, Any, list[Message]]:
-    """Everything up to ReadyForQuery, which is the last thing read."""
+def _answers(hear: Hear, *, strict: bool = True) -> Generator[Need, Any, list[Message]]:
+    """Everything up to ReadyForQuery, and no half message behind it is left unread."""
     reader = MessageReader(MAX_STATE_BYTES)
     found: list[Message] = []
-    fault = ""
-    while True:
+    fault, ready = "", False
+    while not ready or reader.has_begun():
         for message in reader.feed((yield Read())):
+            if message.kind in _HEARD:
+                hear(message)
+                continue
             if message.kind == b"E" and strict:
                 fault = read_error(message.body).get("M", "it gave an error")
-            if message.kind == b"Z":
-                if fault:
-                    raise CarryFailed(fault)
-                return found
+            ready = ready or message.kind == b"Z"
             found.append(message)
+    if fault:
+        raise CarryFailed(fault)
+    return found

@@ -7,6 +7,7 @@ bytes pass in the relay, and what remains here is a :class:`Session` in a set.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Collection, Coroutine
@@ -27,14 +28,20 @@ from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
 from pagestore.proxy.needs import FindRole, Need, Role
 from pagestore.proxy.places import Address, Place, Places
-from pagestore.proxy.session import GONE, BackendGone, Session
+from pagestore.proxy.session import GONE, BackendGone, NoRoom, NotReady, Session
 
 LOGIN_SECONDS = 60.0
 """As Postgres's authentication_timeout."""
 ENTRIES = 5
 """Attempts to enter a place that goes away again while one enters it."""
+RECOVERY_SECONDS = 60.0
+"""For a server that says that it cannot take anybody in now."""
+LISTENERS_SECONDS = 10.0
+"""For those that listen to be back in a place that woke, before others enter it."""
+CANCEL_PAUSES = (0.05, 0.2, 1.0)
+"""Before each try to cancel what a session does that was asleep when its client spoke."""
 TICK_SECONDS = 1.0
-PAUSE_SECONDS = 0.02
+PAUSE_SECONDS = 0.01
 """Between two looks at sessions that are just coming or going."""
 WRITE_DOWN_SECONDS = 1.0
 """After so long at rest a session's state is kept."""
@@ -45,6 +52,7 @@ _SQLSTATES = {
     "RESOURCE_EXHAUSTED": "53300",
 }
 """Of an error of ours that a client is told; 58000 (system error) for the rest."""
+_TERMINATE = b"X"
 _log = structlog.get_logger(__name__)
 
 _Fleet = Fleet[Place, Session, Address]
@@ -138,10 +146,11 @@ class Front:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.links.close()
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # Clients
 
@@ -183,7 +192,22 @@ class Front:
 
     async def _cancel(self, process: int, key: bytes) -> None:
         session = self._keys.find(process, key)
-        if session is not None:
+        if session is None:
+            return
+        if session.coming is None:
+            await session.cancel()
+            return
+        # What its client wants cancelled is not with a backend yet. Its own connection stays
+        # open meanwhile, so nothing else can be meant.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([session.coming])
+        for pause in CANCEL_PAUSES:
+            await asyncio.sleep(pause)
+            if all(
+                item.client != session.client.number or item.at_rest
+                for item in self.links.activity()
+            ):
+                return
             await session.cancel()
 
     async def _admit(self, link: Link, admitted: Admitted) -> None:
@@ -193,32 +217,16 @@ class Front:
         try:
             session = Session(link, admitted, destination, key)
             self._keys.assign(key, session)
-            await self._enter(session)
+            await self._enter(session, admitted.rest)
         except BaseException:
             self._keys.revoke(key)
             raise
 
-    async def _enter(self, session: Session) -> None:
+    async def _enter(self, session: Session, said: bytes) -> None:
         """Parks it, and joins it with a backend once its place is awake."""
         for _ in range(ENTRIES):
-            address, attempt = await self._parked(session)
-            self._entering.add(session)
-            try:
-                declined = await session.enter(self.links, address, attempt)
-            except BackendGone as gone:
-                _log.info("place lost", place=str(session.destination.place), why=str(gone))
-                now = self._loop.time()
-                self._carry_out(self._fleet.lost(session.destination.place, attempt, now))
-                continue
-            finally:
-                self._entering.discard(session)
-            if isinstance(declined, Declined):
-                raise _Refusal(declined.told)
-            self._sessions[session.client.number] = session
-            session.client.watcher = self._happened
-            if session.client.ended:
-                self._forget(session)
-            return
+            if await self._enter_at(session, *(await self._parked(session)), said):
+                return
         raise _Refusal(
             messages.error_response(
                 "57P03",
@@ -226,6 +234,46 @@ class Front:
                 hint="`pagestore show` and its log say why.",
             )
         )
+
+    async def _enter_at(
+        self, session: Session, address: Address, attempt: int, said: bytes
+    ) -> bool:
+        """Joins it with a backend there; False if nothing is there any more."""
+        self._entering.add(session)
+        try:
+            declined = await self._admitted(session, address, attempt, said)
+        except (BackendGone, NotReady) as gone:
+            _log.info("place lost", place=str(session.destination.place), why=str(gone))
+            now = self._loop.time()
+            self._carry_out(self._fleet.lost(session.destination.place, attempt, now))
+            return False
+        except NoRoom as error:
+            full = messages.error_response("53300", "sorry, too many clients already")
+            raise _Refusal(full) from error
+        finally:
+            self._entering.discard(session)
+        if isinstance(declined, Declined):
+            raise _Refusal(declined.told)
+        self._sessions[session.client.number] = session
+        session.client.watcher = self._happened
+        if session.client.ended:
+            self._forget(session)
+        return True
+
+    async def _admitted(
+        self, session: Session, address: Address, attempt: int, said: bytes
+    ) -> Declined | None:
+        """As :meth:`Session.enter`, with patience for a server that recovers."""
+        deadline = self._loop.time() + RECOVERY_SECONDS
+        pause = PAUSE_SECONDS
+        while True:
+            try:
+                return await session.enter(self.links, address, attempt, said)
+            except NotReady:
+                if self._loop.time() > deadline or session.client.ended:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     async def _parked(self, session: Session) -> tuple[Address, int]:
         """
@@ -252,7 +300,9 @@ class Front:
 
     def _happened(self, link: Link, event: Event, data: bytes) -> None:
         """To a client that is joined, or was."""
-        session = self._sessions[link.number]
+        session = self._sessions.get(link.number)
+        if session is None:
+            return
         if event is Event.LEFT:
             self._left(session, spoken=data[:1] == b"\1", words=data[1:])
         elif event is Event.AT_REST:
@@ -268,19 +318,32 @@ class Front:
         """Its backend ended while it was at rest. Its state holds if nothing was said since."""
         if session.state is None or spoken:
             session.lose(words or GONE)
-        else:
-            session.let_go()
+            return
+        address, attempt, place = session.address, session.attempt, session.destination.place
+        session.let_go()
+        if session.state.listens and address is not None and self.state(place) is State.AWAKE:
+            # Others go on there, and may notify; or it is all gone, which then shows.
+            self._bring(session, self._bring_back(session, address, attempt))
 
     def _take_up(self, session: Session) -> None:
         """A session that slept: its client has spoken."""
-        if not session.entering:  # else it was told of the same words before
-            session.entering = True
-            self._spawn(self._return(session))
+        if session.coming is None:
+            self._bring(session, self._return(session))
+        else:
+            session.spoke = True  # for somebody who brings it back unasked, and may fail
+
+    def _bring(self, session: Session, coming: Coroutine[Any, Any, None]) -> None:
+        session.coming = self._spawn(coming)
 
     async def _return(self, session: Session) -> None:
+        """Takes it up for what its client says: where that is good-bye, nobody is woken."""
         link = session.client
         try:
-            await self._enter(session)
+            said = await link.read()
+            if said[:1] == _TERMINATE:
+                link.close()
+            else:
+                await self._enter(session, said)
         except _Refusal as refusal:
             link.send(refusal.told)
             link.close()
@@ -299,7 +362,40 @@ class Front:
             link.send(messages.error_response("XX000", "the proxy failed; its log says why"))
             link.close()
         finally:
-            session.entering = False
+            session.coming = None
+
+    async def _bring_back(self, session: Session, address: Address, attempt: int) -> None:
+        """Takes it up unasked; if that fails, it sleeps on."""
+        try:
+            await self._enter_at(session, address, attempt, b"")
+        except (_Refusal, CarryFailed, LinkEnded) as error:
+            _log.warning("a listener stays away", error=str(error))
+        except Exception as error:
+            _log.error("a return failed", exc_info=error)
+        finally:
+            session.coming = None
+        if session.backend_link is None and session.spoke:
+            session.spoke = False
+            self._take_up(session)
+
+    async def _bring_listeners_back(self, place: Place, address: Address, attempt: int) -> None:
+        """Before others are let in, who could notify them."""
+        listeners = [
+            session
+            for session in self._sessions.values()
+            if session.destination.place == place and session.state and session.state.listens
+        ]
+        for session in listeners:
+            if session.coming is None and session.backend_link is None:
+                self._bring(session, self._bring_back(session, address, attempt))
+        deadline = self._loop.time() + LISTENERS_SECONDS
+        while self._loop.time() < deadline:
+            coming = [session for session in listeners if session.coming is not None]
+            if not coming:
+                return
+            for session in coming:  # some are parked, since their clients have spoken
+                self._settle(session, (address, attempt))
+            await asyncio.sleep(PAUSE_SECONDS)
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.client.number, None)
@@ -343,6 +439,7 @@ class Front:
                 place, attempt, "XX000", "the proxy failed; its log says why", "", self._loop.time()
             )
         else:
+            await self._bring_listeners_back(place, address, attempt)
             told = self._fleet.started(place, attempt, address, self._loop.time())
         self._carry_out(told)
 
@@ -384,6 +481,9 @@ class Front:
             joined = [item for item in self._joined(place) if not item.going_down]
             went = await asyncio.gather(*(self._part(item, words, left) for item in joined))
             carried, ended = carried + went.count(True), ended + went.count(False)
+            await self._let_sleep(
+                [item for item, goes_on in zip(joined, went, strict=True) if goes_on]
+            )
             entering = any(item.destination.place == place for item in self._entering)
             if not (entering or self._joined(place)) or left < 0:
                 return carried, ended
@@ -394,8 +494,6 @@ class Front:
         hindrance = await session.take_down(max(seconds, PAUSE_SECONDS))
         if hindrance:
             session.lose(words)
-        elif session.state is not None:
-            self._let_sleep(session)
         return session.state is not None and not session.client.ended
 
     def _end_all(self, place: Place, words: bytes) -> int:
@@ -411,11 +509,15 @@ class Front:
             if session.destination.place == place and session.backend_link is not None
         ]
 
-    def _let_sleep(self, session: Session) -> None:
-        session.let_go()
-        if session.spoke:
-            session.spoke = False
-            self._take_up(session)
+    async def _let_sleep(self, sessions: list[Session]) -> None:
+        """Ends the backends of sessions that were taken down."""
+        # Those that came down first may have been notified by those that came last.
+        await asyncio.gather(*(session.hear_all() for session in sessions))
+        for session in sessions:
+            session.let_go()
+            if session.spoke:
+                session.spoke = False
+                self._take_up(session)
 
     async def _take_down(self, place: Place) -> bool:
         """Carries every session of a place out of it; all of them, or none."""
@@ -429,8 +531,7 @@ class Front:
             for session in sessions:
                 session.go_on()
             return False
-        for session in sessions:
-            self._let_sleep(session)
+        await self._let_sleep(sessions)
         return True
 
     async def _write_down(self, session: Session) -> None:

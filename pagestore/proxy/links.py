@@ -206,6 +206,13 @@ class Links:
             link.told(Event.ENDED, b"the proxy stops")
         self._links.clear()
 
+    def _tell(self, link: Link, event: Event, data: bytes) -> None:
+        try:
+            link.told(event, data)
+        except Exception as error:  # what happens to others must be told all the same
+            words = "what happened at a link could not be told"
+            self._loop.call_exception_handler({"message": words, "exception": error})
+
     def _take(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._notify)
@@ -220,7 +227,7 @@ class Links:
             if event is Event.ENDED:
                 self._links.pop(number, None)
             if found is not None:
-                found.told(event, data)
+                self._tell(found, event, data)
         if events:
             # There may be more than were taken at once; others have their turn in between.
             self._loop.call_soon(self._take)

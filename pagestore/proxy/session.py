@@ -8,11 +8,11 @@ import socket
 from dataclasses import dataclass, field
 
 from pagestore.pgwire import messages
-from pagestore.pgwire.messages import ProtocolViolation
+from pagestore.pgwire.messages import Message, MessageReader, ProtocolViolation
 from pagestore.pgwire.startup import cancel_packet
 from pagestore.proxy.backend import Declined, Ready, backend_login
 from pagestore.proxy.cancels import CancelKey
-from pagestore.proxy.carrying import CarryFailed, Hindrance, State, dehydrate, rehydrate
+from pagestore.proxy.carrying import CarryFailed, Hindrance, State, dehydrate, overhear, rehydrate
 from pagestore.proxy.links import Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted
 from pagestore.proxy.places import Address, Destination
@@ -24,12 +24,25 @@ CARRY_SECONDS = 5.0
 """For a session to come to rest and be written down."""
 GONE = messages.error_response("57P01", "the database's server has ended")
 """What a client is told whose session ended with its backend."""
-_GONE = ("57P01", "57P02", "57P03")
-"""What a server says that stops, crashed, or has not yet started."""
+_GONE = ("57P01", "57P02")
+"""What a server says that stops, or crashed."""
+_NOT_NOW = "57P03"
+"""What it says that starts, recovers, or stops."""
+
+
+_PARAMETER = b"S"
 
 
 class BackendGone(Exception):
     """Nobody listens at the address any more, or what does is about to end."""
+
+
+class NotReady(Exception):
+    """What listens there takes nobody in yet: it recovers from the crash of one of its own."""
+
+
+class NoRoom(Exception):
+    """The relay has as many connections as it can have."""
 
 
 @dataclass(slots=True, eq=False)
@@ -53,26 +66,34 @@ class Session:
     going_down: bool = False
     spoke: bool = False
     """Whether the client has spoken while it was being taken down."""
-    entering: bool = False
-    """Whether somebody brings it to a backend just now."""
-    told: bool = False
-    """Whether the client has heard that it is in."""
+    coming: asyncio.Task[None] | None = None
+    """Who brings it back to a backend just now."""
+    parameters: dict[bytes, bytes] | None = field(default=None, repr=False)
+    """What its backend said first of its settings; None while the client has not heard that it
+    is in."""
 
-    async def enter(self, links: Links, address: Address, attempt: int) -> Declined | None:
+    async def enter(
+        self, links: Links, address: Address, attempt: int, said: bytes
+    ) -> Declined | None:
         """Logs in to a backend, makes it what the session was, and joins the client with it.
+
+        Args:
+            said: by the client, and read already.
 
         Raises:
             CarryFailed: the backend cannot be made what the session was.
             BackendGone: the place has to be woken anew.
-            LinkEnded: the client is gone.
+            NotReady: it may be ready in a moment.
+            NoRoom: there are too many connections.
         """
         parameters = {**self.admitted.startup.parameters, "database": self.destination.inner}
         link = await _connect(links, address, self.client)
+        heard: list[Message] = []
         try:
             async with asyncio.timeout(BACKEND_SECONDS):
                 outcome = await drive(backend_login(parameters, self.admitted.keys), link)
                 if self.state is not None and isinstance(outcome, Ready):
-                    await drive(rehydrate(self.state), link)
+                    await drive(rehydrate(self.state, heard.append), link)
         except CarryFailed:
             link.close()
             raise
@@ -81,13 +102,15 @@ class Session:
             raise BackendGone(str(error)) from error
         if isinstance(outcome, Declined):
             link.close()
+            if outcome.sqlstate == _NOT_NOW:
+                raise NotReady(outcome.message)
             if outcome.sqlstate in _GONE:
                 raise BackendGone(outcome.message)
             return outcome
-        self._welcome(outcome)
+        self._welcome(outcome, heard)
         self.address, self.attempt, self.backend = address, attempt, outcome
         self.backend_link = link
-        self.client.join(link, b"" if self.state is not None else self.admitted.rest)
+        self.client.join(link, said)
         return None
 
     async def take_down(self, seconds: float = CARRY_SECONDS) -> str:
@@ -105,7 +128,7 @@ class Session:
                 if unnamed is None:
                     return ""  # its backend has left, which the front was told
                 parted = True
-                outcome = await drive(dehydrate(unnamed), backend)
+                outcome = await drive(dehydrate(unnamed, self._hear), backend)
         except TimeoutError:
             self.state = None
             if parted:  # its answer may still come, and would reach the client
@@ -123,6 +146,14 @@ class Session:
             self.going_down = False
         self.state = None if isinstance(outcome, Hindrance) else outcome
         return outcome.words if isinstance(outcome, Hindrance) else ""
+
+    async def hear_all(self) -> None:
+        """Of a session that was taken down: its backend's notifications, before it goes."""
+        if self.state is None or not self.state.listens or self.backend_link is None:
+            return
+        with contextlib.suppress(LinkEnded, TimeoutError):
+            async with asyncio.timeout(CARRY_SECONDS):
+                await drive(overhear(self._hear), self.backend_link)
 
     def go_on(self) -> None:
         """Joins it with its backend again, from which it was parted."""
@@ -143,12 +174,26 @@ class Session:
             self.backend_link.close()
         self.backend, self.backend_link, self.address = None, None, None
 
-    def _welcome(self, ready: Ready) -> None:
-        if self.told:
+    def _welcome(self, ready: Ready, heard: list[Message]) -> None:
+        """
+        Args:
+            heard: while its state was restored: settings are then what the client made them.
+        """
+        before, self.parameters = self.parameters, _parameters(ready.told)
+        if before is None:
+            key = messages.backend_key(self.cancel_key.process, self.cancel_key.key)
+            self.client.send(ready.told + key + messages.ready_for_query())
             return
-        self.told = True
-        key = messages.backend_key(self.cancel_key.process, self.cancel_key.key)
-        self.client.send(ready.told + key + messages.ready_for_query())
+        restored = {_name(message) for message in heard if message.kind == _PARAMETER}
+        for name, body in self.parameters.items():
+            if name not in restored and before.get(name) != body:
+                self._hear(Message(_PARAMETER, body))  # another default than when it came
+        for message in heard:
+            if message.kind != _PARAMETER:
+                self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        self.client.send(message.encode())
 
     async def cancel(self) -> None:
         """Cancels what its backend does now; returns when the backend's server has heard it."""
@@ -165,6 +210,16 @@ class Session:
                 writer.close()
 
 
+def _parameters(told: bytes) -> dict[bytes, bytes]:
+    """The bodies of what a backend says of its settings, by their names."""
+    found = MessageReader(len(told) + 1).feed(told)
+    return {_name(message): message.body for message in found if message.kind == _PARAMETER}
+
+
+def _name(message: Message) -> bytes:
+    return message.body.partition(b"\0")[0]
+
+
 async def _open(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.socket is not None:
         return await asyncio.open_unix_connection(str(address.socket))
@@ -175,7 +230,7 @@ async def _connect(links: Links, address: Address, beside: Link) -> Link:
     """
     Raises:
         BackendGone: nobody listens there.
-        LinkEnded: the relay has no room.
+        NoRoom: the relay has none.
     """
     family = socket.AF_UNIX if address.socket is not None else socket.AF_INET
     where = str(address.socket) if address.socket is not None else (address.host, address.port)
@@ -185,4 +240,7 @@ async def _connect(links: Links, address: Address, beside: Link) -> Link:
     except OSError as error:
         connection.close()
         raise BackendGone(f"{where}: {error.strerror}") from error
-    return links.adopt(connection, beside)
+    try:
+        return links.adopt(connection, beside)
+    except LinkEnded as error:
+        raise NoRoom from error

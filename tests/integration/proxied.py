@@ -20,7 +20,7 @@ from pagestore.proxy.front import Front
 from pagestore.proxy.needs import Role
 from pagestore.proxy.places import Address, Destination, Place
 from pagestore.proxy.target import Target
-from tests.plain_postgres import PlainPostgres
+from tests.plain_postgres import PlainPostgres, free_port
 from tests.waiting import until
 
 _T = TypeVar("_T")
@@ -31,8 +31,10 @@ PLACE = Place("app")
 class PlainPlaces:
     """One database, ``app``; whoever is in pg_authid may log in, asleep or awake."""
 
-    def __init__(self, server: PlainPostgres) -> None:
+    def __init__(self, server: PlainPostgres, *, moves: bool = False) -> None:
+        """`moves`: whoever wakes it finds it at another address than before."""
         self.server = server
+        self.moves = moves
         self.starts = 0
         self.stops = 0
         self.fault = ""
@@ -61,6 +63,8 @@ class PlainPlaces:
         if self.fault:
             raise Unavailable("COMPUTE_FAILED", self.fault, "Look there.")
         if not self.server.alive():
+            if self.moves:
+                self.server.port = free_port()
             await asyncio.to_thread(self.server.start)
         return Address(socket=self.server.root / f".s.PGSQL.{self.server.port}")
 

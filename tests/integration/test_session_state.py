@@ -85,7 +85,7 @@ QUESTIONS = [
 def test_a_session_taken_up_is_what_it_was(connect: Connect) -> None:
     before, after = dressed(connect), connect()
     text = shown(before)
-    assert text[0] == "+"
+    assert text[0] == "*", "it listens"
     take_up(after, text[1:])
     for question in QUESTIONS:
         assert before.execute(question).fetchall() == after.execute(question).fetchall(), question

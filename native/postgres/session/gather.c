@@ -180,7 +180,7 @@ texts(const char *query)
     return found;
 }
 
-void
+bool
 session_gather(StringInfo state)
 {
     MemoryContext context = CurrentMemoryContext;
@@ -205,6 +205,9 @@ session_gather(StringInfo state)
         pq_sendbyte(state, SESSION_ENTRY_CHANNEL);
         session_put_text(state, (const char *) lfirst(cell));
     }
+    bool listens = channels != NIL; /* the list goes with SPI's memory */
+
     MemoryContextSwitchTo(inside);
     SPI_finish();
+    return listens;
 }

@@ -7,7 +7,8 @@
  * A session that is idle outside a transaction is not a process; it is its settings, its role,
  * its prepared statements and the channels that it listens to. The proxy asks a backend for these
  *
- *     SHOW pagestore_session.state          + and the state in hexadecimal, or - and why not
+ *     SHOW pagestore_session.state          + and the state in hexadecimal, or - and why not;
+ *                                           * instead of + if the session listens
  *
  * lets the compute stop, and gives the state to a backend of another one when its client speaks
  * again, as the first thing that this backend hears:
@@ -78,6 +79,7 @@ state_text(void)
     const char *hindrance = session_hindrance();
     StringInfoData state;
     uint8 seal[SEAL_BYTES];
+    bool listens;
     char *text;
 
     if (hindrance != NULL)
@@ -85,10 +87,10 @@ state_text(void)
     initStringInfo(&state);
     pq_sendbyte(&state, STATE_VERSION);
     session_put_text(&state, login_role());
-    session_gather(&state);
+    listens = session_gather(&state);
     make_seal(state.data, state.len, seal);
     text = palloc(2 + 2 * (SEAL_BYTES + (size_t) state.len));
-    text[0] = '+';
+    text[0] = listens ? '*' : '+';
     hex_encode((char *) seal, SEAL_BYTES, text + 1);
     hex_encode(state.data, state.len, text + 1 + 2 * SEAL_BYTES);
     text[1 + 2 * (SEAL_BYTES + (size_t) state.len)] = '\0';

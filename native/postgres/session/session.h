@@ -12,8 +12,8 @@
 
 /* gather.c: why a session cannot be carried, as words for a user; NULL if it can. */
 extern const char *session_hindrance(void);
-/* Appends what there is to carry. */
-extern void session_gather(StringInfo state);
+/* Appends what there is to carry; whether the session listens to any channel. */
+extern bool session_gather(StringInfo state);
 
 /* restore.c: makes a fresh session what it was. `state` is what was gathered. */
 extern void session_restore(StringInfo state);
