@@ -23,6 +23,12 @@ hypothesis.settings.load_profile("busy")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the long soaks")
     parser.addoption("--ledger-seed", help="the order of faults of the quorum's ledger")
+    parser.addoption(
+        "--clients",
+        choices=["quick", "all"],
+        default="quick",
+        help="all: also clients of other languages and majors, fetched by their package managers",
+    )
     parser.addoption("--seeds", default="10000", help="of the simulation: N, or FIRST:END")
 
 
