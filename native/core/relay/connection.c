@@ -58,6 +58,7 @@ release(relay_loop *loop, connection *conn, const char *why)
     free_session(conn);
     free(conn->out);
     free(conn->withheld);
+    free(conn->unnamed);
     free(conn);
 }
 
@@ -279,9 +280,31 @@ connection_watch(relay_loop *loop, connection *conn)
 
 /* --- joined */
 
+/* A client is joined again with the backend that it had, or one that was made like it: its
+ * unnamed statement is still there. */
+static void
+keep_unnamed(connection *client)
+{
+    ps_session *session = client->session;
+    free(client->unnamed);
+    client->unnamed = session->unnamed;
+    client->unnamed_length = session->unnamed != NULL ? session->unnamed_length : 0;
+    session->unnamed = NULL;
+}
+
+static void
+give_unnamed_back(connection *client)
+{
+    ps_session *session = client->session;
+    session->unnamed = client->unnamed;
+    session->unnamed_length = session->unnamed_have = client->unnamed_length;
+    client->unnamed = NULL;
+}
+
 static void
 part(relay_loop *loop, connection *client, ps_relay_kind kind, uint8_t *words, size_t length)
 {
+    keep_unnamed(client);
     free_session(client);
     client->peer = NULL;
     client->mode = MODE_HOLD;
@@ -317,9 +340,14 @@ take_apart(relay_loop *loop, connection *client)
     server->wanted = false;
     update_interest(loop, server);
     ps_session *session = client->session;
-    uint8_t *unnamed = session->unnamed;
-    size_t length = unnamed != NULL ? session->unnamed_length : 0;
-    session->unnamed = NULL; /* the event's now */
+    size_t length = session->unnamed != NULL ? session->unnamed_length : 0;
+    uint8_t *unnamed = length > 0 ? malloc(length) : NULL;
+    if (length > 0 && unnamed == NULL) {
+        connection_end(loop, client, "out of memory");
+        return;
+    }
+    if (length > 0)
+        memcpy(unnamed, session->unnamed, length);
     part(loop, client, PS_RELAY_AT_REST, unnamed, length);
 }
 
@@ -468,6 +496,7 @@ connection_join(relay_loop *loop, connection *client, connection *server, const 
         loop->logins--;
     client->login = false;
     client->session = session;
+    give_unnamed_back(client);
     client->peer = server;
     server->peer = client;
     client->mode = server->mode = MODE_JOINED;

@@ -21,6 +21,8 @@ typedef struct connection {
     bool holding;           /* client: to be taken apart when at rest */
     struct connection *peer;
     ps_session *session;    /* of a joined client */
+    uint8_t *unnamed;       /* client: its unnamed statement, while it has no session */
+    uint32_t unnamed_length;
     uint8_t *out;           /* what the socket has not taken yet: [out_at, out_end) */
     size_t out_at, out_end, out_capacity;
     uint8_t *withheld;      /* server: an error that nobody asked for */

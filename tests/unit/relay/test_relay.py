@@ -141,9 +141,9 @@ def test_a_session_is_taken_apart_when_it_is_at_rest_and_not_before() -> None:
         assert receive(other_far, 10) == message(b"Q", b"next\0")
 
 
-def test_a_session_that_is_taken_apart_gives_its_unnamed_statement() -> None:
+def test_a_session_that_is_taken_apart_gives_its_unnamed_statement_each_time() -> None:
     with Driver() as d:
-        client, c, _, b = d.pair()
+        client, c, backend, b = d.pair()
         parse = b"\0select $1\0\0\0"
         sent = message(b"P", parse) + message(b"B", b"\0\0\0\0\0\0\0\0") + message(b"S")
         c.sendall(sent)
@@ -152,6 +152,15 @@ def test_a_session_that_is_taken_apart_gives_its_unnamed_statement() -> None:
         receive(c, len(READY))
         d.relay.hold(client)
         assert d.expect(client, Kind.AT_REST) == parse
+        d.relay.join(client, backend, b"")
+        d.relay.hold(client)
+        assert d.expect(client, Kind.AT_REST) == parse, "the backend still has it"
+        d.relay.join(client, backend, message(b"Q", b"x\0"))
+        receive(b, 7)
+        b.sendall(READY)
+        receive(c, len(READY))
+        d.relay.hold(client)
+        assert d.expect(client, Kind.AT_REST) == b"", "a query has dropped it"
 
 
 def test_a_hold_can_be_taken_back() -> None:
