@@ -262,6 +262,7 @@ class Computes:
                 return compute
             elif compute is not None:
                 await self._stop(name, slot)
+            await self._admit(slot, record)
             return await self._start(slot, record, strictly)
 
     async def stop(self, name: Slotted) -> None:
@@ -292,6 +293,8 @@ class Computes:
         name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
+            # Before anything ends: what runs and may not be started again goes on.
+            await self._admit(slot, record)
             try:
                 await self._stop(name, slot)
                 yield lambda moved: self._start(slot, self._memory.as_set(moved), False)
@@ -410,14 +413,22 @@ class Computes:
     def _slot(self, name: Slotted) -> _Slot:
         return self._slots.setdefault(name, _Slot())
 
+    async def _admit(self, slot: _Slot, record: DatabaseRecord) -> None:
+        """Not for what comes back after a crash: it has been admitted.
+
+        Raises:
+            ResourceExhausted
+        """
+        if self._admission is None:
+            return
+        await self._admission.admit_bytes(record.tenant)
+        # A start counts itself before it waits for anything.
+        others = self.awake(record.tenant) - (slot.state in _AWAKE)
+        self._admission.admit_awake(record.tenant, others)
+
     async def _start(self, slot: _Slot, record: DatabaseRecord, strictly: bool) -> Compute:
         if self._closed:
             raise Unavailable("SHUTTING_DOWN", "The control plane is stopping.", "`pagestore up`")
-        if self._admission is not None:
-            await self._admission.admit_bytes(record.tenant)
-            # Nothing is waited for from here to where it counts itself.
-            others = self.awake(record.tenant) - (slot.state in _AWAKE)
-            self._admission.admit_awake(record.tenant, others)
         slot.state = ComputeState.STARTING
         try:
             async with self._starts:
@@ -445,10 +456,20 @@ class Computes:
                 complaint = first.complaint if first is not None else ""
                 slot.settings = after_start(record.settings, used, complaint)
                 if slot.settings != record.settings:
-                    self._memory.settled(record, slot.settings)
+                    await self._settled(record, slot.settings, compute)
                 return compute
         assert first is not None
         raise first
+
+    async def _settled(
+        self, record: DatabaseRecord, settings: UserSettings, compute: Compute
+    ) -> None:
+        """What cannot be written down has not started: nobody would know of it."""
+        try:
+            self._memory.settled(record, settings)
+        except BaseException:
+            await compute.discard()
+            raise
 
     async def _launch_with(self, record: DatabaseRecord, settings: Mapping[str, str]) -> Compute:
         carried = CarriedFiles(self._memory.load(record.timeline), settings)

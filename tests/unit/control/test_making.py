@@ -96,7 +96,7 @@ def _stepped_changes(patch: pytest.MonkeyPatch, state: ControlState, steps: Step
 
 
 async def _create(world: Plane) -> None:
-    await world.plane.databases.create(TENANT, "new")
+    await world.plane.databases.create(TENANT, "new", settings={"a": "1"})
 
 
 async def _branch(world: Plane) -> None:

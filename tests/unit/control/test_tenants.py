@@ -166,6 +166,14 @@ def test_over_its_bytes_a_tenant_makes_and_wakes_nothing_more(tmp_path: Path) ->
                 await verb()
             assert over.value.reason == "TENANT_BYTES"
         assert world.computes.running() == 1, "what runs goes on"
+        running = world.launcher.started[0]
+        await world.plane.past.checkpoint(acme, "one", "c")
+        with pytest.raises(ResourceExhausted):
+            await world.plane.past.restore(acme, "one", AtCheckpoint("c"))
+        assert running.alive, "also where it is to be moved"
+        await running.discard()
+        await asyncio.sleep(60)
+        assert world.computes.running() == 1, "and comes back after a crash"
         await databases.create(TENANT, "app")
         await databases.remove(acme, "two")
         world.pages.away = True
