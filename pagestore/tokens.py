@@ -118,7 +118,11 @@ class Signer:
         Raises:
             DataLoss: FILE_CORRUPT.
         """
-        return cls(_key_of(text.strip()))
+        return cls(parse_secret_key(text))
+
+    def current(self) -> bytes:
+        """The public half of the key that signs now."""
+        return self.public_key
 
     def sign(self, claims: Claims) -> str:
         said = _CLAIMS.pack(
@@ -203,6 +207,15 @@ def key_id(public_key: bytes) -> bytes:
 def key_text(key: bytes) -> str:
     """A key, secret or public, as its file has it: a line."""
     return f"ed25519 {key.hex()}\n"
+
+
+def parse_secret_key(text: str) -> bytes:
+    """What a file of a signing key holds.
+
+    Raises:
+        DataLoss: FILE_CORRUPT.
+    """
+    return _key_of(text.strip())
 
 
 def parse_public_keys(text: str) -> list[bytes]:

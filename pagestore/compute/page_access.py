@@ -25,6 +25,8 @@ from pagestore.tokens import Signer
 SECONDS = 24 * 3600.0
 """How long one holds."""
 RENEW_SECONDS = 3600.0
+LOOK_SECONDS = 10.0
+"""How often it is looked whether there is another key."""
 SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _log = structlog.get_logger(__name__)
 
@@ -61,10 +63,12 @@ def lay_authority(directory: Path, authority: Path, group: int) -> None:
 
 async def renew_for_ever(computes: Path, signer: Signer) -> None:
     """Of all that run in the directory `computes`: at once, for they may have run while nobody
-    renewed anything, and then in time."""
+    renewed anything, then in time, and whenever the key has changed."""
     while True:
+        key, began = signer.current(), time.monotonic()
         await asyncio.to_thread(renew, computes, signer)
-        await asyncio.sleep(RENEW_SECONDS)
+        while signer.current() == key and time.monotonic() < began + RENEW_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def renew(computes: Path, signer: Signer) -> None:

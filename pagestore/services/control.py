@@ -46,7 +46,7 @@ from pagestore.postgres.settings import LOOPBACK
 from pagestore.services import control_messages as messages
 from pagestore.services import paging
 from pagestore.services.app_roles import RoleService
-from pagestore.services.guard import Guard, signer_of_setting
+from pagestore.services.guard import Guard, SigningKey
 from pagestore.services.identity import Identity
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
@@ -451,7 +451,7 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
 async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
-    guard, signer = Guard.of_setting(settings.keys), signer_of_setting(settings.signing_key)
+    guard, signer = Guard.of_setting(settings.keys), SigningKey.of_setting(settings.signing_key)
     identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
     make_compute_dir(settings.compute_dir, settings.run_as)
     if settings.compute_host:

@@ -18,7 +18,7 @@ import structlog
 
 from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
 from pagestore.services import permissions
-from pagestore.tokens import Claims, Signer, Verifier, parse_public_keys
+from pagestore.tokens import Claims, Signer, Verifier, parse_public_keys, parse_secret_key
 
 KEYS_VARIABLE = "PAGESTORE_KEYS"
 """Names the file of public keys, where no option does."""
@@ -103,19 +103,44 @@ class Guard:
         self._remembered.clear()
 
 
-def signer_of_setting(key: Path | None) -> Signer:
-    """With the secret key that a part was told of, or the one in the environment.
+class SigningKey(Signer):
+    """The secret key in a file, read again when the file is another one.
 
     Raises:
         FailedPrecondition: KEYS_MISSING. DataLoss: FILE_CORRUPT.
     """
-    named = key or os.environ.get(SIGNING_KEY_VARIABLE)
-    if not named:
-        raise keys_missing("it makes tokens itself, and was not told where the secret key is")
-    try:
-        return Signer.parse(Path(named).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise keys_missing(f"{named} cannot be read ({error})") from error
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._seen = _identity(path)
+            super().__init__(parse_secret_key(path.read_text()))
+        except (OSError, UnicodeDecodeError) as error:
+            raise keys_missing(f"{path} cannot be read ({error})") from error
+
+    @classmethod
+    def of_setting(cls, key: Path | None) -> SigningKey:
+        """The one that a part was told of, or the one in the environment."""
+        named = key or os.environ.get(SIGNING_KEY_VARIABLE)
+        if not named:
+            raise keys_missing("it makes tokens itself, and was not told where the secret key is")
+        return cls(Path(named))
+
+    def sign(self, claims: Claims) -> str:
+        self.current()
+        return super().sign(claims)
+
+    def current(self) -> bytes:
+        """Its public half of now. The key that was there stays in force while the file cannot be
+        read."""
+        try:
+            seen = _identity(self._path)
+            if seen != self._seen:
+                super().__init__(parse_secret_key(self._path.read_text()))
+                self._seen = seen
+        except (OSError, UnicodeDecodeError, DataLoss) as error:
+            _log.warning("secret key cannot be read", path=str(self._path), error=str(error))
+        return self.public_key
 
 
 def keys_missing(why: str) -> FailedPrecondition:

@@ -77,6 +77,8 @@ class Compute:
 
 @dataclass
 class Stack:
+    """`page_socket` is another way to the page server."""
+
     root: Path
     safekeeper: SafekeeperProcess
     page_server: PageProcess
@@ -85,6 +87,7 @@ class Stack:
     wal: WalClient
     shim: Path
     starts: int = 0
+    page_socket: str = ""
     computes: list[Compute] = field(default_factory=list)
 
     def wait(self, work: Coroutine[Any, Any, _T], seconds: float = 120) -> _T:
@@ -130,13 +133,14 @@ class Stack:
 
     def start(self, timeline: TimelineId, **changes: Any) -> Compute:
         self.starts += 1
+        page_server = changes.pop("page_server", self.page_server.address)
         spec = ComputeSpec(
             signer=access.signer(),
             tenant=DEFAULT_TENANT,
             timeline=timeline,
             directory=self.root / f"c{self.starts}",
             port=free_port(),
-            page_server=self.page_server.address,
+            page_server=page_server,
             run_as=RUN_AS,
             shim_library=self.shim,
             **changes,
@@ -165,7 +169,7 @@ def running_stack(**settings: Any) -> Iterator[Stack]:
     services = root / "services"
     services.mkdir()
     safekeeper = SafekeeperProcess(services / "sk")
-    settings = {"run_as": RUN_AS, **settings}
+    settings = {"run_as": RUN_AS, "listen_unix": str(root / "run/page.sock"), **settings}
     page_server: PageProcess | None = None
     stack: Stack | None = None
 
@@ -179,6 +183,7 @@ def running_stack(**settings: Any) -> Iterator[Stack]:
         making = clients(page_server.address, safekeeper.listen)
         pages, wal = asyncio.run_coroutine_threadsafe(making, loop).result()
         stack = Stack(root, safekeeper, page_server, loop, pages, wal, shim)
+        stack.page_socket = f"unix:{settings['listen_unix']}"
         yield stack
     finally:
         if stack is not None:

@@ -118,6 +118,20 @@ def test_commits_survive_clean_stops(stack: Stack, timeline: TimelineId) -> None
     compute.stop()
 
 
+def test_a_compute_reads_its_pages_over_a_unix_socket(stack: Stack, timeline: TimelineId) -> None:
+    """Also when the page server is started anew, which makes its socket anew."""
+    compute = stack.start(timeline, page_server=stack.page_socket)
+    expected = compute.sql(FACTS["items"])
+    compute.stop()
+    again = stack.start(timeline, page_server=stack.page_socket)
+    stack.page_server.kill()
+    stack.page_server.start()
+    assert again.sql(FACTS["items"]) == expected
+    [[connected]] = again.sql("SHOW pagestore.page_server")
+    assert connected.startswith("unix:/")
+    again.stop()
+
+
 def test_commits_survive_a_killed_compute(stack: Stack, timeline: TimelineId) -> None:
     compute = stack.start(timeline)
     work(compute)

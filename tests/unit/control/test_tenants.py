@@ -185,6 +185,27 @@ def test_over_its_bytes_a_tenant_makes_and_wakes_nothing_more(tmp_path: Path) ->
     play(tmp_path, story)
 
 
+def test_a_connection_string_names_a_tenants_database(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        acme = await add(world, "acme")
+        records = {}
+        for tenant in (TENANT, acme):
+            records[tenant], _ = await world.plane.databases.create(tenant, "app")
+        find = world.plane.places.find
+        for target, tenant in (("app", TENANT), ("/acme/app", acme), ("/default/app", TENANT)):
+            place, inner = await find(target)
+            assert place.id == f"{tenant}/{records[tenant].created_micros}"
+            assert inner == "app"
+            compute = await world.plane.places.start(place)
+            assert compute.timeline == records[tenant].timeline
+        assert (await find("/acme/app/other"))[1] == "other"
+        for target in ("/nobody/app", "/acme/nothing", "/acme", "/", "//app", "acme/app"):
+            with pytest.raises(NotFound):
+                await find(target)
+
+    play(tmp_path, story)
+
+
 def test_whoever_had_databases_before_tenants_were_entered_is_one(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         old = TenantId(b"o" * 16)

@@ -21,11 +21,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pagestore.client.channels import open_channel
 from pagestore.client.credentials import Credentials
 from pagestore.client.errors import from_rpc_error
+from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
-from pagestore.services.guard import Guard
+from pagestore.services.guard import Guard, SigningKey
 from pagestore.services.permissions import CHECKED_INSIDE, NEEDED
 from pagestore.services.server import GrpcServer, run
-from pagestore.tokens import Claims, Scope, Signer, key_text
+from pagestore.tokens import Claims, Scope, Signer, Verifier, key_text
 from tests.unit.services.test_permissions import METHODS
 
 TIMELINE = TimelineId(b"l" * 16)
@@ -232,11 +233,25 @@ def test_keys_change_while_it_runs(tmp_path: Path) -> None:
     run(main())
 
 
+def test_who_signs_takes_a_changed_key_up(tmp_path: Path) -> None:
+    path = tmp_path / "signing-key"
+    path.write_text(key_text(b"1" * 32))
+    signer = SigningKey(path)
+    for seed in (b"1" * 32, b"2" * 32):
+        (tmp_path / "new").write_text(key_text(seed))
+        (tmp_path / "new").rename(path)
+        token = signer.of_tenant(DEFAULT_TENANT, NOW, 3600)
+        assert Verifier([Signer(seed).public_key]).verify(token, NOW).tenant == DEFAULT_TENANT
+    path.unlink()
+    assert signer.current() == Signer(b"2" * 32).public_key
+    with pytest.raises(FailedPrecondition) as caught:
+        SigningKey(path)
+    assert caught.value.reason == "KEYS_MISSING"
+
+
 def test_a_part_without_keys_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pagestore.errors import DataLoss, FailedPrecondition
-
     monkeypatch.delenv("PAGESTORE_KEYS")
     for named in (None, tmp_path / "none"):
         with pytest.raises(FailedPrecondition) as caught:
