@@ -4,15 +4,20 @@ branch, and in every export."""
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from pagestore.client import PageClient, Rel
+from pagestore.client.credentials import Credentials
+from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import read_records
 from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
+from tests import access
 from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
 from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
 
@@ -130,6 +135,17 @@ def test_a_compute_reads_its_pages_over_a_unix_socket(stack: Stack, timeline: Ti
     [[connected]] = again.sql("SHOW pagestore.page_server")
     assert connected.startswith("unix:/")
     again.stop()
+
+
+def test_who_has_a_computes_token_names_his_end_of_the_socket(
+    stack: Stack, timeline: TimelineId
+) -> None:
+    """Else one that takes no answers could not be ended alone."""
+    token = access.signer().of_timeline(DEFAULT_TENANT, timeline, time.time(), 3600)
+    nameless = PageClient(stack.page_socket, credentials=Credentials.of_token(token))
+    with nameless, pytest.raises(FailedPrecondition) as refused:
+        nameless.get_pages(DEFAULT_TENANT, timeline, 1, Rel(1664, 0, 1260), [0])
+    assert refused.value.reason == "CONNECTION_NAMELESS"
 
 
 def test_commits_survive_a_killed_compute(stack: Stack, timeline: TimelineId) -> None:
