@@ -182,13 +182,15 @@ class ChangeMembers:
 @dataclass(frozen=True, slots=True, order=True)
 class Heard:
     """A peer that was elected in `term`, and had come to the configuration of `generation`, had
-    its log durable up to `flush_lsn`. What a safekeeper says of itself is :func:`position_of`."""
+    its log durable up to `flush_lsn`; it had promised a term as high as `promised`. What a
+    safekeeper says of itself is :func:`position_of`."""
 
     member: Member
     term: int
     generation: int
     flush_lsn: int
     commit_lsn: int
+    promised: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +370,7 @@ def _stretches(history: tuple[TermSwitch, ...], flush_lsn: int) -> Iterator[tupl
 def position_of(state: State) -> Heard:
     """What the others are told, durable as it is, whenever it changes and now and then."""
     end, generation = state.position.flush_lsn, state.configuration.generation
-    return Heard(state.member, state.writing_term, generation, end, state.commit_lsn)
+    return Heard(state.member, state.writing_term, generation, end, state.commit_lsn, state.term)
 
 
 def _hear(state: State, message: Heard) -> State:

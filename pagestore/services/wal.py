@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class WalService:
     ) -> pb.WalTimelineStatus:
         key = key_of(request)
         async with self._safekeeper.use(key) as timeline:
+            await self._safekeeper.trials.end(key, timeline.state)
             timeline.refresh()
             return messages.status(key, timeline, self._number, self._book.addresses)
 
@@ -262,9 +264,14 @@ class WalService:
     ) -> AsyncIterator[Any]:
         number = request.number
         watcher = self._safekeeper.peer_statuses.watch(lambda status: number in status.peers)
+        remembered = partial(self._safekeeper.peers.furthest, number)
         try:
+            while news := watcher.take(POSITIONS_PER_UPDATE):
+                yield messages.position_update(news, remembered)
+            yield pb.PositionUpdate(snapshot_complete=True)
             while True:
-                yield messages.position_update(watcher.take(POSITIONS_PER_UPDATE))
+                news = watcher.take(POSITIONS_PER_UPDATE)
+                yield messages.position_update(news, remembered)
                 await asyncio.sleep(COALESCE_SECONDS)
                 await watcher.wait(HEARTBEAT_SECONDS)
         finally:

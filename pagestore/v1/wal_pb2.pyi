@@ -221,7 +221,7 @@ class WatchPositionsRequest(_message.Message):
     def __init__(self, number: _Optional[int] = ...) -> None: ...
 
 class PeerPosition(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "member", "term", "flush_lsn", "commit_lsn", "generation")
+    __slots__ = ("tenant_id", "timeline_id", "member", "term", "flush_lsn", "commit_lsn", "generation", "promised_term", "remembered")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     MEMBER_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +229,8 @@ class PeerPosition(_message.Message):
     FLUSH_LSN_FIELD_NUMBER: _ClassVar[int]
     COMMIT_LSN_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_TERM_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     member: Member
@@ -236,13 +238,17 @@ class PeerPosition(_message.Message):
     flush_lsn: int
     commit_lsn: int
     generation: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ..., generation: _Optional[int] = ...) -> None: ...
+    promised_term: int
+    remembered: PeerPosition
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., member: _Optional[_Union[Member, _Mapping]] = ..., term: _Optional[int] = ..., flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ..., generation: _Optional[int] = ..., promised_term: _Optional[int] = ..., remembered: _Optional[_Union[PeerPosition, _Mapping]] = ...) -> None: ...
 
 class PositionUpdate(_message.Message):
-    __slots__ = ("positions",)
+    __slots__ = ("positions", "snapshot_complete")
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_COMPLETE_FIELD_NUMBER: _ClassVar[int]
     positions: _containers.RepeatedCompositeFieldContainer[PeerPosition]
-    def __init__(self, positions: _Optional[_Iterable[_Union[PeerPosition, _Mapping]]] = ...) -> None: ...
+    snapshot_complete: bool
+    def __init__(self, positions: _Optional[_Iterable[_Union[PeerPosition, _Mapping]]] = ..., snapshot_complete: _Optional[bool] = ...) -> None: ...
 
 class ReleasedWal(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "lsn")

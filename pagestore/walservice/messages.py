@@ -9,7 +9,7 @@ with a reason before any of it reaches the acceptor, which then meets only what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -253,6 +253,7 @@ def heard_of(position: pb.PeerPosition) -> Heard:
         position.generation,
         position.flush_lsn,
         position.commit_lsn,
+        position.promised_term,
     )
 
 
@@ -264,6 +265,7 @@ def heard_in(told: pb.WalTimelineStatus) -> Heard:
         told.configuration.generation,
         told.flush_lsn,
         told.commit_lsn,
+        told.term,
     )
 
 
@@ -286,18 +288,28 @@ def commit_update(news: Iterable[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
     )
 
 
-def position_update(news: Iterable[tuple[TimelineKey, PeerStatus]]) -> pb.PositionUpdate:
-    return pb.PositionUpdate(
-        positions=[
-            pb.PeerPosition(
-                tenant_id=key.tenant.raw,
-                timeline_id=key.timeline.raw,
-                member=member(status.heard.member, {}),
-                term=status.heard.term,
-                generation=status.heard.generation,
-                flush_lsn=status.heard.flush_lsn,
-                commit_lsn=status.heard.commit_lsn,
-            )
-            for key, status in news
-        ]
+def position_update(
+    news: Iterable[tuple[TimelineKey, PeerStatus]],
+    remembered: Callable[[TimelineKey], Heard | None],
+) -> pb.PositionUpdate:
+    """What one peer is told of us, and of itself."""
+    update = pb.PositionUpdate()
+    for key, status in news:
+        told = position(status.heard)
+        told.tenant_id, told.timeline_id = key.tenant.raw, key.timeline.raw
+        heard = remembered(key)
+        if heard is not None:
+            told.remembered.CopyFrom(position(heard))
+        update.positions.append(told)
+    return update
+
+
+def position(heard: Heard) -> pb.PeerPosition:
+    return pb.PeerPosition(
+        member=member(heard.member, {}),
+        term=heard.term,
+        generation=heard.generation,
+        flush_lsn=heard.flush_lsn,
+        commit_lsn=heard.commit_lsn,
+        promised_term=heard.promised,
     )

@@ -19,6 +19,11 @@ class PeerStatus(NamedTuple):
     def of(cls, state: State) -> PeerStatus:
         return cls(position_of(state), _others(state.configuration, state.member.number))
 
+    @property
+    def withheld(self) -> PeerStatus:
+        """Says nothing of the log, which may be an older copy."""
+        return self._replace(heard=Heard(self.heard.member, 0, 0, 0, 0))
+
     def may_learn(self, heard: Heard) -> bool:
         """Whether that of a peer could let this one's commit LSN rise."""
         own = self.heard

@@ -8,7 +8,8 @@ News come when they are due, which is soon enough for most. Who waits for a comm
 for that: the peers are asked.
 
 What was heard is kept although the timeline be closed, or not here yet: its log may have to be
-counted with it when it is opened.
+counted with it when it is opened. It is also what this one remembers of a peer when that asks,
+after a start, whether its log is the one that it had (trial.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
 from pagestore.walservice.addresses import AddressBook
+from pagestore.walservice.memory_of_peers import MemoryOfPeers
+from pagestore.walservice.trial import Trials
 from pagestore.walservice.watch import TimelineKey
 
 HEARTBEAT_SECONDS = 2.0
@@ -41,10 +44,17 @@ class Peers:
     """Listens to whom some timeline is shared with, from `start` on. Of one event loop."""
 
     def __init__(
-        self, number: int, book: AddressBook, on_heard: Callable[[TimelineKey, Heard], None]
+        self,
+        number: int,
+        book: AddressBook,
+        memory: MemoryOfPeers,
+        trials: Trials,
+        on_heard: Callable[[TimelineKey, Heard], None],
     ) -> None:
         self._number = number
         self._book = book
+        self._memory = memory
+        self._trials = trials
         self._on_heard = on_heard
         self._shared: dict[TimelineKey, frozenset[int]] = {}
         self._wanted: Counter[int] = Counter()
@@ -57,6 +67,7 @@ class Peers:
     def start(self) -> None:
         """All timelines are known: what peers tell first is not told again."""
         self._started = True
+        self._trials.start()
         self._book.on_change(self._moved)
         for number in list(self._wanted):
             self._listen_or_not(number)
@@ -69,12 +80,21 @@ class Peers:
         self._shared[key] = numbers
         if not numbers:
             del self._shared[key]
-            for heard in self._heard.values():
+            for number, heard in self._heard.items():
                 heard.pop(key, None)
+                self._memory.forget(number, key)
         self._wanted.update(numbers - before)
         self._wanted.subtract(before - numbers)
         for number in numbers ^ before:
             self._listen_or_not(number)
+
+    def remember(self, number: int, key: TimelineKey, heard: Heard) -> None:
+        """What was heard in an earlier life."""
+        self._heard.setdefault(number, {})[key] = heard
+
+    def furthest(self, number: int, key: TimelineKey) -> Heard | None:
+        """The most that a peer has ever said of its log."""
+        return self._heard.get(number, {}).get(key)
 
     def recall(self, key: TimelineKey) -> list[Heard]:
         """What was heard of a timeline last."""
@@ -145,12 +165,17 @@ class Peers:
             if position.member.number != number:
                 continue
             key = TimelineKey(TenantId(position.tenant_id), TimelineId(position.timeline_id))
+            if position.HasField("remembered"):
+                self._trials.testify(number, key, messages.heard_of(position.remembered))
             self._note(number, key, messages.heard_of(position))
+        self._trials.spoken(number, all_of_it=update.snapshot_complete)
 
     def _note(self, number: int, key: TimelineKey, heard: Heard) -> None:
         known = self._heard.setdefault(number, {})
-        before = known.get(key, heard)
-        known[key] = max(before, heard) if before.member == heard.member else heard
+        before = known.get(key)
+        if before is None or before.member != heard.member or before < heard:
+            known[key] = heard
+            self._memory.keep(number, key, heard)
         self._on_heard(key, heard)
 
     def _forget_strangers(self, number: int) -> None:
@@ -158,3 +183,4 @@ class Peers:
         known = self._heard.get(number, {})
         for key in [key for key in known if key not in self._shared]:
             del known[key]
+            self._memory.forget(number, key)

@@ -26,6 +26,7 @@ from pagestore import durable, locks
 from pagestore.consensus import acceptor
 from pagestore.consensus.acceptor import Elect, Heard, State, WalPosition
 from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
+from pagestore.consensus.testimony import contradicts
 from pagestore.errors import (
     AlreadyExists,
     DataLoss,
@@ -42,11 +43,13 @@ from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.attempts import until_done
 from pagestore.walservice.control_file import Control
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.memory_of_peers import MemoryOfPeers
 from pagestore.walservice.owner import Owner
 from pagestore.walservice.peer_status import PeerStatus
 from pagestore.walservice.peers import Peers
 from pagestore.walservice.stored import write_failure
 from pagestore.walservice.timeline import WalTimeline
+from pagestore.walservice.trial import Trials
 from pagestore.walservice.watch import TimelineKey, Watchable
 
 MAX_OPEN = 1000
@@ -80,7 +83,9 @@ class Safekeeper:
         self.commits: Watchable[int] = Watchable()
         self.peer_statuses: Watchable[PeerStatus] = Watchable()
         self.book = AddressBook(data_dir)
-        self.peers = Peers(self.number, self.book, self._heard)
+        self.trials = Trials(self._counts_again, self._remembered_late)
+        self.memory = MemoryOfPeers(data_dir)
+        self.peers = Peers(self.number, self.book, self.memory, self.trials, self._heard)
         self._open: OrderedDict[TimelineKey, asyncio.Task[WalTimeline]] = OrderedDict()
         self._catalog_lock = asyncio.Lock()
         self._finishing = Finishing()
@@ -97,7 +102,11 @@ class Safekeeper:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         safekeeper._lock_fd = _lock(data_dir / "lock")
         await safekeeper.book.load(settings.peers)
-        for key, state in await asyncio.to_thread(_find_timelines, data_dir, safekeeper.number):
+        for number, key, heard in safekeeper.memory.load():
+            safekeeper.peers.remember(number, key, heard)
+        found = await asyncio.to_thread(_find_timelines, data_dir, safekeeper.number)
+        safekeeper.trials.begin(key for key, _ in found)
+        for key, state in found:
             if state is not None:
                 safekeeper.publish(key, state)
             else:
@@ -112,6 +121,7 @@ class Safekeeper:
             task = self._open.pop(key)
             with contextlib.suppress(PagestoreError):
                 await (await task).close()
+        self.memory.close()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -141,12 +151,35 @@ class Safekeeper:
     def publish(self, key: TimelineKey, state: State) -> None:
         """Tells consumers and peers how far a timeline is."""
         self.commits.publish(key, state.commit_lsn)
+        self.trials.note(key, state)
         status = PeerStatus.of(state)
+        if self.trials.is_on_trial(key, state):
+            status = status.withheld
         self.peers.share(key, status.peers)
         if status.peers:
             self.peer_statuses.publish(key, status)
         else:
             self.peer_statuses.forget(key)
+
+    def _counts_again(self, key: TimelineKey, state: State) -> None:
+        """The others remember nothing of a log that it does not have."""
+        task = self._open.get(key)
+        if task is None or not task.done() or _failed(task):
+            self.publish(key, state)
+        else:
+            timeline = task.result()
+            self.publish(key, timeline.state)
+            self._finishing.begin(timeline.resume())
+
+    def _remembered_late(self, key: TimelineKey, remembered: Heard) -> None:
+        status = self.peer_statuses.get(key)
+        if status is None or not contradicts(remembered, status.heard):
+            return
+        self.trials.begin([key])
+        self.peer_statuses.publish(key, status.withheld)
+        task = self._open.get(key)
+        if task is not None and task.done() and not _failed(task):
+            self._finishing.begin(task.result().accused())
 
     def _heard(self, key: TimelineKey, heard: Heard) -> None:
         """A timeline is opened for what a peer tells only if it could learn by that."""
@@ -316,6 +349,7 @@ class Safekeeper:
             self.commits.forget(key)
             self.peer_statuses.forget(key)
             self.peers.share(key, frozenset())
+            self.trials.forget(key)
 
 
 class _TimelineHost:
@@ -335,6 +369,15 @@ class _TimelineHost:
 
     def ask(self) -> None:
         self._safekeeper.peers.ask(self._key)
+
+    def is_on_trial(self, state: State) -> bool:
+        return self._safekeeper.trials.is_on_trial(self._key, state)
+
+    async def end_trial(self, state: State) -> None:
+        await self._safekeeper.trials.end(self._key, state)
+
+    def fault(self, state: State) -> DataLoss | None:
+        return self._safekeeper.trials.fault(self._key, state)
 
 
 def _failed(task: asyncio.Task[WalTimeline]) -> bool:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -62,8 +62,8 @@ from pagestore.ids import format_lsn
 from pagestore.walservice import log, segments
 from pagestore.walservice.attempts import until_done
 from pagestore.walservice.finishing import Finishing
+from pagestore.walservice.host import TimelineHost
 from pagestore.walservice.log import LogFiles
-from pagestore.walservice.owner import Owner
 from pagestore.walservice.retained import RetainedWal
 from pagestore.walservice.retention import Retention
 from pagestore.walservice.stored import Stored
@@ -84,22 +84,6 @@ class Handled(NamedTuple):
 
     state: State
     acted: bool
-
-
-class TimelineHost(Protocol):
-    """What a timeline needs of the safekeeper around it."""
-
-    owner: Owner
-    keep_bytes: int
-
-    def moved(self, state: State) -> None:
-        """A position or the term has changed; `state` is what others may be told of."""
-
-    def recall(self) -> Iterable[Heard]:
-        """What peers have told of this timeline."""
-
-    def ask(self) -> None:
-        """Has peers say how far they are, before it is their time."""
 
 
 class WalTimeline:
@@ -168,18 +152,30 @@ class WalTimeline:
     @property
     def last_error(self) -> str:
         """Why WAL does not flow, if it should, or what failed last."""
+        fault = self._around.fault(self.state)
+        if fault is not None:
+            return fault.message
         if self._failure or self.state.attachment is None or self.receiving:
             return self._failure
         return self._stream.last_error if self._stream else ""
+
+    async def accused(self) -> None:
+        """It was thought to be none for too long. What was confirmed is durable here."""
+        async with self._exclusively():
+            await self._end_stream()
+
+    async def _end_stream(self) -> None:
+        if self._stream is not None:
+            position = await self._stream.stop()
+            self._stream = None
+            self._learn(position)
 
     async def close(self) -> None:
         """Ends the stream but not the attachment: the next open resumes it."""
         if self._resuming is not None:
             self._resuming.cancel()
         async with self._lock:
-            if self._stream is not None:
-                self._learn(await self._stream.stop())
-                self._stream = None
+            await self._end_stream()
             await self._stored.keep(self.state, clean=True)
 
     async def settle(self) -> bool:
@@ -260,6 +256,8 @@ class WalTimeline:
         Raises:
             PagestoreError: the acceptor's refusal, or what failed; nothing was promised then.
         """
+        if not isinstance(message, Heard | Flushed):
+            await self._around.end_trial(self.state)
         return await self._finishing.finish(self._handle(message, data))
 
     @contextlib.asynccontextmanager
@@ -315,10 +313,7 @@ class WalTimeline:
             case Persist():
                 await self._stored.keep(state, clean=action.clean)
             case StopStream():
-                if self._stream is not None:
-                    position = await self._stream.stop()
-                    self._stream = None
-                    self._learn(position)
+                await self._end_stream()
                 return replace(
                     state,
                     position=self.state.position,
@@ -371,6 +366,8 @@ class WalTimeline:
     async def _is_resumed(self) -> bool:
         if self.state.attachment is None or self._stream is not None:
             return True
+        if self._around.is_on_trial(self.state):
+            return False
         try:
             await self._stored.keep(self.state, clean=False)
             self._start_stream(self.state)
@@ -380,6 +377,11 @@ class WalTimeline:
             self._failure = str(error)
             return False
         return True
+
+    async def resume(self) -> None:
+        """Goes on at once with what had to wait until the log counts."""
+        async with self._exclusively():
+            await self._resume()
 
     async def _is_resumed_now(self) -> bool:
         async with self._exclusively():

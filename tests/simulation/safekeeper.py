@@ -30,6 +30,7 @@ from pagestore.consensus.acceptor import (
 from pagestore.consensus.change import Admit, Send
 from pagestore.consensus.election import AskVote, Ballot, Blank, Declined, Fill, Reached, SendElect
 from pagestore.consensus.members import Member
+from pagestore.consensus.testimony import contradicts, may_speak
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.world import Crash, Record, World
 
@@ -102,13 +103,28 @@ class WalRead(NamedTuple):
     records: tuple[Record, ...]
 
 
+class AskMemory(NamedTuple):
+    """By one that has started: what do you remember of me?"""
+
+    number: int
+
+
+class Remembered(NamedTuple):
+    number: int
+    heard: Heard | None
+
+
 @dataclass
 class Disk:
-    """What survives a crash."""
+    """What survives a crash; `memory` is of what peers have said."""
 
     stored: State | None = None
     clean: bool = True
     log: list[Record] = field(default_factory=list)
+    memory: dict[int, Heard] = field(default_factory=dict)
+
+    def copy(self) -> Disk:
+        return Disk(self.stored, self.clean, [*self.log], {**self.memory})
 
 
 class SimSafekeeper:
@@ -116,6 +132,7 @@ class SimSafekeeper:
 
     pull_every = 8.0
     gossip_every = 7.0
+    patience = 10.0
 
     def __init__(self, world: World, ledger: Ledger, number: int, first: State | None) -> None:
         self.world, self.ledger, self.number = world, ledger, number
@@ -127,6 +144,12 @@ class SimSafekeeper:
         self.written: list[Record] = []
         self.epoch = 0
         self.reached_term = 0
+        self.on_trial = False
+        self.outdated = False
+        self.doubtful = False
+        """Its disk was put back, and nobody has said so yet, or it has."""
+        self.spoken: set[int] = set()
+        self.booted_at = 0.0
         world.nodes[self.name] = self
         self.boot()
 
@@ -142,6 +165,8 @@ class SimSafekeeper:
                 raise Violation(f"{self.name} trusts {stored.position}, its log ends at {end}")
             self.state = replace(stored, position=end, heard=())
             self.stream = stored.attachment
+        self.on_trial, self.spoken, self.booted_at = stored is not None, set(), self.world.now
+        self._ask_memory()
         self._repeat(self.pull_every, self._pull)
         self._repeat(self.gossip_every, self._gossip)
 
@@ -156,6 +181,44 @@ class SimSafekeeper:
         self.crash()
         self.disk = Disk()
         self.reached_term = 0
+        self.outdated = self.doubtful = False
+
+    def put_back(self, older: Disk) -> None:
+        self.crash()
+        self.disk = older
+        self.reached_term = 0
+        self.doubtful = True
+        self.boot()
+
+    # The trial
+
+    def _ask_memory(self) -> None:
+        """An older copy comes back only while the others are there to say so."""
+        if self.state is None or not self._is_on_trial(self.state):
+            return
+        for peer in self.state.peers:
+            if peer.number not in self.spoken:
+                self.world.send(self.name, f"sk{peer.number}", AskMemory(self.number))
+
+    def _is_on_trial(self, state: State) -> bool:
+        if self.on_trial and not self.outdated:
+            patient = self.doubtful or self.world.now < self.booted_at + self.patience
+            alone = not state.peers
+            if alone or may_speak(state.member, state.configuration, self.spoken, patient=patient):
+                self.on_trial = self.doubtful = False
+        return self.on_trial
+
+    def _take_testimony(self, message: Remembered, state: State) -> None:
+        own = acceptor.position_of(state)
+        if message.heard is not None and contradicts(message.heard, own):
+            self.outdated = self.on_trial = True
+        self.spoken.add(message.number)
+
+    def _memorize(self, heard: Heard) -> None:
+        memory, number = self.disk.memory, heard.member.number
+        known = memory.get(number)
+        if known is None or known.member != heard.member or known < heard:
+            memory[number] = heard
 
     def _repeat(self, every: float, action: Callable[[], None]) -> None:
         epoch = self.epoch
@@ -251,7 +314,9 @@ class SimSafekeeper:
         return self.disk.log[-1].end if self.disk.log else self.state.start.flush_lsn
 
     def _pull(self) -> None:
-        if self.state is not None and self.stream is not None:
+        if self.state is None or self._is_on_trial(self.state):
+            return
+        if self.stream is not None:
             pull = Pull(self.stream.term, self._written_end())
             self.world.send(self.name, self.stream.conninfo, pull)
 
@@ -291,8 +356,11 @@ class SimSafekeeper:
 
     def receive(self, sender: str, message: Any) -> None:
         try:
-            if self.state is not None:
-                self._serve(sender, message, self.state)
+            if isinstance(message, AskMemory):
+                heard = self.disk.memory.get(message.number)
+                self.world.send(self.name, sender, Remembered(self.number, heard))
+            elif self.state is not None:
+                self._receive(sender, message, self.state)
             elif isinstance(message, Admit):
                 self._join(sender, message)
             elif isinstance(message, AskVote | SendElect | Send | AskState):
@@ -300,12 +368,19 @@ class SimSafekeeper:
         except Crash:
             self.crash()
 
+    def _receive(self, sender: str, message: Any, state: State) -> None:
+        if isinstance(message, Remembered):
+            self._take_testimony(message, state)
+        elif isinstance(message, Heard):
+            self._memorize(message)
+            self.become(step(state, message).state)
+        elif isinstance(message, ReadWal) or not self._is_on_trial(state):
+            self._serve(sender, message, state)
+
     def _serve(self, sender: str, message: Any, state: State) -> None:
         match message:
             case Pushed():
                 self._pushed(message)
-            case Heard():
-                self.become(step(state, message).state)
             case ReadWal():
                 records = tuple(self._from(message.lsn, state.commit_lsn)[:20])
                 self.world.send(self.name, sender, WalRead(message.lsn, records))
@@ -375,6 +450,9 @@ class SimSafekeeper:
 
     def _gossip(self) -> None:
         if self.state is None:
+            return
+        if self._is_on_trial(self.state):
+            self._ask_memory()
             return
         position = acceptor.position_of(self.state)
         for peer in self.state.peers:

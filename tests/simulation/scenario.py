@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pagestore.consensus.acceptor import State, WalPosition, initial
+from pagestore.consensus.acceptor import State, WalPosition, initial, position_of
 from pagestore.consensus.election import named
 from pagestore.consensus.members import UNCONFIGURED, Configuration, Member
+from pagestore.consensus.testimony import contradicts
 from tests.simulation.compute import SimCompute, SimReader
 from tests.simulation.ledger import Ledger, Stuck
-from tests.simulation.safekeeper import SimSafekeeper
+from tests.simulation.safekeeper import Disk, SimSafekeeper
 from tests.simulation.world import Faults, World
 
 START = WalPosition(0x1000, 0xF80)
@@ -29,6 +30,7 @@ class Outcome:
     crashes: int
     wiped: int
     changes: int
+    put_back: int
 
 
 class Scenario:
@@ -58,7 +60,8 @@ class Scenario:
             self._new_safekeeper(state)
         self.computes: list[SimCompute] = []
         self.reader = SimReader(self.world, self.ledger, START.flush_lsn)
-        self.crashes = self.wiped = self.changes = 0
+        self.crashes = self.wiped = self.changes = self.older = 0
+        self.backups: dict[int, Disk] = {}
         self._known_members = self.wanted
         self.out_of_reach: set[int] = set()
         self._settled = (0, 1)
@@ -67,6 +70,7 @@ class Scenario:
     def run(self) -> Outcome:
         self._start_compute()
         self._trouble()
+        self._remove_outdated()
         self.world.run(FAULTY)
         self._heal()
         self.world.run(FAULTY + QUIET, self._over)
@@ -81,6 +85,7 @@ class Scenario:
             self.crashes,
             self.wiped,
             self.changes,
+            self.older,
         )
 
     # The plan
@@ -122,6 +127,7 @@ class Scenario:
         random = self.world.random
         often = [self._crash, self._crash, self._cut, self._cut, self._replace]
         rare = [self._mend, self._kill, self._race, self._wipe, self._resize, self._deafen]
+        rare += [self._back_up, self._back_up, *3 * [self._put_back]]
         moves = [self._replace, self._replace, self._deafen, self._kill, self._mend]
         trouble = random.choice(moves if self.moving else [*often, *rare])
         trouble()
@@ -175,12 +181,53 @@ class Scenario:
             self.wiped += 1
             victim.wipe()
 
+    def _back_up(self) -> None:
+        for item in self.safekeepers:
+            if item.state is not None and not item.doubtful and self.world.chance(0.5):
+                self.backups[item.number] = item.disk.copy()
+
+    def _put_back(self) -> None:
+        """A disk of a minority becomes an older copy of itself; the others are there, and have
+        heard all that it lost. Another compute starts just then, and does not ask all of them.
+        The operator removes what is known to be older."""
+        for number, older in self.backups.items():
+            victim = self.safekeepers[number - 1]
+            if self._is_remembered(victim, older) and not self._too_many_lost(victim):
+                self.older += 1
+                self._mend()
+                victim.put_back(older.copy())
+                others = [item.number for item in self.safekeepers if item is not victim]
+                self.out_of_reach.add(self.world.random.choice(others))
+                self._race()
+                return
+
+    def _is_remembered(self, victim: SimSafekeeper, older: Disk) -> bool:
+        state, before = victim.state, older.stored
+        if victim.on_trial or state is None or before is None:
+            return False
+        if state.configuration != before.configuration or state.member != before.member:
+            return False
+        told = position_of(state)
+        if not contradicts(told, position_of(replace(before, position=end_of(older)))):
+            return False
+        others = [self.safekeepers[item.number - 1] for item in state.peers]
+        return bool(others) and all(
+            item.alive and item.disk.memory.get(victim.number) == told for item in others
+        )
+
+    def _remove_outdated(self) -> None:
+        for item in self.safekeepers:
+            if item.outdated:
+                item.wipe()
+                item.boot()
+        self.world.after(5.0, self._remove_outdated)
+
     def _too_many_lost(self, victim: SimSafekeeper | None = None) -> bool:
         """Whether a configuration that can still count would lose its majority."""
         there = {
             named(stored, item.number)
             for item in self.safekeepers
-            if (stored := item.disk.stored) is not None and item is not victim
+            if (stored := item.disk.stored) is not None and item is not victim and not item.doubtful
         }
         return not all(configuration.decided_by(there) for configuration in self._in_use())
 
@@ -246,6 +293,12 @@ class Scenario:
             and self._known_members == self.wanted
             and all(state and state.commit_lsn >= end for state in states)
         )
+
+
+def end_of(disk: Disk) -> WalPosition:
+    assert disk.stored is not None
+    last = disk.log[-1] if disk.log else None
+    return WalPosition(last.end, last.start) if last else disk.stored.start
 
 
 def first_states(members: int) -> Iterator[State]:

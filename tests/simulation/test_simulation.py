@@ -137,7 +137,12 @@ def level_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MembershipChange, "_level_ones", lambda self: set(self.configuration.everyone))
 
 
+def believes_its_disk(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(safekeeper, "contradicts", lambda remembered, own: False)
+
+
 PLANTED: dict[str, Plant] = {
+    "one whose disk is an older copy goes on from it": believes_its_disk,
     "a vote that is not fsynced": without(Persist),
     "a vote that leaves the old term's stream confirming": without(StopStream),
     "a log cut by its length, not by its terms": cut_by_length,

@@ -44,6 +44,15 @@ class Nobody:
     def ask(self) -> None:
         pass
 
+    def is_on_trial(self, state: State) -> bool:
+        return False
+
+    async def end_trial(self, state: State) -> None:
+        pass
+
+    def fault(self, state: State) -> None:
+        return None
+
 
 async def losing(directory: Path, log: Log) -> WalTimeline:
     """Of term 1, and has promised 3."""

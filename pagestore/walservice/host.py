@@ -1,0 +1,33 @@
+"""What a timeline needs of the safekeeper around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from pagestore.consensus.acceptor import Heard, State
+from pagestore.errors import DataLoss
+from pagestore.walservice.owner import Owner
+
+
+class TimelineHost(Protocol):
+    owner: Owner
+    keep_bytes: int
+
+    def moved(self, state: State) -> None:
+        """A position or the term has changed; `state` is what others may be told of."""
+
+    def recall(self) -> Iterable[Heard]:
+        """What peers have told of this timeline."""
+
+    def ask(self) -> None:
+        """Has peers say how far they are, before it is their time."""
+
+    def is_on_trial(self, state: State) -> bool:
+        """Whether the log may be an older copy, or is one (trial.py)."""
+
+    async def end_trial(self, state: State) -> None:
+        """Returns when it is known to be none; raises DataLoss, Unavailable."""
+
+    def fault(self, state: State) -> DataLoss | None:
+        """What the peers remember, and the log does not have."""
