@@ -346,3 +346,31 @@ def test_generations_are_never_given_twice_whoever_asks(tmp_path: Path) -> None:
     state.close()
     assert second >= first + 3
     assert third >= second + 3
+
+
+def test_a_change_that_was_begun_is_ended_though_the_members_are_those_wanted(
+    tmp_path: Path,
+) -> None:
+    """A joint configuration whose old members have the right numbers is not right: it decides by
+    two majorities, of which one may be deleted."""
+
+    async def story(world: World) -> None:
+        key = await world.timeline(1)
+        _, task = world.start(1, 2, 4)
+
+        def end_once_it_is_joint(calls: int) -> None:
+            there = [item.timelines.get(key) for item in world.quorum.safekeepers.values()]
+            if sum(state is not None and state.configuration.joint for state in there) >= 2:
+                task.cancel()
+
+        world.quorum.on_call = end_once_it_is_joint
+        await until(task.done, SOON)
+        world.quorum.on_call = lambda calls: None
+        assert world.quorum.configuration(key).joint
+        assert {item.number for item in world.quorum.configuration(key).members} == {1, 2, 3}
+        membership, _ = world.start(1, 2, 3)
+        await until(lambda: membership.progress.settled, SOON)
+        assert not world.quorum.configuration(key).joint
+        assert world.quorum.numbers(key) == [1, 2, 3]
+
+    tell(tmp_path, story)
