@@ -13,7 +13,6 @@ import asyncio
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from pagestore.errors import (
     ResourceExhausted,
 )
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat.pg_control import PgControl
 from pagestore.postgres.cluster import (
     check_not_running,
@@ -75,16 +75,11 @@ async def stopped_cluster(
         return
     refuse_tablespaces(directory)
     owner = account(run_as)
-    root = Path(tempfile.mkdtemp(prefix="pagestore-recovery-", dir=scratch))
-    try:
-        if owner is not None:
-            os.chown(root, *owner)
+    async with scratch_directory("pagestore-recovery", scratch, owner) as root:
         copy = root / "data"
         await copy_cluster(directory, copy, owner)
         await _recover(copy, control, bindir, owner)
         yield copy
-    finally:
-        await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
 
 
 async def copy_cluster(source: Path, target: Path, owner: Owner | None) -> None:

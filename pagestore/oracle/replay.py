@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from pathlib import Path
 from pagestore.errors import DataLoss, FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn, parse_lsn
 from pagestore.oracle.recovery import copy_cluster, log_of, recover
+from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat.pg_control import PgControl
 from pagestore.pgformat.wal import segment_name
 from pagestore.postgres.checkpoint import end_of_checkpoint
@@ -67,13 +66,12 @@ async def replayed_cluster(
         yield directory
         return
     owner = account(run_as)
-    root = Path(tempfile.mkdtemp(prefix="pagestore-replay-", dir=scratch))
-    try:
+    async with scratch_directory("pagestore-replay", scratch, owner) as root:
         archive = Archive(root / "archive")
         archive.adopt(directory / "pg_wal", base_end)
         async for start, data in wal:
             archive.write(start, data[: max(0, lsn - start)])
-        for path in (root, archive.directory, *archive.directory.iterdir()):
+        for path in (archive.directory, *archive.directory.iterdir()):
             if owner is not None:
                 os.chown(path, *owner)
         copy = root / "data"
@@ -81,8 +79,6 @@ async def replayed_cluster(
         await _replay(copy, control, archive, bindir, owner)
         _check_end(copy, lsn)
         yield copy
-    finally:
-        await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
 
 
 def end_of_wal(directory: Path) -> int:

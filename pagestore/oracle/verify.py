@@ -8,10 +8,6 @@ right one, :mod:`pagestore.oracle.comparison` asks of plain Postgres.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,6 +25,7 @@ from pagestore.oracle.comparison import (
     is_damage,
     place,
 )
+from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat import layout
 from pagestore.pgformat.page import as_pages, impossible_headers, page_lsns
 from pagestore.pgformat.wal import segment_name
@@ -133,16 +130,11 @@ async def imported_base(
     info = await pages.get_timeline(tenant, timeline)
     while info.parent_timeline_id:
         info = await pages.get_timeline(tenant, TimelineId(info.parent_timeline_id))
-    place = Path(tempfile.mkdtemp(prefix="pagestore-base-", dir=scratch))
-    try:
-        if owner is not None:
-            os.chown(place, *owner)
+    async with scratch_directory("pagestore-base", scratch, owner) as place:
         root = TimelineId(info.timeline_id)
         data = place / "data"
         await export_imported(pages, tenant, root, info.branch_lsn, data, owner=owner)
         yield data
-    finally:
-        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
 
 
 async def service_wal(
