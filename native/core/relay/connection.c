@@ -92,7 +92,8 @@ update_interest(relay_loop *loop, connection *conn)
     }
     if (reads)
         interest |= EPOLLIN;
-    if (conn->out_end > 0 || conn->wants_write)
+    /* A socket that can be written is told of at once, which is a turn. */
+    if (conn->out_end > 0 || conn->wants_write || (reads && conn->has_more))
         interest |= EPOLLOUT;
     loop_watch(loop, conn, interest);
 }
@@ -452,10 +453,12 @@ pump(relay_loop *loop, connection *from)
         take_apart(loop, client);
         return;
     }
-    for (int round = 0; round < ROUNDS && peer->out_end == 0 && !from->reading_ended; round++) {
+    bool more = !from->reading_ended;
+    for (int round = 0; round < ROUNDS && more && peer->out_end == 0; round++) {
         size_t moved;
         ps_io io = ps_stream_read(&from->stream, loop->scratch, PS_RELAY_BUFFER, &moved);
         from->wants_write = io == PS_IO_WRITE;
+        more = false;
         if (io == PS_IO_READ || io == PS_IO_WRITE)
             break;
         if (io != PS_IO_DONE) {
@@ -472,10 +475,9 @@ pump(relay_loop *loop, connection *from)
             take_apart(loop, client);
             return;
         }
-        /* A short read of a socket has emptied it; TLS may hold decrypted bytes. */
-        if (moved < PS_RELAY_BUFFER && from->stream.ssl == NULL)
-            break;
+        more = ps_stream_may_have_more(&from->stream, moved, PS_RELAY_BUFFER);
     }
+    from->has_more = more && ps_stream_holds_bytes(&from->stream);
     update_interest(loop, from);
     update_interest(loop, peer);
 }

@@ -18,6 +18,7 @@ typedef struct connection {
     bool reading_ended;     /* the peer sends nothing more */
     bool writing_ended;     /* we have said so to it */
     bool wants_write;       /* TLS must write before it can go on */
+    bool has_more;          /* TLS holds bytes that were not read when others had their turn */
     bool holding;           /* client: to be taken apart when at rest */
     struct connection *peer;
     ps_session *session;    /* of a joined client */

@@ -77,6 +77,8 @@ ps_tls_new(ps_tls **tls, const char *certificate, const char *key,
     /* Idle sessions give their record buffers back; what was half written may move in memory. */
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
                                   SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* A record in one read of the socket, where it would else be its head, and then its body. */
+    SSL_CTX_set_read_ahead(context, 1);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_alpn_select_cb(context, choose_protocol, NULL);
@@ -123,6 +125,7 @@ bio_read(BIO *bio, char *data, int length)
         return (int)taken;
     }
     ssize_t got = recv(stream->fd, data, (size_t)length, 0);
+    stream->drained = got < length;
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         BIO_set_retry_read(bio);
     return (int)got;
@@ -252,6 +255,21 @@ ps_stream_read(ps_stream *stream, void *data, size_t length, size_t *moved)
     if (got == 0)
         return PS_IO_END;
     return errno == EAGAIN || errno == EINTR ? PS_IO_READ : PS_IO_BROKEN;
+}
+
+bool
+ps_stream_holds_bytes(const ps_stream *stream)
+{
+    return stream->ssl != NULL && (stream->early_length > 0 || SSL_has_pending(stream->ssl));
+}
+
+bool
+ps_stream_may_have_more(const ps_stream *stream, size_t moved, size_t length)
+{
+    /* A short read of a socket has emptied it. */
+    if (stream->ssl == NULL)
+        return moved == length;
+    return !stream->drained || ps_stream_holds_bytes(stream);
 }
 
 ps_io

@@ -39,6 +39,7 @@ typedef struct ps_stream {
     const uint8_t *early; /* bytes that were read before TLS began, and are TLS's */
     size_t early_length;
     void *early_memory;
+    bool drained;         /* TLS: the last read of the socket took less than it had room for */
 } ps_stream;
 
 void ps_stream_init(ps_stream *stream, int fd);
@@ -51,6 +52,13 @@ int ps_stream_begin_tls(ps_stream *stream, ps_tls *tls, const void *early, size_
 ps_io ps_stream_handshake(ps_stream *stream);
 
 ps_io ps_stream_read(ps_stream *stream, void *data, size_t length, size_t *moved);
+/*
+ * Whether a read may find more without waiting for the socket, after one that moved `moved` of
+ * `length` bytes. Of what TLS holds already no event of the socket will tell.
+ */
+bool ps_stream_may_have_more(const ps_stream *stream, size_t moved, size_t length);
+/* Whether TLS has taken bytes off the socket that were not read yet. */
+bool ps_stream_holds_bytes(const ps_stream *stream);
 ps_io ps_stream_write(ps_stream *stream, const void *data, size_t length, size_t *moved);
 /* Whether there is a byte to read, without taking it: DONE, END, BROKEN, or READ. */
 ps_io ps_stream_peek(ps_stream *stream);

@@ -320,6 +320,21 @@ def test_tls_after_a_request_in_plain_text(certificate: tuple[Path, Path]) -> No
         assert b.recv(1) == b""
 
 
+def test_many_small_pieces_of_tls_all_pass(certificate: tuple[Path, Path]) -> None:
+    """TLS takes many of them off the socket at once, and no event tells of what it holds."""
+    piece, count = b"twenty bytes of data", 2000
+    with Driver() as d:
+        client, far = d.client()
+        d.relay.begin_tls(client, tls_server(*certificate), b"")
+        secure = tls_client(certificate[0]).wrap_socket(far, server_hostname="localhost")
+        d.expect(client, Kind.SECURE)
+        backend, b = d.backend(client)
+        for _ in range(count):
+            secure.sendall(piece)
+        d.relay.join(client, backend, b"")
+        assert receive(b, count * len(piece)) == piece * count
+
+
 def direct(d: Driver, tls: TlsContext, context: ssl.SSLContext) -> ssl.SSLSocket:
     client, far = d.client()
     found: list[ssl.SSLSocket] = []
