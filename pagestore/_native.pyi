@@ -321,6 +321,9 @@ class TlsContext:
     """tls-server-end-point of RFC 5929."""
     def __init__(self, certificate: str, key: str) -> None: ...
 
+TAKEN_AT_ONCE: int
+"""Events that `Relay.take` gives at most."""
+
 class Relay:
     """Moves the bytes of sessions in threads of its own; native/core/relay/relay.h says how.
 
@@ -343,6 +346,9 @@ class Relay:
 
     def read(self, connection: int) -> None: ...
     def send(self, connection: int, data: bytes) -> None: ...
+    def ask(self, connection: int, data: bytes) -> None:
+        """Send, then read."""
+
     def begin_tls(self, connection: int, tls: TlsContext, early: bytes) -> None: ...
     def join(self, client: int, server: int, rest: bytes) -> None: ...
     def hold(self, client: int, now: bool = False) -> None: ...

@@ -192,19 +192,33 @@ relay_read(RelayObject *self, PyObject *args)
     return outcome(ps_relay_read(self->relay, id, &err), &err);
 }
 
+typedef int saying(ps_relay *, uint64_t, const void *, size_t, ps_error *);
+
 static PyObject *
-relay_send(RelayObject *self, PyObject *args)
+say(RelayObject *self, PyObject *args, saying *order, const char *format)
 {
     unsigned long long id;
     Py_buffer data;
     ps_error err = {0};
-    if (!PyArg_ParseTuple(args, "Ky*:send", &id, &data))
+    if (!PyArg_ParseTuple(args, format, &id, &data))
         return NULL;
     PyObject *done = NULL;
     if (is_open(self))
-        done = outcome(ps_relay_send(self->relay, id, data.buf, (size_t)data.len, &err), &err);
+        done = outcome(order(self->relay, id, data.buf, (size_t)data.len, &err), &err);
     PyBuffer_Release(&data);
     return done;
+}
+
+static PyObject *
+relay_send(RelayObject *self, PyObject *args)
+{
+    return say(self, args, ps_relay_send, "Ky*:send");
+}
+
+static PyObject *
+relay_ask(RelayObject *self, PyObject *args)
+{
+    return say(self, args, ps_relay_ask, "Ky*:ask");
 }
 
 static PyObject *
@@ -316,6 +330,7 @@ static PyMethodDef relay_methods[] = {
     {"take", (PyCFunction)relay_take, METH_NOARGS, NULL},
     {"read", (PyCFunction)relay_read, METH_VARARGS, NULL},
     {"send", (PyCFunction)relay_send, METH_VARARGS, NULL},
+    {"ask", (PyCFunction)relay_ask, METH_VARARGS, NULL},
     {"begin_tls", (PyCFunction)relay_begin_tls, METH_VARARGS, NULL},
     {"join", (PyCFunction)relay_join, METH_VARARGS, NULL},
     {"hold", (PyCFunction)relay_hold, METH_VARARGS, NULL},
@@ -341,7 +356,8 @@ static PyTypeObject RelayType = {
 int
 ps_add_relay(PyObject *module)
 {
-    if (PyModule_AddType(module, &TlsType) < 0)
+    if (PyModule_AddType(module, &TlsType) < 0 ||
+        PyModule_AddIntConstant(module, "TAKEN_AT_ONCE", TAKEN_AT_ONCE) < 0)
         return -1;
     return PyModule_AddType(module, &RelayType);
 }

@@ -282,19 +282,29 @@ class Front:
             LinkEnded: the client has left.
         """
         released = self._released[session] = self._loop.create_future()
-        leaving = asyncio.ensure_future(session.client.readable())
+        destination = session.destination
         try:
-            destination = session.destination
             now = self._loop.time()
             self._carry_out(self._fleet.arrive(destination.place, session, now, destination.idle))
-            await asyncio.wait([released, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not released.done():
-                await leaving  # who left, raises; who only says something early, waits on
+                await self._wait_parked(session.client, released)
             outcome: tuple[Address, int] = await released
             return outcome
         finally:
             del self._released[session]
             self._fleet.leave(session)
+
+    async def _wait_parked(self, client: Link, released: asyncio.Future[Any]) -> None:
+        """
+        Raises:
+            LinkEnded: the client has left.
+        """
+        leaving = asyncio.ensure_future(client.readable())
+        try:
+            await asyncio.wait([released, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not released.done():
+                await leaving  # who left, raises; who only says something early, waits on
+        finally:
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
 

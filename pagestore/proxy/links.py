@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pagestore._native import Relay, TlsContext
+from pagestore._native import TAKEN_AT_ONCE, Relay, TlsContext
 from pagestore.proxy.needs import BeginTls, Need, Read, Send
 
 _T = TypeVar("_T")
@@ -73,6 +73,11 @@ class Link:
         """
         _, data = await self._after(_SAID, self._relay.read, self.number)
         return data
+
+    async def ask(self, data: bytes) -> bytes:
+        """Sends, and gives what the peer says next. Raises as `read` does."""
+        _, answer = await self._after(_SAID, self._relay.ask, self.number, data)
+        return answer
 
     async def begin_tls(self, tls: TlsContext, early: bytes) -> None:
         await self._after(_SECURED, self._relay.begin_tls, self.number, tls, early)
@@ -168,6 +173,7 @@ class Links:
         self._notify = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._relay = Relay(threads, self._notify, max_connections, max_logins, full)
         self._links: dict[int, Link] = {}
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._notify, self._take)
 
@@ -199,6 +205,7 @@ class Links:
 
     def close(self) -> None:
         """Closes every connection."""
+        self._closed = True
         self._loop.remove_reader(self._notify)
         self._relay.shut_down()
         os.close(self._notify)
@@ -216,6 +223,9 @@ class Links:
     def _take(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._notify)
+        self._tell_some()
+
+    def _tell_some(self) -> None:
         events = self._relay.take()
         for number, kind, data in events:
             event = Event(kind)
@@ -228,9 +238,13 @@ class Links:
                 self._links.pop(number, None)
             if found is not None:
                 self._tell(found, event, data)
-        if events:
-            # There may be more than were taken at once; others have their turn in between.
-            self._loop.call_soon(self._take)
+        if len(events) == TAKEN_AT_ONCE:
+            # There may be more, of which nobody tells; others have their turn in between.
+            self._loop.call_soon(self._tell_more)
+
+    def _tell_more(self) -> None:
+        if not self._closed:
+            self._tell_some()
 
 
 async def drive(
@@ -249,15 +263,23 @@ async def drive(
         LinkEnded: the peer went before the login came to an end.
     """
     reply: Any = None
+    said = b""  # sent together with the next read, which is one order instead of two
     try:
         while True:
             need = generator.send(reply)
             reply = None
             match need:
-                case Read():
-                    reply = await link.read()
                 case Send(data):
-                    link.send(data)
+                    said += data
+                    continue
+                case Read():
+                    words, said = said, b""
+                    reply = await (link.ask(words) if words else link.read())
+                    continue
+            if said:
+                link.send(said)
+                said = b""
+            match need:
                 case BeginTls(early):
                     assert tls is not None, "a login offers TLS only where there is a certificate"
                     await link.begin_tls(tls, early)
@@ -268,4 +290,6 @@ async def drive(
         result: _T = stop.value
         return result
     finally:
+        if said:
+            link.send(said)
         generator.close()

@@ -19,6 +19,7 @@ from pagestore.proxy.places import Address, Destination
 
 BACKEND_SECONDS = 30.0
 """For a backend's login: it is awake."""
+FULL_QUEUE_SECONDS = 0.005
 CANCEL_SECONDS = 10.0
 CARRY_SECONDS = 5.0
 """For a session to come to rest and be written down."""
@@ -236,11 +237,30 @@ async def _connect(links: Links, address: Address, beside: Link) -> Link:
     where = str(address.socket) if address.socket is not None else (address.host, address.port)
     connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        await asyncio.get_running_loop().sock_connect(connection, where)
-    except OSError as error:
+        if address.socket is None:
+            await asyncio.get_running_loop().sock_connect(connection, where)
+        else:
+            await _connect_unix(connection, str(where))
+    except (OSError, TimeoutError) as error:
         connection.close()
-        raise BackendGone(f"{where}: {error.strerror}") from error
+        raise BackendGone(f"{where}: {error}") from error
     try:
         return links.adopt(connection, beside)
     except LinkEnded as error:
         raise NoRoom from error
+
+
+async def _connect_unix(connection: socket.socket, where: str) -> None:
+    """At once, or as soon as the server has taken up some of those that wait before us: a Unix
+    socket whose queue is full does not tell when it is not any more."""
+    try:
+        connection.connect(where)
+        return
+    except BlockingIOError:
+        pass
+    async with asyncio.timeout(BACKEND_SECONDS):
+        while True:
+            await asyncio.sleep(FULL_QUEUE_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                connection.connect(where)
+                return

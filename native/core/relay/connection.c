@@ -221,6 +221,15 @@ connection_read(relay_loop *loop, connection *conn)
     read_piece(loop, conn); /* TLS may have decrypted it already: no event would come */
 }
 
+void
+connection_ask(relay_loop *loop, connection *conn, const void *data, size_t length)
+{
+    uint64_t id = conn->id;
+    connection_send(loop, conn, data, length);
+    if (loop_find(loop, id) != NULL)
+        connection_read(loop, conn);
+}
+
 static void
 go_on_with_tls(relay_loop *loop, connection *conn)
 {

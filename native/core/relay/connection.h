@@ -42,6 +42,7 @@ void connection_ready(relay_loop *loop, connection *conn, uint32_t events);
 /* Out now or later. */
 void connection_send(relay_loop *loop, connection *conn, const void *data, size_t length);
 void connection_read(relay_loop *loop, connection *conn);
+void connection_ask(relay_loop *loop, connection *conn, const void *data, size_t length);
 void connection_begin_tls(relay_loop *loop, connection *conn, ps_tls *tls, const void *early,
                           size_t length);
 void connection_join(relay_loop *loop, connection *client, connection *server, const void *rest,

@@ -205,6 +205,8 @@ carry_out(relay_loop *loop, relay_command *command)
         connection_read(loop, conn);
     else if (command->kind == DO_SEND)
         connection_send(loop, conn, command->data, command->length);
+    else if (command->kind == DO_ASK)
+        connection_ask(loop, conn, command->data, command->length);
     else if (command->kind == DO_TLS)
         connection_begin_tls(loop, conn, command->tls, command->data, command->length);
     else if (command->kind == DO_HOLD)

@@ -16,6 +16,7 @@ typedef enum command_kind {
     DO_ADOPT,
     DO_READ,
     DO_SEND,
+    DO_ASK,
     DO_TLS,
     DO_JOIN,
     DO_HOLD,

@@ -115,6 +115,12 @@ ps_relay_send(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_
 }
 
 int
+ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err)
+{
+    return order(relay, new_command(DO_ASK, id, data, length, err));
+}
+
+int
 ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
                    size_t early_length, ps_error *err)
 {

@@ -87,6 +87,8 @@ size_t ps_relay_take(ps_relay *relay, ps_relay_event *events, size_t limit);
 /* PS_ERR_NOMEM; everything else is told by events. */
 int ps_relay_read(ps_relay *relay, uint64_t id, ps_error *err);
 int ps_relay_send(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
+/* Sends, then reads: what `send` and `read` do, as one order. */
+int ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
 int ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
                        size_t early_length, ps_error *err);
 /* `rest`: what the client has said already and its backend has not got. */

@@ -46,6 +46,16 @@ def test_a_piece_is_read_only_when_it_was_asked_for() -> None:
         assert far.recv(1) == b""
 
 
+def test_who_is_asked_hears_first_and_is_then_read() -> None:
+    with Driver() as d:
+        client, far = d.client()
+        d.relay.ask(client, b"who?")
+        assert receive(far, 4) == b"who?"
+        assert d.quiet()
+        far.sendall(b"ann")
+        assert d.expect(client, Kind.DATA) == b"ann"
+
+
 def test_joined_bytes_go_both_ways_and_ends_are_passed_on() -> None:
     with Driver() as d:
         client, c, backend, b = d.pair()
