@@ -355,8 +355,9 @@ class Relay:
     def release(self, client: int) -> None: ...
     def watch(self, connection: int) -> None: ...
     def close(self, connection: int) -> None: ...
-    def sessions(self, limit: int) -> list[tuple[int, int, int, bool, bool]]:
-        """(client, server, milliseconds since a byte moved, at rest, client has spoken)."""
+    def sessions(self, limit: int, quiet_ms: int = ...) -> list[tuple[int, int, int, bool, bool]]:
+        """(client, server, milliseconds since a byte moved, at rest, client has spoken), without
+        those that have been at rest for more than `quiet_ms`."""
 
     def shut_down(self) -> None:
         """Closes everything."""

@@ -300,7 +300,8 @@ static PyObject *
 relay_sessions(RelayObject *self, PyObject *args)
 {
     unsigned limit;
-    if (!PyArg_ParseTuple(args, "I:sessions", &limit) || !is_open(self))
+    unsigned long long quiet_ms = UINT64_MAX;
+    if (!PyArg_ParseTuple(args, "I|K:sessions", &limit, &quiet_ms) || !is_open(self))
         return NULL;
     ps_relay_session *found = PyMem_RawCalloc(limit + 1, sizeof *found);
     if (found == NULL)
@@ -308,7 +309,7 @@ relay_sessions(RelayObject *self, PyObject *args)
     size_t count;
     ps_relay *relay = self->relay;
     Py_BEGIN_ALLOW_THREADS
-    count = ps_relay_sessions(relay, found, limit);
+    count = ps_relay_sessions(relay, quiet_ms, found, limit);
     Py_END_ALLOW_THREADS
     PyObject *sessions = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; sessions != NULL && i < count; i++) {

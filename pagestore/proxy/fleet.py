@@ -238,7 +238,7 @@ class Fleet(Generic[Place, Waiter, _Address]):
             berth.busy = busy
 
     def unoccupied(self, occupied: Collection[Place]) -> None:
-        """No place but these has a session: whatever was at work elsewhere has left."""
+        """No place but these has a session that is at work, or was a moment ago."""
         for place, berth in self._places.items():
             if berth.state is State.AWAKE and place not in occupied:
                 berth.busy = False

@@ -22,6 +22,10 @@ from pagestore.proxy.needs import BeginTls, Need, Read, Send
 _T = TypeVar("_T")
 
 
+QUIET_MS = 10_000
+"""Of a session that has been at rest for longer there is nothing new to tell."""
+
+
 class Event(enum.IntEnum):
     """ps_relay_kind of native/core/relay/relay.h."""
 
@@ -197,10 +201,11 @@ class Links:
         return link
 
     def activity(self) -> list[Activity]:
-        """Of every joined session; waits for the relay's threads, some microseconds."""
+        """Of every joined session that is at work, or was a moment ago; waits for the relay's
+        threads, some microseconds."""
         return [
             Activity(client, idle / 1000, at_rest, spoken)
-            for client, _, idle, at_rest, spoken in self._relay.sessions(self._limit)
+            for client, _, idle, at_rest, spoken in self._relay.sessions(self._limit, QUIET_MS)
         ]
 
     def close(self) -> None:

@@ -156,22 +156,29 @@ adopt(relay_loop *loop, relay_command *command)
     loop->table[slot_of(command->id)] = conn;
 }
 
+static bool
+describe(relay_loop *loop, const connection *client, uint64_t quiet_ms, ps_relay_session *session)
+{
+    const connection *server = client->peer;
+    uint64_t active = client->active_ms > server->active_ms ? client->active_ms : server->active_ms;
+    *session = (ps_relay_session){
+        .client = client->id,
+        .server = server->id,
+        .idle_ms = loop->now_ms - active,
+        .at_rest = ps_session_at_rest(client->session),
+        .spoken = client->session->spoken,
+    };
+    return !session->at_rest || session->idle_ms <= quiet_ms;
+}
+
 static void
 list(relay_loop *loop, relay_listing *listing)
 {
-    for (uint32_t slot = 0; slot < loop->capacity; slot++) {
-        connection *conn = loop->table[slot];
-        if (conn == NULL || conn->session == NULL || listing->count == listing->limit)
-            continue;
-        uint64_t active =
-            conn->active_ms > conn->peer->active_ms ? conn->active_ms : conn->peer->active_ms;
-        listing->sessions[listing->count++] = (ps_relay_session){
-            .client = conn->id,
-            .server = conn->peer->id,
-            .idle_ms = loop->now_ms - active,
-            .at_rest = ps_session_at_rest(conn->session),
-            .spoken = conn->session->spoken,
-        };
+    for (uint32_t slot = 0; slot < loop->capacity && listing->count < listing->limit; slot++) {
+        const connection *conn = loop->table[slot];
+        if (conn != NULL && conn->session != NULL &&
+            describe(loop, conn, listing->quiet_ms, &listing->sessions[listing->count]))
+            listing->count++;
     }
     pthread_mutex_lock(&loop->mutex);
     listing->done = true;
@@ -219,6 +226,13 @@ carry_out(relay_loop *loop, relay_command *command)
         connection_close(loop, conn);
 }
 
+void
+loop_free_command(relay_command *command)
+{
+    ps_tls_free(command->tls);
+    free(command);
+}
+
 static void
 carry_all_out(relay_loop *loop)
 {
@@ -231,7 +245,7 @@ carry_all_out(relay_loop *loop)
         relay_command *command = next;
         next = command->next;
         carry_out(loop, command);
-        free(command);
+        loop_free_command(command);
     }
 }
 
@@ -283,6 +297,18 @@ is_stopping(relay_loop *loop)
     return stopping;
 }
 
+static void
+happened(relay_loop *loop, uint64_t id, uint32_t events)
+{
+    connection *conn;
+    if (id == WAKE)
+        return;
+    if (id >> 32 == 0)
+        accept_some(loop, (int)(id >> 1));
+    else if ((conn = loop_find(loop, id)) != NULL)
+        connection_ready(loop, conn, events);
+}
+
 static void *
 run(void *argument)
 {
@@ -291,19 +317,14 @@ run(void *argument)
     while (!is_stopping(loop)) {
         int count = epoll_wait(loop->epoll_fd, events, BATCH, -1);
         loop->now_ms = clock_ms();
+        /* First what was ordered: it was so before some of these bytes came. */
         for (int i = 0; i < count; i++) {
-            uint64_t id = events[i].data.u64;
-            if (id == WAKE)
+            if (events[i].data.u64 == WAKE)
                 woken(loop);
-            else if (id >> 32 == 0)
-                accept_some(loop, (int)(id >> 1));
-            else {
-                connection *conn = loop_find(loop, id);
-                if (conn != NULL)
-                    connection_ready(loop, conn, events[i].events);
-            }
         }
         carry_all_out(loop);
+        for (int i = 0; i < count; i++)
+            happened(loop, events[i].data.u64, events[i].events);
     }
     return NULL;
 }

@@ -32,7 +32,7 @@ typedef struct relay_command {
     uint64_t id, other;
     int fd;
     bool now;
-    ps_tls *tls;
+    ps_tls *tls; /* shared: who gave the order may free its own before it is carried out */
     struct relay_listing *listing;
     size_t length;
     uint8_t data[];
@@ -41,6 +41,7 @@ typedef struct relay_command {
 typedef struct relay_listing {
     ps_relay_session *sessions;
     size_t count, limit;
+    uint64_t quiet_ms;
     bool done;
 } relay_listing;
 
@@ -73,6 +74,7 @@ int loop_listen(relay_loop *loop, int fd, ps_error *err);
 /* 0: no room. */
 uint64_t loop_new_id(relay_loop *loop);
 void loop_free_id(relay_loop *loop, uint64_t id);
+void loop_free_command(relay_command *command);
 /* Takes the command over. */
 void loop_give(relay_loop *loop, relay_command *command);
 /* Makes an eventfd readable. */

@@ -98,7 +98,7 @@ order(ps_relay *relay, relay_command *command)
     if (loop != NULL)
         loop_give(loop, command);
     else
-        free(command);
+        loop_free_command(command);
     return PS_OK;
 }
 
@@ -126,7 +126,7 @@ ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
 {
     relay_command *command = new_command(DO_TLS, id, early, early_length, err);
     if (command != NULL)
-        command->tls = tls;
+        command->tls = ps_tls_share(tls);
     return order(relay, command);
 }
 
@@ -187,9 +187,9 @@ ps_relay_adopt(ps_relay *relay, int fd, uint64_t beside)
 }
 
 size_t
-ps_relay_sessions(ps_relay *relay, ps_relay_session *sessions, size_t limit)
+ps_relay_sessions(ps_relay *relay, uint64_t quiet_ms, ps_relay_session *sessions, size_t limit)
 {
-    relay_listing listing = {.sessions = sessions, .limit = limit};
+    relay_listing listing = {.sessions = sessions, .limit = limit, .quiet_ms = quiet_ms};
     for (int i = 0; i < relay->running; i++) {
         relay_loop *loop = &relay->loops[i];
         relay_command *command = new_command(DO_LIST, (uint64_t)i, NULL, 0, NULL);

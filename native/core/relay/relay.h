@@ -103,7 +103,12 @@ int ps_relay_watch(ps_relay *relay, uint64_t id, ps_error *err);
 /* After what was sent has left; a joined connection takes its peer with it. */
 int ps_relay_close(ps_relay *relay, uint64_t id, ps_error *err);
 
-/* The joined sessions of now; at most `limit`. Waits for the threads. */
-size_t ps_relay_sessions(ps_relay *relay, ps_relay_session *sessions, size_t limit);
+/*
+ * The joined sessions of now, but for those at rest where no byte has moved for more than
+ * `quiet_ms`: of many sessions most are idle, and nothing new is to be told of them. At most
+ * `limit`. Waits for the threads.
+ */
+size_t ps_relay_sessions(ps_relay *relay, uint64_t quiet_ms, ps_relay_session *sessions,
+                         size_t limit);
 
 #endif

@@ -1,6 +1,7 @@
 #include "relay/stream.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,6 +13,7 @@
 
 struct ps_tls {
     SSL_CTX *context;
+    atomic_int users;
 };
 
 static const uint8_t ALPN[] = "\x0apostgresql";
@@ -97,13 +99,21 @@ ps_tls_new(ps_tls **tls, const char *certificate, const char *key,
         return status != PS_OK ? status : ps_fail(err, PS_ERR_NOMEM, "no memory for TLS");
     }
     (*tls)->context = context;
+    atomic_init(&(*tls)->users, 1);
     return PS_OK;
+}
+
+ps_tls *
+ps_tls_share(ps_tls *tls)
+{
+    atomic_fetch_add(&tls->users, 1);
+    return tls;
 }
 
 void
 ps_tls_free(ps_tls *tls)
 {
-    if (tls == NULL)
+    if (tls == NULL || atomic_fetch_sub(&tls->users, 1) > 1)
         return;
     SSL_CTX_free(tls->context); /* streams that use it hold it */
     free(tls);

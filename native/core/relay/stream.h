@@ -23,6 +23,8 @@ enum { PS_CERTIFICATE_HASH = 64 };
  */
 int ps_tls_new(ps_tls **tls, const char *certificate, const char *key,
                uint8_t hash[PS_CERTIFICATE_HASH], size_t *hash_length, ps_error *err);
+/* One more that uses it, and frees it in its time. Any thread. */
+ps_tls *ps_tls_share(ps_tls *tls);
 void ps_tls_free(ps_tls *tls);
 
 typedef enum ps_io {

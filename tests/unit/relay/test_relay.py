@@ -289,7 +289,21 @@ def test_sessions_say_how_long_nothing_moved() -> None:
         receive(b, 7)
         ((found, server, idle, at_rest, spoken),) = d.relay.sessions(10)
         assert (found, server, at_rest, spoken) == (client, backend, False, True)
-        assert idle <= (time.monotonic() - moved) * 1000 + 1
+        tick = 5  # of the clock that the relay looks at, milliseconds
+        assert idle <= (time.monotonic() - moved) * 1000 + tick
+
+
+def test_sessions_at_rest_for_long_are_not_listed() -> None:
+    with Driver() as d:
+        client, c, _, b = d.pair()
+        wait_until(lambda: not d.relay.sessions(10, 20))
+        assert [found[0] for found in d.relay.sessions(10, 20_000)] == [client]
+        c.sendall(message(b"Q", b"x\0"))  # it owes an answer, however long that takes
+        receive(b, 7)
+        wait_until(lambda: any(idle > 20 for _, _, idle, _, _ in d.relay.sessions(10, 20)))
+        b.sendall(READY)
+        receive(c, len(READY))
+        wait_until(lambda: not d.relay.sessions(10, 20))
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +349,7 @@ def test_many_small_pieces_of_tls_all_pass(certificate: tuple[Path, Path]) -> No
     piece, count = b"twenty bytes of data", 2000
     with Driver() as d:
         client, far = d.client()
-        d.relay.begin_tls(client, tls_server(*certificate), b"")
+        d.relay.begin_tls(client, tls_server(*certificate), b"")  # nobody else holds it
         secure = tls_client(certificate[0]).wrap_socket(far, server_hostname="localhost")
         d.expect(client, Kind.SECURE)
         backend, b = d.backend(client)
