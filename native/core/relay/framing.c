@@ -6,9 +6,8 @@
 typedef void on_message(ps_session *session, uint8_t kind, uint32_t length, uint8_t first);
 
 static uint32_t
-length_of(const ps_framing *framing)
+length_at(const uint8_t *at)
 {
-    const uint8_t *at = framing->head + 1;
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
@@ -57,44 +56,7 @@ keep_unnamed(ps_session *session, const uint8_t *data, size_t length)
 
 /* --- messages */
 
-/*
- * Each message is told once its first byte of body is here, or that it has none. To wait for that
- * byte costs nothing, since what is of interest has one or comes alone.
- */
-static void
-feed(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *data, size_t length)
-{
-    while (length > 0 && !framing->broken) {
-        if (framing->left > 0) {
-            size_t passed = framing->left < length ? framing->left : length;
-            if (framing == &session->client)
-                keep_unnamed(session, data, passed);
-            framing->left -= (uint32_t)passed;
-            data += passed;
-            length -= passed;
-            continue;
-        }
-        size_t taken = 0;
-        if (framing->have < PS_FRAME_HEAD)
-            taken = collect(framing, PS_FRAME_HEAD, data, length);
-        data += taken;
-        length -= taken;
-        if (framing->have < PS_FRAME_HEAD)
-            return;
-        uint32_t body = length_of(framing) - 4;
-        if (length_of(framing) < 4) {
-            framing->broken = true;
-            return;
-        }
-        if (body > 0 && length == 0)
-            return;
-        told(session, framing->head[0], body, body > 0 ? *data : 0);
-        framing->left = body;
-        framing->have = 0;
-    }
-}
-
-static void
+static inline void
 client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
     switch (kind) {
@@ -122,7 +84,7 @@ client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
     }
 }
 
-static void
+static inline void
 server_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
     (void)length;
@@ -144,6 +106,61 @@ server_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
             break;
         default:
             break;
+    }
+}
+
+/*
+ * The head of a message, from bytes that are here whole with the one behind them: that is so for
+ * all but the last of a piece, and what a COPY consists of. False: it is broken.
+ */
+static inline bool
+take_head(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *head)
+{
+    uint32_t length = length_at(head + 1);
+    if (length < 4) {
+        framing->broken = true;
+        return false;
+    }
+    framing->left = length - 4;
+    told(session, head[0], framing->left, framing->left > 0 ? head[PS_FRAME_HEAD] : 0);
+    return true;
+}
+
+/*
+ * Each message is told once its first byte of body is here, or that it has none. To wait for that
+ * byte costs nothing, since what is of interest has one or comes alone.
+ */
+static inline void
+feed(ps_session *session, ps_framing *framing, on_message *told, const uint8_t *data, size_t length)
+{
+    while (length > 0 && !framing->broken) {
+        if (framing->left > 0) {
+            size_t passed = framing->left < length ? framing->left : length;
+            if (framing == &session->client)
+                keep_unnamed(session, data, passed);
+            framing->left -= (uint32_t)passed;
+            data += passed;
+            length -= passed;
+            continue;
+        }
+        if (framing->have == 0 && length > PS_FRAME_HEAD) {
+            if (!take_head(session, framing, told, data))
+                return;
+            data += PS_FRAME_HEAD;
+            length -= PS_FRAME_HEAD;
+            continue;
+        }
+        size_t taken = 0;
+        if (framing->have < PS_FRAME_HEAD)
+            taken = collect(framing, PS_FRAME_HEAD, data, length);
+        data += taken;
+        length -= taken;
+        if (framing->have < PS_FRAME_HEAD || (length == 0 && length_at(framing->head + 1) > 4))
+            return;
+        framing->head[PS_FRAME_HEAD] = length > 0 ? *data : 0;
+        framing->have = 0;
+        if (!take_head(session, framing, told, framing->head))
+            return;
     }
 }
 
