@@ -150,7 +150,7 @@ def _prepared(found: Site, gates: list[Gate]) -> None:
 
         def measure(gate: Gate, clients: int = clients) -> dict[str, float]:
             # Many clients take a moment to connect.
-            seconds = max(bench.settings.seconds, clients / 20)
+            seconds = max(bench.settings.seconds, 2 + clients / 10)
             return {"rate": transactions_a_second(gate.url, clients, seconds, "-S", "-n")}
 
         turns = _Turns(bench, gates)
