@@ -92,7 +92,7 @@ async def outcome(channel: Any, path: str, request: bytes) -> str:
     async def one() -> Any:
         yield request
 
-    call = getattr(channel, kind)(path)(one() if method.client_streaming else request, timeout=20)
+    call = getattr(channel, kind)(path)(one() if method.client_streaming else request, timeout=60)
     try:
         if method.server_streaming:
             async for _ in call:
