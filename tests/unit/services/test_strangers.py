@@ -84,7 +84,17 @@ def request_of(method: MethodDescriptor, tenant: TenantId, timeline: TimelineId)
 
 
 async def outcome(channel: Any, path: str, request: bytes) -> str:
-    """The reason of the refusal, or that there was none."""
+    """The reason of the refusal, or that there was none. A client that writes to a stream as it is
+    refused may not hear why, and asks again."""
+    told = "INTERNAL"
+    for _ in range(20):
+        if not told.startswith("INTERNAL"):
+            break
+        told = await outcome_once(channel, path, request)
+    return told
+
+
+async def outcome_once(channel: Any, path: str, request: bytes) -> str:
     method = METHODS[path]
     kinds = ("unary", "stream")
     kind = f"{kinds[method.client_streaming]}_{kinds[method.server_streaming]}"
