@@ -32,7 +32,10 @@ class Psql:
         """What it prints, errors too."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        typed = [line if line.startswith("\\") else f"{line};" for line in lines]
+        commanded = (line.startswith("\\") or " \\" in line for line in lines)
+        typed = [
+            line if is_one else f"{line};" for line, is_one in zip(lines, commanded, strict=True)
+        ]
         self._process.stdin.write("\n".join([*typed, f"\\echo {_END}\n"]))
         self._process.stdin.flush()
         found: list[str] = []
