@@ -22,9 +22,10 @@ from pagestore.bench.lone_proxy import Settings
 from pagestore.bench.plain import PlainCluster, give, pgbench, unprivileged
 from pagestore.bench.sessions import DATABASE, PASSWORD, USER, Gate
 from pagestore.bench.stack import wait_until
-from pagestore.control.ports import Ports, is_free
+from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.installation.layout import lib_dir
+from pagestore.postgres.listening import is_free
 
 BOUNCER = "PgBouncer"
 ONE_USE = f"{BOUNCER}, a server connection each"

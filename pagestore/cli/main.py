@@ -69,6 +69,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     "Parts, each on its own": {
         "pageserver": Verb("parts"),
         "safekeeper": Verb("parts"),
+        "compute": Verb("parts"),
         "control": Verb("parts"),
         "proxy": Verb("parts"),
     },

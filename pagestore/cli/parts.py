@@ -1,4 +1,4 @@
-"""The parts, each on its own: ``pagestore pageserver``, ``safekeeper``, ``control``, ``proxy``.
+"""The parts, each on its own: ``pagestore pageserver``, ``safekeeper``, ``compute``, ...
 
 ``up`` starts them with these commands; on hosts of their own one types them.
 """
@@ -52,6 +52,16 @@ TlsAuthority = Annotated[
 TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="What it shows other parts."),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The secret key, by which it makes tokens."),
+]
+ComputeHost = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
+    ),
 ]
 DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
 
@@ -195,7 +205,7 @@ def safekeeper(
         run(wal.serve(settings))
 
 
-def control(
+def compute(
     data_dir: DataDir,
     page_server: Annotated[str, typer.Option(metavar="HOST:PORT")],
     wal_service: WalServices,
@@ -208,12 +218,53 @@ def control(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="For each compute's postgresql.conf."),
     ] = None,
-    compute_host: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
-        ),
-    ] = "",
+    compute_host: ComputeHost = "",
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
+    signing_key: SigningKey = None,
+) -> None:
+    """Run the agent that has this host's computes, until SIGTERM. Computes outlive it.
+
+    Example: pagestore compute --data-dir /srv/compute --page-server 127.0.0.1:7431
+    --wal-service 127.0.0.1:7432 --compute-dir /srv/computes --shim-library pagestore_shim.so
+    """
+    with _session(token_file, tls_authority):
+        from pagestore.services import compute as service
+        from pagestore.services.server import configure_logging, run
+
+        configure_logging()
+        given = service.ComputeSettings(
+            listen=listen,
+            data_dir=data_dir,
+            page_server=page_server,
+            wal_services=_addresses(wal_service),
+            compute_dir=compute_dir,
+            run_as=run_as,
+            postgres_bindir=postgres_bindir,
+            shim_library=shim_library,
+            postgres_settings=_pairs(settings or []),
+            compute_host=compute_host,
+            keys=keys,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            signing_key=signing_key,
+        )
+        run(service.serve(given))
+
+
+def control(
+    data_dir: DataDir,
+    page_server: Annotated[str, typer.Option(metavar="HOST:PORT")],
+    wal_service: WalServices,
+    compute_agent: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where `pagestore compute` serves.")
+    ],
+    listen: Listen = "127.0.0.1:0",
+    postgres_bindir: Bindir = DEFAULT_BINDIR,
+    compute_host: ComputeHost = "",
     operator_key: Annotated[
         Path | None,
         typer.Option(
@@ -226,16 +277,13 @@ def control(
     tls_certificate: TlsCertificate = None,
     tls_key: TlsKey = None,
     tls_authority: TlsAuthority = None,
-    signing_key: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The secret key, by which it makes tokens."),
-    ] = None,
+    signing_key: SigningKey = None,
 ) -> None:
     """Run the control plane, until SIGTERM. Computes outlive it.
 
     Example: pagestore control --data-dir /srv/control --page-server 127.0.0.1:7431
     --wal-service 1=host1:7432 --wal-service 2=host2:7432 --wal-service 3=host3:7432
-    --compute-dir /srv/computes --shim-library pagestore_shim.so
+    --compute-agent 127.0.0.1:7433
     """
     with _session(token_file, tls_authority):
         from pagestore.services import control as service
@@ -247,11 +295,8 @@ def control(
             data_dir=data_dir,
             page_server=page_server,
             wal_services=_addresses(wal_service),
-            compute_dir=compute_dir,
-            run_as=run_as,
+            compute_agent=compute_agent,
             postgres_bindir=postgres_bindir,
-            shim_library=shim_library,
-            postgres_settings=_pairs(settings or []),
             compute_host=compute_host,
             operator_key=operator_key,
             keys=keys,

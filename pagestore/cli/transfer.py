@@ -105,10 +105,9 @@ def _import(
     import asyncio
 
     from pagestore.client.page import AsyncPageClient
-    from pagestore.control.template import Imported
     from pagestore.oracle.recovery import stopped_cluster
     from pagestore.transfer.cluster_settings import read_settings
-    from pagestore.transfer.pgdata import read_pgdata
+    from pagestore.transfer.pgdata import Imported, read_pgdata
 
     address = run.control.system_status().page_server_address
     imported = Imported()

@@ -1,7 +1,7 @@
 """What a compute and the control plane need of the WAL service, be it one safekeeper or several.
 
 Two implementations: :class:`pagestore.client.wal.WalClient` for one safekeeper, which is its own
-majority, and :class:`pagestore.control.quorum.client.QuorumClient`.
+majority, and :class:`pagestore.quorum.client.QuorumClient`.
 """
 
 from __future__ import annotations

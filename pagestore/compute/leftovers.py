@@ -15,7 +15,7 @@ from pagestore.compute import removal
 from pagestore.compute.record import ComputeRecord, facts_in
 from pagestore.compute.running import RunningCompute
 from pagestore.ids import TenantId, TimelineId
-from pagestore.postgres.process import Identity, ServerProcess, boot_id
+from pagestore.postgres.process import GONE, Identity, ServerProcess, boot_id
 
 
 def adopt(directory: Path) -> RunningCompute | None:
@@ -29,6 +29,14 @@ def adopt(directory: Path) -> RunningCompute | None:
         return None
     server = ServerProcess.find(record.process)
     return None if server is None else RunningCompute(directory, record, server)
+
+
+def ended(directory: Path) -> RunningCompute | None:
+    """One that was ready, and has ended since: what it left can still be read."""
+    record = ComputeRecord.load(directory)
+    if record is None or not record.ready or record.is_running:
+        return None
+    return RunningCompute(directory, record, ServerProcess(record.pid, pidfd=GONE))
 
 
 async def clear(directory: Path) -> None:

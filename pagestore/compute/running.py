@@ -169,16 +169,19 @@ class RunningCompute:
         self._server.release()
 
     async def stop(self, wal: WalService, timeout: float = 60.0) -> StopResult:
-        """A fast shutdown; then the directory is removed, out of the way at once.
+        """As `shut_down`; then the directory is removed, out of the way at once."""
+        result = await self.shut_down(wal, timeout)
+        await asyncio.to_thread(self.remove)
+        return result
 
-        The directory is removed only once the shutdown checkpoint is durable at the WAL
-        service, or when another compute has taken the timeline over. May be repeated
-        after a failure.
+    async def shut_down(self, wal: WalService, timeout: float = 60.0) -> StopResult:
+        """A fast shutdown. When it returns, the shutdown checkpoint is durable at the WAL
+        service, or another compute has taken the timeline over. May be repeated.
 
         Raises:
             DeadlineExceeded: COMPUTE_STOP_TIMEOUT; it was killed. No acknowledged commit is
-                lost, but the directory is kept.
-            PagestoreError: the WAL service is away; the directory is kept.
+                lost.
+            PagestoreError: the WAL service is away.
         """
         self._server.send(signal.SIGINT)
         try:
@@ -196,7 +199,6 @@ class RunningCompute:
         result = replace(result, user_settings=self.user_settings())
         if result.clean:
             result = replace(result, files=self._kept())
-        await asyncio.to_thread(self.remove)
         return result
 
     def user_settings(self) -> dict[str, str] | None:

@@ -27,6 +27,7 @@ from pagestore.control.records import (
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.postgres.template import OWNER_ROLE
 from pagestore.v1 import page_pb2 as pb
 
 _log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ def _name(change: Change, info: pb.TimelineInfo, port: int, key: OperatorKey) ->
         sealed_password=(
             owner.sealed_password if owner else key.seal(tenant, credentials.new_password())
         ),
-        postgres_database=owner.postgres_database if owner else credentials.ROLE,
+        postgres_database=owner.postgres_database if owner else OWNER_ROLE,
         port=port,
         wanted=False,
     )

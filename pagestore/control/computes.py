@@ -4,11 +4,11 @@ One slot a database name. Starting, stopping and moving to another timeline happ
 slot's lock, one at a time; whoever asks for a compute that is being started waits for that
 start. A compute that dies while it should run is started again, as a new stateless start on
 the same port, after a pause that doubles with each failure; but not one that another's compute
-has fenced. Computes are processes of their own session: they outlive the control plane, which
-adopts them when it comes back.
+has fenced. Computes outlive the control plane, which adopts them when it comes back.
 
-How a compute is started stands behind :class:`Launcher`: local processes here, other machines
-later.
+How a compute is started stands behind :class:`Launcher`: a host's agent, which has the processes
+and their directories. Nothing here opens a file or a socket of a compute. While an agent is away
+its computes go on; what cannot be said to it is said by name, and done when it is there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import asyncio
 import contextlib
 import enum
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from pagestore.client.computes import AGENT_AWAY
+from pagestore.control.compute import NOWHERE, CarriedFiles, Compute, Launcher, Place
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import after_start, attempts, is_worth_another
 from pagestore.errors import PagestoreError, Unavailable
@@ -35,77 +36,13 @@ LAST_PAUSE = 30.0
 STEADY_SECONDS = 60.0
 """A compute that ran this long starts its next failures at FIRST_PAUSE again."""
 CONCURRENT_STARTS = 4
+TAKE_UP_SECONDS = 10.0
+"""For an agent to say what runs, before a control plane serves without it."""
+AGAIN_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
 Slotted = tuple[TenantId, str]
-
-
-@dataclass(frozen=True, slots=True)
-class CarriedFiles:
-    """What no WAL holds, handed from one compute of a database to its next."""
-
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """By path; of use to the same timeline only."""
-    settings: Mapping[str, str] | None = None
-    """What ALTER SYSTEM set; None: unknown."""
-
-
-class Compute(Protocol):
-    """A running Postgres of one timeline."""
-
-    @property
-    def timeline(self) -> TimelineId: ...
-    @property
-    def alive(self) -> bool: ...
-    @property
-    def complaint(self) -> str:
-        """What is amiss with its safekeepers; empty when nothing is, as far as is known."""
-        ...
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What its start found to say to the user."""
-        ...
-
-    @property
-    def fenced(self) -> bool:
-        """Whether it was ended since somebody else has started its timeline."""
-        ...
-
-    @property
-    def pid(self) -> int: ...
-    @property
-    def port(self) -> int: ...
-    @property
-    def directory(self) -> Path: ...
-    @property
-    def conninfo(self) -> str:
-        """libpq keywords for the superuser over the Unix socket, without ``dbname``."""
-        ...
-
-    async def wait_exit(self) -> str:
-        """Waits until it is no more; says why it ended, as far as can be known."""
-        ...
-
-    def user_settings(self) -> Mapping[str, str] | None:
-        """What ALTER SYSTEM has set by now, dead or alive; None where that cannot be read."""
-        ...
-
-    async def stop(self) -> CarriedFiles:
-        """A clean stop: everything durable at the WAL service, the directory removed."""
-        ...
-
-    async def discard(self) -> None:
-        """Kills what is left and removes the directory."""
-        ...
-
-
-class Launcher(Protocol):
-    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute: ...
-    async def leftovers(self) -> list[Compute]:
-        """Computes still running from before this process began."""
-        ...
 
 
 StartMoved = Callable[[DatabaseRecord], Awaitable[Compute]]
@@ -192,8 +129,7 @@ class _Slot:
 class ComputeStatus:
     state: ComputeState
     error: str = ""
-    pid: int = 0
-    directory: str = ""
+    place: Place = NOWHERE
     remarks: tuple[str, ...] = ()
 
 
@@ -216,6 +152,7 @@ class Computes:
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
         self._closed = False
         self._background: set[asyncio.Task[None]] = set()
+        self._taking_up: asyncio.Task[None] | None = None
 
     def status(self, name: Slotted) -> ComputeStatus:
         slot = self._slots.get(name)
@@ -226,8 +163,7 @@ class Computes:
         return ComputeStatus(
             slot.state,
             slot.error or slot.compute.complaint,
-            slot.compute.pid,
-            str(slot.compute.directory),
+            slot.compute.place,
             slot.compute.remarks,
         )
 
@@ -249,13 +185,14 @@ class Computes:
         Args:
             strictly: with its settings or not at all; else see setting_aside.py.
         """
+        await self._taken_up()
         name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
             compute = slot.compute
             if compute is not None and not compute.alive:
                 slot.compute = None
-                self._note_settings(name, compute)
+                await self._note_settings(name, compute)
                 record = self._memory.as_set(record)
                 await compute.discard()
             elif compute is not None and compute.timeline == record.timeline:
@@ -267,6 +204,7 @@ class Computes:
 
     async def stop(self, name: Slotted) -> None:
         """Stops the compute cleanly; it stays stopped until `start`."""
+        await self._taken_up()
         slot = self._slots.get(name)
         if slot is None:
             return
@@ -290,15 +228,19 @@ class Computes:
         """For a move to another timeline: the compute is stopped, and the body starts the one of
         the other timeline, before the name is moved. If the body ends by an error, that one is
         gone again, and the compute of `record` comes back, if it should run."""
+        await self._taken_up()
         name = (record.tenant, record.name)
         slot = self._slot(name)
         async with slot.lock:
             # Before anything ends: what runs and may not be started again goes on.
             await self._admit(slot, record)
+            before = slot.compute
             try:
                 await self._stop(name, slot)
                 yield lambda moved: self._start(slot, self._memory.as_set(moved), False)
             except BaseException:
+                if before is not None and slot.compute is before:
+                    raise  # its agent is away: it could not be stopped, and goes on
                 compute, slot.compute = slot.compute, None
                 slot.state = ComputeState.STOPPED
                 if compute is not None:
@@ -330,21 +272,60 @@ class Computes:
     @contextlib.asynccontextmanager
     async def held(self, name: Slotted) -> AsyncIterator[Compute | None]:
         """Within, its compute is neither started nor stopped."""
+        await self._taken_up()
         slot = self._slot(name)
         async with slot.lock:
             yield slot.compute
 
-    async def adopt(self, databases: list[DatabaseRecord]) -> None:
-        """Takes over computes that still run; ends those that nobody should have."""
+    async def take_up(self, databases: Callable[[], list[DatabaseRecord]]) -> None:
+        """Takes over computes that still run, ends those that nobody should have, and starts
+        those that are missing. Goes on in the background where an agent is away."""
+        work = self._take_up(databases)
+        self._taking_up = asyncio.create_task(work, name="take up")
+        await asyncio.wait([self._taking_up], timeout=TAKE_UP_SECONDS)
+
+    async def _take_up(self, databases: Callable[[], list[DatabaseRecord]]) -> None:
+        found: list[Compute] | None = None
+        while found is None:
+            try:
+                found = await self._launcher.leftovers()
+            except Unavailable as error:
+                _log.warning("computes are not known yet", error=str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+        records = databases()
+        await self._adopt(found, records)
+        for record in records:
+            if record.wanted:
+                self.start_soon(record)
+
+    async def _adopt(self, found: list[Compute], databases: list[DatabaseRecord]) -> None:
         by_timeline = {record.timeline: record for record in databases}
-        for compute in await self._launcher.leftovers():
-            record = by_timeline.pop(compute.timeline, None)
-            if record is None or not record.wanted or record.port != compute.port:
-                _log.info("ending a left-over compute", pid=compute.pid)
-                await compute.discard()
-                continue
-            slot = self._slot((record.tenant, record.name))
-            self._running(slot, record, compute)
+        for compute in found:
+            record = by_timeline.get(compute.timeline)
+            slot = None if record is None else self._slot((record.tenant, record.name))
+            if record is not None and slot is not None and slot.compute is None:
+                if compute.alive and record.wanted and record.port == compute.port:
+                    self._running(slot, record, compute)
+                    continue
+                await self._note_settings((record.tenant, record.name), compute)
+            _log.info("ending a left-over compute", pid=compute.place.pid)
+            await compute.discard()
+
+    async def _taken_up(self) -> None:
+        """Until it is known what runs.
+
+        Raises:
+            Unavailable: COMPUTE_AGENT_AWAY.
+        """
+        if self._taking_up is not None and not self._taking_up.done():
+            await asyncio.wait([self._taking_up], timeout=TAKE_UP_SECONDS)
+            if not self._taking_up.done():
+                raise Unavailable(
+                    AGENT_AWAY,
+                    "It is not known yet which computes run: the agent that has them has not "
+                    "answered since the control plane was started.",
+                    "`pagestore status` shows the part `compute`; it comes back by itself.",
+                )
 
     def names(self) -> list[Slotted]:
         """Those that have, or had, a compute."""
@@ -364,25 +345,41 @@ class Computes:
         slot = self._slots.get((record.tenant, record.name))
         return slot.settings if slot is not None and slot.settings is not None else record.settings
 
-    def note_settings(self, name: Slotted) -> None:
+    async def note_settings(self, name: Slotted) -> None:
         """Keeps what ALTER SYSTEM has set by now in a compute that runs."""
         slot = self._slots.get(name)
         if slot is not None and slot.compute is not None:
-            self._note_settings(name, slot.compute)
+            await self._note_settings(name, slot.compute)
 
-    def note_new_settings(self, name: Slotted) -> None:
+    async def note_new_settings(self, name: Slotted) -> None:
         """The same, but only what it did not say the last time."""
         slot = self._slots.get(name)
-        if slot is None or slot.compute is None or not slot.compute.alive:
+        compute = slot.compute if slot is not None else None
+        if slot is None or compute is None or not compute.alive:
             return
-        settings = slot.compute.user_settings()
-        if settings is not None and slot.noted != (slot.compute, settings):
-            kept = CarriedFiles(settings=settings)
-            self._memory.save(name, slot.compute.timeline, kept)
-            slot.noted = slot.compute, settings
+        settings = await compute.user_settings()
+        is_news = settings is not None and slot.noted != (compute, settings)
+        if settings is not None and is_news and slot.compute is compute:
+            self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
+            slot.noted = compute, settings
 
-    def _note_settings(self, name: Slotted, compute: Compute) -> None:
-        settings = compute.user_settings()
+    async def tell(
+        self, name: Slotted, compute: Compute, values: Mapping[str, str], reset: Iterable[str]
+    ) -> tuple[str, ...]:
+        """Sets and resets by ALTER SYSTEM, and keeps what is set then; the names of those that
+        take effect only at the next start."""
+        told = await compute.tell(values, reset)
+        if told.settings is not None:
+            self._memory.save(name, compute.timeline, CarriedFiles(settings=told.settings))
+        return told.after_restart
+
+    async def _note_settings(self, name: Slotted, compute: Compute) -> None:
+        """As far as they can be had."""
+        try:
+            settings = await compute.user_settings()
+        except PagestoreError as error:
+            _log.warning("settings are not read", name=name[1], error=str(error))
+            return
         if settings is not None:
             self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
 
@@ -406,6 +403,7 @@ class Computes:
         """Lets go of the computes, which go on running."""
         self._closed = True
         tasks = [slot.watcher for slot in self._slots.values() if slot.watcher]
+        tasks += [self._taking_up] if self._taking_up is not None else []
         for task in [*tasks, *self._background]:
             task.cancel()
         await asyncio.gather(*tasks, *self._background, return_exceptions=True)
@@ -497,15 +495,22 @@ class Computes:
             return
         slot.state = ComputeState.STOPPING
         try:
-            kept = await compute.stop()
-            self._memory.save(name, compute.timeline, kept)
-        except PagestoreError:
+            self._memory.save(name, compute.timeline, await compute.stop())
+        except PagestoreError as error:
+            if error.reason == AGENT_AWAY:
+                slot.compute = compute
+                raise
             # What it had acknowledged is at the WAL service; its directory is of no more use.
-            self._note_settings(name, compute)
+            await self._note_settings(name, compute)
             await compute.discard()
             raise
+        except BaseException:
+            slot.compute = compute  # its watcher sees how it ends
+            raise
+        else:
+            await compute.discard()
         finally:
-            slot.state = ComputeState.STOPPED
+            slot.state = ComputeState.STOPPED if slot.compute is None else ComputeState.RUNNING
 
     async def _watch(self, name: Slotted, slot: _Slot, compute: Compute) -> None:
         why = await compute.wait_exit()
@@ -519,8 +524,8 @@ class Computes:
             slot.error = why
             if time.monotonic() - slot.started > STEADY_SECONDS:
                 slot.failures = 0
-            _log.warning("a compute died", name=name[1], pid=compute.pid, why=why)
-            self._note_settings(name, compute)
+            _log.warning("a compute died", name=name[1], pid=compute.place.pid, why=why)
+            await self._note_settings(name, compute)
             await compute.discard()
         # Whoever fenced it has a compute of this timeline: starting another would fence that one.
         if not compute.fenced and self._memory.wanted(name) is not None:

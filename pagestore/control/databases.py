@@ -22,7 +22,8 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.points import Head, Point
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
-from pagestore.control.computes import Compute, Computes
+from pagestore.control.compute import Compute, Owner
+from pagestore.control.computes import Computes
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.keeping import Keeping, set_aside_event
 from pagestore.control.operator_key import OperatorKey
@@ -40,6 +41,7 @@ from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.postgres.template import OWNER_ROLE
 from pagestore.postgres.user_settings import allowed
 
 
@@ -204,7 +206,7 @@ class Databases:
                     settings=settings,
                 )
                 async with self._first_start(record, strictly=True) as compute:
-                    await credentials.make_ready(compute.conninfo, record, secret)
+                    await compute.set_owner(record, secret, Owner.OF_NEW)
                     head = await self._history.head(record.timeline)
                     record = self._as_started(record, compute)
                     self._publish(record, making, Verb.CREATE, usable_lsn=head.lsn)
@@ -225,7 +227,7 @@ class Databases:
                 await self._refuse_other_branch(existing, source, at)
                 return (await self._started(existing) if start else existing), False
             await self._tenants.admit_database(tenant)
-            self._computes.note_settings((tenant, source))
+            await self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
             async with self._timelines.branching(tenant, name, point) as making:
@@ -281,14 +283,13 @@ class Databases:
                     branch_lsn=info.branch_lsn,
                     created_micros=now_micros(),
                     sealed_password=self._key.seal(tenant, secret),
-                    postgres_database=postgres_database or credentials.ROLE,
+                    postgres_database=postgres_database or OWNER_ROLE,
                     port=self._ports.choose(),
                     settings=settings,
                 )
                 async with self._first_start(record) as compute:
-                    inner = await credentials.adopt_import(
-                        compute.conninfo, secret, postgres_database
-                    )
+                    asked = record.model_copy(update={"postgres_database": postgres_database})
+                    inner = await compute.set_owner(asked, secret, Owner.OF_IMPORT)
                     head = await self._history.head(timeline)
                     record = self._as_started(record, compute)
                     record = record.model_copy(update={"postgres_database": inner})

@@ -14,13 +14,15 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from pagestore.control.computes import CarriedFiles, Slotted
-from pagestore.control.ports import Ports, is_free, listener
+from pagestore.control.compute import CarriedFiles
+from pagestore.control.computes import Slotted
+from pagestore.control.ports import Ports, listener
 from pagestore.control.records import DatabaseRecord, EventRecord, UserSettings, Verb
 from pagestore.control.setting_aside import changed, words
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
+from pagestore.postgres.listening import is_free
 from pagestore.postgres.user_settings import allowed, parse
 
 _log = structlog.get_logger(__name__)

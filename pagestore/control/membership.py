@@ -3,7 +3,7 @@
 Who that is, this process was told when it was started. Nothing else is remembered of a change
 under way: each timeline's safekeepers tell how far it is. So it goes on after any crash, and one
 more change may be asked for at any time. Timelines with a compute are left to the compute's
-keeper (control/quorum/keeper.py), who does the same while clients write; here are all others,
+keeper (quorum/keeper.py), who does the same while clients write; here are all others,
 whose term is won without a compute, with their slot held, so that none is started meanwhile.
 
 Once all timelines have been seen with the right members, that is noted: an installation whose
@@ -22,12 +22,12 @@ import structlog
 
 from pagestore.consensus.change import MembershipChange
 from pagestore.control.computes import Computes, Slotted
-from pagestore.control.quorum.changing import Changing
-from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.quorum.safekeepers import Key
 from pagestore.control.records import TimelineRecord
 from pagestore.control.state import ControlState
 from pagestore.errors import NotFound, PagestoreError
+from pagestore.quorum.changing import Changing
+from pagestore.quorum.client import QuorumClient
+from pagestore.quorum.safekeepers import Key
 
 AGAIN_SECONDS = 1.0
 AT_ONCE = 4
@@ -165,11 +165,11 @@ class Membership:
         await safekeepers.retire(key, before, change.configuration)
 
 
-def generations(state: ControlState) -> Callable[[int], int]:
-    """Gives three away, above the one that is asked for; durable before they are used."""
-    return partial(_take, state)
+def generations(state: ControlState, count: int = 3) -> Callable[[int], int]:
+    """Gives so many away, above the one that is asked for; durable before they are used."""
+    return partial(_take, state, count)
 
 
-def _take(state: ControlState, above: int) -> int:
+def _take(state: ControlState, count: int, above: int) -> int:
     with state.change() as change:
-        return change.take_generations(3, above)
+        return change.take_generations(count, above)

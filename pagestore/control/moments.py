@@ -22,7 +22,8 @@ import re
 from dataclasses import dataclass, field
 
 from pagestore.client.points import parse_point
-from pagestore.control.computes import Compute, Computes, Slotted
+from pagestore.control.compute import Compute
+from pagestore.control.computes import Computes, Slotted
 from pagestore.control.history import History
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.timelines import Making, Timelines

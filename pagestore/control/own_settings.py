@@ -1,6 +1,6 @@
 """The verbs on a database's own settings and its password, from outside.
 
-What runs is asked and told by SQL, so that Postgres itself judges names and values; what is
+What runs is told by SQL, by its agent, so that Postgres itself judges names and values; what is
 stopped has them in its record alone, and Postgres judges at the next start (setting_aside.py).
 """
 
@@ -10,25 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
-
 from pagestore.client.names import database_name
 from pagestore.control import credentials
-from pagestore.control.computes import Compute, Computes
+from pagestore.control.compute import Compute, Entry, Owner
+from pagestore.control.computes import Computes
 from pagestore.control.keeping import put_settings
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord, EventRecord, UserSettings, Verb
 from pagestore.control.setting_aside import changed
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.turns import Turns
-from pagestore.errors import InvalidInput, Unavailable
 from pagestore.ids import TenantId
-from pagestore.postgres.operator_session import Session, operator_session
-from pagestore.postgres.user_settings import check, is_list, listed
-
-_AFTER_RESTART = "SELECT name FROM pg_settings WHERE pending_restart ORDER BY name"
+from pagestore.postgres.user_settings import check
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +29,6 @@ class Shown:
     settings: UserSettings
     after_restart: tuple[str, ...] = ()
     """Names of settings that take effect only at the next start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    url_fault: str = ""
-    """Why the database's URL does not work; empty where it does."""
-    conninfo: str = ""
-    """libpq keywords for a superuser, over the Unix socket of the compute's machine."""
 
 
 class OwnSettings:
@@ -84,9 +69,7 @@ class OwnSettings:
             compute = self._computes.running_compute((tenant, name))
             if compute is None:
                 return Shown(record.settings)
-            self._computes.note_settings((tenant, name))
-            async with await _session(record, compute) as session:
-                return await self._noted(tenant, name, session)
+            return await self._told(tenant, name, compute, {}, ())
 
     async def change(
         self, tenant: TenantId, database: str, values: Mapping[str, str], reset: Iterable[str]
@@ -102,10 +85,7 @@ class OwnSettings:
             compute = self._computes.running_compute((tenant, name))
             if compute is None:
                 return self._change_stopped(record, values, reset)
-            async with await _session(record, compute) as session:
-                await _alter_system(session, values, reset)
-                self._computes.note_settings((tenant, name))
-                return await self._noted(tenant, name, session)
+            return await self._told(tenant, name, compute, values, reset)
 
     async def reset_password(self, tenant: TenantId, database: str) -> DatabaseRecord:
         """Another password, and a role that may log in with it. Needs the compute to run."""
@@ -117,15 +97,7 @@ class OwnSettings:
         compute = self._computes.running_compute((record.tenant, record.name))
         if compute is None:
             return Entry()
-        try:
-            async with await operator_session(compute.conninfo) as session:
-                secret = credentials.password(self._key, record)
-                fault = await credentials.url_fault(session, record, secret)
-                names = await credentials.databases(session, templates=True)
-        except psycopg.Error as error:
-            return Entry(f"pagestore itself cannot log in: {str(error).strip()}", compute.conninfo)
-        inner = record.postgres_database if record.postgres_database in names else names[0]
-        return Entry(fault, make_conninfo(compute.conninfo, dbname=inner))
+        return await compute.entry(record, credentials.password(self._key, record))
 
     def _change_stopped(
         self, record: DatabaseRecord, values: Mapping[str, str], reset: Iterable[str]
@@ -141,18 +113,23 @@ class OwnSettings:
             put_settings(change, current, settings)
         return Shown(settings)
 
-    async def _noted(self, tenant: TenantId, name: str, session: Session) -> Shown:
-        rows = await (await session.execute(_AFTER_RESTART)).fetchall()
-        record = self._state.view().known_database(tenant, name)
-        return Shown(record.settings, tuple(str(row[0]) for row in rows))
+    async def _told(
+        self,
+        tenant: TenantId,
+        name: str,
+        compute: Compute,
+        values: Mapping[str, str],
+        reset: Iterable[str],
+    ) -> Shown:
+        later = await self._computes.tell((tenant, name), compute, values, reset)
+        return Shown(self._state.view().known_database(tenant, name).settings, later)
 
     async def _reset_password(self, tenant: TenantId, name: str) -> DatabaseRecord:
         async with self._turns.on(tenant, name):
             record = self._state.view().known_database(tenant, name)
             compute = await self._computes.start(record)
             secret = credentials.new_password()
-            async with await _session(record, compute) as session:
-                inner = await credentials.renew(session, record, secret)
+            inner = await compute.set_owner(record, secret, Owner.RENEWED)
             with self._state.change() as change:
                 current = change.known_database(tenant, name)
                 renewed = current.model_copy(
@@ -173,40 +150,3 @@ class OwnSettings:
                 )
                 change.add_event(tenant, name, event)
             return renewed
-
-
-async def _session(record: DatabaseRecord, compute: Compute) -> Session:
-    try:
-        return await operator_session(compute.conninfo)
-    except psycopg.Error as error:
-        raise Unavailable(
-            "COMPUTE_UNREACHABLE",
-            f"pagestore cannot log in to the Postgres of {record.name!r}: {str(error).strip()}",
-            f"A new start looks for a superuser anew: pagestore stop {record.name} && "
-            f"pagestore start {record.name}",
-        ) from error
-
-
-async def _alter_system(session: Session, values: Mapping[str, str], reset: Iterable[str]) -> None:
-    try:
-        for name, value in values.items():
-            if "." in name:
-                # Of a library that is not loaded yet: known as soon as it has a value.
-                await session.execute("SELECT set_config(%s, %s, false)", [name, value])
-            items = listed(value) or [""] if is_list(name) else [value]
-            await session.execute(
-                sql.SQL("ALTER SYSTEM SET {} = {}").format(
-                    _dotted(name), sql.SQL(", ").join(map(sql.Literal, items))
-                )
-            )
-        for name in reset:
-            await session.execute(sql.SQL("ALTER SYSTEM RESET {}").format(_dotted(name)))
-        await session.execute("SELECT pg_reload_conf()")
-        await session.execute("SELECT pg_sleep(0.05)")  # for this session to read them, too
-    except psycopg.Error as error:
-        said = error.diag.message_primary or str(error).strip()
-        raise InvalidInput("INVALID_SETTING", f"Postgres says: {said}.") from error
-
-
-def _dotted(name: str) -> sql.Composable:
-    return sql.SQL(".").join(map(sql.Identifier, name.split(".")))

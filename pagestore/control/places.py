@@ -7,13 +7,11 @@ a start that is asked for while the name moves brings the compute of afterwards.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
-from psycopg.conninfo import conninfo_to_dict
-
 from pagestore.client.names import database_name, split_tenant
-from pagestore.control.computes import Compute, Computes
+from pagestore.control.compute import Compute
+from pagestore.control.computes import Computes
 from pagestore.control.moments import Moment, Moments
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.roles import Roles
@@ -21,20 +19,8 @@ from pagestore.control.state import ControlState
 from pagestore.control.turns import Turns
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import DEFAULT_TENANT, TenantId
-from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.roles import RoleEntry
 from pagestore.proxy.target import Target
-
-LEAVE_SECONDS = 1.0
-"""For backends whose sessions the proxy has taken away to end."""
-_POLL_SECONDS = 0.02
-_OTHERS = (
-    "SELECT count(*) FROM pg_stat_activity AS a LEFT JOIN pg_stat_replication AS r USING (pid)"
-    " WHERE a.pid <> pg_backend_pid() AND (a.backend_type = 'client backend'"
-    " OR a.backend_type = 'walsender' AND r.sync_state = 'async'"
-    " AND a.application_name !~ '^sk[0-9]')"
-)
-"""Sessions that nobody has taken down; safekeepers are nobody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +168,10 @@ class Places:
         raise _no_such(place.name)
 
 
-def socket_of(compute: Compute) -> str:
-    """The Unix socket on which it listens."""
-    words = conninfo_to_dict(compute.conninfo)
-    return f"{words['host']}/.s.PGSQL.{words['port']}"
-
-
 async def _others(compute: Compute) -> str:
     """Who is in there that did not come through the proxy, in words; empty for nobody."""
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + LEAVE_SECONDS
-    async with await operator_session(compute.conninfo) as session:
-        while True:
-            row = await (await session.execute(_OTHERS)).fetchone()
-            count = int(row[0]) if row else 0
-            if not count:
-                return ""
-            if clock() > deadline:
-                return f"sessions past the proxy: {count}"
-            await asyncio.sleep(_POLL_SECONDS)
+    count = await compute.strangers()
+    return f"sessions past the proxy: {count}" if count else ""
 
 
 def _no_such(name: str) -> NotFound:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pagestore import tasks
+from pagestore.client.computes import ComputeClient
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control.app_roles import AppRoles
@@ -27,7 +28,7 @@ from pagestore.control.places import Places
 from pagestore.control.roles import Roles
 from pagestore.control.settings_watch import note_settings
 from pagestore.control.state import ControlState
-from pagestore.control.template import Postgres, ensure_template
+from pagestore.control.template import ensure_template
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
@@ -45,13 +46,12 @@ class ControlPlane:
         key: OperatorKey,
         tenants: Tenants,
         *,
-        postgres: Postgres | None = None,
+        agent: ComputeClient | None = None,
         libraries: Path | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
-        self._parts = pages, wal
-        self._postgres = postgres
+        self._agent, self._wal = agent, wal
         self.computes = computes
         self.history = History(state, pages, wal)
         self._watching_settings: asyncio.Task[None] | None = None
@@ -80,13 +80,9 @@ class ControlPlane:
     async def recover(self) -> None:
         """Finishes or cleans up what an earlier process left, and starts what should run."""
         self._timelines.drop_unfinished()
-        databases = self.state.view().databases()
-        await self.computes.adopt(databases)
+        await self.computes.take_up(lambda: self.state.view().databases())
         watching = note_settings(self.computes)
         self._watching_settings = tasks.endless(watching, "note settings")
-        for record in databases:
-            if record.wanted:
-                self.computes.start_soon(record)
         self._timelines.collect_soon()
 
     async def make_template(self, tenant: TenantId) -> None:
@@ -95,8 +91,8 @@ class ControlPlane:
         Raises:
             PagestoreError: POSTGRES_FAILED and others.
         """
-        assert self._postgres is not None, "somebody has to say where initdb is"
-        await ensure_template(self.state, self._timelines, *self._parts, self._postgres, tenant)
+        assert self._agent is not None, "somebody has to make a cluster"
+        await ensure_template(self.state, self._timelines, self._agent, self._wal, tenant)
 
     async def collect(self) -> int:
         """Deletes timelines that nobody needs any more."""

@@ -7,11 +7,11 @@ seldom want the same port at the same moment.
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pagestore.errors import FailedPrecondition, ResourceExhausted
+from pagestore.errors import ResourceExhausted
+from pagestore.postgres.listening import is_free
 
 FIRST_PORT = 10_432
 LAST_PORT = 32_000
@@ -47,33 +47,6 @@ class Ports:
 
     def release(self, port: int) -> None:
         self._taken.discard(port)
-
-
-def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether one could listen there; not, where `host` is no address of this machine."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except (OSError, UnicodeError):
-        return False
-    return True
-
-
-def check_compute_host(host: str) -> None:
-    """Refuses what computes cannot listen on, or others cannot connect to.
-
-    Raises:
-        FailedPrecondition: COMPUTE_HOST_NOT_OURS.
-    """
-    if host in ("0.0.0.0", "::") or "," in host or not is_free(0, host):  # noqa: S104
-        raise FailedPrecondition(
-            "COMPUTE_HOST_NOT_OURS",
-            f"{host!r} is not an address of this machine.",
-            "Name one at which the safekeepers' hosts reach it (--compute-host, or `host` of "
-            "[computes] in pagestore.toml).",
-        )
 
 
 def listener(port: int) -> str:

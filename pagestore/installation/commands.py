@@ -17,10 +17,11 @@ PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
 
 def part_command(installation: Installation, part: str) -> list[str]:
-    config, verb = installation.config, verb_of(part)
+    verb = verb_of(part)
     options = {
         "pageserver": _pageserver_options,
         "safekeeper": _safekeeper_options,
+        "compute": _compute_options,
         "control": _control_options,
         "proxy": _proxy_options,
     }
@@ -28,7 +29,7 @@ def part_command(installation: Installation, part: str) -> list[str]:
         *PROGRAM,
         verb,
         *("--data-dir", str(installation.part_dir(part))),
-        *("--listen", config.listens(part)[0]),
+        *("--listen", installation.listens(part)[0]),
         *_known_by(installation, part),
         *options[verb](installation, part),
     ]
@@ -68,10 +69,9 @@ def _safekeeper_options(installation: Installation, part: str) -> list[str]:
     return [*words, "--peers", ",".join(peers)] if peers else words
 
 
-def _control_options(installation: Installation, _: str) -> list[str]:
+def _compute_options(installation: Installation, _: str) -> list[str]:
     config = installation.config
     words = ["--page-server", config.pageserver.listen]
-    words += ["--operator-key", str(installation.operator_key_file)]
     words += ["--signing-key", str(installation.data / SIGNING_KEY)]
     words += _wal_services(config.staying)
     words += ["--compute-dir", str(installation.compute_dir)]
@@ -79,9 +79,18 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     words += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
     for name, value in config.computes.settings.items():
         words += ["--set", f"{name}={value}"]
-    if config.computes.host:
-        words += ["--compute-host", config.computes.host]
-    return words
+    return [*words, *_compute_host(config.computes.host)]
+
+
+def _control_options(installation: Installation, _: str) -> list[str]:
+    config = installation.config
+    words = ["--page-server", config.pageserver.listen]
+    words += ["--operator-key", str(installation.operator_key_file)]
+    words += ["--signing-key", str(installation.data / SIGNING_KEY)]
+    words += _wal_services(config.staying)
+    words += ["--compute-agent", installation.listen("compute")]
+    words += ["--postgres-bindir", str(config.computes.postgres_bindir)]
+    return [*words, *_compute_host(config.computes.host)]
 
 
 def _proxy_options(installation: Installation, _: str) -> list[str]:
@@ -115,6 +124,10 @@ def recipe(installation: Installation, part: str) -> str:
     environment = sorted(item for item in os.environ.items() if item[0].startswith("PAGESTORE_"))
     made = (metadata.version("pagestore"), part_command(installation, part), environment)
     return hashlib.sha256(repr(made).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _compute_host(host: str) -> list[str]:
+    return ["--compute-host", host] if host else []
 
 
 def _wal_services(parts: Mapping[str, SafekeeperConfig]) -> list[str]:

@@ -75,6 +75,8 @@ class ProxyConfig(_Section):
 
 
 class ComputesConfig(_Section):
+    listen: str = ""
+    """Of the agent; by default a Unix socket that nobody else can reach."""
     run_as: str = "postgres"
     """The user of Postgres's processes, where pagestore itself is root."""
     directory: Path | None = None
@@ -125,7 +127,9 @@ class Config(BaseSettings):
         return {name: config for name, config in parts.items() if not config.elsewhere}
 
     def listen(self, part: str) -> str:
-        """Where a part is asked, by gRPC."""
+        """Where a part is asked, by gRPC; empty for what the file does not say."""
+        if part == "compute":
+            return self.computes.listen
         if part == "proxy":
             return self.proxy.service if self.proxy else ""
         safekeeper = self.safekeeper_parts.get(part)

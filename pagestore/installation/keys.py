@@ -2,7 +2,8 @@
 
 ::
 
-    DATA/keys/signing-key     whoever has it is the operator; only the control plane reads it
+    DATA/keys/signing-key     whoever has it is the operator; the control plane and the agent of
+                              computes read it
     DATA/keys/public-keys     by which every part knows who calls
     DATA/tokens/operator      found there by the command line of this user, and by programs
     DATA/tokens/<part>        what a part shows the others

@@ -10,7 +10,8 @@
     DATA/log/<part>.log
     DATA/keys, DATA/tokens    by which parts and users are known; see keys.py
     DATA/tls                  certificates, where other machines reach parts; see certificates.py
-    DATA/pageserver, DATA/control, DATA/proxy, DATA/computes
+    DATA/pageserver, DATA/compute, DATA/control, DATA/proxy
+    DATA/computes             the directories of computes
     DATA/safekeeper, or DATA/safekeeper-1, -2, -3
     DATA/last-safekeeper-id   so that no number is given twice
     DATA/run                  Unix sockets of page server and safekeepers, for computes
@@ -32,6 +33,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
 
 from pagestore import durable, locks
 from pagestore.client.credentials import Credentials
@@ -77,7 +79,7 @@ class Installation:
     def part_names(self) -> tuple[str, ...]:
         """In the order in which they start."""
         last = ["proxy"] if self.config.proxy is not None else []
-        return "pageserver", *self.config.safekeepers_here, "control", *last
+        return "pageserver", *self.config.safekeepers_here, "compute", "control", *last
 
     @property
     def safekeeper_id_file(self) -> Path:
@@ -195,6 +197,22 @@ class Installation:
     def _compute_dir_file(self) -> Path:
         return self.data / "compute-dir"
 
+    def listen(self, part: str) -> str:
+        """Where a part is asked, by gRPC."""
+        # gRPC takes what follows for a part of a URL.
+        return self.config.listen(part) or f"unix:{quote(os.fsencode(self._socket(part)))}"
+
+    def listens(self, part: str) -> list[str]:
+        """All addresses of a part; the first is the one that its users know it by."""
+        return [address or self.listen(part) for address in self.config.listens(part)]
+
+    def _socket(self, part: str) -> Path:
+        """A Unix socket of a part, in a directory that is closed to others."""
+        inside = self.part_dir(part) / "socket"
+        if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
+            return inside
+        return self.compute_dir / part / "socket"
+
     def address(self, part: str) -> str:
         """Where a part serves.
 
@@ -226,7 +244,7 @@ class Installation:
 
         if start_ticks(note.pid) != note.start_ticks:
             return None
-        listen = self.config.listen(part)
+        listen = self.listen(part)
         return None if listen.endswith(":0") else listen
 
     def forget_address(self, part: str) -> None:

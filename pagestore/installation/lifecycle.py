@@ -87,7 +87,7 @@ def check_addresses(installation: Installation) -> None:
     left = orphans(installation)
     for part in installation.part_names:
         # What other parts call it by; where clients of Postgres's come is the proxy's to judge.
-        address = installation.config.listens(part)[-1]
+        address = installation.listens(part)[-1]
         if not is_near(address) and installation.certificate is None:
             raise tls_required(address)
         if part not in left:

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pagestore.client.credentials import standard_data_dir
-from pagestore.control.ports import is_free
 from pagestore.errors import FailedPrecondition, ResourceExhausted
 from pagestore.installation.layout import Installation
+from pagestore.postgres.listening import is_free
 
 FIRST_PORT = 7430
 BLOCK = 10
@@ -81,7 +81,7 @@ def check_free(installation: Installation, part: str) -> None:
     Raises:
         FailedPrecondition: ADDRESS_IN_USE, naming who has the part's port.
     """
-    for address in installation.config.listens(part):
+    for address in installation.listens(part):
         _check_free(installation, part, address)
 
 

@@ -101,7 +101,7 @@ def _part_row(
     kept = process is not None and process.pid > 0 and not left
     return {
         "part": part,
-        "address": installation.config.listens(part)[0],
+        "address": installation.listens(part)[0],
         "serving": answers and process is not None,
         "kept": kept,
         "pid": (process.pid or None) if process else None,

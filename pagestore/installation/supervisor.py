@@ -2,10 +2,10 @@
 
 It starts each part as a child of its own, starts it again when it dies (after a pause that
 doubles while it keeps dying), and ends them in order when asked to: first the proxy, and every
-compute, cleanly, while the other parts still serve it; then the control plane, the WAL service,
-the page server. At SIGHUP it reads the installation's file again: safekeepers come and go by it,
-and the control plane starts again when it has others to speak to. It decides nothing else and
-holds no state but the lock and the list of its children.
+compute, cleanly, while the other parts still serve it; then the control plane, the computes' agent,
+the WAL service, the page server. At SIGHUP it reads the installation's file again: safekeepers come
+and go by it, and who has others to speak to then starts again. It decides nothing else and holds no
+state but the lock and the list of its children.
 
 Killed itself, it loses nothing: parts and computes go on, and the next supervisor *adopts* the
 parts that it left (:mod:`pagestore.installation.parts`). One that serves, and is what would be
@@ -47,6 +47,8 @@ LEAVE_SECONDS = 5.0
 STOP_COMPUTES_SECONDS = 120.0
 ADOPT_SECONDS = 5.0
 """Within which a part that was left must answer to be kept."""
+CHANGING = ("compute", "control")
+"""Parts that are told which safekeepers there are, in the order in which they start again."""
 TELL_SECONDS = 1.0
 """How often what could not be written to ``parts.json`` is tried again."""
 
@@ -60,7 +62,8 @@ class Supervisor:
         self._parts: dict[str, PartProcess] = {}
         self._told: dict[str, PartProcess] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
-        self._control: list[str] = []
+        self._told_safekeepers: dict[str, list[str]] = {}
+        """The commands of parts that are told where the safekeepers are."""
         self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
@@ -140,7 +143,8 @@ class Supervisor:
     # Keeping
 
     def _start_missing(self) -> None:
-        self._control = part_command(self._installation, "control")
+        told = (part_command(self._installation, part) for part in CHANGING)
+        self._told_safekeepers = dict(zip(CHANGING, told, strict=True))
         for part in self._installation.part_names:
             if part not in self._keepers:
                 self._keepers[part] = tasks.endless(self._keep(part), part)
@@ -237,7 +241,7 @@ class Supervisor:
     async def _reload(self) -> None:
         fresh = Installation(self._installation.data)
         left = [part for part in self._installation.part_names if part not in fresh.part_names]
-        before, self._installation = self._control, fresh
+        before, self._installation = self._told_safekeepers, fresh
         self._start_missing()
         for part in left:
             # All of them before one is waited for: the file says no more how to start them.
@@ -246,9 +250,10 @@ class Supervisor:
             await self._retire(part, LEAVE_SECONDS)
             self._parts.pop(part, None)
             self._tell()
-        if self._control != before:
-            # Its keeper starts it again, with the new addresses.
-            await self._end("control")
+        for part in CHANGING:
+            if self._told_safekeepers[part] != before[part]:
+                # Its keeper starts it again, with the new addresses.
+                await self._end(part)
 
     # Ending
 
@@ -285,9 +290,10 @@ class Supervisor:
             ) as control:
                 control.stop_computes()
         except PagestoreError as error:
-            if left := self._installation.running_computes():
-                _say(f"the control plane did not stop the computes: {error}")
-                self._stop_postmasters(left)
+            _say(f"the control plane did not stop the computes: {error}")
+        # Nor does it any whose agent is away.
+        if left := self._installation.running_computes():
+            self._stop_postmasters(left)
 
     def _stop_postmasters(self, left: list[ComputeRecord]) -> None:
         """Without the control plane: their WAL still goes to the safekeeper, which is up."""

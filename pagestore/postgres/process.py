@@ -25,6 +25,8 @@ from pagestore.postgres.server_log import ServerFailed, ServerLog, open_log
 from pagestore.postgres.untrusted import open_root, read_regular
 
 POLL_SECONDS = 0.002
+GONE = -1
+"""In place of a pidfd: the process has ended already."""
 _KILL_GRACE_SECONDS = 3.0
 _PID_FILE_BYTES = 4_096
 _STATUS_LINE = 7
@@ -192,7 +194,10 @@ class ServerProcess:
         self._child = child
         self._exited = asyncio.Event()
         self._pidfd = os.pidfd_open(pid) if pidfd is None else pidfd
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
+        if self._pidfd == GONE:
+            self._exited.set()
+        else:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
     @classmethod
     def find(cls, identity: Identity) -> Self | None:
@@ -214,7 +219,7 @@ class ServerProcess:
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
-            self._pidfd = -1
+            self._pidfd = GONE
 
     def send(self, number: signal.Signals) -> None:
         """A signal; nothing, if the process is gone."""
@@ -224,6 +229,8 @@ class ServerProcess:
 
     async def kill(self) -> None:
         """Ends the server and its backends at once, as a crash would."""
+        if not self.alive:
+            return  # its number may be another's by now
         children = _children(self.pid)
         self.send(signal.SIGQUIT)
         try:

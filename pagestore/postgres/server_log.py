@@ -126,3 +126,11 @@ class ServerFailed(Unavailable):
         code = "" if status is None else f" with status {status}"
         what = f": {self.complaint}" if self.complaint else " without a word."
         super().__init__("COMPUTE_FAILED", f"Postgres exited{code}{what}", log.place)
+
+    @classmethod
+    def told(cls, message: str, hint: str, *, complaint: str, status: int | None) -> ServerFailed:
+        """As another process has found it."""
+        error = cls.__new__(cls)
+        Unavailable.__init__(error, "COMPUTE_FAILED", message, hint or None)
+        error.complaint, error.status = complaint, status
+        return error

@@ -16,26 +16,24 @@ import structlog
 from pydantic import BaseModel
 
 from pagestore import tasks
+from pagestore.client.computes import ComputeClient
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
-from pagestore.compute import page_access
 from pagestore.control import credentials, operator_key
 from pagestore.control.census import take_census
 from pagestore.control.computes import Computes, ComputeState
 from pagestore.control.keeping import Keeping
-from pagestore.control.local import LocalLauncher, make_compute_dir
+from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.past import Moved
 from pagestore.control.plane import ControlPlane
-from pagestore.control.ports import Ports, check_compute_host
-from pagestore.control.quorum.client import QuorumClient
+from pagestore.control.ports import Ports
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.state import ControlState
-from pagestore.control.template import Postgres, ensure_template
+from pagestore.control.template import ensure_template
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
@@ -43,6 +41,8 @@ from pagestore.control.watching import Gone, Seen, Whole, watch_databases
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres.settings import LOOPBACK
+from pagestore.quorum.client import QuorumClient
+from pagestore.quorum.service import wal_service
 from pagestore.services import control_messages as messages
 from pagestore.services import paging
 from pagestore.services.app_roles import RoleService
@@ -79,22 +79,19 @@ class ControlSettings(BaseModel):
     page_server: str
     wal_services: dict[int, str]
     """The safekeepers' addresses by their numbers."""
-    compute_dir: Path
-    """Where computes' directories are made: reachable by `run_as`."""
-    run_as: str | None = None
+    compute_agent: str
+    """The address of the agent that runs computes."""
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
-    shim_library: Path
-    postgres_settings: dict[str, str] = {}
-    """For every compute's postgresql.conf, over the defaults."""
+    """Beside it are the libraries that settings may name."""
     compute_host: str = ""
-    """An address of this machine at which other hosts reach the computes; empty for none."""
+    """The address at which other hosts reach the computes; empty for none."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     """For an address that other machines reach; see identity."""
     keys: Path | None = None
     """The file of public keys by which callers are known; see guard."""
     signing_key: Path | None = None
-    """The file of the key that signs computes' tokens; the one in the environment if not given."""
+    """The file of the key that signs tenants' tokens; the one in the environment if not given."""
 
 
 class ControlService:
@@ -397,8 +394,8 @@ class ControlService:
             postgres_database=record.postgres_database,
             created=created,
             compute_error=compute.error,
-            compute_pid=compute.pid,
-            compute_dir=compute.directory,
+            compute_pid=compute.place.pid,
+            compute_dir=compute.place.directory,
             remarks=compute.remarks,
             set_aside=record.settings.set_aside,
             set_aside_complaint=record.settings.complaint,
@@ -453,18 +450,17 @@ async def serve(settings: ControlSettings) -> None:
     configure_logging()
     guard, signer = Guard.of_setting(settings.keys), SigningKey.of_setting(settings.signing_key)
     identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
-    make_compute_dir(settings.compute_dir, settings.run_as)
-    if settings.compute_host:
-        check_compute_host(settings.compute_host)
     with ControlState(settings.data_dir) as state:
         key_file = settings.operator_key or settings.data_dir / "operator-key"
         key = operator_key.settle(state, key_file)
         pages = AsyncPageClient(settings.page_server)
-        wal = _wal_service(settings.wal_services, state)
-        async with pages, wal:
+        wal = wal_service(settings.wal_services, generations(state))
+        agent = ComputeClient(settings.compute_agent)
+        async with pages, wal, agent:
             await _take_census(settings, state, key)
             await _ensure_template(settings, state)
-            await _serve(settings, state, pages, wal, key, GrpcServer(guard, identity), signer)
+            server = GrpcServer(guard, identity)
+            await _serve(settings, state, pages, wal, agent, key, server, signer)
 
 
 async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
@@ -495,29 +491,17 @@ async def _take_census_late(
                 return
 
 
-def _wal_service(
-    addresses: dict[int, str], state: ControlState, timeout: float = DEFAULT_TIMEOUT
-) -> WalClient | QuorumClient:
-    """One safekeeper is asked without counting votes."""
-    if len(addresses) > 1:
-        return QuorumClient(addresses, generations=generations(state), timeout=timeout)
-    return WalClient(*addresses.values(), timeout=timeout)
-
-
-def _postgres(settings: ControlSettings) -> Postgres:
-    return Postgres(settings.postgres_bindir, settings.run_as, settings.compute_dir)
-
-
 async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
     """Patiently: the other parts may start after this one."""
-    postgres = _postgres(settings)
     pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
-    wal = _wal_service(settings.wal_services, state, timeout=FIRST_CONTACT_SECONDS)
-    async with pages, wal:
+    agent = ComputeClient(settings.compute_agent, timeout=FIRST_CONTACT_SECONDS)
+    safekeepers = settings.wal_services
+    wal = wal_service(safekeepers, generations(state), timeout=FIRST_CONTACT_SECONDS)
+    async with pages, agent, wal:
         turns = Turns()
         timelines = Timelines(state, pages, wal, turns)
         try:
-            await ensure_template(state, timelines, pages, wal, postgres, DEFAULT_TENANT)
+            await ensure_template(state, timelines, agent, wal, DEFAULT_TENANT)
         finally:
             await turns.close()
 
@@ -526,25 +510,15 @@ async def _serve(
     settings: ControlSettings,
     state: ControlState,
     pages: AsyncPageClient,
-    wal: WalService,
+    wal: WalClient | QuorumClient,
+    agent: ComputeClient,
     key: OperatorKey,
     server: GrpcServer,
     signer: Signer,
 ) -> None:
     ports = Ports(_used_ports(state.view().databases()))
-    launcher = LocalLauncher(
-        pages=pages,
-        wal=wal,
-        key=key,
-        directory=settings.compute_dir,
-        bindir=settings.postgres_bindir,
-        run_as=settings.run_as,
-        shim_library=settings.shim_library,
-        settings=settings.postgres_settings,
-        session_keys=SessionKeys.kept(settings.data_dir),
-        host=settings.compute_host,
-        signer=signer,
-    )
+    session_keys = SessionKeys.kept(settings.data_dir)
+    launcher = AgentLauncher(agent, generations(state, GENERATIONS), key, session_keys)
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
     keeping = Keeping(state, ports, hosts)
     tenants = Tenants(state, pages)
@@ -558,17 +532,14 @@ async def _serve(
         keeping,
         key,
         tenants,
-        postgres=_postgres(settings),
+        agent=agent,
         libraries=libraries,
         on_delete=launcher.forget,
     )
     await plane.recover()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)
-    background: list[asyncio.Task[None]] = [
-        tasks.endless(_collect_for_ever(plane), "collect"),
-        tasks.endless(page_access.renew_for_ever(settings.compute_dir, signer), "renew tokens"),
-    ]
+    background: list[asyncio.Task[None]] = [tasks.endless(_collect_for_ever(plane), "collect")]
     if isinstance(wal, QuorumClient):
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
@@ -589,6 +560,7 @@ async def _serve(
         for task in background:
             task.cancel()
         await plane.close()
+        await launcher.close()
 
 
 def _used_ports(databases: Iterable[DatabaseRecord]) -> list[int]:

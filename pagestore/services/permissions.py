@@ -151,6 +151,28 @@ NEEDED: Mapping[str, Needed] = {
             "RemoveRole": [_TENANT],
         },
     ),
+    # The control plane shows the operator's.
+    **_rows(
+        "ComputeService",
+        {
+            "StartCompute": [],
+            "StopCompute": [],
+            "DiscardCompute": [],
+            "WatchComputes": [],
+            "GetComputeSettings": [],
+            "ChangeComputeSettings": [],
+            "SetOwner": [],
+            "GetEntry": [],
+            "CountStrangers": [],
+            "AddAppRole": [],
+            "ResetAppRole": [],
+            "ListAppRoles": [],
+            "RemoveAppRole": [],
+            "MakeTemplate": [],
+            "ForgetTimeline": [],
+            "GrantGenerations": [],
+        },
+    ),
     **_rows("ProxyService", {"CarryOut": [], "GetProxyStatus": []}),
 }
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +34,24 @@ PGSTAT_FILE = "pg_stat/pgstat.stat"
 _ORIGINS_FILE = "pg_logical/replorigin_checkpoint"
 _NO_ORIGINS_BYTES = 8
 """A magic number and a checksum, with nothing between them."""
+
+
+@dataclass
+class Imported:
+    """What the WAL service must know of an imported cluster."""
+
+    lsn: int = 0
+    prev_record_lsn: int = 0
+    system_id: int = 0
+
+    def watch(self, chunks: Iterable[pb.ImportChunk]) -> Iterator[pb.ImportChunk]:
+        """Passes the chunks on, noting the header's facts."""
+        for chunk in chunks:
+            if chunk.HasField("header"):
+                self.lsn = chunk.header.lsn
+                self.prev_record_lsn = chunk.header.checkpoint_lsn
+                self.system_id = chunk.header.settings.system_id
+            yield chunk
 
 
 def read_pgdata(

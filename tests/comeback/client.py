@@ -94,7 +94,7 @@ class Client:
         if part == "compute":
             with self.whole.control() as control:
                 return int(control.get("app").compute_pid)
-        return installation.parts()[part].pid
+        return installation.parts()["compute" if part == "agent" else part].pid
 
     def kill(self, part: str) -> None:
         pid = self.pid(part)

@@ -17,7 +17,7 @@ from tests.comeback.client import Client
 from tests.comeback.conftest import Table
 from tests.waiting import let_pass
 
-PARTS = ("pageserver", "safekeeper", "control", "supervisor", "compute")
+PARTS = ("pageserver", "safekeeper", "control", "supervisor", "agent", "compute")
 FROZEN_SECONDS = 1.5
 
 

@@ -16,7 +16,10 @@ import pytest
 from tests.comeback.disks import inside, mount_namespace
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
-PARTS = ("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3", "control", "proxy")
+PARTS = (
+    *("pageserver", "safekeeper-1", "safekeeper-2", "safekeeper-3"),
+    *("compute", "control", "proxy"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,7 @@ def test_what_was_left_is_started_anew_when_it_does_not_answer_or_is_another(
         "pageserver",
         "safekeeper-2",
         "safekeeper-3",
+        "compute",
         "control",
     }
     assert not any(alive(pid) for pid in before.values())

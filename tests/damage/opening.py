@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pagestore._native import Layer, NativeError
-from pagestore.control.local import _install
+from pagestore.agent.place import install
 from pagestore.control.state import TABLES, ControlState
 from pagestore.errors import PagestoreError, of_exception
 from pagestore.ids import DEFAULT_TENANT, TimelineId
@@ -126,7 +126,7 @@ def command_line(data: Path) -> Contents:
 
 
 def library(data: Path) -> Contents:
-    return _install(lib_dir() / "pagestore_shim.so", data / "computes" / "lib").read_bytes()
+    return install(lib_dir() / "pagestore_shim.so", data / "computes" / "lib").read_bytes()
 
 
 Opened = Callable[[Path], Contents]

@@ -80,7 +80,8 @@ class Part:
 
 
 class Spread:
-    """An installation over hosts: `safekeepers`, `pages`, `control`, and a host for clients.
+    """An installation over hosts: `safekeepers`, `pages`, `control` with the computes' agent, and a
+    host for clients.
 
     Args:
         control_socket: the control plane listens on a Unix socket, which `plane` reaches from
@@ -99,13 +100,14 @@ class Spread:
         self.pages = self._page_server(network.add("pages"), places)
         host = network.add("control")
         listen = f"unix:{root}/control.sock" if control_socket else host.at(PORT)
+        self.agent = self._agent(host, places)
         self.control = self._control_plane(host, places, listen)
         hosts = [self.client, *keeping.values(), self.pages.host, host]
         access.certify([each.address for each in hosts])
 
     @property
     def parts(self) -> list[Part]:
-        return [*self.safekeepers.values(), self.pages, self.control]
+        return [*self.safekeepers.values(), self.pages, self.agent, self.control]
 
     def _safekeeper(self, number: int, host: Host, places: dict[int, str]) -> Part:
         peers = [f"{n}={place}" for n, place in places.items() if n != number]
@@ -118,11 +120,17 @@ class Spread:
         words += _wal_services(places)
         return Part(host, self.root / "pageserver", words, host.at(PORT))
 
-    def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:
-        words = ["control", "--page-server", self.pages.host.at(PORT)]
+    def _agent(self, host: Host, places: dict[int, str]) -> Part:
+        words = ["compute", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
         words += ["--compute-dir", str(self.root / "computes"), "--compute-host", host.address]
         words += ["--shim-library", str(lib_dir() / "pagestore_shim.so"), *_run_as()]
+        return Part(host, self.root / "compute", words, f"unix:{self.root}/compute.sock")
+
+    def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:
+        words = ["control", "--page-server", self.pages.host.at(PORT)]
+        words += _wal_services(places)
+        words += ["--compute-agent", self.agent.listen, "--compute-host", host.address]
         return Part(host, self.root / "control", words, listen)
 
     def start(self) -> None:

@@ -28,7 +28,7 @@ from pagestore.cli import border
 from pagestore.cli.main import app
 from pagestore.client.errors import from_rpc_error
 from pagestore.ids import DEFAULT_TENANT
-from pagestore.v1 import control_pb2, page_pb2, wal_pb2
+from pagestore.v1 import compute_pb2, control_pb2, page_pb2, wal_pb2
 from tests import access
 from tests.integration.installation import Whole, whole_pagestore
 
@@ -101,7 +101,7 @@ TAKES_NAMES = sorted(
     for name, verb in VERBS.items()
     if not verb.hidden and any(item.param_type_name == "argument" for item in verb.params)
 )
-RUNS_FOR_EVER = {"pageserver", "safekeeper", "control"}
+RUNS_FOR_EVER = {"pageserver", "safekeeper", "compute", "control"}
 
 
 @pytest.mark.parametrize("verb", sorted(set(TAKES_NAMES) - {"psql"}))
@@ -196,6 +196,7 @@ def test_psql_takes_its_arguments_with_or_without_dashes(whole: Whole) -> None:
 
 SERVICES = {
     "control": [control_pb2.DESCRIPTOR.services_by_name["ControlService"]],
+    "compute": [compute_pb2.DESCRIPTOR.services_by_name["ComputeService"]],
     "pageserver": [
         page_pb2.DESCRIPTOR.services_by_name[name] for name in ("PageService", "TimelineService")
     ],
@@ -207,8 +208,8 @@ METHODS = [
     for service in services
     for method in service.methods
 ]
-NOT_SENT = {"StopComputes"}
-"""There are no wrong requests, and nothing can be woken after it."""
+NOT_SENT = {"StopComputes", "MakeTemplate"}
+"""There are no wrong requests; nothing can be woken after the one, and the other takes seconds."""
 LAST = ("DeleteTimeline", "DeleteDatabase", "UndoDatabase", "RestoreDatabase")
 UNARY = sorted(
     (
@@ -343,6 +344,6 @@ def test_times_at_the_end_of_all_numbers(whole: Whole) -> None:
 
 def test_everything_serves_afterwards(whole: Whole) -> None:
     assert whole.run("status").returncode == 0
-    for part in ("control", "pageserver", "safekeeper"):
+    for part in ("control", "compute", "pageserver", "safekeeper"):
         log = Path(whole.installation.log_file(part)).read_text()
         assert "Traceback" not in log, log[-3000:]

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from pagestore.compute.record import RECORD_FILE
-from pagestore.control.ports import check_compute_host
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.listening import check_compute_host
 from pagestore.postgres.wal_role import WAL_ROLE
 from tests.integration.stack import Compute, Stack, running_stack
 from tests.plain_postgres import plain_postgres

@@ -285,6 +285,39 @@ def test_a_new_control_plane_adopts_running_computes(whole: Whole) -> None:
         assert sql(control.wake("adopted", reveal=True).url, "SELECT 1") == [(1,)]
 
 
+def test_a_database_goes_on_without_its_agent_and_is_adopted_by_the_next(whole: Whole) -> None:
+    with whole.control() as control:
+        database = control.create("alone")
+    sql(database.url, "CREATE TABLE t AS SELECT 1 AS a")
+    with psycopg.connect(database.url, autocommit=True) as session:
+        killed = whole.kill("compute")
+        session.execute("INSERT INTO t VALUES (2)")
+        session.execute("ALTER SYSTEM SET work_mem = '6MB'")
+        patiently(lambda: _is_another(whole, "compute", killed))
+        assert session.execute("SELECT sum(a) FROM t").fetchone() == (3,)
+    with whole.control() as control:
+        assert control.get("alone").compute_pid == database.compute_pid
+        control.stop("alone")
+        control.wake("alone")
+    assert sql(database.url, "SELECT sum(a), current_setting('work_mem') FROM t") == [(3, "6MB")]
+
+
+def test_what_dies_while_its_agent_is_away_comes_back_with_its_settings(whole: Whole) -> None:
+    with whole.control() as control:
+        database = control.create("orphan")
+    sql(database.url, "ALTER SYSTEM SET work_mem = '5MB'")
+    whole.kill("compute", signal.SIGSTOP)
+    os.kill(database.compute_pid, signal.SIGKILL)
+    whole.kill("compute")
+    read = "SELECT current_setting('work_mem')"
+    assert patiently(lambda: sql(database.url, read)) == [("5MB",)]
+
+
+def _is_another(whole: Whole, part: str, before: int) -> None:
+    assert whole.installation.parts()[part].pid != before
+    assert whole.run("status", check=False).returncode == 0
+
+
 def test_a_verb_killed_midway_leaves_nothing(whole: Whole) -> None:
     def create() -> None:
         with whole.control() as control:

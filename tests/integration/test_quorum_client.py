@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 
 from pagestore.client.walservice import Won
-from pagestore.control.quorum.client import QuorumClient
 from pagestore.errors import Aborted, AlreadyExists, NotFound, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.pgformat.wal import checkpoint_shutdown_bytes
+from pagestore.quorum.client import QuorumClient
 from pagestore.v1 import page_pb2
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 from tests.waiting import stays_on_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -12,18 +13,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pagestore.agent.agent import Agent, HostSettings, Wanted
+from pagestore.agent.place import make_compute_dir
+from pagestore.agent.watched import FENCED, WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.record import running_computes
 from pagestore.compute.running import RunningCompute
 from pagestore.compute.start import ComputeSpec, start_compute
-from pagestore.control.computes import CarriedFiles, Compute
-from pagestore.control.local import LocalLauncher, make_compute_dir
-from pagestore.control.operator_key import KEY_BYTES, OperatorKey
-from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.records import DatabaseRecord
 from pagestore.errors import Aborted
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.installation.layout import lib_dir
+from pagestore.quorum.client import QuorumClient
 from pagestore.transfer.pgdata import read_pgdata
 from tests import access
 from tests.integration.faults import server_frozen
@@ -68,7 +68,7 @@ def parts() -> Iterator[Parts]:
 
 
 class Starter:
-    """What a control plane has to start computes with, on a machine of its own."""
+    """An agent on a machine of its own."""
 
     def __init__(self, parts: Parts, name: str) -> None:
         self.name = name
@@ -77,36 +77,30 @@ class Starter:
         directory = parts.root / name
         make_compute_dir(directory, RUN_AS)
         self.directory = directory
-        self.launcher = self.launcher_with(self.wal)
+        self.agent = self.agent_with(self.wal)
 
-    def launcher_with(self, wal: QuorumClient) -> LocalLauncher:
-        return LocalLauncher(
-            pages=self.pages,
-            wal=wal,
-            key=OperatorKey(bytes(KEY_BYTES)),
+    def agent_with(self, wal: QuorumClient) -> Agent:
+        host = HostSettings(
             directory=self.directory,
             bindir=BINDIR,
             run_as=RUN_AS,
             shim_library=lib_dir() / "pagestore_shim.so",
-            settings={},
+            signer=access.signer(),
         )
+        return Agent(host, self.pages, wal)
 
-    async def start(self, timeline: TimelineId) -> Compute:
-        return await self.launcher.start(self.record(timeline), CarriedFiles())
+    async def start(self, timeline: TimelineId) -> WatchedCompute:
+        return await self.agent.start(self.wanted(timeline))
 
-    def record(self, timeline: TimelineId) -> DatabaseRecord:
-        return DatabaseRecord(
-            tenant=DEFAULT_TENANT,
-            name="app",
-            timeline=timeline,
-            branch_lsn=0,
-            created_micros=0,
-            postgres_database="postgres",
-            port=free_port(),
-        )
+    def wanted(self, timeline: TimelineId) -> Wanted:
+        name = f"{str(timeline)[:10]}-{secrets.token_hex(3)}"
+        return Wanted(name, DEFAULT_TENANT, timeline, free_port())
+
+    async def discard(self, compute: WatchedCompute) -> None:
+        await self.agent.discard(compute.name)
 
     async def start_unwatched(self, timeline: TimelineId) -> RunningCompute:
-        """By a control plane that is gone right afterwards."""
+        """By an agent that is gone right afterwards."""
         [library] = self.directory.glob("lib/*.so")
         spec = ComputeSpec(
             signer=access.signer(),
@@ -124,8 +118,8 @@ class Starter:
         return compute
 
     async def close(self) -> None:
-        for compute in await self.launcher.leftovers():
-            await compute.discard()
+        for name in [*self.agent.computes]:
+            await self.agent.discard(name)
         await self.pages.close()
         await self.wal.close()
 
@@ -170,7 +164,7 @@ async def insert(session: Session, who: str) -> bool:
     return True
 
 
-async def connect_and_insert(compute: Compute, who: str) -> bool:
+async def connect_and_insert(compute: WatchedCompute, who: str) -> bool:
     try:
         async with await connect(compute.conninfo) as session:
             return await insert(session, who)
@@ -178,7 +172,7 @@ async def connect_and_insert(compute: Compute, who: str) -> bool:
         return False
 
 
-async def rows(compute: Compute) -> list[str]:
+async def rows(compute: WatchedCompute) -> list[str]:
     async with await connect(compute.conninfo) as session:
         found = await (await session.execute("SELECT who FROM t ORDER BY 1")).fetchall()
     return [str(row[0]) for row in found]
@@ -204,8 +198,9 @@ def test_of_two_computes_started_at_once_one_can_commit(
                 winner = computes[told.index(True)]
                 committed.append(names[told.index(True)])
                 assert await rows(winner) == committed
-                for compute in computes:
-                    await compute.discard()
+                for starter in (first, second):
+                    for compute in [*starter.agent.computes.values()]:
+                        await starter.discard(compute)
 
     asyncio.run(main())
 
@@ -233,12 +228,13 @@ def test_a_start_that_is_overtaken_when_it_is_attached_ends_with_the_reason(
             async with Overtaken(parts.safekeepers, generations=lambda above: above + 1) as wal:
                 wal.starter, wal.rival = first, second
                 with pytest.raises(Aborted) as caught:
-                    await first.launcher_with(wal).start(first.record(timeline), CarriedFiles())
+                    await first.agent_with(wal).start(first.wanted(timeline))
             assert caught.value.reason == "STALE_TERM"
-            assert await first.launcher.leftovers() == []
+            await first.agent.adopt()
+            assert first.agent.computes == {}
             compute = await second.start(timeline)
             assert await connect_and_insert(compute, "after")
-            await compute.discard()
+            await second.discard(compute)
 
     asyncio.run(main())
 
@@ -259,14 +255,17 @@ def test_an_old_compute_that_thaws_after_its_successor_began_cannot_commit(
                 assert await connect_and_insert(new, "after")
             done, _ = await asyncio.wait([waiting], timeout=2)
             assert not done, "nobody can have confirmed it, nor told the client so"
-            [adopted] = await first.launcher.leftovers()
+            await first.agent.adopt()
+            [adopted] = first.agent.computes.values()
             assert not await waiting
             await session.close()
-            assert "another compute" in await adopted.wait_exit()
+            while adopted.alive:
+                await first.agent.news(1)
+            assert adopted.why == FENCED
             assert await rows(new) == ["after", "before"]
-            await new.stop()
+            await second.agent.stop(new.name)
             again = await first.start(timeline)
             assert await rows(again) == ["after", "before"]
-            await again.discard()
+            await first.discard(again)
 
     asyncio.run(main())

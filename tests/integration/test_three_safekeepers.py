@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pagestore.control.quorum.client import QuorumClient
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.quorum.client import QuorumClient
 from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.waiting import stays
 

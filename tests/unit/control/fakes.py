@@ -9,15 +9,13 @@ tests compare that, not LSNs. The state is a real ControlState, on LMDB in a dir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pagestore.control import credentials
-from pagestore.control.computes import CarriedFiles, Compute, Computes
+from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
+from pagestore.control.computes import Computes
 from pagestore.control.keeping import Keeping
 from pagestore.control.operator_key import KEY_BYTES, OperatorKey
 from pagestore.control.plane import ControlPlane
@@ -185,9 +183,10 @@ class FakeCompute:
         """What a session changes by ALTER SYSTEM."""
         self.timeline = record.timeline
         self.port = record.port
-        self.pid = 4711
-        self.directory = Path("/nowhere")
-        self.conninfo = ""
+        self.place = Place(4711, "/nowhere")
+        self.socket = "/nowhere/.s.PGSQL.5432"
+        self.told: list[str] = []
+        """Its owner's passwords."""
         self.complaint = ""
         self.fenced = False
         self.remarks: tuple[str, ...] = ()
@@ -214,8 +213,34 @@ class FakeCompute:
         await asyncio.sleep(0)
         return CarriedFiles(settings=self.settings)
 
-    def user_settings(self) -> Mapping[str, str]:
+    async def user_settings(self) -> Mapping[str, str]:
         return self.settings
+
+    async def tell(self, values: Mapping[str, str], reset: Iterable[str]) -> Told:
+        self.settings |= values
+        for name in reset:
+            self.settings.pop(name, None)
+        return Told(self.settings)
+
+    async def strangers(self) -> int:
+        return 0
+
+    async def add_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def reset_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def roles(self, record: DatabaseRecord) -> list[AppRole]:
+        return []
+
+    async def remove_role(
+        self, record: DatabaseRecord, role: str, *, with_data: bool, if_exists: bool
+    ) -> bool:
+        return False
+
+    async def set_owner(self, record: DatabaseRecord, secret: str, how: Owner) -> str:
+        self.told.append(secret)
+        return record.postgres_database or "imported"
+
+    async def entry(self, record: DatabaseRecord, secret: str) -> Entry:
+        return Entry()
 
     async def discard(self) -> None:
         self._ended.set()
@@ -326,18 +351,6 @@ class Plane:
 Story = Callable[[Plane], Coroutine[Any, Any, None]]
 
 
-def without_sql(patch: pytest.MonkeyPatch) -> None:
-    """A fake compute answers no SQL: what is told to a new database counts as done."""
-
-    async def make_ready(conninfo: str, record: DatabaseRecord, secret: str) -> None: ...
-
-    async def adopt_import(conninfo: str, secret: str, wanted: str) -> str:
-        return wanted or "imported"
-
-    patch.setattr(credentials, "make_ready", make_ready)
-    patch.setattr(credentials, "adopt_import", adopt_import)
-
-
 def play(directory: Path, story: Story) -> None:
     """A story on a plane of its own, from the beginning to the end, in virtual time."""
 
@@ -348,6 +361,4 @@ def play(directory: Path, story: Story) -> None:
         finally:
             await plane.close()
 
-    with pytest.MonkeyPatch.context() as patch:
-        without_sql(patch)
-        virtual_time.play(whole())
+    virtual_time.play(whole())

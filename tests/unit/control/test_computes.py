@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 from pagestore.control import settings_watch
-from pagestore.control.computes import CarriedFiles, Compute, Computes, ComputeState, Slotted
+from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
+from pagestore.control.computes import Computes, ComputeState, Slotted
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import changed
 from pagestore.errors import FailedPrecondition, Unavailable
@@ -28,9 +29,8 @@ class Sleeper:
     def __init__(self, record: DatabaseRecord, process: asyncio.subprocess.Process) -> None:
         self.timeline = record.timeline
         self.port = record.port
-        self.pid = process.pid
-        self.directory = Path("/nowhere")
-        self.conninfo = ""
+        self.place = Place(process.pid, "/nowhere")
+        self.socket = "/nowhere/.s.PGSQL.5432"
         self.complaint = ""
         self.stopped = False
         self.fenced = False
@@ -45,8 +45,30 @@ class Sleeper:
     async def wait_exit(self) -> str:
         return f"ended with {await self._process.wait()}"
 
-    def user_settings(self) -> Mapping[str, str]:
+    async def user_settings(self) -> Mapping[str, str]:
         return self.settings
+
+    async def tell(self, values: Mapping[str, str], reset: Iterable[str]) -> Told:
+        return Told(self.settings)
+
+    async def strangers(self) -> int:
+        return 0
+
+    async def add_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def reset_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def roles(self, record: DatabaseRecord) -> list[AppRole]:
+        return []
+
+    async def remove_role(
+        self, record: DatabaseRecord, role: str, *, with_data: bool, if_exists: bool
+    ) -> bool:
+        return False
+
+    async def set_owner(self, record: DatabaseRecord, secret: str, how: Owner) -> str:
+        return record.postgres_database
+
+    async def entry(self, record: DatabaseRecord, secret: str) -> Entry:
+        return Entry()
 
     async def stop(self) -> CarriedFiles:
         self.stopped = True
@@ -152,7 +174,7 @@ async def _many_asked_one_started() -> None:
     record = bench.record()
     got = await asyncio.gather(*(bench.computes.start(record) for _ in range(20)))
     assert len(bench.launcher.started) == 1
-    assert {compute.pid for compute in got} == {bench.launcher.started[0].pid}
+    assert {compute.place.pid for compute in got} == {bench.launcher.started[0].place.pid}
     await bench.end()
 
 
@@ -181,7 +203,7 @@ async def _killed_is_started_again() -> None:
     await bench.computes.start(bench.record())
     for number in (2, 3):
         bench.launcher.fail = number - 2
-        os.kill(bench.launcher.started[-1].pid, signal.SIGKILL)
+        os.kill(bench.launcher.started[-1].place.pid, signal.SIGKILL)
         await bench.running(number)
     assert bench.computes.running() == 1
     await bench.end()
@@ -195,7 +217,7 @@ async def _unwanted_stays_down() -> None:
     bench = Bench()
     await bench.computes.start(bench.record())
     del bench.records[KEY]
-    os.kill(bench.launcher.started[0].pid, signal.SIGKILL)
+    os.kill(bench.launcher.started[0].place.pid, signal.SIGKILL)
     async with asyncio.timeout(20):
         while bench.computes.status(KEY).state is not ComputeState.FAILED:
             await asyncio.sleep(0.01)
@@ -259,7 +281,7 @@ async def _dies_with_new_settings() -> None:
     bench = Bench()
     await bench.computes.start(bench.record())
     bench.launcher.started[0].settings = {"a": "2"}
-    os.kill(bench.launcher.started[0].pid, signal.SIGKILL)
+    os.kill(bench.launcher.started[0].place.pid, signal.SIGKILL)
     await bench.running(2)
     assert bench.launcher.started[1].settings == {"a": "2"}
     await bench.end()
@@ -336,9 +358,9 @@ async def _stays_under_another_name() -> None:
     new = (DEFAULT_TENANT, "new")
     bench.records[new] = bench.records.pop(KEY).model_copy(update={"name": "new"})
     await bench.computes.rename(KEY, new)
-    assert bench.computes.status(new).pid == compute.pid
+    assert bench.computes.status(new).place.pid == compute.place.pid
     assert bench.computes.status(KEY).state is ComputeState.STOPPED
-    os.kill(compute.pid, signal.SIGKILL)
+    os.kill(compute.place.pid, signal.SIGKILL)
     async with asyncio.timeout(20):
         while len(bench.launcher.started) < 2:
             await asyncio.sleep(0.01)
@@ -356,9 +378,9 @@ async def _adopts_and_ends_strangers() -> None:
     process = await asyncio.create_subprocess_exec("sleep", "1000")
     stranger = Sleeper(bench.record(9), process)
     bench.launcher.left = [ours, stranger]
-    await bench.computes.adopt([bench.record(1)])
+    await bench.computes.take_up(lambda: [bench.record(1)])
     assert process.returncode is not None
-    assert bench.computes.status(KEY).pid == ours.pid
+    assert bench.computes.status(KEY).place.pid == ours.place.pid
     assert await bench.computes.start(bench.record(1)) is ours
     await bench.end()
     await earlier.end()

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from pagestore.client.points import AtCheckpoint, Head
-from pagestore.control import credentials, template
 from pagestore.control.records import TimelineState
 from pagestore.control.state import Change, ControlState
 from pagestore.control.template import ensure_template
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import Unavailable
-from pagestore.ids import TenantId, TimelineId
-from pagestore.v1 import page_pb2
+from pagestore.ids import TimelineId
+from pagestore.v1 import compute_pb2 as pb
 from tests.unit import virtual_time
 from tests.unit.control.fakes import (
     FIRST_LSN,
     TEMPLATE,
     TENANT,
+    FakeCompute,
     FakeLauncher,
     Log,
     Plane,
-    without_sql,
 )
 
 Verb = Callable[[Plane], Awaitable[Any]]
@@ -134,8 +133,7 @@ async def _play(directory: Path, verb: Verb, steps: Steps, patch: pytest.MonkeyP
         world.plane = world.new_plane()
         with patch.context() as failing:
             _stepped_changes(failing, world.state, steps)
-            for sql in ("make_ready", "adopt_import"):
-                failing.setattr(credentials, sql, _stepped(getattr(credentials, sql), steps))
+            failing.setattr(FakeCompute, "set_owner", _stepped(FakeCompute.set_owner, steps))
             with contextlib.suppress(Unavailable, asyncio.CancelledError):
                 await verb(world)
             await world.settled()
@@ -176,7 +174,6 @@ def test_whatever_step_fails_nothing_is_left_of_what_is_not_named(
     tmp_path: Path, verb: Verb, kind: type[BaseException]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        without_sql(patch)
         every = Steps(-1, kind)
         virtual_time.play(_play(tmp_path / "whole", verb, every, patch))
         assert every.taken > 5
@@ -197,14 +194,15 @@ class Bare(Plane):
 async def _make_template(directory: Path, steps: Steps, patch: pytest.MonkeyPatch) -> None:
     world = Bare(directory)
     wal: Any = Stepped(world.wal, steps)
-    pages: Any = Stepped(_Importing(world), steps)
-    turns, nobody = Turns(), cast("Any", None)
+    pages: Any = Stepped(world.pages, steps)
+    agent: Any = Stepped(_Importing(world), steps)
+    turns = Turns()
     try:
         timelines = Timelines(world.state, pages, wal, turns)
         with patch.context() as failing:
             _stepped_changes(failing, world.state, steps)
             with contextlib.suppress(Unavailable, asyncio.CancelledError):
-                await ensure_template(world.state, timelines, pages, wal, nobody, TENANT)
+                await ensure_template(world.state, timelines, agent, wal, TENANT)
             await turns.close()
         await timelines.collect()
         made = world.state.view().template()
@@ -216,31 +214,19 @@ async def _make_template(directory: Path, steps: Steps, patch: pytest.MonkeyPatc
 
 
 class _Importing:
+    """An agent that brings a new cluster to the page server."""
+
     def __init__(self, world: Plane) -> None:
         self._world = world
 
-    async def import_timeline(self, chunks: Iterator[page_pb2.ImportChunk]) -> None:
-        for chunk in chunks:
-            self._world.logs.timelines[TEMPLATE] = Log(None, chunk.header.lsn)
-
-    async def delete_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
-        await self._world.pages.delete_timeline(tenant, timeline)
+    async def make_template(self, request: pb.MakeTemplateRequest) -> pb.MakeTemplateResponse:
+        self._world.logs.timelines[TimelineId(request.timeline_id)] = Log(None, FIRST_LSN)
+        return pb.MakeTemplateResponse(lsn=FIRST_LSN, prev_record_lsn=1, system_id=1)
 
 
 @pytest.mark.parametrize("kind", [Unavailable, asyncio.CancelledError])
 def test_a_template_is_made_or_nothing_is(tmp_path: Path, kind: type[BaseException]) -> None:
-    @contextlib.asynccontextmanager
-    async def no_cluster(postgres: object) -> AsyncIterator[Path]:
-        yield Path("/nowhere")
-
-    def chunks(data: Path, tenant: TenantId, timeline: TimelineId) -> list[page_pb2.ImportChunk]:
-        chunk = page_pb2.ImportChunk()
-        chunk.header.lsn = FIRST_LSN
-        return [chunk]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(template, "_empty_cluster", no_cluster)
-        patch.setattr(template, "read_pgdata", chunks)
         patch.setattr(TimelineId, "generate", lambda: TEMPLATE)
         every = Steps(-1, kind)
         virtual_time.play(_make_template(tmp_path / "whole", every, patch))

@@ -13,11 +13,11 @@ import pytest
 
 from pagestore.control.computes import Slotted
 from pagestore.control.membership import AGAIN_SECONDS, AT_ONCE, Membership, generations
-from pagestore.control.quorum.safekeepers import Key
 from pagestore.control.records import DatabaseRecord, TimelineRecord, TimelineState
 from pagestore.control.state import ControlState
 from pagestore.ids import DEFAULT_TENANT, TimelineId
-from tests.unit.control.fake_quorum import START, FakeCompute, Quorum, play
+from pagestore.quorum.safekeepers import Key
+from tests.unit.quorum.fake_quorum import START, FakeCompute, Quorum, play
 from tests.unit.virtual_time import until
 
 SOON = 20 * AGAIN_SECONDS

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from pagestore.control import credentials
 from pagestore.control.operator_key import KEY_BYTES, OperatorKey, settle
-from pagestore.control.records import DatabaseRecord
 from pagestore.control.state import ControlState
 from pagestore.control.storage import FILE
 from pagestore.errors import DataLoss, FailedPrecondition
@@ -153,14 +152,8 @@ def test_a_key_that_others_can_read_and_one_that_is_none_are_refused(tmp_path: P
 
 
 async def _a_new_password_is_sealed_at_once(plane: Plane) -> None:
-    told: list[str] = []
-
-    async def make_ready(conninfo: str, record: DatabaseRecord, secret: str) -> None:
-        told.append(secret)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(credentials, "make_ready", make_ready)
-        await plane.plane.databases.create(TENANT, "app")
+    await plane.plane.databases.create(TENANT, "app")
+    told = plane.session("app").told
     raw = (plane.state.directory / FILE).read_bytes()
     assert len(told[0]) == 24
     assert told[0].encode() not in raw

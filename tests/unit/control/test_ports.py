@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from pagestore.control.ports import Ports, is_free
+from pagestore.control.ports import Ports
 from pagestore.errors import ResourceExhausted
+from pagestore.postgres.listening import is_free
 
 
 def free_run(length: int) -> int:

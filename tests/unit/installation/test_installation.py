@@ -29,9 +29,8 @@ def installation(tmp_path: Path) -> Installation:
 
 
 def test_the_first_configuration_gives_each_part_its_own_port(installation: Installation) -> None:
-    found = installation.config
-    listens = [found.listen(part) for part in installation.part_names]
-    assert len(set(listens)) == 4
+    listens = [installation.listen(part) for part in installation.part_names]
+    assert len(set(listens)) == 5
     before = installation.config_file.read_text()
     config.write_first(installation.config_file)
     assert installation.config_file.read_text() == before
@@ -47,11 +46,12 @@ def test_several_safekeepers_are_parts_that_know_each_other(tmp_path: Path) -> N
         "safekeeper-1",
         "safekeeper-2",
         "safekeeper-3",
+        "compute",
         "control",
         "proxy",
     )
-    listens = {part: installation.config.listen(part) for part in parts}
-    assert len(set(listens.values())) == 6
+    listens = {part: installation.listen(part) for part in parts}
+    assert len(set(listens.values())) == 7
     command = part_command(installation, "safekeeper-2")
     assert command[command.index("--id") + 1] == "2"
     peers = f"1={listens['safekeeper-1']},3={listens['safekeeper-3']}"
@@ -236,4 +236,16 @@ def test_parts_are_started_with_commands_that_anyone_could_type(
     (tmp_path / "compute-dir").write_text("/var/tmp/x\n")
     command = part_command(installation, "control")
     assert command[1:4] == ["-m", "pagestore.cli.main", "control"]
+    assert command[command.index("--compute-agent") + 1] == installation.listen("compute")
     assert command[command.index("--page-server") + 1] == installation.config.pageserver.listen
+
+
+def test_an_agent_that_the_file_does_not_name_has_a_socket_of_its_own(tmp_path: Path) -> None:
+    data = tmp_path / "my data %41"
+    data.mkdir()
+    config.write_first(data / "pagestore.toml")
+    installation = Installation(data)
+    assert installation.listen("compute").endswith("/my%20data%20%2541/compute/socket")
+    with (data / "pagestore.toml").open("a") as file:
+        file.write('listen = "127.0.0.1:7433"\n')
+    assert Installation(data).listen("compute") == "127.0.0.1:7433"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pagestore import durable
+from pagestore.agent.place import install
 from pagestore.compute.places import lay_readable
 from pagestore.compute.record import RECORD_FILE, ComputeRecord
-from pagestore.control.local import _install
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.ingest.releases import consumer_of
@@ -86,9 +86,9 @@ def test_an_installed_library_is_what_its_name_says(tmp_path: Path, left: bytes)
     library.write_bytes(b"\x7fELF the real one")
     old_umask = os.umask(0o077)
     try:
-        installed = _install(library, tmp_path / "lib")
+        installed = install(library, tmp_path / "lib")
         installed.write_bytes(left)
-        assert _install(library, tmp_path / "lib") == installed
+        assert install(library, tmp_path / "lib") == installed
     finally:
         os.umask(old_umask)
     assert installed.read_bytes() == library.read_bytes()

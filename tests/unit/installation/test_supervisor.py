@@ -20,7 +20,7 @@ from tests.unit.installation.fake_machine import AWAY, Machine, play
 from tests.unit.virtual_time import now, settle, until
 
 SAFEKEEPERS = ["safekeeper-1", "safekeeper-2", "safekeeper-3"]
-PARTS = ["pageserver", *SAFEKEEPERS, "control", "proxy"]
+PARTS = ["pageserver", *SAFEKEEPERS, "compute", "control", "proxy"]
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -58,7 +58,7 @@ def test_a_part_that_keeps_dying_is_started_with_pauses_that_double(tmp_path: Pa
         assert found == pytest.approx(expected, abs=0.01)
         assert machine.installation.parts()["safekeeper-2"].restarts == 11
         assert machine.installation.parts()["safekeeper-2"].last_exit == "exit status 1"
-        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 12, 1, 1, 1]
+        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 12, 1, 1, 1, 1]
 
     play(tmp_path, story)
 
@@ -169,7 +169,9 @@ def test_orphans_of_another_make_or_that_do_not_serve_are_started_anew(tmp_path:
         assert machine.happened("SIGTERM", "control")
         assert machine.happened("SIGKILL", "control")[0].at == pytest.approx(STOP_SECONDS, abs=1)
         started = [event.part for event in machine.happened("started")]
-        assert sorted(started) == ["control", "pageserver", "proxy", "safekeeper-2", "safekeeper-3"]
+        assert sorted(started) == [
+            *("compute", "control", "pageserver", "proxy", "safekeeper-2", "safekeeper-3")
+        ]
 
     play(tmp_path, story)
 
@@ -212,7 +214,7 @@ def test_a_stranger_that_got_the_process_id_is_let_be(tmp_path: Path) -> None:
 # SIGHUP
 
 
-def test_a_safekeeper_that_the_file_adds_is_started_and_the_control_plane_anew(
+def test_a_safekeeper_that_the_file_adds_is_started_and_who_speaks_to_it_anew(
     tmp_path: Path,
 ) -> None:
     async def story(machine: Machine) -> None:
@@ -224,7 +226,7 @@ def test_a_safekeeper_that_the_file_adds_is_started_and_the_control_plane_anew(
         assert len(machine.started("safekeeper-4")) == 1
         # One that leaves runs on until nothing needs it; nobody else was disturbed.
         assert sorted(machine.runs()) == sorted([*PARTS, "safekeeper-4"])
-        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 1, 1, 2, 1]
+        assert [len(machine.started(part)) for part in PARTS] == [1, 1, 1, 1, 2, 2, 1]
         command = machine.process("control").command
         told = [command[at + 1] for at, word in enumerate(command) if word == "--wal-service"]
         assert [item.partition("=")[0] for item in told] == ["1", "2", "4"]
@@ -266,7 +268,10 @@ def test_several_go_at_once_and_one_that_keeps_dying_is_not_started_again(tmp_pa
         await until(lambda: set(machine.installation.parts()) == {*PARTS} - {*SAFEKEEPERS[1:]})
         assert len(machine.started("safekeeper-3")) == count
         await until(
-            lambda: sorted(machine.runs()) == ["control", "pageserver", "proxy", "safekeeper-1"]
+            lambda: (
+                sorted(machine.runs())
+                == ["compute", "control", "pageserver", "proxy", "safekeeper-1"]
+            )
         )
 
     play(tmp_path, story)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pagestore.consensus.election import Ballot, rank, ruling
 from pagestore.consensus.members import Configuration, Member
-from pagestore.control.quorum import wire
+from pagestore.quorum import wire
 from pagestore.v1 import wal_pb2 as pb
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from pagestore.consensus.acceptor import Vote
 from pagestore.consensus.members import Configuration, Member
-from pagestore.control.quorum.changing import STUCK_SECONDS
-from pagestore.control.quorum.keeper import AMISS_SECONDS, WELL_SECONDS
-from pagestore.control.quorum.safekeepers import ANSWER_SECONDS
 from pagestore.postgres.slots import OUR_SLOTS
-from tests.unit.control.fake_quorum import KEY, FakeCompute, Quorum, play
+from pagestore.quorum.changing import STUCK_SECONDS
+from pagestore.quorum.keeper import AMISS_SECONDS, WELL_SECONDS
+from pagestore.quorum.safekeepers import ANSWER_SECONDS
+from tests.unit.quorum.fake_quorum import KEY, FakeCompute, Quorum, play
 from tests.unit.virtual_time import now, until
 
 SOON = 5 * AMISS_SECONDS

@@ -25,14 +25,14 @@ from pagestore.consensus.acceptor import Elect
 from pagestore.consensus.change import MembershipChange
 from pagestore.consensus.election import Ballot, Declined, SendElect
 from pagestore.consensus.members import Configuration
-from pagestore.control.quorum import wire
-from pagestore.control.quorum.changing import Changing
-from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.quorum.head import Head, Said, judge, superseded
-from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.slots import OUR_SLOTS
+from pagestore.quorum import wire
+from pagestore.quorum.changing import Changing
+from pagestore.quorum.client import QuorumClient
+from pagestore.quorum.head import Head, Said, judge, superseded
+from pagestore.quorum.safekeepers import Key
 
 AMISS_SECONDS = 1.0
 WELL_SECONDS = 5.0

@@ -36,14 +36,14 @@ from pagestore.consensus.acceptor import (
 )
 from pagestore.consensus.election import named
 from pagestore.consensus.members import Configuration, Member
-from pagestore.control.quorum import keeper as keeper_module
-from pagestore.control.quorum import safekeepers as safekeepers_module
-from pagestore.control.quorum import wire
-from pagestore.control.quorum.client import QuorumClient
-from pagestore.control.quorum.keeper import Keeper
-from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import NotFound, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.quorum import keeper as keeper_module
+from pagestore.quorum import safekeepers as safekeepers_module
+from pagestore.quorum import wire
+from pagestore.quorum.client import QuorumClient
+from pagestore.quorum.keeper import Keeper
+from pagestore.quorum.safekeepers import Key
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
 from tests.unit import virtual_time

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pagestore.control.quorum import lookout
-from pagestore.control.quorum.lookout import Lookout
 from pagestore.errors import DataLoss, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.quorum import lookout
+from pagestore.quorum.lookout import Lookout
 from pagestore.v1 import wal_pb2 as pb
 
 KEY = (DEFAULT_TENANT, TimelineId(b"t" * 16))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagestore.control.quorum.head import Said, judge, superseded
+from pagestore.quorum.head import Said, judge, superseded
 from pagestore.v1 import wal_pb2 as pb
 
 THREE = ((1, 1), (2, 1), (3, 1))

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from pagestore.client.wal import WalClient
-from pagestore.control.quorum.safekeepers import Key
 from pagestore.errors import PagestoreError
+from pagestore.quorum.safekeepers import Key
 from pagestore.v1 import wal_pb2 as pb
 
 AMISS_SECONDS = 1.0

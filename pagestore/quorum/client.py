@@ -19,10 +19,6 @@ from pagestore.client.walservice import WalPiece, Won
 from pagestore.consensus.acceptor import Elect
 from pagestore.consensus.election import Choice
 from pagestore.consensus.members import Configuration, Member, majority
-from pagestore.control.quorum.head import Head, Said, judge, superseded
-from pagestore.control.quorum.majority import LONGEST_PAUSE, Calls
-from pagestore.control.quorum.race import Led, win
-from pagestore.control.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
 from pagestore.errors import (
     NotFound,
     OutOfRange,
@@ -31,6 +27,10 @@ from pagestore.errors import (
     stale_term,
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.quorum.head import Head, Said, judge, superseded
+from pagestore.quorum.majority import LONGEST_PAUSE, Calls
+from pagestore.quorum.race import Led, win
+from pagestore.quorum.safekeepers import ANSWER_SECONDS, Key, Safekeepers
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
 

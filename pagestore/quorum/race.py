@@ -25,9 +25,9 @@ from pagestore.consensus.election import (
     Reached,
 )
 from pagestore.consensus.members import Configuration, Member, majority
-from pagestore.control.quorum.safekeepers import Key, Safekeepers
 from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
 from pagestore.ids import format_lsn
+from pagestore.quorum.safekeepers import Key, Safekeepers
 
 PATIENCE = 0.25
 """Seconds for those who have not answered when a majority has; and between two askings."""

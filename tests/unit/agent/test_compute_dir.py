@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.control.local import make_compute_dir
+from pagestore.agent.place import make_compute_dir
 from pagestore.errors import FailedPrecondition
 from tests.plain_postgres import passable_dir
 

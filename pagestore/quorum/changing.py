@@ -12,8 +12,8 @@ from typing import Protocol
 
 from pagestore.consensus.change import Action, Admit, MembershipChange, RuleIs, Send, SetRule
 from pagestore.consensus.election import Blank, Declined, Fill, Message, Reached
-from pagestore.control.quorum.safekeepers import Key, Safekeepers
 from pagestore.errors import Aborted, PagestoreError, Unavailable
+from pagestore.quorum.safekeepers import Key, Safekeepers
 
 PATIENCE = 0.5
 """Seconds between two askings."""

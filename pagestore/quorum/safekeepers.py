@@ -22,9 +22,9 @@ from pagestore.consensus.election import (
     SendElect,
 )
 from pagestore.consensus.members import Configuration
-from pagestore.control.quorum import wire
 from pagestore.errors import Aborted, NotFound, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
+from pagestore.quorum import wire
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
 

@@ -1,0 +1,1 @@
+"""The agent of a host: its computes' directories and processes, and sessions inside them."""

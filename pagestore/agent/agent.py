@@ -1,0 +1,225 @@
+"""The computes of one host: started, watched, stopped, and taken up again after a restart.
+
+Neither the agent's death nor the control plane's ends a Postgres. Each compute's directory has a
+record (:mod:`pagestore.compute.record`), by which the next agent finds it. One that has ended
+stays in the list, with its directory, until the control plane has read what it left and discards
+it: so an agent that dies between two words of a stop loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from pagestore.agent import owner
+from pagestore.agent.generations import Generations
+from pagestore.agent.place import check_name, install, is_compute, log_of
+from pagestore.agent.watched import WatchedCompute
+from pagestore.client.page import AsyncPageClient
+from pagestore.client.walservice import WalService
+from pagestore.compute import removal
+from pagestore.compute.leftovers import adopt, clear, clear_version_1, ended, resume_removal
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.running import RunningCompute, StopResult
+from pagestore.compute.start import ComputeSpec, start_compute
+from pagestore.errors import AlreadyExists, NotFound
+from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.settings import SessionLibrary
+from pagestore.tokens import Signer
+
+SESSION_LIBRARY = "pagestore_session.so"
+"""Lies beside the shim."""
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What all computes of a host have in common.
+
+    Args:
+        directory: of their directories.
+        run_as: the user that Postgres runs as; None for our own.
+        settings: for each postgresql.conf.
+        host: an address at which other hosts reach the computes; empty for none.
+        signer: makes the tokens that open their timelines' pages to them.
+    """
+
+    directory: Path
+    bindir: Path
+    shim_library: Path
+    run_as: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    host: str = ""
+    signer: Signer | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A compute to start. See compute.proto."""
+
+    name: str
+    tenant: TenantId
+    timeline: TimelineId
+    port: int
+    owner: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    user_settings: Mapping[str, str] = field(default_factory=dict)
+    wal_password: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    session_key: str = field(default="", repr=False)
+
+
+class Agent:
+    """Belongs to one event loop; :meth:`adopt` comes first."""
+
+    def __init__(
+        self,
+        host: HostSettings,
+        pages: AsyncPageClient,
+        wal: WalService,
+        generations: Generations | None = None,
+    ) -> None:
+        self.host = host
+        self.computes: dict[str, WatchedCompute] = {}
+        self.generations = generations or Generations()
+        self._pages, self._wal = pages, wal
+        self._starting: set[str] = set()
+        self._news = asyncio.Event()
+        self._library = install(host.shim_library, host.directory / "lib")
+        session = host.shim_library.with_name(SESSION_LIBRARY)
+        self._session_library = install(session, host.directory / "lib")
+        (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
+
+    @property
+    def page_server(self) -> str:
+        """Its address."""
+        return self._pages.address
+
+    async def adopt(self) -> None:
+        """Takes up what an earlier agent has left: what runs, and what can still be read of what
+        has ended; ends and removes the rest."""
+        for directory in sorted(self.host.directory.iterdir()):
+            if not is_compute(removal.original_name(directory)):
+                continue
+            if removal.is_aside(directory):
+                resume_removal(directory)
+            elif ComputeRecord.load(directory) is None:
+                await clear_version_1(directory)
+            elif found := self._found(directory):
+                self._take(found)
+            else:
+                await clear(directory)
+
+    def _found(self, directory: Path) -> RunningCompute | None:
+        found = adopt(directory)
+        if found is not None and found.record.host != self.host.host:
+            found.release()
+            return None
+        return found or ended(directory)
+
+    async def start(self, wanted: Wanted) -> WatchedCompute:
+        """Returns when commits work.
+
+        Raises:
+            AlreadyExists: COMPUTE_EXISTS.
+            PagestoreError: as :func:`pagestore.compute.start.start_compute` does.
+        """
+        name = check_name(wanted.name)
+        if name in self.computes or name in self._starting:
+            raise AlreadyExists("COMPUTE_EXISTS", f"There is a compute {name} already.")
+        self._starting.add(name)
+        try:
+            compute = self._take(await start_compute(self._spec(wanted), self._pages, self._wal))
+        finally:
+            self._starting.discard(name)
+        if wanted.password:
+            try:
+                await owner.keep_password(compute.conninfo, wanted.password)
+            except BaseException:
+                await asyncio.shield(self.discard(name))
+                raise
+        return compute
+
+    async def stop(self, name: str) -> StopResult:
+        """
+        Raises:
+            NotFound: COMPUTE_NOT_FOUND.
+            PagestoreError: as :meth:`pagestore.compute.running.RunningCompute.shut_down` does.
+        """
+        compute = self.known(name)
+        async with compute.lock:
+            return await compute.shut_down()
+
+    async def discard(self, name: str) -> None:
+        """Ends one if it runs, and removes its directory; nothing where there is none."""
+        compute = self.computes.get(name)
+        if compute is None:
+            return
+        async with compute.lock:
+            if self.computes.get(name) is not compute:
+                return
+            await compute.discard()
+            del self.computes[name]
+        self._tell()
+
+    def known(self, name: str) -> WatchedCompute:
+        """
+        Raises:
+            NotFound: COMPUTE_NOT_FOUND.
+        """
+        compute = self.computes.get(name)
+        if compute is None:
+            raise NotFound("COMPUTE_NOT_FOUND", f"There is no compute {name[:40]!r} here.")
+        return compute
+
+    def forget(self, timeline: TimelineId) -> None:
+        log_of(self.host.directory, timeline).unlink(missing_ok=True)
+
+    async def news(self, seconds: float) -> None:
+        """Until something has changed, or for so long."""
+        news = self._news
+        try:
+            async with asyncio.timeout(seconds):
+                await news.wait()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        """Lets the computes go on."""
+        await asyncio.gather(*(compute.close() for compute in self.computes.values()))
+
+    def _take(self, running: RunningCompute) -> WatchedCompute:
+        compute = WatchedCompute(running, self._wal, self._tell)
+        self.computes[compute.name] = compute
+        self._tell()
+        return compute
+
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _spec(self, wanted: Wanted) -> ComputeSpec:
+        host, key = self.host, wanted.session_key
+        return ComputeSpec(
+            tenant=wanted.tenant,
+            timeline=wanted.timeline,
+            directory=host.directory / wanted.name,
+            port=wanted.port,
+            page_server=self._pages.address,
+            run_as=host.run_as,
+            bindir=host.bindir,
+            shim_library=self._library,
+            settings=host.settings,
+            log=log_of(host.directory, wanted.timeline),
+            files=wanted.files,
+            user_settings=wanted.user_settings,
+            owner=wanted.owner,
+            host=host.host,
+            wal_password=wanted.wal_password if host.host else "",
+            session=SessionLibrary(self._session_library, key) if key else None,
+            signer=host.signer,
+        )

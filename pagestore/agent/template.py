@@ -1,0 +1,102 @@
+"""The empty cluster that every ``create`` branches: one initdb, ever.
+
+Its locale is C.UTF-8, its superuser ``postgres``, and it has one spare database, which a
+create renames. It is made in single-user mode, imported as a root timeline, and its directory
+thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pagestore.client.page import AsyncPageClient
+from pagestore.errors import FailedPrecondition, PagestoreError
+from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
+from pagestore.transfer.pgdata import Imported, read_pgdata
+
+INITDB = ("-U", OWNER_ROLE, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "--no-sync")
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """Where Postgres's programs are, and as whom they run."""
+
+    bindir: Path
+    run_as: str | None
+    scratch: Path
+    """A directory that this user can reach."""
+
+    async def run(self, program: str, *args: str, stdin: str = "") -> None:
+        """
+        Raises:
+            FailedPrecondition: POSTGRES_MISSING.
+            PagestoreError: POSTGRES_FAILED, with the end of what the program said.
+        """
+        done = await asyncio.to_thread(self._run, [str(self.bindir / program), *args], stdin)
+        if done.returncode != 0:
+            tail = done.stdout.decode(errors="replace").strip()[-600:]
+            raise PagestoreError("POSTGRES_FAILED", f"{program} failed: {tail}")
+
+    def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[bytes]:
+        try:
+            return subprocess.run(
+                command,
+                input=stdin.encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self.scratch,
+                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+                check=False,
+                **self._user(),
+            )
+        except FileNotFoundError as error:
+            raise FailedPrecondition(
+                "POSTGRES_MISSING",
+                f"There is no {command[0]}.",
+                "Install Postgres 15: apt-get install postgresql-15.",
+            ) from error
+
+    @asynccontextmanager
+    async def directory(self, prefix: str) -> AsyncIterator[Path]:
+        """A new directory of that user, removed at the end."""
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.scratch))
+        if self.run_as is not None:
+            shutil.chown(path, self.run_as)
+        try:
+            yield path
+        finally:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+    def _user(self) -> dict[str, Any]:
+        if self.run_as is None:
+            return {}
+        entry = pwd.getpwnam(self.run_as)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+async def make_template(
+    pages: AsyncPageClient, postgres: Postgres, tenant: TenantId, timeline: TimelineId
+) -> Imported:
+    """A new cluster, at the page server as a root timeline."""
+    async with postgres.directory("template-") as directory:
+        data = directory / "data"
+        await postgres.run("initdb", "-D", str(data), *INITDB)
+        await postgres.run(
+            "postgres",
+            *("--single", "-D", str(data), "-F", "postgres"),
+            stdin=f"CREATE DATABASE {SPARE_DATABASE};\n",
+        )
+        imported = Imported()
+        await pages.import_timeline(imported.watch(read_pgdata(data, tenant, timeline)))
+        return imported

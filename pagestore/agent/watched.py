@@ -1,0 +1,110 @@
+"""A compute as the agent has it: with somebody who looks after its safekeepers while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+from pagestore import tasks
+from pagestore.client.wal import WalClient
+from pagestore.client.walservice import WalService
+from pagestore.compute.running import RunningCompute, StopResult
+from pagestore.quorum.client import QuorumClient
+from pagestore.quorum.keeper import Keeper
+from pagestore.quorum.lookout import Lookout
+
+FENCED = "another compute of this timeline was started, so this one was ended"
+
+
+class WatchedCompute:
+    """It is looked after until it ends; `why` says then why it did."""
+
+    def __init__(
+        self, running: RunningCompute, wal: WalService, on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        self.running = running
+        self.fenced = False
+        self.why = ""
+        self.lock = asyncio.Lock()
+        """Held by whoever stops or discards it."""
+        self._wal = wal
+        self._on_end = on_end
+        self._keeper = _keeper(running, wal, self._fence) if running.alive else None
+        work = self._keeper.run() if self._keeper is not None else None
+        name = f"safekeepers of {running.record.timeline}"
+        self._keeping = tasks.errand(work, name) if work is not None else None
+        self._ending = tasks.errand(self._see_end(), f"end of {running.record.timeline}")
+
+    @property
+    def name(self) -> str:
+        return self.running.directory.name
+
+    @property
+    def alive(self) -> bool:
+        return not self.why
+
+    @property
+    def complaint(self) -> str:
+        return self._keeper.complaint if self._keeper is not None and self.alive else ""
+
+    @property
+    def conninfo(self) -> str:
+        return self.running.conninfo()
+
+    def user_settings(self) -> Mapping[str, str] | None:
+        return self.running.user_settings()
+
+    async def shut_down(self) -> StopResult:
+        """See :meth:`RunningCompute.shut_down`."""
+        await self._end_keeping()
+        return await self.running.shut_down(self._wal)
+
+    async def discard(self) -> None:
+        await self._end_keeping()
+        await self.running.kill()
+        await asyncio.to_thread(self.running.remove)
+
+    async def close(self) -> None:
+        """Lets it go on unwatched."""
+        self._ending.cancel()
+        await asyncio.gather(self._ending, return_exceptions=True)
+        await self._end_keeping()
+        self.running.release()
+
+    async def _see_end(self) -> None:
+        self.why = _words(await self.running.wait_exit(), self.fenced)
+        await self._end_keeping()
+        self._on_end()
+
+    async def _fence(self) -> None:
+        self.fenced = True
+        await asyncio.shield(self.running.kill())
+
+    async def _end_keeping(self) -> None:
+        """Before anything is detached, so that nothing is attached anew."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+
+def _words(code: int | None, fenced: bool) -> str:
+    if fenced:
+        return FENCED
+    if code is None:
+        return "Postgres ended"
+    if code < 0:
+        return f"Postgres was killed by {signal.Signals(-code).name}"
+    return f"Postgres ended with exit status {code}"
+
+
+def _keeper(
+    running: RunningCompute, wal: WalService, fence: Callable[[], Awaitable[None]]
+) -> Keeper | Lookout | None:
+    if isinstance(wal, QuorumClient):
+        return Keeper(wal, running, fence)
+    if isinstance(wal, WalClient):
+        record = running.record
+        return Lookout(wal, (record.tenant, record.timeline), record.term, fence)
+    return None

@@ -1,0 +1,153 @@
+"""A client of a host's agent, for the control plane. Messages are those of compute.proto.
+
+An agent that is away is waited for a moment, and then said by name. All calls may be repeated but
+a start: whoever is not told how one ended finds the compute among those that are watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+
+from pagestore.client.credentials import Credentials
+from pagestore.client.errors import from_rpc_error
+from pagestore.client.retrying import RetryingClient
+from pagestore.errors import PagestoreError, Unavailable
+from pagestore.v1 import compute_pb2 as pb
+from pagestore.v1 import compute_pb2_grpc
+
+AWAY_SECONDS = 10.0
+"""For an agent that starts again."""
+START_SECONDS = 300.0
+AGENT_AWAY = "COMPUTE_AGENT_AWAY"
+
+_T = TypeVar("_T")
+
+
+class ComputeClient(RetryingClient):
+    """Use it from one event loop.
+
+    Every call raises Unavailable (COMPUTE_AGENT_AWAY) when nobody answers, and else the
+    PagestoreError that the agent answered with.
+    """
+
+    answer_timeout = 120.0
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = AWAY_SECONDS,
+        credentials: Credentials | None = None,
+    ) -> None:
+        super().__init__(address, timeout=timeout, credentials=credentials)
+        stubs: Any = compute_pb2_grpc
+        self._stub = stubs.ComputeServiceStub(self._channel)
+
+    async def start(self, request: pb.StartComputeRequest) -> pb.StartComputeResponse:
+        """Not repeated."""
+        try:
+            response = await self._stub.StartCompute(request, timeout=START_SECONDS)
+        except grpc.RpcError as error:
+            raise self._named(from_rpc_error(error, self.address)) from error
+        assert isinstance(response, pb.StartComputeResponse)
+        return response
+
+    async def stop(self, name: str) -> pb.StopComputeResponse:
+        """May be repeated until the compute is discarded.
+
+        Raises:
+            NotFound: COMPUTE_NOT_FOUND.
+        """
+        request = pb.StopComputeRequest(name=name)
+        return await self._ask(self._stub.StopCompute, request, pb.StopComputeResponse)
+
+    async def discard(self, name: str) -> None:
+        request = pb.DiscardComputeRequest(name=name)
+        await self._ask(self._stub.DiscardCompute, request, pb.DiscardComputeResponse)
+
+    async def watch(self) -> AsyncIterator[pb.ComputesUpdate]:
+        """All at first, then changes, until the agent goes away."""
+        call = self._stub.WatchComputes(pb.WatchComputesRequest())
+        try:
+            async for update in call:
+                yield update
+        except grpc.RpcError as error:
+            raise self._named(from_rpc_error(error, self.address)) from error
+        finally:
+            call.cancel()
+
+    async def settings(self, name: str) -> pb.ComputeSettings:
+        request = pb.GetComputeSettingsRequest(name=name)
+        return await self._ask(self._stub.GetComputeSettings, request, pb.ComputeSettings)
+
+    async def change_settings(self, request: pb.ChangeComputeSettingsRequest) -> pb.ComputeSettings:
+        return await self._ask(self._stub.ChangeComputeSettings, request, pb.ComputeSettings)
+
+    async def set_owner(self, request: pb.SetOwnerRequest) -> str:
+        """The inner database that the URL names from now on."""
+        return (await self._ask(self._stub.SetOwner, request, pb.SetOwnerResponse)).database
+
+    async def entry(self, request: pb.GetEntryRequest) -> pb.Entry:
+        return await self._ask(self._stub.GetEntry, request, pb.Entry)
+
+    async def count_strangers(self, name: str) -> int:
+        """Sessions that did not come through the proxy."""
+        request = pb.CountStrangersRequest(name=name)
+        return (
+            await self._ask(self._stub.CountStrangers, request, pb.CountStrangersResponse)
+        ).sessions
+
+    async def app_roles(self, verb: str, request: pb.AppRoleRequest) -> pb.AppRolesResponse:
+        """
+        Args:
+            verb: AddAppRole, ResetAppRole, ListAppRoles or RemoveAppRole.
+        """
+        return await self._ask(getattr(self._stub, verb), request, pb.AppRolesResponse)
+
+    async def make_template(self, request: pb.MakeTemplateRequest) -> pb.MakeTemplateResponse:
+        return await self._ask(self._stub.MakeTemplate, request, pb.MakeTemplateResponse)
+
+    async def forget_timeline(self, timeline: bytes) -> None:
+        request = pb.ForgetTimelineRequest(timeline_id=timeline)
+        await self._ask(self._stub.ForgetTimeline, request, pb.ForgetTimelineResponse)
+
+    async def grant_generations(self, first: int, count: int) -> None:
+        request = pb.GrantGenerationsRequest(first=first, count=count)
+        await self._ask(self._stub.GrantGenerations, request, pb.GrantGenerationsResponse)
+
+    async def _ask(self, method: Any, request: Any, answer: type[_T]) -> _T:
+        """Repeated while the agent is away, and not when it says that something else is."""
+        told: list[PagestoreError] = []
+
+        async def once() -> _T | None:
+            try:
+                response = await method(request, timeout=self.answer_timeout)
+            except grpc.RpcError as error:
+                found = from_rpc_error(error, self.address)
+                if isinstance(found, Unavailable) and found.reason == "UNAVAILABLE":
+                    raise found from error
+                told.append(found)
+                return None
+            assert isinstance(response, answer)
+            return response
+
+        try:
+            response = await self._retried(once)
+        except Unavailable as error:
+            raise self._named(error) from error
+        if response is None:
+            raise told[0]
+        return response
+
+    def _named(self, error: PagestoreError) -> PagestoreError:
+        if error.reason != "UNAVAILABLE":
+            return error
+        return Unavailable(
+            AGENT_AWAY,
+            f"The agent that runs computes does not answer at {self.address}. Databases that run "
+            "go on.",
+            "`pagestore status` shows the part `compute`; it comes back by itself.",
+        )
