@@ -173,7 +173,8 @@ class Peers:
     def _note(self, number: int, key: TimelineKey, heard: Heard) -> None:
         known = self._heard.setdefault(number, {})
         before = known.get(key)
-        if before is None or before.member != heard.member or before < heard:
+        says_something = heard.flush_lsn > 0  # else it is on trial itself: what is known stays
+        if says_something and (before is None or before.member != heard.member or before < heard):
             known[key] = heard
             self._memory.keep(number, key, heard)
         self._on_heard(key, heard)

@@ -171,15 +171,16 @@ class Safekeeper:
             self.publish(key, timeline.state)
             self._finishing.begin(timeline.resume())
 
-    def _remembered_late(self, key: TimelineKey, remembered: Heard) -> None:
+    def _remembered_late(self, key: TimelineKey, remembered: Heard) -> bool:
         status = self.peer_statuses.get(key)
         if status is None or not contradicts(remembered, status.heard):
-            return
+            return False
         self.trials.begin([key])
         self.peer_statuses.publish(key, status.withheld)
         task = self._open.get(key)
         if task is not None and task.done() and not _failed(task):
             self._finishing.begin(task.result().accused())
+        return True
 
     def _heard(self, key: TimelineKey, heard: Heard) -> None:
         """A timeline is opened for what a peer tells only if it could learn by that."""

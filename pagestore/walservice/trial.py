@@ -30,13 +30,14 @@ class Trials:
 
     Args:
         on_end: a log counts from now on.
-        on_late: a peer remembers this of a log that counts, since there was no more patience.
+        on_late: a peer remembers this of a log that counts; whether it is more than it has, for
+            there was no patience to wait for that peer. It is on trial again then.
     """
 
     def __init__(
         self,
         on_end: Callable[[TimelineKey, State], None],
-        on_late: Callable[[TimelineKey, Heard], None],
+        on_late: Callable[[TimelineKey, Heard], bool],
     ) -> None:
         self._on_end = on_end
         self._on_late = on_late
@@ -71,10 +72,9 @@ class Trials:
 
     def testify(self, number: int, key: TimelineKey, remembered: Heard) -> None:
         """A peer remembers this of our own log."""
-        known = self._testimony.setdefault(key, {})
-        known[number] = max(known.get(number, remembered), remembered)
-        if key not in self._on_trial:
-            self._on_late(key, remembered)
+        if key in self._on_trial or self._on_late(key, remembered):
+            known = self._testimony.setdefault(key, {})
+            known[number] = max(known.get(number, remembered), remembered)
 
     def note(self, key: TimelineKey, state: State) -> None:
         """What the log on disk says of itself."""
@@ -85,7 +85,7 @@ class Trials:
         if key not in self._on_trial:
             return False
         if self._may_speak(state) and self.fault(key, state) is None:
-            del self._on_trial[key]
+            self.forget(key)
             return False
         return True
 
