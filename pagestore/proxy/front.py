@@ -494,8 +494,7 @@ class Front:
             await self._let_sleep(
                 [item for item, goes_on in zip(joined, went, strict=True) if goes_on]
             )
-            entering = any(item.destination.place == place for item in self._entering)
-            if not (entering or self._joined(place)) or left < 0:
+            if not (self._is_entered(place) or self._joined(place)) or left < 0:
                 return carried, ended
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -535,6 +534,9 @@ class Front:
         if any(session.going_down for session in sessions):
             self.hindrances[place] = "the state of a session is being written down"
             return False
+        if self._is_entered(place):
+            self.hindrances[place] = "a session is coming in"  # whose state nobody has
+            return False
         hindrances = await asyncio.gather(*(session.take_down() for session in sessions))
         self.hindrances[place] = next(filter(None, hindrances), "")
         if self.hindrances[place]:
@@ -543,6 +545,11 @@ class Front:
             return False
         await self._let_sleep(sessions)
         return True
+
+    def _is_entered(self, place: Place) -> bool:
+        """Whether somebody was released into a place, and is not joined yet."""
+        released = [item for item, future in self._released.items() if future.done()]
+        return any(item.destination.place == place for item in (*self._entering, *released))
 
     async def _write_down(self, session: Session) -> None:
         """Keeps a session's state while it goes on, so that it outlives a crash of its backend."""

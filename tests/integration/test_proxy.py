@@ -247,6 +247,24 @@ def test_a_database_whose_last_session_left_within_a_query_sleeps(sleepy: Runnin
     wait_until(lambda: sleepy.state() is State.ASLEEP)
 
 
+def test_a_database_does_not_go_to_sleep_under_who_is_coming_in(places: PlainPlaces) -> None:
+    places.fault, places.delay, places.starts, places.stops = "", 0.0, 0, 0
+    if not places.server.alive():
+        places.server.start()
+    places.server.sql("ALTER SYSTEM SET post_auth_delay = 2")  # seconds of every login
+    places.server.sql("SELECT pg_reload_conf()")
+    try:
+        with (
+            running_proxy(places, Limits(idle=0.2)) as proxy,
+            psycopg.connect(proxy.url(), autocommit=True) as session,
+        ):
+            assert session.execute("SELECT 1").fetchone() == (1,)
+            assert places.starts == 1
+    finally:
+        (places.server.data / "postgresql.auto.conf").unlink()
+        places.server.stop()
+
+
 def test_an_unnamed_statement_can_be_bound_again_after_a_sleep(sleepy: RunningProxy) -> None:
     with psycopg.connect(sleepy.url(), autocommit=True) as session:
         pgconn = session.pgconn
