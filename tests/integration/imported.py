@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pagestore.client import PageClient, Rel
+from pagestore.errors import DeadlineExceeded
 from pagestore.ids import DEFAULT_TENANT, TimelineId, format_lsn
 from pagestore.keyspace import PAGE_SIZE
 from pagestore.postgres.checkpoint import end_of_checkpoint
@@ -62,8 +63,24 @@ class Imported:
 
 
 def wait_ingested(client: PageClient, timeline: TimelineId, lsn: int) -> None:
-    """Returns once the page server has ingested `lsn`, or raises DeadlineExceeded."""
-    client.get_rel_size(DEFAULT_TENANT, timeline, lsn, Rel(1664, 0, 1262))
+    """Returns once the page server has ingested `lsn`.
+
+    It may take long, on a busy machine and where each record brings an image of its page; but a
+    question that ends without anything having been ingested since the last is not asked again.
+
+    Raises:
+        DeadlineExceeded: nothing moves any more.
+    """
+    reached = -1
+    while True:
+        try:
+            client.get_rel_size(DEFAULT_TENANT, timeline, lsn, Rel(1664, 0, 1262))
+            return
+        except DeadlineExceeded:
+            now = client.get_timeline(DEFAULT_TENANT, timeline).last_record_lsn
+            if now <= reached:
+                raise
+            reached = now
 
 
 def end_of_wal(data: Path) -> int:
