@@ -73,6 +73,8 @@ class OperatorKey:
             return ""
         try:
             raw = base64.b64decode(sealed, validate=True)
+            if base64.b64encode(raw).decode() != sealed:
+                raise ValueError("bits behind the end are set")
             version, key, nonce = raw[:1], raw[1 : 1 + _ID_BYTES], raw[1 + _ID_BYTES : _HEAD]
             if version == _VERSION and key != self._id:
                 return ""

@@ -37,15 +37,12 @@ def test_what_is_sealed_is_opened_by_its_key_and_tenant_alone(clear: str) -> Non
         KEY.open(TenantId(b"o" * 16), sealed)
 
 
-@given(st.data())
-def test_any_changed_letter_of_it_is_noticed(data: st.DataObject) -> None:
-    sealed = SEALED
-    place = data.draw(st.integers(8, len(sealed) - 1))
-    other = data.draw(
-        st.sampled_from("ABCDxyz019+/").filter(lambda letter: letter != sealed[place])
-    )
-    with pytest.raises(DataLoss):
-        KEY.open(TENANT, sealed[:place] + other + sealed[place + 1 :])
+@pytest.mark.parametrize("place", range(8, len(SEALED)))
+def test_any_changed_letter_of_it_is_noticed(place: int) -> None:
+    for other in "ABCDxyz019+/=":
+        if other != SEALED[place]:
+            with pytest.raises(DataLoss):
+                KEY.open(TENANT, SEALED[:place] + other + SEALED[place + 1 :])
 
 
 def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
