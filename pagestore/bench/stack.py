@@ -101,6 +101,11 @@ class Stack:
         signer = Signer.parse((self.data / SIGNING_KEY).read_text())
         return signer.of_timeline(DEFAULT_TENANT, timeline, time.time(), 3600)
 
+    def direct(self, name: str) -> str:
+        """The URL of a database's own socket, past the proxy, while it is awake."""
+        self.control.wake(name)
+        return str(self.command("url", name, "--direct")["url"])
+
     def pid(self, part: str) -> int:
         found = json.loads((self.data / "parts.json").read_text())
         return int(found[part]["pid"])

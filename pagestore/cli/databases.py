@@ -8,8 +8,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -76,7 +76,7 @@ def branch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new database.")],
     at: At = None,
     if_not_exists: IfNotExists = False,
-    stopped: Annotated[bool, typer.Option("--stopped", help="Do not start it.")] = False,
+    stopped: Annotated[bool, typer.Option("--stopped", hidden=True)] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -116,23 +116,34 @@ def ls(
             _watch(run)
             return
         databases = run.control.databases()
+        why = _kept_awake(run)
         if as_json:
-            run.answer({"databases": [database_fields(database) for database in databases]})
+            fields = [
+                {**database_fields(item), "kept_awake_by": why.get(item.name)} for item in databases
+            ]
+            run.answer({"databases": fields})
             return
-        run.table(
-            ("name", "compute", "parent", "LSN", "own bytes", "created"),
-            [
-                (
-                    database.name,
-                    compute_state(database),
-                    database.parent or "-",
-                    format_lsn(database.lsn),
-                    human_bytes(database.physical_bytes),
-                    short_time(database.created_unix_micros),
-                )
-                for database in databases
-            ],
-        )
+        rows = [
+            (
+                database.name,
+                compute_state(database),
+                database.parent or "-",
+                format_lsn(database.lsn),
+                human_bytes(database.physical_bytes),
+                short_time(database.created_unix_micros),
+                why.get(database.name) or "-",
+            )
+            for database in databases
+        ]
+        columns = ("name", "compute", "parent", "LSN", "own bytes", "created", "kept awake by")
+        run.table(columns, rows)
+
+
+def _kept_awake(run: Session) -> dict[str, str | None]:
+    """Why databases cannot go to sleep, by their names."""
+    from pagestore.installation.awake import awake
+
+    return {row["name"]: row["why"] for row in awake(run.installation)}
 
 
 def _watch(run: Session) -> None:
@@ -220,15 +231,27 @@ def rename(
         run.answer({**fields, "changed": done.changed}, done.database.url, remark)
 
 
-def url(name: Name, data: Data = None, as_json: Json = False) -> None:
-    """Print the connection URL, which stays the same for the database's life.
+def url(
+    name: Name,
+    direct: Annotated[
+        bool,
+        typer.Option("--direct", help="Its server's own socket, past the proxy, while it runs."),
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Print the connection URL, which stays the same as long as the database has its name.
 
-    Says so where it does not work any more, as far as that is known: the database must run.
+    Says so where it does not work any more, as far as that is known; nothing is woken.
 
     Example: psql "$(pagestore url app)"
     """
     with session(data, as_json) as run:
         database = run.control.get(name, brief=True, check_url=True)
+        if direct:
+            where = _direct(database)
+            run.answer({"name": name, "url": where, "fault": None}, where)
+            return
         fault = database.url_fault
         run.answer({"name": name, "url": database.url, "fault": fault or None}, database.url)
         if fault:
@@ -242,28 +265,54 @@ def psql(
     ] = None,
     data: Data = None,
 ) -> None:
-    """Open psql on a database, starting it if it is stopped.
+    """Open psql on a database, which wakes it.
 
-    As a superuser over the Unix socket of its server, whatever became of its URL's password.
+    Over its URL; where that does not work, as a superuser over the socket of its server.
 
     Example: pagestore psql app -c 'SELECT 1'
     """
     with session(data, False) as run:
         _check_arguments(name, arguments or [])
-        run.control.wake(name)
-        database = run.control.get(name, brief=True, check_url=True)
-        here = Path(database.compute_dir).exists()
-        where = database.operator_conninfo if here else database.url
+        where, options = _way_in(run, name)
         program = run.installation.config.computes.postgres_bindir / "psql"
-        options = f"{_NO_LIBRARIES} {os.environ.get('PGOPTIONS', '')}".strip()
+        options = f"{options} {os.environ.get('PGOPTIONS', '')}".strip()
         target, secret = without_password(where)
-        environment = os.environ | secret | ({"PGOPTIONS": options} if here else {})
+        environment = os.environ | secret | ({"PGOPTIONS": options} if options else {})
         try:
             os.execve(program, ["psql", target, *(arguments or [])], environment)  # noqa: S606
         except FileNotFoundError as error:
             raise FailedPrecondition(
                 "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"
             ) from error
+
+
+def _way_in(run: Session, name: str) -> tuple[str, str]:
+    """Where to connect, and with which options."""
+    database = run.control.get(name, brief=True, check_url=True)
+    if not database.url_fault:
+        return database.url, ""
+    run.control.wake(name)
+    database = run.control.get(name, brief=True, check_url=True)
+    return _direct(database), _NO_LIBRARIES
+
+
+def _direct(database: pb.Database) -> str:
+    """The URL of its server's socket.
+
+    Raises:
+        FailedPrecondition: DATABASE_ASLEEP.
+    """
+    if not database.operator_conninfo:
+        raise FailedPrecondition(
+            "DATABASE_ASLEEP",
+            f"{database.name!r} is asleep: it has no server, and no socket.",
+            f"`pagestore start {database.name}` wakes it, as any connection to its URL does.",
+        )
+    from psycopg.conninfo import conninfo_to_dict
+
+    words = conninfo_to_dict(database.operator_conninfo)
+    facts = urlencode([(key, str(words[key])) for key in ("host", "port", "user")])
+    return f"postgresql:///{quote(str(words['dbname']), safe='')}?{facts}"
 
 
 _PSQL_SHORT = "aAbc:d:eEf:F:h:HlL:no:p:P:qR:sStT:U:v:VwWxXz01?"

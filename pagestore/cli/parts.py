@@ -265,6 +265,10 @@ def control(
     listen: Listen = "127.0.0.1:0",
     postgres_bindir: Bindir = DEFAULT_BINDIR,
     compute_host: ComputeHost = "",
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="The proxy's, as URLs are to say it.")
+    ] = "",
+    proxy: Annotated[str, typer.Option(metavar="HOST:PORT", help="The proxy's own service.")] = "",
     operator_key: Annotated[
         Path | None,
         typer.Option(
@@ -297,6 +301,8 @@ def control(
             wal_services=_addresses(wal_service),
             compute_agent=compute_agent,
             postgres_bindir=postgres_bindir,
+            address=address,
+            proxy=proxy,
             compute_host=compute_host,
             operator_key=operator_key,
             keys=keys,

@@ -72,10 +72,12 @@ def _answer_up(run: Session, *, already: bool) -> None:
         "data": str(installation.data),
         "already_running": already,
         "pid": installation.running_supervisor(),
+        "address": installation.config.listens("proxy")[0],
         "parts": {part: installation.address(part) for part in installation.part_names},
     }
     words = "pagestore runs already" if already else "pagestore is up"
-    run.answer(fields, NEXT, f"{words} on {installation.data}")
+    where = f"{words} on {installation.data}; databases are at {fields['address']}"
+    run.answer(fields, NEXT, where)
 
 
 def supervise() -> None:
@@ -86,17 +88,25 @@ def supervise() -> None:
         lifecycle.supervise(run.installation)
 
 
-def down(data: Data = None, as_json: Json = False) -> None:
+def down(
+    keep_sessions: Annotated[
+        bool,
+        typer.Option("--keep-sessions", help="Leave the proxy, for idle clients to outlive it."),
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """Stop every database cleanly, then everything else.
 
-    Databases that ran start again with the next `up`.
+    With --keep-sessions clients stay connected to the proxy, and those that are idle go on after
+    the next `up` as if nothing had been.
 
     Example: pagestore down
     """
     with session(data, as_json) as run:
         from pagestore.installation import lifecycle
 
-        was_running = lifecycle.stop(run.installation)
+        was_running = lifecycle.stop(run.installation, keep_proxy=keep_sessions)
         said = "pagestore is down" if was_running else "pagestore was not running"
         run.answer({"was_running": was_running}, "", said)
 
@@ -144,6 +154,21 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         sys.stdout.write(
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
+        )
+    if fields.get("awake"):
+        run.table(
+            ("database", "state", "sessions", "waiting", "idle", "kept awake by"),
+            [
+                (
+                    row["name"],
+                    row["state"],
+                    str(row["sessions"]),
+                    str(row["waiting"]),
+                    f"{row['idle_seconds']:.0f} s" if row["state"] == "awake" else "-",
+                    row["why"] or "-",
+                )
+                for row in fields["awake"]
+            ],
         )
     for trouble in fields.get("troubles", []):
         run.remark(f"amiss: {trouble}")

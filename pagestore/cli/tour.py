@@ -118,6 +118,7 @@ class Tour:
         whole = self.checkpoint(url)
         self.break_it(url)
         self.undo(url, whole)
+        self.sleep(url)
         names = self.ten_branches(whole)
         self.past(url, whole)
         self.costs(names)
@@ -184,13 +185,34 @@ class Tour:
         expect(missing[0][0], None, "pgbench_history after the DROP")
 
     def undo(self, url: str, whole: tuple[Any, ...]) -> None:
-        with self.step("Undo it"):
-            answer = self.pagestore("undo", self.name)
-            say(f"    {answer['summary']}")
-            expect(answer["url"], without_password(url)[0], "The URL after the undo")
+        with psycopg.connect(url, autocommit=True) as idle:
+            idle.execute("SET application_name = 'a client that stays connected'")
+            with self.step("Undo it, while a client is connected and idle"):
+                answer = self.pagestore("undo", self.name)
+                say(f"    {answer['summary']}")
+                expect(answer["url"], without_password(url)[0], "The URL after the undo")
+            with self.step("The client has noticed nothing"):
+                query = "SELECT to_regclass('pgbench_history'), current_setting('application_name')"
+                say(f"  =# {query}")
+                found = idle.execute(query.encode()).fetchone()
+                say("    " + " | ".join(map(str, found or ())))
+                wanted = ("pgbench_history", "a client that stays connected")
+                expect(found, wanted, "What the idle client sees after the undo")
         with self.step("The data is whole, at the same URL"):
             expect(self.sql(url, SUM)[0], whole, "The accounts after the undo")
             self.sql(url, "SELECT count(*), sum(delta) FROM pgbench_history")
+
+    def sleep(self, url: str) -> None:
+        with self.step("Put it to sleep: it costs no process"):
+            self.pagestore("stop", self.name)
+        with self.step("Whoever connects wakes it"):
+            self.sql(url, "SELECT count(*) FROM pgbench_history")
+        with self.step("The past has a name, too"):
+            past = f"{url}%40before-migration"
+            self.sql(
+                past,
+                "SELECT current_setting('transaction_read_only'), count(*) FROM pgbench_history",
+            )
 
     def ten_branches(self, whole: tuple[Any, ...]) -> list[str]:
         names = [f"{self.name}-{number}" for number in range(1, BRANCHES + 1)]

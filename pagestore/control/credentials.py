@@ -9,10 +9,13 @@ an answer that must hold it, or a server that is told it by its agent, has it op
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 from urllib.parse import quote
 
+from pagestore.client.names import qualified
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord
+from pagestore.postgres.settings import LOOPBACK
 from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
 
 _TAKEN = frozenset({"postgres", "template0", "template1"})
@@ -38,9 +41,33 @@ def inner_name(name: str) -> str:
     return SPARE_DATABASE if name in _TAKEN else name
 
 
-def url(record: DatabaseRecord, host: str, secret: str = "") -> str:
-    """With the password, if there is one to tell."""
-    database = quote(record.postgres_database, safe="")
-    user = f"{OWNER_ROLE}:{quote(secret, safe='')}" if secret else OWNER_ROLE
+class Addresses(Protocol):
+    """Where clients connect."""
+
+    @property
+    def address(self) -> str:
+        """The proxy's, HOST:PORT; empty where there is none."""
+        ...
+
+    @property
+    def compute_host(self) -> str:
+        """Without a proxy: the host of each database's own port; empty for loopback."""
+        ...
+
+
+def url(record: DatabaseRecord, tenant: str, addresses: Addresses, secret: str = "") -> str:
+    """With the owner's password, if there is one to tell.
+
+    Args:
+        tenant: its name.
+    """
+    if addresses.address:
+        return _url(addresses.address, qualified(tenant, record.name), secret)
+    host = addresses.compute_host or LOOPBACK
     place = f"[{host}]" if ":" in host else host
-    return f"postgresql://{user}@{place}:{record.port}/{database}"
+    return _url(f"{place}:{record.port}", record.postgres_database, secret)
+
+
+def _url(address: str, database: str, secret: str) -> str:
+    user = f"{OWNER_ROLE}:{quote(secret, safe='')}" if secret else OWNER_ROLE
+    return f"postgresql://{user}@{address}/{quote(database, safe='')}"

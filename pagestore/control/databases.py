@@ -35,6 +35,7 @@ from pagestore.control.records import (
     UserSettings,
     Verb,
 )
+from pagestore.control.sessions import Sessions
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Making, Timelines
@@ -58,6 +59,7 @@ class Databases:
         timelines: Timelines,
         tenants: Tenants,
         turns: Turns,
+        sessions: Sessions,
     ) -> None:
         self._state = state
         self._pages = pages
@@ -70,6 +72,7 @@ class Databases:
         self._timelines = timelines
         self._tenants = tenants
         self._turns = turns
+        self._sessions = sessions
 
     def known(self, tenant: TenantId, name: str) -> DatabaseRecord:
         """
@@ -174,6 +177,9 @@ class Databases:
         name = database_name(name)
         async with self._turns.on(tenant, name):
             record = self._want(tenant, name, wanted=False)
+            await self._sessions.carry_out(
+                record, f"{name} is stopped", "It wakes with the next connection."
+            )
             await self._computes.stop((tenant, record.name))
             return record
 
@@ -361,6 +367,7 @@ class Databases:
             record = record or self._state.view().known_database(tenant, name)
             with self._state.change() as change:
                 change.remove_database(record)
+            await self._sessions.carry_out(record, f"{name} was removed", end_all=True)
             await self._computes.forget((tenant, record.name))
             self._ports.release(record.port)
             self._timelines.collect_soon()

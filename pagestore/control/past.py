@@ -32,6 +32,7 @@ from pagestore.control.records import (
     TimelineState,
     Verb,
 )
+from pagestore.control.sessions import Sessions
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
@@ -102,12 +103,14 @@ class Past:
         history: History,
         timelines: Timelines,
         turns: Turns,
+        sessions: Sessions,
     ) -> None:
         self._state = state
         self._computes = computes
         self._history = history
         self._timelines = timelines
         self._turns = turns
+        self._sessions = sessions
 
     # Checkpoints
 
@@ -322,6 +325,13 @@ class Past:
                 if plan.point is not None:
                     branching = self._timelines.branching(record.tenant, record.name, plan.point)
                     making = await stack.enter_async_context(branching)
+                await self._sessions.carry_out(
+                    record,
+                    f"{record.name} was taken to {plan.words} ({plan.verb})"
+                    if plan.point
+                    else plan.words,
+                    "Connect again. What is idle outside a transaction goes on by itself.",
+                )
                 start = await stack.enter_async_context(self._computes.moving(record))
                 await self._refuse_if_written(record, plan)
                 if making is None:

@@ -7,6 +7,8 @@ a start that is asked for while the name moves brings the compute of afterwards.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 from pagestore.client.names import database_name, split_tenant
@@ -17,10 +19,15 @@ from pagestore.control.records import DatabaseRecord
 from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
 from pagestore.control.turns import Turns
-from pagestore.errors import InvalidInput, NotFound
+from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TenantId
 from pagestore.postgres.roles import RoleEntry
+from pagestore.postgres.template import OWNER_ROLE
+from pagestore.postgres.wal_role import is_secret_of
 from pagestore.proxy.target import Target
+
+FAULT_SECONDS = 2.0
+"""For what is only a remark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,17 @@ class Places:
         moment = await self._moments.find(record, asked.point) if asked.point else None
         return place_of(record, moment), asked.inner or record.postgres_database
 
+    async def url_fault(self, record: DatabaseRecord, secret: str) -> str:
+        """Why the owner cannot log in by this password; empty where it can, or is not known to be
+        unable. Nobody is woken for it."""
+        try:
+            async with asyncio.timeout(FAULT_SECONDS):
+                role = (await self._roles.of(record.tenant, record.timeline)).get(OWNER_ROLE)
+        except (PagestoreError, TimeoutError):
+            return ""
+        fault = _fault(role, secret)
+        return fault and f"{fault} `pagestore password {record.name} --reset` mends that."
+
     async def start(self, place: PlaceName) -> Compute:
         """Its compute; the first query works.
 
@@ -111,7 +129,16 @@ class Places:
                 # While one waited it may have been given another name, or been removed.
                 current = self._state.view().database(record.tenant, record.name)
                 if current is not None and place_of(current).id == place.id:
-                    return await self._computes.start(current)
+                    return await self._computes.start(self._want(current))
+
+    def _want(self, record: DatabaseRecord) -> DatabaseRecord:
+        """So that a control plane which starts anew takes its compute over."""
+        if record.wanted:
+            return record
+        with self._state.change() as change:
+            current = change.known_database(record.tenant, record.name)
+            change.put_database(current.model_copy(update={"wanted": True}))
+        return self._state.view().known_database(record.tenant, record.name)
 
     async def _stop(self, place: PlaceName) -> str:
         if place.point:
@@ -166,6 +193,22 @@ class Places:
             if place_of(other).id == place.id:
                 return other
         raise _no_such(place.name)
+
+
+def _fault(role: RoleEntry | None, secret: str) -> str:
+    if role is None:
+        return f"There is no role {OWNER_ROLE} in it (any more)."
+    if not role.can_login:
+        return f"The role {OWNER_ROLE} may not log in (NOLOGIN)."
+    if role.expired(time.time()):
+        return f"The password of the role {OWNER_ROLE} has expired (VALID UNTIL)."
+    if not secret:
+        return (
+            f"The password of the role {OWNER_ROLE} is not known: the key that sealed it is lost."
+        )
+    if not is_secret_of(role.password or "", secret):
+        return f"The role {OWNER_ROLE} has another password by now, which is not known here."
+    return ""
 
 
 async def _others(compute: Compute) -> str:

@@ -26,6 +26,7 @@ from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
 from pagestore.control.places import Places
 from pagestore.control.roles import Roles
+from pagestore.control.sessions import NoSessions, Sessions
 from pagestore.control.settings_watch import note_settings
 from pagestore.control.state import ControlState
 from pagestore.control.template import ensure_template
@@ -48,6 +49,7 @@ class ControlPlane:
         *,
         agent: ComputeClient | None = None,
         libraries: Path | None = None,
+        sessions: Sessions | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
@@ -58,24 +60,17 @@ class ControlPlane:
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.tenants = tenants
+        sessions = sessions or NoSessions()
         self.databases = Databases(
-            state,
-            pages,
-            wal,
-            computes,
-            keeping,
-            key,
-            self.history,
-            self._timelines,
-            tenants,
-            self._turns,
+            *(state, pages, wal, computes, keeping, key),
+            *(self.history, self._timelines, tenants, self._turns, sessions),
         )
         self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
         roles = Roles(pages, wal, self.history)
         self._moments = Moments(computes, self.history, self._timelines)
         self.app_roles = AppRoles(state, computes, self._turns)
         self.places = Places(state, computes, self._moments, roles, self._turns)
-        self.past = Past(state, computes, self.history, self._timelines, self._turns)
+        self.past = Past(state, computes, self.history, self._timelines, self._turns, sessions)
 
     async def recover(self) -> None:
         """Finishes or cleans up what an earlier process left, and starts what should run."""

@@ -89,6 +89,9 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     words += ["--signing-key", str(installation.data / SIGNING_KEY)]
     words += _wal_services(config.staying)
     words += ["--compute-agent", installation.listen("compute")]
+    if config.proxy is not None:
+        words += ["--address", config.proxy.address or config.proxy.listen]
+        words += ["--proxy", config.proxy.service]
     words += ["--postgres-bindir", str(config.computes.postgres_bindir)]
     return [*words, *_compute_host(config.computes.host)]
 

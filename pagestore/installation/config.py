@@ -65,6 +65,8 @@ class ProxyConfig(_Section):
     """Where clients connect."""
     service: str
     """Where the proxy itself is asked, as other parts are."""
+    address: str = ""
+    """What URLs say, where clients know it by another address than `listen`."""
     certificate: Path | None = None
     key: Path | None = None
     """For TLS, in PEM; without them the proxy listens on loopback only."""

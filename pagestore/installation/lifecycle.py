@@ -218,8 +218,13 @@ def serves(installation: Installation, part: str) -> bool:
         return False
 
 
-def stop(installation: Installation, seconds: float = STOP_SECONDS) -> bool:
+def stop(
+    installation: Installation, seconds: float = STOP_SECONDS, *, keep_proxy: bool = False
+) -> bool:
     """Ends every database cleanly, then everything else; whether anything ran.
+
+    Args:
+        keep_proxy: it goes on, with its clients' sessions, until the next `up` adopts it.
 
     Raises:
         DeadlineExceeded: STILL_RUNNING.
@@ -230,10 +235,10 @@ def stop(installation: Installation, seconds: float = STOP_SECONDS) -> bool:
     if pid is None:
         was_running = _end_orphans(installation)
     else:
-        _end_supervisor(installation, pid, seconds)
+        _end_supervisor(installation, pid, seconds, keep_proxy)
         was_running = True
     # A supervisor may have been killed at it, too.
-    _check_ended(installation)
+    _check_ended(installation, but={"proxy"} if keep_proxy else set())
     return was_running
 
 
@@ -253,8 +258,8 @@ def _end_orphans(installation: Installation) -> bool:
         return asyncio.run(end())
 
 
-def _end_supervisor(installation: Installation, pid: int, seconds: float) -> None:
-    os.kill(pid, signal.SIGTERM)
+def _end_supervisor(installation: Installation, pid: int, seconds: float, keep_proxy: bool) -> None:
+    os.kill(pid, signal.SIGUSR1 if keep_proxy else signal.SIGTERM)
     # One that is frozen takes no signal until it goes on.
     os.kill(pid, signal.SIGCONT)
     deadline = time.monotonic() + seconds
@@ -268,10 +273,11 @@ def _end_supervisor(installation: Installation, pid: int, seconds: float) -> Non
         time.sleep(0.02)
 
 
-def _check_ended(installation: Installation) -> None:
+def _check_ended(installation: Installation, but: set[str]) -> None:
     if not installation.config_file.exists():
         return
-    if parts := orphans(installation):
+    found = orphans(installation)
+    if parts := {part: left for part, left in found.items() if part not in but}:
         pids = [process.pid for left in parts.values() for process in left]
         raise PagestoreError(
             "PARTS_LEFT",

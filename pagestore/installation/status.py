@@ -8,6 +8,7 @@ from typing import Any
 from pagestore.client.control import ControlClient
 from pagestore.errors import PagestoreError
 from pagestore.installation import lost
+from pagestore.installation.awake import awake
 from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.parts import orphans, running_part
@@ -57,6 +58,7 @@ def _system(installation: Installation) -> dict[str, Any]:
         return {"error": error.message}
     return {
         "serving": True,
+        "awake": awake(installation),
         "databases": found.databases,
         "computes_running": found.computes_running,
         "store_bytes": found.store_bytes,

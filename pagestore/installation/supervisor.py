@@ -67,11 +67,11 @@ class Supervisor:
         self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
-        """Until SIGTERM or SIGINT."""
-        asked = asyncio.Event()
+        """Until SIGTERM or SIGINT; or SIGUSR1, at which the proxy goes on with its clients."""
+        asked: asyncio.Queue[signal.Signals] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            loop.add_signal_handler(number, asked.put_nowait, number)
         again = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, again.set)
         await self._adopt()
@@ -81,12 +81,12 @@ class Supervisor:
             tasks.endless(self._tell_for_ever(), "tell"),
             tasks.errand(self._say_ready(), "ready"),
         ]
-        await asked.wait()
+        keep_proxy = await asked.get() is signal.SIGUSR1
         notify("STOPPING=1")
         async with self._reloading:
             for task in background:
                 task.cancel()
-        await self.end()
+        await self.end(keep_proxy=keep_proxy)
 
     async def end_orphans(self) -> bool:
         """What `down` does where no supervisor runs; whether anything did."""
@@ -96,16 +96,26 @@ class Supervisor:
         await self.end()
         return True
 
-    async def end(self) -> None:
-        """Every compute, and then every part, in order; whatever cannot be written meanwhile."""
-        # No session wakes again what is being stopped.
-        await self._retire("proxy", LEAVE_SECONDS)
+    async def end(self, *, keep_proxy: bool = False) -> None:
+        """Every compute, and then every part, in order; whatever cannot be written meanwhile.
+
+        Args:
+            keep_proxy: it stays, unkept, for the next supervisor to adopt.
+        """
+        if not keep_proxy:
+            # No session wakes again what is being stopped.
+            await self._retire("proxy", LEAVE_SECONDS)
         await asyncio.to_thread(self._stop_computes)
         names = [*self._installation.part_names, *self._processes]
         for part in reversed(list(dict.fromkeys(names))):
-            await self._retire(part)
+            if not (keep_proxy and part == "proxy"):
+                await self._retire(part)
+                self._parts.pop(part, None)
         with contextlib.suppress(OSError):
-            self._installation.parts_file.unlink(missing_ok=True)
+            if keep_proxy:
+                self._installation.write_parts(self._parts)
+            else:
+                self._installation.parts_file.unlink(missing_ok=True)
 
     # What a killed supervisor left
 

@@ -24,11 +24,11 @@ class AskedPlaces:
         self._secret = secret
 
     async def role(self, target: Target, user: str) -> Role:
-        found = await self._control.role(str(target), user)
+        found = await self._control.role(_readable(str(target)), _readable(user))
         return judged(found, user, Verifier.of_nobody(f"{target}\0{user}", self._secret))
 
     async def find(self, target: Target) -> Destination:
-        found = await self._control.find(str(target))
+        found = await self._control.find(_readable(str(target)))
         idle = found.idle if found.HasField("idle") else None
         return Destination(_place(found.place), found.inner, idle)
 
@@ -72,6 +72,11 @@ def _md5(user: str) -> tuple[str, str]:
         f'the password of role "{user}" is kept as an md5 hash, by which nobody can log in here: '
         "set it anew with password_encryption = 'scram-sha-256'",
     )
+
+
+def _readable(text: str) -> str:
+    """Bytes that are no UTF-8 are no name of anything; they are asked for as if they were one."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _place(message: pb.Place) -> Place:

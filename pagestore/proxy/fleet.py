@@ -306,7 +306,8 @@ class Fleet(Generic[Place, Waiter, _Address]):
             actions.append(self._start(self._queue.popleft()))
             free -= 1
         coming = sum(berth.state is State.STOPPING for berth in self._places.values())
-        going = self._idle_longest(len(self._queue) - coming)
+        # More than there is room for were started by somebody else.
+        going = self._idle_longest(len(self._queue) + max(-free, 0) - coming)
         return [*actions, *(self._stop(place, self._places[place]) for place in going)]
 
     def _idle_longest(self, count: int) -> list[Place]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections import Counter
 from collections.abc import Collection, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -29,6 +27,7 @@ from pagestore.proxy.login import Admitted, Refused, Security, login
 from pagestore.proxy.needs import FindRole, Need, Role
 from pagestore.proxy.places import Address, Place, Places
 from pagestore.proxy.session import GONE, BackendGone, NoRoom, NotReady, Session
+from pagestore.proxy.status import PlaceStatus, describe
 
 LOGIN_SECONDS = 60.0
 """As Postgres's authentication_timeout."""
@@ -38,9 +37,13 @@ RECOVERY_SECONDS = 60.0
 """For a server that says that it cannot take anybody in now."""
 LISTENERS_SECONDS = 10.0
 """For those that listen to be back in a place that woke, before others enter it."""
+MOVE_SECONDS = 3.0
+"""For a session's state, when its backend is about to be ended by somebody else."""
 CANCEL_PAUSES = (0.05, 0.2, 1.0)
 """Before each try to cancel what a session does that was asleep when its client spoke."""
 TICK_SECONDS = 1.0
+ADOPT_SECONDS = 2.0
+"""How often it is asked what others have started."""
 PAUSE_SECONDS = 0.01
 """Between two looks at sessions that are just coming or going."""
 WRITE_DOWN_SECONDS = 1.0
@@ -57,18 +60,6 @@ _log = structlog.get_logger(__name__)
 
 _Fleet = Fleet[Place, Session, Address]
 _Action = Action[Place, Session, Address]
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceStatus:
-    place: Place
-    state: State
-    sessions: int
-    """Clients, with a backend or without."""
-    waiting: int
-    idle_seconds: float
-    why: str
-    """What keeps it awake, beyond that it was used a moment ago."""
 
 
 class _Refusal(Exception):
@@ -109,32 +100,14 @@ class Front:
         full = messages.error_response("53300", "sorry, too many clients already")
         self.links = Links(self._accept, threads=threads, full=full)
         self._spawn(self._watch())
+        self._spawn(self._adopt_for_ever())
 
     def state(self, place: Place) -> State:
         return self._fleet.state(place)
 
     def described(self) -> list[PlaceStatus]:
         """Places that are not just asleep, or that somebody has a session at."""
-        now, fleet = self._loop.time(), self._fleet
-        counts = Counter(item.destination.place for item in self._sessions.values())
-        return [
-            PlaceStatus(
-                place,
-                fleet.state(place),
-                counts[place],
-                fleet.waiting(place),
-                fleet.idle_seconds(place, now),
-                self._why(place, now),
-            )
-            for place in dict.fromkeys([*fleet.places(), *counts])
-        ]
-
-    def _why(self, place: Place, now: float) -> str:
-        if self._fleet.state(place) is not State.AWAKE:
-            return ""
-        if self._fleet.is_busy(place):
-            return self.hindrances.get(place) or "a query or a transaction"
-        return self.hindrances.get(place, "")
+        return describe(self._fleet, self._sessions.values(), self.hindrances, self._loop.time())
 
     def sessions(self) -> Collection[Session]:
         """Those that are logged in and not parked for the first time."""
@@ -500,7 +473,7 @@ class Front:
 
     async def _part(self, session: Session, words: bytes, seconds: float) -> bool:
         """Whether it goes on."""
-        hindrance = await session.take_down(max(seconds, PAUSE_SECONDS))
+        hindrance = await session.take_down(max(seconds, PAUSE_SECONDS), MOVE_SECONDS)
         if hindrance:
             session.lose(words)
         return session.state is not None and not session.client.ended
@@ -569,6 +542,32 @@ class Front:
             self._fleet.unoccupied(occupied)
             self._carry_out(self._fleet.tick(now))
             self._write_all_down(activity)
+
+    async def _adopt_for_ever(self) -> None:
+        """Takes up what others have started, and loses what others have ended."""
+        while True:
+            before = self._fleet.awake()
+            try:
+                found = await self._places.awake()
+            except PagestoreError as error:
+                _log.warning("who is awake is not known", error=str(error))
+            else:
+                self._adopt(found, before)
+            await asyncio.sleep(ADOPT_SECONDS)
+
+    def _adopt(
+        self, found: list[tuple[Place, Address, float | None]], before: dict[Place, int]
+    ) -> None:
+        """
+        Args:
+            before: who was awake when it was asked what is.
+        """
+        now, running = self._loop.time(), {place for place, _, _ in found}
+        for place, attempt in before.items():
+            if place not in running:
+                self._carry_out(self._fleet.lost(place, attempt, now))
+        for place, address, idle in found:
+            self._fleet.adopt(place, address, now, idle)
 
     def _write_all_down(self, activity: list[Activity]) -> None:
         """The sessions that have come to rest, where nothing else is about to happen."""

@@ -22,7 +22,9 @@ BACKEND_SECONDS = 30.0
 FULL_QUEUE_SECONDS = 0.005
 CANCEL_SECONDS = 10.0
 CARRY_SECONDS = 5.0
-"""For a session to come to rest and be written down."""
+"""For a session to come to rest."""
+WRITE_SECONDS = 60.0
+"""For its state to be written down."""
 GONE = messages.error_response("57P01", "the database's server has ended")
 """What a client is told whose session ended with its backend."""
 _GONE = ("57P01", "57P02")
@@ -114,8 +116,15 @@ class Session:
         self.client.join(link, said)
         return None
 
-    async def take_down(self, seconds: float = CARRY_SECONDS) -> str:
+    async def take_down(
+        self, seconds: float = CARRY_SECONDS, patience: float = WRITE_SECONDS
+    ) -> str:
         """Parts it from its backend and writes its state down; why not, where that cannot be.
+
+        Args:
+            seconds: for it to come to rest.
+            patience: for its backend to answer, which may have to wait for a page server that
+                starts anew; a session whose backend does not is lost.
 
         Afterwards either :meth:`go_on` with the same backend, or :meth:`let_go` of it.
         """
@@ -124,11 +133,12 @@ class Session:
         self.tried, self.going_down, self.spoke = True, True, False
         backend, parted = self.backend_link, False
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 unnamed = await self.client.part()
                 if unnamed is None:
                     return ""  # its backend has left, which the front was told
                 parted = True
+                limit.reschedule(asyncio.get_running_loop().time() + patience)
                 outcome = await drive(dehydrate(unnamed, self._hear), backend)
         except TimeoutError:
             self.state = None

@@ -7,7 +7,7 @@ running when this process ends, however it ends; the next one adopts them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from pagestore.control.plane import ControlPlane
 from pagestore.control.ports import Ports
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
+from pagestore.control.sessions import Sessions, proxied
 from pagestore.control.state import ControlState
 from pagestore.control.template import ensure_template
 from pagestore.control.tenants import Tenants
@@ -83,6 +84,10 @@ class ControlSettings(BaseModel):
     """The address of the agent that runs computes."""
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
     """Beside it are the libraries that settings may name."""
+    address: str = ""
+    """Where clients connect: the proxy's, as URLs say it; empty where there is none."""
+    proxy: str = ""
+    """Where the proxy is told what is about to happen to a database; empty for none."""
     compute_host: str = ""
     """The address at which other hosts reach the computes; empty for none."""
     tls_certificate: Path | None = None
@@ -129,9 +134,9 @@ class ControlService:
             request.name,
             messages.point(request),
             if_not_exists=request.if_not_exists,
-            leave_stopped=request.leave_stopped,
+            leave_stopped=True,
         )
-        if created and request.leave_stopped:
+        if created:
             return self._new_branch(record)
         return await self._database(record, created=created, reveal=True)
 
@@ -145,6 +150,9 @@ class ControlService:
         if request.check_url:
             entry = await self._plane.own_settings.entry(record)
             answer.url_fault, answer.operator_conninfo = entry.url_fault, entry.conninfo
+            if not entry.conninfo:
+                secret = credentials.password(self._key, record)
+                answer.url_fault = await self._plane.places.url_fault(record, secret)
         return answer
 
     async def list_databases(
@@ -381,12 +389,13 @@ class ControlService:
     ) -> pb.Database:
         """`reveal`: with the password in the URL."""
         secret = credentials.password(self._key, record) if reveal else ""
+        tenant = self._plane.tenants.known(record.tenant)
         compute = self._plane.computes.status((record.tenant, record.name))
         return pb.Database(
             name=record.name,
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
-            url=credentials.url(record, self._settings.compute_host or LOOPBACK, secret),
+            url=credentials.url(record, tenant.name, self._settings, secret),
             compute=_STATES[compute.state],
             parent=record.parent,
             branch_lsn=record.branch_lsn,
@@ -456,11 +465,11 @@ async def serve(settings: ControlSettings) -> None:
         pages = AsyncPageClient(settings.page_server)
         wal = wal_service(settings.wal_services, generations(state))
         agent = ComputeClient(settings.compute_agent)
-        async with pages, wal, agent:
+        async with pages, wal, agent, proxied(settings.proxy) as sessions:
             await _take_census(settings, state, key)
             await _ensure_template(settings, state)
             server = GrpcServer(guard, identity)
-            await _serve(settings, state, pages, wal, agent, key, server, signer)
+            await _serve(settings, state, pages, wal, agent, key, server, signer, sessions)
 
 
 async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
@@ -515,8 +524,9 @@ async def _serve(
     key: OperatorKey,
     server: GrpcServer,
     signer: Signer,
+    sessions: Sessions,
 ) -> None:
-    ports = Ports(_used_ports(state.view().databases()))
+    ports = Ports(record.port for record in state.view().databases())
     session_keys = SessionKeys.kept(settings.data_dir)
     launcher = AgentLauncher(agent, generations(state, GENERATIONS), key, session_keys)
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
@@ -525,15 +535,10 @@ async def _serve(
     computes = Computes(launcher, keeping, tenants)
     libraries = settings.postgres_bindir.parent / "lib"
     plane = ControlPlane(
-        state,
-        pages,
-        wal,
-        computes,
-        keeping,
-        key,
-        tenants,
+        *(state, pages, wal, computes, keeping, key, tenants),
         agent=agent,
         libraries=libraries,
+        sessions=sessions,
         on_delete=launcher.forget,
     )
     await plane.recover()
@@ -561,7 +566,3 @@ async def _serve(
             task.cancel()
         await plane.close()
         await launcher.close()
-
-
-def _used_ports(databases: Iterable[DatabaseRecord]) -> list[int]:
-    return [record.port for record in databases]

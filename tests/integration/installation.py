@@ -63,7 +63,7 @@ class Whole:
         return error
 
     def connect(self, name: str, dbname: str | None = None) -> psycopg.Connection[Any]:
-        overrides = {"dbname": dbname} if dbname else {}
+        overrides = {"dbname": f"{name}/{dbname}"} if dbname else {}
         return psycopg.connect(self.json("url", name)["url"], autocommit=True, **overrides)
 
     def sql(self, name: str, statement: str) -> list[tuple[Any, ...]]:
@@ -143,6 +143,9 @@ def configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None
     several = [f"[[safekeepers]]\nid = {n + 1}" for n in range(safekeepers)]
     heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
     lines = [f'{head}\nlisten = "127.0.0.1:{ports.choose()}"' for head in heads]
+    # What a test does not touch for a minute stays awake; test_outliving and others say otherwise.
+    lines += ["[proxy]", f'listen = "127.0.0.1:{ports.choose()}"', 'idle = "never"']
+    lines += [f'service = "127.0.0.1:{ports.choose()}"']
     lines += ["[computes.settings]", *(f'{name} = "{value}"' for name, value in settings.items())]
     path.write_text("\n".join(lines) + "\n")
 

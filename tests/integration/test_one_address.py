@@ -34,10 +34,7 @@ def connect(whole: Whole, database: str = "app", **facts: Any) -> psycopg.Connec
 
 @functools.cache
 def owner(whole: Whole) -> dict[str, Any]:
-    assert whole.installation.config.proxy is not None
-    host, _, port = whole.installation.config.proxy.listen.rpartition(":")
-    url = conninfo_to_dict(whole.json("url", "app")["url"])
-    return {"host": host, "port": port, "user": url["user"], "password": url["password"]}
+    return conninfo_to_dict(whole.json("url", "app")["url"])
 
 
 def state(whole: Whole) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -267,7 +266,7 @@ def test_the_operator_gets_in_whatever_was_done_to_the_url(
 ) -> None:
     ask(control, app, "CREATE DATABASE elsewhere")
     assert whole.json("url", app)["fault"] is None
-    with connect(control, app, dbname="elsewhere") as session:
+    with connect(control, app, dbname=f"{app}/elsewhere") as session:
         for statement in (
             "ALTER ROLE postgres PASSWORD 'mine'",
             "ALTER DATABASE app RENAME TO renamed",
@@ -303,30 +302,6 @@ def test_a_reset_password_stays_over_restore_and_branch(
     whole.run("branch", app, "twig", "--at", "before")
     assert ask(control, "twig", "SELECT 1") == [(1,)]
     control.delete("twig")
-
-
-def test_a_taken_port_is_told_and_the_url_stays(
-    whole: Whole, control: ControlClient, app: str
-) -> None:
-    url = whole.json("url", app)["url"]
-    port = int(url.rpartition(":")[2].split("/")[0])
-    control.stop(app)
-    with socket.create_server(("127.0.0.1", port)):
-        error = whole.error("start", app)
-        assert error["reason"] == "PORT_IN_USE"
-        assert str(port) in error["message"]
-        assert f"(pid {os.getpid()})" in error["message"]
-        assert "--new-port" in error["hint"]
-        assert whole.json("url", app)["url"] == url
-    whole.run("start", app)
-    assert whole.json("url", app)["url"] == url
-    control.stop(app)
-    with socket.create_server(("127.0.0.1", port)):
-        whole.run("start", app, "--new-port")
-    moved = whole.json("url", app)["url"]
-    assert moved != url
-    assert sql(moved, "SELECT 1") == [(1,)]
-    assert whole.json("log", app)["entries"][0]["verb"] == "port"
 
 
 def test_a_clusters_settings_come_with_it_and_go_with_it(

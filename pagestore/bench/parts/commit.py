@@ -51,8 +51,10 @@ def run(bench: Bench) -> None:
         _received(bench, 1) as one_received,
         _received(bench, 3) as three_received,
     ):
-        urls = {OURS: bench.stack.control.create("commit").url}
-        urls[THREE] = three.control.create("commit").url
+        urls = {}
+        for what, stack in ((OURS, bench.stack), (THREE, three)):
+            stack.control.create("commit")
+            urls[what] = stack.direct("commit")
         places = {
             **urls,
             PLAIN: local.conninfo,

@@ -58,11 +58,11 @@ def run(bench: Bench) -> None:
     scale = bench.settings.scale
     name = "compute"
     with bench.plain() as cluster:
-        url = bench.stack.control.create(name).url
-        pair = Pair(bench, cluster, name, url)
+        bench.stack.control.create(name)
+        pair = Pair(bench, cluster, name, bench.stack.direct(name))
         load = ("-i", "-q", "-s", scale)
         case = f"pgbench -i, scale {scale}"
-        bench.row(PART, case, OURS, "s", [seconds_of(lambda: pgbench(url, *load))])
+        bench.row(PART, case, OURS, "s", [seconds_of(lambda: pgbench(pair.url, *load))])
         plain = [seconds_of(lambda: pgbench(cluster.conninfo, *load))]
         bench.row(PART, case, PLAIN, "s", plain)
         _sizes(pair)
@@ -127,7 +127,7 @@ def _scan(bench: Bench, cluster: PlainCluster) -> None:
 
     def ours() -> float:
         control.stop(name)
-        url = control.wake(name, reveal=True).url
+        url = bench.stack.direct(name)
         return megabytes / seconds_of(lambda: sql(url, SCAN))
 
     def plain() -> float:

@@ -1,0 +1,31 @@
+"""Who is awake in an installation, and why, as its proxy says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pagestore.client.proxy import ProxyClient
+from pagestore.errors import PagestoreError
+from pagestore.installation.layout import Installation
+
+ANSWER_SECONDS = 3.0
+
+
+def awake(installation: Installation) -> list[dict[str, Any]]:
+    """Databases that are awake, or that sessions stay at; nothing where no proxy answers."""
+    try:
+        with ProxyClient(installation.address("proxy"), timeout=ANSWER_SECONDS) as proxy:
+            found = proxy.status()
+    except PagestoreError:
+        return []
+    return [
+        {
+            "name": item.place.name,
+            "state": item.state,
+            "sessions": item.sessions,
+            "waiting": item.waiting,
+            "idle_seconds": round(item.idle_seconds, 1),
+            "why": item.why or None,
+        }
+        for item in found.places
+    ]

@@ -1,0 +1,176 @@
+"""Idle sessions outlive sleep, moves, crashes, and every part but the proxy: clients with pools."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import asyncpg
+import psycopg
+import psycopg_pool
+import pytest
+import sqlalchemy
+
+from tests.integration.installation import Whole, patiently, whole_pagestore
+
+SIZE = 4
+
+
+@pytest.fixture(scope="module")
+def whole() -> Iterator[Whole]:
+    with whole_pagestore() as running:
+        running.json("create", "app")
+        with running.connect("app") as session:
+            session.execute("CREATE TABLE facts AS SELECT 1 AS a")
+        running.run("checkpoint", "app", "start")
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def serving(whole: Whole) -> None:
+    """Parts that an earlier test has killed are back."""
+
+    def serves() -> None:
+        assert whole.run("status", check=False).returncode == 0
+
+    patiently(serves)
+
+
+def sleep(whole: Whole) -> None:
+    whole.run("stop", "app")
+
+
+def restore(whole: Whole) -> None:
+    whole.run("restore", "app", "start")
+
+
+def undo(whole: Whole) -> None:
+    with whole.connect("app") as session:
+        session.execute("INSERT INTO facts VALUES (2)")
+    assert whole.json("undo", "app")["changed"]
+
+
+def crash(whole: Whole) -> None:
+    """What a client says to a backend that is about to notice is lost with it."""
+    patiently(lambda: settled(whole))
+    pid = int(whole.json("show", "app")["compute_pid"])
+    os.kill(pid, signal.SIGKILL)
+
+    def gone() -> None:
+        assert whole.json("show", "app")["compute_pid"] != pid
+
+    patiently(gone)
+
+
+def settled(whole: Whole) -> None:
+    """Every session of the proxy's has been at rest for long enough to be kept."""
+    (row,) = [row for row in whole.json("status")["awake"] if row["name"] == "app"]
+    assert row["idle_seconds"] > 3
+
+
+def kill_parts(whole: Whole) -> None:
+    for part in ("control", "pageserver", "safekeeper"):
+        whole.kill(part)
+
+
+EVENTS: list[Callable[[Whole], None]] = [sleep, restore, undo, crash, kill_parts]
+happenings = pytest.mark.parametrize("happens", EVENTS, ids=lambda event: event.__name__)
+
+
+@happenings
+def test_a_pool_of_psycopgs_notices_nothing(whole: Whole, happens: Callable[[Whole], None]) -> None:
+    def configure(session: psycopg.Connection[Any]) -> None:
+        session.autocommit = True
+        session.prepare_threshold = 0
+
+    url = whole.json("url", "app")["url"]
+    with psycopg_pool.ConnectionPool(
+        url, min_size=SIZE, max_size=SIZE, configure=configure, open=True
+    ) as pool:
+        pool.wait()
+        sessions = [pool.getconn() for _ in range(SIZE)]
+        for number, session in enumerate(sessions):
+            session.execute(f"SET work_mem = '{number + 5}MB'")
+            session.execute("SELECT %s::int + 1", [number])
+            session.execute(f"LISTEN channel_{number}")
+        for session in sessions:
+            pool.putconn(session)
+        happens(whole)
+        for number, session in enumerate(sessions):
+            assert session.execute("SHOW work_mem").fetchone() == (f"{number + 5}MB",)
+            assert session.execute("SELECT %s::int + 1", [number]).fetchone() == (number + 1,)
+            assert session.execute("SELECT pg_listening_channels()").fetchall() == [
+                (f"channel_{number}",)
+            ]
+        assert pool.get_stats().get("connections_lost", 0) == 0
+        with pool.connection() as session:
+            session.execute("NOTIFY channel_1, 'heard'")
+        (heard,) = sessions[1].notifies(timeout=20, stop_after=1)
+        assert heard.payload == "heard"
+
+
+@happenings
+def test_sqlalchemys_pool_notices_nothing(whole: Whole, happens: Callable[[Whole], None]) -> None:
+    url = whole.json("url", "app")["url"].replace("postgresql:", "postgresql+psycopg:")
+    engine = sqlalchemy.create_engine(url, pool_size=SIZE, pool_pre_ping=False)
+    query = sqlalchemy.text("SELECT count(*) FROM facts WHERE a = :a")
+    try:
+        sessions = [engine.connect() for _ in range(SIZE)]
+        for session in sessions:
+            assert session.execute(query, {"a": 1}).scalar() == 1
+        for session in sessions:
+            session.close()
+        happens(whole)
+        for session in [engine.connect() for _ in range(SIZE)]:
+            assert session.execute(query, {"a": 1}).scalar() == 1
+            session.close()
+    finally:
+        engine.dispose()
+
+
+@happenings
+def test_asyncpgs_pool_notices_nothing(whole: Whole, happens: Callable[[Whole], None]) -> None:
+    url = whole.json("url", "app")["url"]
+
+    async def story() -> None:
+        async with asyncpg.create_pool(url, min_size=SIZE, max_size=SIZE) as pool:
+            query = "SELECT count(*) FROM facts WHERE a = $1"
+            assert await asyncio.gather(*(pool.fetchval(query, 1) for _ in range(SIZE)))
+            await asyncio.to_thread(happens, whole)
+            found = await asyncio.gather(*(pool.fetchval(query, 1) for _ in range(SIZE)))
+            assert found == [1] * SIZE
+
+    asyncio.run(story())
+
+
+def test_a_transaction_at_a_restore_ends(whole: Whole) -> None:
+    with whole.connect("app") as session:
+        session.execute("BEGIN")
+        session.execute("INSERT INTO facts VALUES (3)")
+        whole.run("restore", "app", "start")
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("COMMIT")
+
+
+def test_sessions_of_a_database_that_is_removed_end(whole: Whole) -> None:
+    whole.run("branch", "app", "gone")
+    with whole.connect("gone") as session:
+        session.execute("SELECT 1")
+        whole.run("rm", "gone")
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+
+
+def test_a_session_goes_on_under_another_name(whole: Whole) -> None:
+    whole.run("branch", "app", "one")
+    with whole.connect("one") as session:
+        session.execute("SET work_mem = '9MB'")
+        whole.run("rename", "one", "two")
+        whole.run("stop", "two")
+        assert session.execute("SHOW work_mem").fetchone() == ("9MB",)
+    with whole.connect("two") as session:
+        assert session.execute("SELECT a FROM facts").fetchall() == [(1,)]
+    whole.run("rm", "two")
