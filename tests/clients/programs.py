@@ -80,10 +80,18 @@ def _made(name: str) -> Path:
     return place
 
 
-def _run(place: Path, *command: str) -> None:
-    done = subprocess.run(
+def _attempt(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command, cwd=place, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=_ENVIRONMENT
     )
+
+
+def _works(place: Path, *command: str) -> bool:
+    return _attempt(place, *command).returncode == 0
+
+
+def _run(place: Path, *command: str) -> None:
+    done = _attempt(place, *command)
     if done.returncode != 0:
         missing(f"{' '.join(command)}: {(done.stderr or done.stdout)[-600:]}")
 
@@ -108,5 +116,7 @@ def java() -> list[str]:
     place = _made("java")
     if shutil.which("mvn") is None:
         missing("mvn is not installed")
-    _run(place, "mvn", "-q", "-B", "package")
+    # What is fetched already is not asked for again, nor is the network.
+    if not _works(place, "mvn", "-o", "-q", "-B", "package"):
+        _run(place, "mvn", "-q", "-B", "package")
     return ["java", "-cp", f"{place}/target/classes:{place}/target/lib/*", "Client"]
