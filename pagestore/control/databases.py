@@ -236,6 +236,8 @@ class Databases:
             await self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
+            # What it branches may be older than the password: a start puts that into its cluster.
+            start = start or parent.password_was_reset
             async with self._timelines.branching(tenant, name, point) as making:
                 record = parent.model_copy(
                     update={

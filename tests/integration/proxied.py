@@ -42,6 +42,8 @@ class PlainPlaces:
         self.held = False
         """A start goes no further while it is set."""
         self._roles: dict[str, str] = {}
+        self.woken = False
+        """Whether it runs since it was told to, not because a test began so."""
 
     def learn_roles(self) -> None:
         rows = self.server.sql("SELECT rolname, rolpassword FROM pg_authid")
@@ -66,15 +68,20 @@ class PlainPlaces:
             if self.moves:
                 self.server.port = free_port()
             await asyncio.to_thread(self.server.start)
-        return Address(socket=self.server.root / f".s.PGSQL.{self.server.port}")
+        self.woken = True
+        return self._address()
 
     async def stop(self, place: Place) -> str:
         self.stops += 1
+        self.woken = False
         await asyncio.to_thread(self.server.stop)
         return ""
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
-        return []
+        return [(PLACE, self._address(), None)] if self.woken and self.server.alive() else []
+
+    def _address(self) -> Address:
+        return Address(socket=self.server.root / f".s.PGSQL.{self.server.port}")
 
 
 class RunningProxy:
@@ -159,6 +166,7 @@ class RunningProxy:
 def running_proxy(
     places: PlainPlaces, limits: Limits | None = None, tls: TlsContext | None = None
 ) -> Iterator[RunningProxy]:
+    places.woken = False  # this proxy starts it anew, or finds that it runs
     proxy = RunningProxy(places, limits or Limits(), tls)
     try:
         yield proxy
