@@ -163,6 +163,8 @@ class AgentCompute:
 
     async def discard(self) -> None:
         self._launcher.let_go(self.name)
+        # Whoever waits for its end need not wait for what is said of it no more.
+        self.lost()
         try:
             await self._agent.discard(self.name)
         except Unavailable as error:

@@ -194,7 +194,9 @@ def test_what_was_to_be_discarded_while_the_agent_was_away_is_discarded_later() 
         compute = await started(launcher)
         agent.die()
         await settle()
+        watching = asyncio.create_task(compute.wait_exit())
         await compute.discard()
+        assert await asyncio.wait_for(watching, 5) == LOST
         assert compute.name in agent.computes
         agent.away = False
         await asyncio.sleep(5)
