@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psycopg
@@ -59,16 +59,17 @@ def tenant(whole: Whole, request: pytest.FixtureRequest) -> Iterator[Tenant]:
     whole.run("rm", name)
 
 
-def restart_control(whole: Whole) -> None:
-    """Killed, and serving again."""
-    before = whole.installation.parts()["control"].pid
-    whole.kill("control")
+def restart(whole: Whole) -> None:
+    """Who reads what tenants could write, and who decides: killed, and serving again."""
+    before = {part: whole.kill(part) for part in ("compute", "control")}
     patiently(lambda: _serves_anew(whole, before), 30)
 
 
-def _serves_anew(whole: Whole, before: int) -> None:
-    assert whole.installation.parts()["control"].pid != before
-    assert whole.run("ls", check=False).returncode == 0
+def _serves_anew(whole: Whole, before: Mapping[str, int]) -> None:
+    parts = whole.installation.parts()
+    assert all(parts[part].pid != pid for part, pid in before.items())
+    told = {part["part"]: part["serving"] for part in whole.json("status")["parts"]}
+    assert all(told[part] for part in before)
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:
@@ -112,7 +113,7 @@ def test_a_record_that_lies_ends_no_process_and_removes_no_tree(
     lie = victim.root / "lie.py"
     lie.write_text(program)
     tenant.shell(f"python3 {lie}; {PLANT.format(victim=victim)}")
-    restart_control(whole)
+    restart(whole)
     victim.check()
     neighbour.works()
     tenant.works()
@@ -123,7 +124,7 @@ def test_a_pid_file_that_lies_ends_no_process(
 ) -> None:
     """Without a record there was only the pid file to go by."""
     tenant.shell(f"rm -f ../compute.json; {PLANT.format(victim=victim)}")
-    restart_control(whole)
+    restart(whole)
     victim.check()
     tenant.works()
 
@@ -310,7 +311,7 @@ def test_a_removal_that_was_broken_off_goes_on(whole: Whole, tenant: Tenant) -> 
     (aside / "data").mkdir()
     (aside / "data/left").touch()
     (aside / "compute.json").write_text(record)
-    restart_control(whole)
+    restart(whole)
     patiently(lambda: _gone(aside), 60)
 
 
@@ -328,7 +329,7 @@ def test_what_has_no_mark_of_ours_stays(whole: Whole, tenant: Tenant, victim: Vi
         (directory / name).write_text(json.dumps(marked | {"process": [0, 0, ""]}))
     link = computes / "0123456789-abcded"
     link.symlink_to(victim.tree)
-    restart_control(whole)
+    restart(whole)
     tenant.works()
     for directory, name in strangers.items():
         assert (directory / name).exists()
@@ -349,7 +350,7 @@ def test_a_compute_of_an_earlier_version_is_ended_and_removed(whole: Whole) -> N
     for path in (directory, directory / "data", directory / "compute.json"):
         subprocess.run(["chown", "postgres", path], check=True)
     try:
-        restart_control(whole)
+        restart(whole)
         assert process.wait(20) < 0
         patiently(lambda: _gone(directory), 30)
         patiently(lambda: _gone(computes / "0123456789-abcdef.removing"), 30)
