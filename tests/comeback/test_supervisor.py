@@ -97,6 +97,7 @@ def test_what_was_left_is_started_anew_when_it_does_not_answer_or_is_another(
         "safekeeper-3",
         "compute",
         "control",
+        "proxy",
     }
     assert not any(alive(pid) for pid in before.values())
     whole.sql("app", "INSERT INTO t VALUES (4)")

@@ -118,12 +118,12 @@ def test_no_commit_is_acknowledged_while_the_safekeeper_is_away(
         returned.set()
 
     with whole.connect("app") as waiting, whole.connect("app") as other:
+        [[backend]] = waiting.execute("SELECT pg_backend_pid()").fetchall()
         if before:
             waiting.execute(before)
         os.kill(safekeeper, signal.SIGSTOP)
         thread = threading.Thread(target=run_it)
         thread.start()
-        backend = waiting.info.backend_pid
         wait_for(lambda: other.execute(WAITS_FOR, [backend]).fetchone() == ("SyncRep",), whole)
         other.execute("SELECT pg_cancel_backend(%s)", [backend])
         waited = stays(lambda: not returned.is_set(), 1.0)
@@ -140,11 +140,12 @@ def test_a_session_that_ends_while_it_waits_gets_no_acknowledgement(whole: Whole
     whole.sql("app", "CREATE TABLE t (i int)")
     safekeeper = whole.installation.parts()["safekeeper"].pid
     with whole.connect("app") as waiting, whole.connect("app") as other:
+        [[backend]] = waiting.execute("SELECT pg_backend_pid()").fetchall()
         os.kill(safekeeper, signal.SIGSTOP)
         ender = threading.Timer(
             1.0,
             other.execute,
-            ["SELECT pg_terminate_backend(%s)", [waiting.info.backend_pid]],
+            ["SELECT pg_terminate_backend(%s)", [backend]],
         )
         ender.start()
         try:

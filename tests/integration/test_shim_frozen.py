@@ -8,11 +8,14 @@ again when the page server does.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +23,7 @@ import psycopg
 import pytest
 
 from pagestore.ids import DEFAULT_TENANT
+from tests import access
 from tests.integration.imported import Imported, imported
 from tests.integration.page_source import HydratingPostgres, hydrating
 from tests.waiting import stays, wait_until
@@ -40,12 +44,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imported]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def token() -> Iterator[Path]:
+    """Readable by a server's user."""
+    with tempfile.NamedTemporaryFile("w", prefix="ps-token-") as file:
+        file.write(access.signer().of_operator(time.time()))
+        file.flush()
+        if os.geteuid() == 0:
+            shutil.chown(file.name, "postgres")
+        yield Path(file.name)
+
+
 @pytest.fixture
-def compute(store: Imported) -> Iterator[HydratingPostgres]:
+def compute(store: Imported, token: Path) -> Iterator[HydratingPostgres]:
     pages: Any = SimpleNamespace(address=store.pages.address, lsn=store.import_lsn)
     ids = {
         "pagestore.tenant_id": str(DEFAULT_TENANT),
         "pagestore.timeline_id": str(store.timeline),
+        "pagestore.token_file": str(token),
     }
     settings = {"pagestore.timeout": f"{TIMEOUT:.0f}s", "autovacuum": "off"}
     with hydrating(store.cluster, pages, **ids, **settings) as cluster:

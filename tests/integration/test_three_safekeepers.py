@@ -213,8 +213,9 @@ def test_a_users_slot_goes_on_and_is_shown_but_is_on_no_branch(whole: Whole) -> 
     assert (shown["name"], shown["lost"]) == ("taken", False)
     assert 0 < shown["wal_bytes"] < 1 << 20
     assert "taken (holds back" in whole.run("show", "feed").stdout
-    branched = whole.run("branch", "feed", "feed-2")
-    assert "1 replication slot (taken) of the database" in branched.stderr
+    whole.run("branch", "feed", "feed-2")
+    started = whole.run("start", "feed-2")
+    assert "1 replication slot (taken) of the database" in started.stderr
     assert "replication_slots" not in whole.json("show", "feed-2")
     whole.json("rm", "feed-2")
     pid = whole.kill("safekeeper-3", signal.SIGSTOP)
@@ -275,7 +276,7 @@ def test_a_frozen_compute_that_wakes_up_cannot_commit(whole: Whole) -> None:
     pid = whole.json("show", "app")["compute_pid"]
     children = [int(x) for x in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     session = whole.connect("app")
-    backend = session.info.backend_pid
+    [[backend]] = session.execute("SELECT pg_backend_pid()").fetchall()
     frozen = [pid, *children, backend]
     for process in frozen:
         os.kill(process, signal.SIGSTOP)

@@ -177,9 +177,15 @@ class Scenario:
     def _wipe(self) -> None:
         """Of a minority: never one more before the others count again."""
         victim = self.world.random.choice(self.safekeepers)
-        if not self._too_many_lost(victim):
+        if not self._too_many_lost(victim) and self._somebody_is_found_without(victim):
             self.wiped += 1
             victim.wipe()
+
+    def _somebody_is_found_without(self, victim: SimSafekeeper) -> bool:
+        """Of those who are asked first: while the control plane has not heard of a change, they
+        alone lead to who came after them."""
+        asked = [self.safekeepers[number - 1] for number in self._known_members]
+        return any(item.disk.stored is not None for item in asked if item is not victim)
 
     def _back_up(self) -> None:
         for item in self.safekeepers:
