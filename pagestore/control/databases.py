@@ -143,8 +143,8 @@ class Databases:
         self, tenant: TenantId, old: str, new: str, *, if_exists: bool = False
     ) -> tuple[DatabaseRecord | None, bool]:
         """Another name for a database: its log, its checkpoints and its running compute go with
-        it, and its branches know it by that name. The database inside Postgres keeps its own, so
-        the URL stays.
+        it, and its branches know it by that name, which is in its URL from now on. The database
+        inside Postgres keeps its own.
 
         Args:
             if_exists: where there is no `old`, answer what there is of `new`.

@@ -157,13 +157,18 @@ def test_a_branch_goes_to_its_parent_s_checkpoint_and_its_head(control: ControlC
     assert rows(url) == [1, 2, 4]
 
 
-def test_a_renamed_database_keeps_its_url_and_its_sessions(control: ControlClient) -> None:
-    url = base(control, "before")
-    with psycopg.connect(url, autocommit=True) as session:
+def test_a_renamed_database_keeps_its_sessions_and_is_had_by_its_new_name(
+    control: ControlClient,
+) -> None:
+    old = base(control, "before")
+    with psycopg.connect(old, autocommit=True) as session:
         done = control.rename("before", "after")
         session.execute("INSERT INTO t VALUES (2)")
+    url = control.get("after", reveal=True).url
     assert (done.changed, done.database.url) == (True, without_password(url)[0])
-    assert control.get("after", reveal=True).url == url
+    assert url == old.replace("/before", "/after")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(old)
     assert control.undo("after").changed
     assert rows(url) == [1]
     control.stop("after")
