@@ -32,6 +32,7 @@ class Part:
         self.host = host
         self.data = data
         self.log = data.with_suffix(".log")
+        self.listen = listen
         self._words = [*words, "--data-dir", str(data), "--listen", listen]
         self._process: subprocess.Popen[bytes] | None = None
 

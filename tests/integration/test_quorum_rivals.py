@@ -101,7 +101,7 @@ class Starter:
 
     async def start_unwatched(self, timeline: TimelineId) -> RunningCompute:
         """By an agent that is gone right afterwards."""
-        [library] = self.directory.glob("lib/*.so")
+        [library] = self.directory.glob("lib/pagestore_shim-*.so")
         spec = ComputeSpec(
             signer=access.signer(),
             tenant=DEFAULT_TENANT,
