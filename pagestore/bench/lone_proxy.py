@@ -78,7 +78,7 @@ class OneCluster:
         if not self._awake:
             await asyncio.to_thread(self._cluster.start)
             self._awake = True
-        return Address(socket=self._cluster.root / f".s.PGSQL.{self._cluster.port}")
+        return self._address()
 
     async def stop(self, place: Place) -> str:
         if self._settings.owns:
@@ -87,7 +87,11 @@ class OneCluster:
         return ""
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
-        return []
+        place = Place(self._settings.database)
+        return [(place, self._address(), None)] if self._awake else []
+
+    def _address(self) -> Address:
+        return Address(socket=self._cluster.root / f".s.PGSQL.{self._cluster.port}")
 
     def close(self) -> None:
         if self._settings.owns:

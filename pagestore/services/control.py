@@ -134,9 +134,10 @@ class ControlService:
             request.name,
             messages.point(request),
             if_not_exists=request.if_not_exists,
-            leave_stopped=True,
+            # Where there is no proxy, nobody would wake it.
+            leave_stopped=request.leave_stopped or bool(self._settings.proxy),
         )
-        if created:
+        if created and not self._plane.computes.runs((record.tenant, record.name)):
             return self._new_branch(record)
         return await self._database(record, created=created, reveal=True)
 
