@@ -24,9 +24,8 @@ _T = TypeVar("_T")
 _MAIN = """
 import sys
 from pathlib import Path
-from pagestore.services.server import configure_logging, run
+from pagestore.services.server import run
 from pagestore.services.wal import WalSettings, serve
-configure_logging("warning")
 listen, data_dir, number, keep_bytes = sys.argv[1:]
 run(serve(WalSettings(
     listen=listen, data_dir=Path(data_dir), id=int(number), keep_bytes=int(keep_bytes)

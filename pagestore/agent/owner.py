@@ -12,8 +12,8 @@ from psycopg import sql
 
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.operator_session import Session, operator_session
+from pagestore.postgres.owner_role import owner_fault
 from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
-from pagestore.postgres.wal_role import is_secret_of
 
 
 async def make_ready(conninfo: str, password: str, database: str) -> None:
@@ -88,19 +88,9 @@ async def _role_fault(session: Session, password: str) -> str:
     )
     found = await cursor.fetchone()
     if found is None:
-        return f"There is no role {OWNER_ROLE} in it (any more)."
+        return owner_fault(None, valid=False, verifier="", secret=password)
     can_login, valid, verifier = found
-    if not can_login:
-        return f"The role {OWNER_ROLE} may not log in (NOLOGIN)."
-    if not valid:
-        return f"The password of the role {OWNER_ROLE} has expired (VALID UNTIL)."
-    if not password:
-        return (
-            f"The password of the role {OWNER_ROLE} is not known: the key that sealed it is lost."
-        )
-    if not is_secret_of(str(verifier or ""), password):
-        return f"The role {OWNER_ROLE} has another password by now, which is not known here."
-    return ""
+    return owner_fault(can_login, valid=valid, verifier=str(verifier or ""), secret=password)
 
 
 async def _renew_role(session: Session, password: str) -> None:

@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pagestore import _native
-from pagestore.errors import FailedPrecondition, PagestoreError
+from pagestore.bench.generators import session_load
+from pagestore.errors import PagestoreError
 
 USER, PASSWORD, DATABASE = "ann", "pass word", "app"
 
@@ -63,21 +62,6 @@ class Copied:
 
     speed: float
     cpu: float
-
-
-def generator() -> Path:
-    """
-    Raises:
-        FailedPrecondition: LOAD_GENERATOR_MISSING.
-    """
-    installed = _native.__file__
-    assert installed is not None
-    path = Path(installed).parent / "_lib" / "session_load"
-    if not path.exists():
-        raise FailedPrecondition(
-            "LOAD_GENERATOR_MISSING", f"There is no {path}.", "Build pagestore again."
-        )
-    return path
 
 
 def ask(gate: Gate, clients: int, seconds: float, *, tls: bool = False) -> Answers:
@@ -164,7 +148,7 @@ def _command(
     mode: str, gate: Gate, clients: int, seconds: float, *, tls: bool = False
 ) -> list[str]:
     return [
-        *(str(generator()), mode, "127.0.0.1", str(gate.port), USER, DATABASE),
+        *(str(session_load()), mode, "127.0.0.1", str(gate.port), USER, DATABASE),
         *(str(clients), str(seconds), "tls" if tls else "plain", str(gate.pid)),
     ]
 

@@ -135,9 +135,8 @@ def pageserver(
     """
     with _session(token_file, tls_authority):
         from pagestore.services import page
-        from pagestore.services.server import configure_logging, run
+        from pagestore.services.server import run
 
-        configure_logging()
         settings = page.PageSettings(
             **_given(
                 listen=listen,
@@ -186,9 +185,8 @@ def safekeeper(
     """
     with _session(token_file, tls_authority):
         from pagestore.services import wal
-        from pagestore.services.server import configure_logging, run
+        from pagestore.services.server import run
 
-        configure_logging()
         settings = wal.WalSettings(
             **_given(
                 listen=listen,
@@ -233,9 +231,8 @@ def compute(
     """
     with _session(token_file, tls_authority):
         from pagestore.services import compute as service
-        from pagestore.services.server import configure_logging, run
+        from pagestore.services.server import run
 
-        configure_logging()
         given = service.ComputeSettings(
             listen=listen,
             data_dir=data_dir,
@@ -291,9 +288,8 @@ def control(
     """
     with _session(token_file, tls_authority):
         from pagestore.services import control as service
-        from pagestore.services.server import configure_logging, run
+        from pagestore.services.server import run
 
-        configure_logging()
         given = service.ControlSettings(
             listen=listen,
             data_dir=data_dir,
@@ -343,9 +339,8 @@ def proxy(
     """
     with _session(token_file, tls_authority):
         from pagestore.services import proxy as service_
-        from pagestore.services.server import configure_logging, run
+        from pagestore.services.server import run
 
-        configure_logging()
         settings = service_.ProxySettings(
             listen=listen,
             service=service,

@@ -18,14 +18,24 @@ FIRST_PAUSE = 0.02
 _T = TypeVar("_T")
 
 
+def passes(error: Unavailable) -> bool:
+    """Whether it may pass by waiting."""
+    return error.reason not in LASTING
+
+
 async def patiently(
-    call: Callable[[], Awaitable[_T]], deadline: float, *, longest: float = 1.0
+    call: Callable[[], Awaitable[_T]],
+    deadline: float,
+    *,
+    longest: float = 1.0,
+    may_pass: Callable[[Unavailable], bool] = passes,
 ) -> _T:
     """Repeats what is Unavailable, but for reasons that do not pass by waiting.
 
     Args:
         deadline: by the event loop's clock; no pause goes beyond it.
         longest: seconds that a pause is at most.
+        may_pass: which reasons those are.
 
     Raises:
         Unavailable: that of the last try.
@@ -35,7 +45,7 @@ async def patiently(
         try:
             return await call()
         except Unavailable as error:
-            if error.reason in LASTING or asyncio.get_running_loop().time() + pause > deadline:
+            if not may_pass(error) or asyncio.get_running_loop().time() + pause > deadline:
                 raise
         # Clients that lost the same service do not come back in step.
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311

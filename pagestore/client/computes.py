@@ -119,35 +119,35 @@ class ComputeClient(RetryingClient):
         await self._ask(self._stub.GrantGenerations, request, pb.GrantGenerationsResponse)
 
     async def _ask(self, method: Any, request: Any, answer: type[_T]) -> _T:
-        """Repeated while the agent is away, and not when it says that something else is."""
-        told: list[PagestoreError] = []
-
-        async def once() -> _T | None:
-            try:
-                response = await method(request, timeout=self.answer_timeout)
-            except grpc.RpcError as error:
-                found = from_rpc_error(error, self.address)
-                if isinstance(found, Unavailable) and found.reason == "UNAVAILABLE":
-                    raise found from error
-                told.append(found)
-                return None
-            assert isinstance(response, answer)
-            return response
-
         try:
-            response = await self._retried(once)
+            return await self._call(method, request, answer)
         except Unavailable as error:
             raise self._named(error) from error
-        if response is None:
-            raise told[0]
-        return response
+
+    def _may_pass(self, error: Unavailable) -> bool:
+        """While the agent is away, and not when it says that something else is."""
+        return error.reason == "UNAVAILABLE"
 
     def _named(self, error: PagestoreError) -> PagestoreError:
         if error.reason != "UNAVAILABLE":
             return error
-        return Unavailable(
-            AGENT_AWAY,
-            f"The agent that runs computes does not answer at {self.address}. Databases that run "
-            "go on.",
-            "`pagestore status` shows the part `compute`; it comes back by itself.",
-        )
+        return no_answer(self.address)
+
+
+def no_answer(address: str) -> Unavailable:
+    """Of an agent."""
+    return agent_away(
+        f"The agent that runs computes does not answer at {address}. Databases that run go on."
+    )
+
+
+def agent_away(what: str) -> Unavailable:
+    """
+    Args:
+        what: a sentence on what does not answer, or is not known.
+    """
+    return Unavailable(
+        AGENT_AWAY,
+        what,
+        "`pagestore status` shows the part `compute`; it comes back by itself.",
+    )

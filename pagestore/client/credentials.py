@@ -35,6 +35,12 @@ def standard_data_dir() -> Path:
     return Path.home() / ".local/share/pagestore"
 
 
+def file_identity(path: Path) -> tuple[int, int, int]:
+    """Another one as soon as the file has been replaced or written."""
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class TokenFile:
     """The token in a file, read again when the file is another: it is renewed there."""
 
@@ -46,8 +52,7 @@ class TokenFile:
     def __call__(self) -> str:
         """Empty where there is none that we may read."""
         try:
-            found = self.path.stat()
-            seen = found.st_ino, found.st_mtime_ns, found.st_size
+            seen = file_identity(self.path)
             if seen != self._seen:
                 self._token = self.path.read_text(errors="replace").strip()
                 self._seen = seen

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, TypeVar
 
 import grpc
 
-from pagestore.client.backoff import patiently
+from pagestore.client.backoff import passes, patiently
 from pagestore.client.channels import open_channel
 from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials, default
 from pagestore.client.errors import from_rpc_error
-from pagestore.errors import PagestoreError
+from pagestore.errors import PagestoreError, Unavailable
 
 DEFAULT_TIMEOUT = 30.0
 
@@ -65,9 +65,13 @@ class RetryingClient(Closing):
 
         return await self._retried(once)
 
+    def _may_pass(self, error: Unavailable) -> bool:
+        """Whether a call that failed by this is repeated."""
+        return passes(error)
+
     async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
         deadline = asyncio.get_running_loop().time() + self.timeout
         try:
-            return await patiently(call, deadline)
+            return await patiently(call, deadline, may_pass=self._may_pass)
         except asyncio.InvalidStateError as error:
             raise PagestoreError("CLOSED", "The client is closed.") from error

@@ -23,7 +23,7 @@ from typing import Protocol
 
 import structlog
 
-from pagestore.client.computes import AGENT_AWAY
+from pagestore.client.computes import AGENT_AWAY, agent_away
 from pagestore.control.compute import NOWHERE, CarriedFiles, Compute, Launcher, Place
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import after_start, attempts, is_worth_another
@@ -320,11 +320,9 @@ class Computes:
         if self._taking_up is not None and not self._taking_up.done():
             await asyncio.wait([self._taking_up], timeout=TAKE_UP_SECONDS)
             if not self._taking_up.done():
-                raise Unavailable(
-                    AGENT_AWAY,
+                raise agent_away(
                     "It is not known yet which computes run: the agent that has them has not "
-                    "answered since the control plane was started.",
-                    "`pagestore status` shows the part `compute`; it comes back by itself.",
+                    "answered since the control plane was started."
                 )
 
     def names(self) -> list[Slotted]:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from pagestore import tasks
-from pagestore.client.computes import AGENT_AWAY, AWAY_SECONDS, ComputeClient
+from pagestore.client.computes import AWAY_SECONDS, ComputeClient, no_answer
 from pagestore.control import credentials
 from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
 from pagestore.control.operator_key import OperatorKey
@@ -244,12 +244,7 @@ class AgentLauncher:
             async with asyncio.timeout(AWAY_SECONDS):
                 await self._there.wait()
         except TimeoutError as error:
-            raise Unavailable(
-                AGENT_AWAY,
-                f"The agent that runs computes does not answer at {self.agent.address}. Databases "
-                "that run go on.",
-                "`pagestore status` shows the part `compute`; it comes back by itself.",
-            ) from error
+            raise no_answer(self.agent.address) from error
 
     async def _watch_for_ever(self) -> None:
         while True:

@@ -28,7 +28,7 @@ from pagestore.control.history import History
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.timelines import Making, Timelines
 from pagestore.errors import InvalidInput
-from pagestore.ids import TimelineId, format_lsn, parse_lsn
+from pagestore.ids import TenantId, TimelineId, format_lsn, parse_lsn
 
 READ_ONLY = {"default_transaction_read_only": "on"}
 _MOMENT = re.compile(r"([0-9A-F]{1,8}/[0-9A-F]{1,8}) of ([0-9a-f]{32})")
@@ -94,7 +94,7 @@ class Moments:
         Raises:
             PagestoreError: why it does not start; nothing is left of it then.
         """
-        slot = slot_of(database, moment)
+        slot = slot_of(database.tenant, database.created_micros, moment)
         while True:
             shared = self._shared.setdefault(slot, _Shared(database, moment))
             async with shared.lock:
@@ -109,9 +109,6 @@ class Moments:
             if compute is not None:
                 found.append((shared.database, shared.moment, compute))
         return found
-
-    def compute(self, slot: Slotted) -> Compute | None:
-        return self._computes.running_compute(slot)
 
     async def stop(self, slot: Slotted) -> None:
         """Ends the compute that stands there, and lets its timeline go; whatever became of the
@@ -148,9 +145,9 @@ class Moments:
             await shared.held.aclose()
 
 
-def slot_of(database: DatabaseRecord, moment: Moment) -> Slotted:
-    """No database's name has a slash."""
-    return database.tenant, f"{database.created_micros}/{moment}"
+def slot_of(tenant: TenantId, created: int | str, moment: Moment) -> Slotted:
+    """Of a database's moment, by when the database was made. No database's name has a slash."""
+    return tenant, f"{created}/{moment}"
 
 
 def _as_of(database: DatabaseRecord, name: str, making: Making, moment: Moment) -> DatabaseRecord:

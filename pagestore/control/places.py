@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pagestore.client.names import database_name, split_tenant
 from pagestore.control.compute import Compute
 from pagestore.control.computes import Computes
-from pagestore.control.moments import Moment, Moments
+from pagestore.control.moments import Moment, Moments, slot_of
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.roles import Roles
 from pagestore.control.state import ControlState
 from pagestore.control.turns import Turns
 from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TenantId
+from pagestore.postgres.owner_role import owner_fault
 from pagestore.postgres.roles import RoleEntry
 from pagestore.postgres.template import OWNER_ROLE
-from pagestore.postgres.wal_role import is_secret_of
 from pagestore.proxy.target import Target
 
 FAULT_SECONDS = 2.0
@@ -160,8 +160,8 @@ class Places:
 
     async def _stop_moment(self, place: PlaceName) -> str:
         tenant, _, created = place.id.partition("/")
-        slot = TenantId.parse(tenant), f"{created}/{Moment.parse(place.point)}"
-        compute = self._moments.compute(slot)
+        slot = slot_of(TenantId.parse(tenant), created, Moment.parse(place.point))
+        compute = self._computes.running_compute(slot)
         others = await _others(compute) if compute is not None else ""
         if not others:
             await self._moments.stop(slot)
@@ -197,18 +197,9 @@ class Places:
 
 def _fault(role: RoleEntry | None, secret: str) -> str:
     if role is None:
-        return f"There is no role {OWNER_ROLE} in it (any more)."
-    if not role.can_login:
-        return f"The role {OWNER_ROLE} may not log in (NOLOGIN)."
-    if role.expired(time.time()):
-        return f"The password of the role {OWNER_ROLE} has expired (VALID UNTIL)."
-    if not secret:
-        return (
-            f"The password of the role {OWNER_ROLE} is not known: the key that sealed it is lost."
-        )
-    if not is_secret_of(role.password or "", secret):
-        return f"The role {OWNER_ROLE} has another password by now, which is not known here."
-    return ""
+        return owner_fault(None, valid=False, verifier="", secret=secret)
+    valid = not role.expired(time.time())
+    return owner_fault(role.can_login, valid=valid, verifier=role.password or "", secret=secret)
 
 
 async def _others(compute: Compute) -> str:

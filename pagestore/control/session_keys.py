@@ -9,15 +9,12 @@ lost or damaged another one is made: sessions that sleep just then cannot be tak
 from __future__ import annotations
 
 import hmac
-import re
-import secrets
 from pathlib import Path
 
-from pagestore import durable
 from pagestore.control.records import DatabaseRecord
+from pagestore.secret_file import kept_secret
 
 FILE_NAME = "session-secret"
-_SECRET = re.compile(rb"[0-9a-f]{64}\n")
 
 
 class SessionKeys:
@@ -27,15 +24,7 @@ class SessionKeys:
     @classmethod
     def kept(cls, directory: Path) -> SessionKeys:
         """By the secret of this directory, made where there is none."""
-        path = directory / FILE_NAME
-        try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            text = b""
-        if not _SECRET.fullmatch(text):
-            text = secrets.token_hex(32).encode() + b"\n"
-            durable.replace(path, text)
-        return cls(bytes.fromhex(text.decode()))
+        return cls(kept_secret(directory / FILE_NAME))
 
     def key(self, record: DatabaseRecord) -> str:
         name = f"{record.tenant}/{record.created_micros}".encode()

@@ -91,7 +91,6 @@ def _make_folder(folder: Path) -> None:
 
 
 def _authority(data: Path) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
-
     if not (data / AUTHORITY_KEY).exists():
         if (data / AUTHORITY).exists():
             raise FailedPrecondition(
@@ -159,22 +158,18 @@ def _builder(
 
 
 def _subject(name: str) -> x509.Name:
-
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _new_key() -> EllipticCurvePrivateKey:
-
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
-
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _key_pem(key: EllipticCurvePrivateKey) -> bytes:
-
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -30,18 +30,18 @@ class AskedPlaces:
     async def find(self, target: Target) -> Destination:
         found = await self._control.find(_readable(str(target)))
         idle = found.idle if found.HasField("idle") else None
-        return Destination(_place(found.place), found.inner, idle)
+        return Destination(place_of(found.place), found.inner, idle)
 
     async def start(self, place: Place) -> Address:
-        return _address(await self._control.start(_message(place)))
+        return _address(await self._control.start(place_message(place)))
 
     async def stop(self, place: Place) -> str:
-        return await self._control.stop(_message(place))
+        return await self._control.stop(place_message(place))
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
         return [
             (
-                _place(item.place),
+                place_of(item.place),
                 _address(item.address),
                 item.idle if item.HasField("idle") else None,
             )
@@ -79,11 +79,11 @@ def _readable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _place(message: pb.Place) -> Place:
+def place_of(message: pb.Place) -> Place:
     return Place(message.id, message.point, message.name)
 
 
-def _message(place: Place) -> pb.Place:
+def place_message(place: Place) -> pb.Place:
     return pb.Place(id=place.database, name=place.name, point=place.point)
 
 

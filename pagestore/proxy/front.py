@@ -363,11 +363,7 @@ class Front:
 
     async def _bring_listeners_back(self, place: Place, address: Address, attempt: int) -> None:
         """Before others are let in, who could notify them."""
-        listeners = [
-            session
-            for session in self._sessions.values()
-            if session.destination.place == place and session.state and session.state.listens
-        ]
+        listeners = [item for item in self._at(place) if item.state and item.state.listens]
         for session in listeners:
             if session.coming is None and session.backend_link is None:
                 self._bring(session, self._bring_back(session, address, attempt))
@@ -479,17 +475,16 @@ class Front:
         return session.state is not None and not session.client.ended
 
     def _end_all(self, place: Place, words: bytes) -> int:
-        there = [item for item in self._sessions.values() if item.destination.place == place]
+        there = self._at(place)
         for session in there:
             session.lose(words)
         return len(there)
 
+    def _at(self, place: Place) -> list[Session]:
+        return [item for item in self._sessions.values() if item.destination.place == place]
+
     def _joined(self, place: Place) -> list[Session]:
-        return [
-            session
-            for session in self._sessions.values()
-            if session.destination.place == place and session.backend_link is not None
-        ]
+        return [session for session in self._at(place) if session.backend_link is not None]
 
     async def _let_sleep(self, sessions: list[Session]) -> None:
         """Ends the backends of sessions that were taken down."""

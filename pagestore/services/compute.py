@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
-from pydantic import BaseModel
+from pydantic import Field
 
 from pagestore import locks, tasks
 from pagestore.agent import owner
@@ -35,8 +35,8 @@ from pagestore.postgres.listening import check_compute_host
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.quorum.service import wal_service
-from pagestore.services.guard import Guard, SigningKey
-from pagestore.services.identity import Identity
+from pagestore.services.guard import SigningKey
+from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import compute_pb2 as pb
 from pagestore.walservice.messages import MAX_GENERATION
@@ -51,7 +51,7 @@ _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
-class ComputeSettings(BaseModel):
+class ComputeSettings(Secured):
     listen: str = "127.0.0.1:0"
     data_dir: Path
     page_server: str
@@ -62,15 +62,10 @@ class ComputeSettings(BaseModel):
     run_as: str | None = None
     postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
     shim_library: Path
-    postgres_settings: dict[str, str] = {}
+    postgres_settings: dict[str, str] = Field(default_factory=dict)
     """For every compute's postgresql.conf, over the defaults."""
     compute_host: str = ""
     """An address of this machine at which other hosts reach the computes; empty for none."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    """For an address that other machines reach; see identity."""
-    keys: Path | None = None
-    """The file of public keys by which callers are known; see guard."""
     signing_key: Path | None = None
     """The file of the key that signs computes' tokens; the one in the environment if not given."""
 
@@ -295,8 +290,8 @@ async def serve(settings: ComputeSettings) -> None:
         FailedPrecondition: DATA_DIR_IN_USE, COMPUTE_DIR_NOT_OURS, COMPUTE_HOST_NOT_OURS.
     """
     configure_logging()
-    guard, signer = Guard.of_setting(settings.keys), SigningKey.of_setting(settings.signing_key)
-    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
+    guard, identity = settings.secure()
+    signer = SigningKey.of_setting(settings.signing_key)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if locks.take(settings.data_dir / "lock") is None:
         raise FailedPrecondition("DATA_DIR_IN_USE", f"Another agent runs on {settings.data_dir}.")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import BaseModel
 
 from pagestore import tasks
 from pagestore.client.computes import ComputeClient
@@ -47,9 +46,9 @@ from pagestore.quorum.service import wal_service
 from pagestore.services import control_messages as messages
 from pagestore.services import paging
 from pagestore.services.app_roles import RoleService
-from pagestore.services.guard import Guard, SigningKey
-from pagestore.services.identity import Identity
+from pagestore.services.guard import SigningKey
 from pagestore.services.places import PlaceService
+from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
 from pagestore.tokens import Signer
@@ -72,7 +71,7 @@ _STATES = {
 _log = structlog.get_logger(__name__)
 
 
-class ControlSettings(BaseModel):
+class ControlSettings(Secured):
     listen: str = "127.0.0.1:0"
     data_dir: Path
     operator_key: Path | None = None
@@ -90,11 +89,6 @@ class ControlSettings(BaseModel):
     """Where the proxy is told what is about to happen to a database; empty for none."""
     compute_host: str = ""
     """The address at which other hosts reach the computes; empty for none."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    """For an address that other machines reach; see identity."""
-    keys: Path | None = None
-    """The file of public keys by which callers are known; see guard."""
     signing_key: Path | None = None
     """The file of the key that signs tenants' tokens; the one in the environment if not given."""
 
@@ -458,8 +452,8 @@ async def _collect_for_ever(plane: ControlPlane) -> None:
 async def serve(settings: ControlSettings) -> None:
     """Runs the service until SIGTERM; computes stay."""
     configure_logging()
-    guard, signer = Guard.of_setting(settings.keys), SigningKey.of_setting(settings.signing_key)
-    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
+    guard, identity = settings.secure()
+    signer = SigningKey.of_setting(settings.signing_key)
     with ControlState(settings.data_dir) as state:
         key_file = settings.operator_key or settings.data_dir / "operator-key"
         key = operator_key.settle(state, key_file)

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from pagestore.client.credentials import file_identity
 from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
 from pagestore.services import permissions
 from pagestore.tokens import Claims, Signer, Verifier, parse_public_keys, parse_secret_key
@@ -47,7 +48,7 @@ class Guard:
         self._clock = clock
         self._remembered: dict[str, Claims] = {}
         try:
-            self._seen = _identity(keys)
+            self._seen = file_identity(keys)
             self._verifier = Verifier(parse_public_keys(keys.read_text()))
         except (OSError, UnicodeDecodeError) as error:
             raise keys_missing(f"{keys} cannot be read ({error})") from error
@@ -92,7 +93,7 @@ class Guard:
     def _take_changed_keys(self) -> None:
         """Those that were there stay in force while the file cannot be read."""
         try:
-            seen = _identity(self._keys)
+            seen = file_identity(self._keys)
             if seen == self._seen:
                 return
             verifier = Verifier(parse_public_keys(self._keys.read_text()))
@@ -113,7 +114,7 @@ class SigningKey(Signer):
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._seen = _identity(path)
+            self._seen = file_identity(path)
             super().__init__(parse_secret_key(path.read_text()))
         except (OSError, UnicodeDecodeError) as error:
             raise keys_missing(f"{path} cannot be read ({error})") from error
@@ -134,7 +135,7 @@ class SigningKey(Signer):
         """Its public half of now. The key that was there stays in force while the file cannot be
         read."""
         try:
-            seen = _identity(self._path)
+            seen = file_identity(self._path)
             if seen != self._seen:
                 super().__init__(parse_secret_key(self._path.read_text()))
                 self._seen = seen
@@ -150,11 +151,6 @@ def keys_missing(why: str) -> FailedPrecondition:
         "`pagestore up` makes them in DATA/keys. On another host, copy public-keys and the part's "
         "token from there: --keys FILE, --token-file FILE (docs/security.md).",
     )
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _token_in(metadata: Iterable[Any]) -> str:

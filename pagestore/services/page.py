@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from pagestore import lost_found, tasks
 from pagestore._native import RedoPool
@@ -26,8 +26,6 @@ from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.reader.redo import RedoHelpers
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.connections import end_connection
-from pagestore.services.guard import Guard
-from pagestore.services.identity import Identity
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_memory import (
     DEFAULT_BYTES,
@@ -39,6 +37,7 @@ from pagestore.services.page_memory import (
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
+from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
 from pagestore.v1 import page_pb2 as pb
@@ -49,18 +48,13 @@ FREE_SECONDS = 3600.0
 _log = structlog.get_logger(__name__)
 
 
-class PageSettings(BaseModel):
+class PageSettings(Secured):
     """What a page server is told."""
 
     listen: str = "127.0.0.1:0"
     data_dir: Path
     listen_unix: Path | None = None
     """A Unix socket to serve on too: for computes without a network."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    """For an address that other machines reach; see identity."""
-    keys: Path | None = None
-    """The file of public keys by which callers are known; see guard."""
     wal_service: list[str] = Field(default_factory=list)
     """Addresses of safekeepers; without any, nothing is taken in."""
     memory_bytes: int = Field(default=DEFAULT_BYTES, ge=LEAST_BYTES)
@@ -83,8 +77,7 @@ class PageSettings(BaseModel):
 @contextlib.asynccontextmanager
 async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer, PageAccess]]:
     """A running page server, stopped and flushed at the end."""
-    guard = Guard.of_setting(settings.keys)
-    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
+    guard, identity = settings.secure()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)

@@ -7,51 +7,40 @@ it ends, however it ends; sessions end with it.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
-import re
 import resource
-import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from pagestore import durable
 from pagestore._native import TlsContext
+from pagestore.client.addresses import is_near
 from pagestore.client.places import PlaceClient
 from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.pgwire.messages import error_response
-from pagestore.proxy.asked import AskedPlaces
+from pagestore.proxy.asked import AskedPlaces, place_message, place_of
 from pagestore.proxy.fleet import Limits
 from pagestore.proxy.front import Front
-from pagestore.proxy.places import Place
-from pagestore.services.guard import Guard
-from pagestore.services.identity import Identity
+from pagestore.secret_file import kept_secret
+from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import proxy_pb2 as pb
 
 BACKLOG = 4096
 SECRET_FILE = "stranger-secret"  # noqa: S105
+"""Who asks twice must hear the same."""
 CONTROL_SECONDS = 60.0
 """For a control plane that starts anew: a login waits so long."""
-_SECRET = re.compile(rb"[0-9a-f]{64}\n")
 
 
-class ProxySettings(BaseModel):
+class ProxySettings(Secured):
     listen: str = "127.0.0.1:5432"
     """Where clients connect."""
     service: str = "127.0.0.1:0"
     """Where the proxy itself is asked, by gRPC."""
     data_dir: Path
     control: str
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    """For an address that other machines reach; see identity."""
-    keys: Path | None = None
-    """The file of public keys by which callers of the small service are known; see guard."""
     certificate: Path | None = None
     key: Path | None = None
     idle: float = Limits().idle
@@ -69,19 +58,17 @@ class ProxyService:
         self._berths = berths
 
     async def carry_out(self, request: pb.CarryOutRequest, _: Any) -> pb.CarryOutResponse:
-        place = Place(request.place.id, request.place.point, request.place.name)
         words = error_response("57P01", request.message, hint=request.hint)
         carried, ended = await self._front.carry_out(
-            place, words, request.wait_ms / 1000, end_all=request.end_all
+            place_of(request.place), words, request.wait_ms / 1000, end_all=request.end_all
         )
         return pb.CarryOutResponse(carried=carried, ended=ended)
 
     async def get_proxy_status(self, request: pb.GetProxyStatusRequest, _: Any) -> pb.ProxyStatus:
         answer = pb.ProxyStatus(address=self._address, berths=self._berths)
         for item in self._front.described():
-            place = item.place
             answer.places.add(
-                place=pb.Place(id=place.database, name=place.name, point=place.point),
+                place=place_message(item.place),
                 state=item.state.value,
                 sessions=item.sessions,
                 waiting=item.waiting,
@@ -94,13 +81,13 @@ class ProxyService:
 async def serve(settings: ProxySettings) -> None:
     """Runs the proxy until SIGTERM; computes stay."""
     configure_logging()
-    guard = Guard.of_setting(settings.keys)
-    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
+    guard, identity = settings.secure()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_open_files()
     tls = _tls(settings)
     host, port = _host_and_port(settings.listen)
-    if tls is None and not _is_loopback(host):
+    near = is_near(settings.listen)
+    if tls is None and not near:
         raise FailedPrecondition(
             "TLS_REQUIRED",
             f"The proxy would send passwords and data in clear over {settings.listen}.",
@@ -110,12 +97,12 @@ async def serve(settings: ProxySettings) -> None:
     limits = Limits(idle=settings.idle, berths=settings.awake)
     with _listening(host, port) as listener:
         async with PlaceClient(settings.control, timeout=CONTROL_SECONDS) as control:
-            places = AskedPlaces(control, kept_secret(settings.data_dir))
+            places = AskedPlaces(control, kept_secret(settings.data_dir / SECRET_FILE))
             front = Front(
                 places,
                 limits,
                 tls=tls,
-                tls_required=not _is_loopback(host),
+                tls_required=not near,
                 threads=settings.threads,
             )
             address = _shown(host, listener.getsockname()[1])
@@ -128,18 +115,6 @@ async def serve(settings: ProxySettings) -> None:
                 await server.run_until_signal()
             finally:
                 await front.close()
-
-
-def kept_secret(directory: Path) -> bytes:
-    """A secret of this directory, made where there is none; who asks twice must hear the same."""
-    path = directory / SECRET_FILE
-    with contextlib.suppress(FileNotFoundError):
-        text = path.read_bytes()
-        if _SECRET.fullmatch(text):
-            return bytes.fromhex(text.decode())
-    made = secrets.token_bytes(32)
-    durable.replace(path, made.hex().encode() + b"\n")
-    return made
 
 
 def parse_idle(text: str) -> float:
@@ -172,15 +147,6 @@ def _host_and_port(address: str) -> tuple[str, int]:
     if not port.isdigit() or int(port) > 65535:
         raise InvalidInput("INVALID_SETTING", f"{address!r} is not HOST:PORT.")
     return host.strip("[]"), int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @contextlib.contextmanager

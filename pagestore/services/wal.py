@@ -15,9 +15,8 @@ from pagestore.client.addresses import is_near
 from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
-from pagestore.services.guard import Guard
-from pagestore.services.identity import Identity
-from pagestore.services.server import GrpcServer
+from pagestore.services.secured import Secured
+from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import compute_address, messages
 from pagestore.walservice.filling import fill
@@ -34,7 +33,7 @@ COALESCE_SECONDS = 0.05
 _ANYWHERE = ("0.0.0.0:", "[::]:")
 
 
-class WalSettings(BaseSettings):
+class WalSettings(Secured, BaseSettings):
     """From arguments, else from PAGESTORE_WAL_* in the environment."""
 
     model_config = SettingsConfigDict(env_prefix="PAGESTORE_WAL_")
@@ -49,11 +48,6 @@ class WalSettings(BaseSettings):
     """WAL of each timeline that stays although everybody has released it."""
     listen_unix: Path | None = None
     """A Unix socket to serve on too."""
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
-    """For an address that other machines reach; see identity."""
-    keys: Path | None = None
-    """The file of public keys by which callers are known; see guard."""
 
 
 async def serve(settings: WalSettings) -> None:
@@ -63,9 +57,9 @@ async def serve(settings: WalSettings) -> None:
         FailedPrecondition: DATA_DIR_IN_USE, ADDRESS_IN_USE.
         InvalidInput: INVALID_SETTING.
     """
+    configure_logging()
     allocator.set_limits()
-    guard = Guard.of_setting(settings.keys)
-    identity = Identity.of_settings(settings.tls_certificate, settings.tls_key)
+    guard, identity = settings.secure()
     compute_address.forget_environment()
     peers = messages.parse_addresses(settings.peers)
     inner = Settings(settings.id, peers, settings.keep_bytes)

@@ -13,10 +13,9 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from pagestore import _native
+from pagestore.bench.generators import page_load
 from pagestore.bench.harness import BULK, OURS, Bench
 from pagestore.bench.report import Target
 from pagestore.bench.stack import Followed, Stack, cpu_seconds, end_of_wal
@@ -54,23 +53,6 @@ class Load:
     """User and system time of the page server, a page."""
 
 
-def generator() -> Path:
-    """
-    Raises:
-        FailedPrecondition: LOAD_GENERATOR_MISSING.
-    """
-    installed = _native.__file__
-    assert installed is not None
-    path = Path(installed).parent / "_lib" / "getpage_load"
-    if not path.exists():
-        raise FailedPrecondition(
-            "LOAD_GENERATOR_MISSING",
-            f"There is no {path}.",
-            "Install libnghttp2-dev and build pagestore again.",
-        )
-    return path
-
-
 def load(
     table: Table, lsn: int, clients: int, blocks: int, order: Order, seconds: float, warmup: float
 ) -> Load:
@@ -79,7 +61,7 @@ def load(
     before = cpu_seconds(pid)
     done = subprocess.run(
         [
-            str(generator()),
+            str(page_load()),
             *(host, port, DEFAULT_TENANT.raw.hex(), table.followed.timeline.raw.hex(), str(lsn)),
             *map(str, (table.rel.spc_oid, table.rel.db_oid, table.rel.rel_number, 0)),
             *map(str, (table.blocks, clients, min(blocks, table.blocks), seconds, warmup)),
@@ -103,7 +85,7 @@ def load(
 
 
 def run(bench: Bench) -> None:
-    generator()
+    page_load()
     pages = PAGES_PER_SCALE * bench.settings.scale
     chain_pages = CHAIN_PAGES_PER_SCALE * bench.settings.scale
     stack = bench.stack

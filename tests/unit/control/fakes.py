@@ -173,7 +173,45 @@ class FakePages:
         )
 
 
-class FakeCompute:
+def put_template(state: ControlState, timeline: TimelineId, tenant: TenantId) -> None:
+    """A tenant's, as if it had been made."""
+    with state.change() as change:
+        change.put_timeline(
+            TimelineRecord(
+                timeline=timeline,
+                tenant=tenant,
+                state=TimelineState.LIVE,
+                database="",
+                parent=None,
+                branch_lsn=FIRST_LSN,
+                created_micros=1,
+            )
+        )
+        record = TemplateRecord(timeline=timeline, lsn=FIRST_LSN, prev_record_lsn=FIRST_LSN - 64)
+        change.put_template(record, tenant)
+
+
+class WithoutPostgres:
+    """What a compute that is no Postgres answers to questions in SQL."""
+
+    async def strangers(self) -> int:
+        return 0
+
+    async def add_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def reset_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
+    async def roles(self, record: DatabaseRecord) -> list[AppRole]:
+        return []
+
+    async def remove_role(
+        self, record: DatabaseRecord, role: str, *, with_data: bool, if_exists: bool
+    ) -> bool:
+        return False
+
+    async def entry(self, record: DatabaseRecord, secret: str) -> Entry:
+        return Entry()
+
+
+class FakeCompute(WithoutPostgres):
     """Its sessions end when it does."""
 
     def __init__(
@@ -222,25 +260,9 @@ class FakeCompute:
             self.settings.pop(name, None)
         return Told(self.settings)
 
-    async def strangers(self) -> int:
-        return 0
-
-    async def add_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
-    async def reset_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
-    async def roles(self, record: DatabaseRecord) -> list[AppRole]:
-        return []
-
-    async def remove_role(
-        self, record: DatabaseRecord, role: str, *, with_data: bool, if_exists: bool
-    ) -> bool:
-        return False
-
     async def set_owner(self, record: DatabaseRecord, secret: str, how: Owner) -> str:
         self.told.append(secret)
         return record.postgres_database or "imported"
-
-    async def entry(self, record: DatabaseRecord, secret: str) -> Entry:
-        return Entry()
 
     async def discard(self) -> None:
         self._ended.set()
@@ -292,7 +314,7 @@ class Plane:
         self.launcher, self.ports = FakeLauncher(self.logs), FakePorts()
         self.state = ControlState(directory)
         self.key = KEY
-        self._enter_template()
+        put_template(self.state, TEMPLATE, TENANT)
         self.plane = self.new_plane()
 
     def new_plane(self) -> ControlPlane:
@@ -329,23 +351,6 @@ class Plane:
     async def close(self) -> None:
         await self.plane.close()
         self.state.close()
-
-    def _enter_template(self) -> None:
-        with self.state.change() as change:
-            change.put_timeline(
-                TimelineRecord(
-                    timeline=TEMPLATE,
-                    tenant=TENANT,
-                    state=TimelineState.LIVE,
-                    database="",
-                    parent=None,
-                    branch_lsn=FIRST_LSN,
-                    created_micros=1,
-                )
-            )
-            change.put_template(
-                TemplateRecord(timeline=TEMPLATE, lsn=FIRST_LSN, prev_record_lsn=FIRST_LSN - 64)
-            )
 
 
 Story = Callable[[Plane], Coroutine[Any, Any, None]]

@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 
 from pagestore.control import settings_watch
-from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
+from pagestore.control.compute import CarriedFiles, Compute, Owner, Place, Told
 from pagestore.control.computes import Computes, ComputeState, Slotted
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import changed
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.server_log import ServerFailed, ServerLog
+from tests.unit.control.fakes import WithoutPostgres
 from tests.waiting import stays_on_loop, until
 
 KEY = (DEFAULT_TENANT, "app")
 
 
-class Sleeper:
+class Sleeper(WithoutPostgres):
     """A compute that is a real process, but no Postgres."""
 
     def __init__(self, record: DatabaseRecord, process: asyncio.subprocess.Process) -> None:
@@ -51,24 +52,8 @@ class Sleeper:
     async def tell(self, values: Mapping[str, str], reset: Iterable[str]) -> Told:
         return Told(self.settings)
 
-    async def strangers(self) -> int:
-        return 0
-
-    async def add_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
-    async def reset_role(self, record: DatabaseRecord, role: str, secret: str) -> None: ...
-    async def roles(self, record: DatabaseRecord) -> list[AppRole]:
-        return []
-
-    async def remove_role(
-        self, record: DatabaseRecord, role: str, *, with_data: bool, if_exists: bool
-    ) -> bool:
-        return False
-
     async def set_owner(self, record: DatabaseRecord, secret: str, how: Owner) -> str:
         return record.postgres_database
-
-    async def entry(self, record: DatabaseRecord, secret: str) -> Entry:
-        return Entry()
 
     async def stop(self) -> CarriedFiles:
         self.stopped = True

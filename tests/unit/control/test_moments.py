@@ -34,7 +34,9 @@ async def leave(world: Plane, place: PlaceName) -> None:
     compute = next(item for name, item in world.plane.places.awake() if name == place)
     assert isinstance(compute, FakeCompute)
     moments = world.plane._moments
-    slot = next(slot for slot in moments._shared if moments.compute(slot) is compute)
+    slot = next(
+        slot for slot in moments._shared if world.plane.computes.running_compute(slot) is compute
+    )
     await moments.stop(slot)
     await world.settled()
 

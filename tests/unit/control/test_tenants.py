@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.client.points import AtCheckpoint, Head
-from pagestore.control.records import Quota, TemplateRecord, TimelineRecord, TimelineState
+from pagestore.control.records import Quota
 from pagestore.control.tenants import BYTES_SECONDS, Tenants
 from pagestore.errors import (
     AlreadyExists,
@@ -20,7 +20,7 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
-from tests.unit.control.fakes import FIRST_LSN, TENANT, Log, Plane, play
+from tests.unit.control.fakes import FIRST_LSN, TENANT, Log, Plane, play, put_template
 from tests.unit.control.test_state import database
 
 
@@ -29,20 +29,7 @@ async def add(world: Plane, name: str, **quota: int) -> TenantId:
         timeline = TimelineId(name.encode().ljust(16))
         world.logs.timelines[timeline] = Log(None, FIRST_LSN)
         world.wal.known.add(timeline)
-        with world.state.change() as change:
-            change.put_timeline(
-                TimelineRecord(
-                    timeline=timeline,
-                    tenant=tenant,
-                    state=TimelineState.LIVE,
-                    database="",
-                    parent=None,
-                    branch_lsn=FIRST_LSN,
-                    created_micros=1,
-                )
-            )
-            template = TemplateRecord(timeline=timeline, lsn=FIRST_LSN, prev_record_lsn=1)
-            change.put_template(template, tenant)
+        put_template(world.state, timeline, tenant)
 
     record, created = await world.tenants.add(name, Quota(**quota), make_template)
     assert created

@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pagestore.bench.parts.getpage import generator
+from pagestore.bench.generators import page_load
 from pagestore.client import AsyncPageClient
 from pagestore.client.addresses import is_near
 from pagestore.client.credentials import Credentials
@@ -151,7 +151,7 @@ async def load(host: str, port: str, environment: dict[str, str]) -> tuple[int, 
         *["1", "1663", "5", "7", "0", "500", "2", "40", "0.2", "0", "uniform"],
     ]
     process = await asyncio.create_subprocess_exec(
-        str(generator()),
+        str(page_load()),
         *words,
         env={**os.environ, **environment},
         stdout=asyncio.subprocess.PIPE,
