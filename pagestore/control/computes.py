@@ -193,14 +193,14 @@ class Computes:
             if compute is not None and not compute.alive:
                 slot.compute = None
                 await self._note_settings(name, compute)
-                record = self._memory.as_set(record)
                 await compute.discard()
             elif compute is not None and compute.timeline == record.timeline:
                 return compute
             elif compute is not None:
                 await self._stop(name, slot)
             await self._admit(slot, record)
-            return await self._start(slot, record, strictly)
+            # While this one waited for the lock, a stop or an end may have noted what was set.
+            return await self._start(slot, self._memory.as_set(record), strictly)
 
     async def stop(self, name: Slotted) -> None:
         """Stops the compute cleanly; it stays stopped until `start`."""

@@ -111,7 +111,7 @@ def test_watchers_hear_of_commits(followed: Timeline) -> None:
                 return
 
     with followed.postgres.connect() as connection:
-        for number in range(901, 910):
+        for number in range(910, 920):
             insert(connection, number)
     end = lsn_of(followed.postgres, "pg_current_wal_flush_lsn()")
     followed.safekeeper.call(lambda client: asyncio.wait_for(work(client), 30))

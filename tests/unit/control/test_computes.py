@@ -276,6 +276,34 @@ def test_what_a_killed_compute_was_set_to_is_kept() -> None:
     asyncio.run(_dies_with_new_settings())
 
 
+@pytest.mark.parametrize("ending", ["stop", "kill"])
+def test_a_start_that_waited_for_an_end_has_what_was_set_by_then(ending: str) -> None:
+    """Whoever wakes a database read its record before the end of its compute was written down."""
+
+    async def main() -> None:
+        bench = Bench()
+        before = bench.record()
+        await bench.computes.start(before)
+        (compute,) = bench.launcher.started
+        compute.settings = {"work_mem": "8MB"}
+        if ending == "stop":
+            stop = asyncio.create_task(bench.computes.stop(KEY))
+            await asyncio.sleep(0)
+            await asyncio.gather(stop, bench.computes.start(before))
+        else:
+            async with bench.computes.held(KEY):
+                os.kill(compute.place.pid, signal.SIGKILL)
+                await compute.wait_exit()
+                await asyncio.sleep(0)  # its watcher is the first in the queue
+                start = asyncio.create_task(bench.computes.start(before))
+                await asyncio.sleep(0)
+            await start
+        assert bench.launcher.started[1].settings == {"work_mem": "8MB"}
+        await bench.end()
+
+    asyncio.run(main())
+
+
 def test_a_stop_keeps_files_for_the_next_start() -> None:
     asyncio.run(_stop_keeps_files())
 
