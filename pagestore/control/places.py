@@ -129,16 +129,16 @@ class Places:
                 # While one waited it may have been given another name, or been removed.
                 current = self._state.view().database(record.tenant, record.name)
                 if current is not None and place_of(current).id == place.id:
-                    return await self._computes.start(self._want(current))
+                    return await self._computes.start(self._want(current, wanted=True))
 
-    def _want(self, record: DatabaseRecord) -> DatabaseRecord:
-        """So that a control plane which starts anew takes its compute over."""
-        if record.wanted:
-            return record
+    def _want(self, record: DatabaseRecord, *, wanted: bool) -> DatabaseRecord:
+        """So that a control plane which starts anew takes its compute over, or starts none."""
         with self._state.change() as change:
             current = change.known_database(record.tenant, record.name)
-            change.put_database(current.model_copy(update={"wanted": True}))
-        return self._state.view().known_database(record.tenant, record.name)
+            if current.wanted is not wanted:
+                current = current.model_copy(update={"wanted": wanted})
+                change.put_database(current)
+        return current
 
     async def _stop(self, place: PlaceName) -> str:
         if place.point:
@@ -150,11 +150,11 @@ class Places:
         slot = (record.tenant, record.name)
         async with self._turns.on(*slot):
             compute = self._computes.running_compute(slot)
-            if compute is None:
-                return ""
-            others = await _others(compute)
+            others = await _others(compute) if compute is not None else ""
             if others:
                 return others
+            if self._state.view().database(*slot) is not None:
+                self._want(record, wanted=False)
             await self._computes.stop(slot)
         return ""
 

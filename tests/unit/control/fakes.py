@@ -25,6 +25,7 @@ from pagestore.control.records import (
     TimelineRecord,
     TimelineState,
 )
+from pagestore.control.sessions import Sessions
 from pagestore.control.state import ControlState
 from pagestore.control.tenants import Tenants
 from pagestore.errors import NotFound, PagestoreError, Unavailable
@@ -317,7 +318,7 @@ class Plane:
         put_template(self.state, TEMPLATE, TENANT)
         self.plane = self.new_plane()
 
-    def new_plane(self) -> ControlPlane:
+    def new_plane(self, sessions: Sessions | None = None) -> ControlPlane:
         """As a control plane that starts again on the same state."""
         pages: Any = self.pages
         wal: Any = self.wal
@@ -325,7 +326,10 @@ class Plane:
         keeping = Keeping(self.state, ports, hosts=[])
         self.tenants = Tenants(self.state, pages)
         self.computes = Computes(self.launcher, keeping, self.tenants)
-        return ControlPlane(self.state, pages, wal, self.computes, keeping, self.key, self.tenants)
+        return ControlPlane(
+            *(self.state, pages, wal, self.computes, keeping, self.key, self.tenants),
+            sessions=sessions,
+        )
 
     def record(self, name: str = "app") -> DatabaseRecord:
         return self.state.view().known_database(TENANT, name)
