@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ import psycopg
 import pytest
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute import start as compute_start
 from pagestore.compute.leftovers import adopt, clear
 from pagestore.compute.record import RECORD_FILE
 from pagestore.errors import (
@@ -30,10 +28,9 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.ids import TenantId, TimelineId
-from pagestore.postgres.process import spawn, start_ticks
 from pagestore.v1 import wal_pb2
 from tests.integration.launching import sql, starter_of, world
-from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
+from tests.plain_postgres import PlainPostgres, plain_postgres
 from tests.safekeeper_process import SafekeeperProcess
 from tests.waiting import stays_on_loop, until
 
@@ -48,21 +45,6 @@ def source() -> Iterator[PlainPostgres]:
         cluster.sql("INSERT INTO u VALUES (1)")
         cluster.stop()
         yield cluster
-
-
-@pytest.fixture(scope="module")
-def safekeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SafekeeperProcess]:
-    process = SafekeeperProcess(tmp_path_factory.mktemp("wal") / "sk")
-    process.start()
-    yield process
-    process.stop()
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    path = reachable_dir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path) -> None:
@@ -530,58 +512,3 @@ def test_a_stop_that_cannot_reach_the_wal_service_keeps_the_directory(
         asyncio.run(main())
     finally:
         safekeeper.stop()
-
-
-def test_a_starter_that_dies_leaves_no_waiting_server(
-    source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
-) -> None:
-    async def main() -> None:
-        async with world(source, safekeeper, root) as w:
-            spec = w.spec
-            starter = starter_of(
-                spec,
-                f"""
-    async with AsyncPageClient("127.0.0.1:1") as pages, WalClient("{w.wal.address}") as wal:
-        start = asyncio.create_task(start_compute(spec, pages, wal))
-        pid_file, said = spec.directory / "data/postmaster.pid", ""
-        while not (said := pid_file.read_text() if pid_file.exists() else ""):
-            await asyncio.sleep(0.01)
-        print(said.split()[0], flush=True)
-        os.kill(os.getpid(), 9)
-""",
-            )
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", starter, stdout=asyncio.subprocess.PIPE
-            )
-            said, _ = await process.communicate()
-            assert process.returncode == -signal.SIGKILL
-            await until(lambda: start_ticks(int(said)) is None)
-            assert "gave it up before its directory was finished" in spec.log_path.read_text()
-            await clear(spec.directory)
-            assert not spec.directory.exists()
-
-    asyncio.run(main())
-
-
-def test_a_server_that_is_slow_to_begin_finds_what_it_is_told(
-    source: PlainPostgres,
-    safekeeper: SafekeeperProcess,
-    root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def frozen_at_first(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        child = spawn(*args, **options)
-        child.send_signal(signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(0.5, child.send_signal, signal.SIGCONT)
-        return child
-
-    monkeypatch.setattr(compute_start, "spawn", frozen_at_first)
-
-    async def main() -> None:
-        async with world(source, safekeeper, root) as w:
-            compute = await w.start(settings={"work_mem": "7MB"})
-            assert sql(compute, "SHOW work_mem") == [("7MB",)]
-            assert sql(compute, "SHOW synchronous_standby_names") == [("ANY 1 (sk1)",)]
-            assert (await compute.stop(w.wal)).clean
-
-    asyncio.run(main())

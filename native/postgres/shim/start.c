@@ -27,6 +27,7 @@
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "postmaster/interrupt.h"
+#include "postmaster/postmaster.h"
 #include "replication/syncrep.h"
 #include "replication/walsender_private.h"
 #include "shim.h"
@@ -86,6 +87,18 @@ apply_settings(char *message, size_t length)
     }
 }
 
+/*
+ * What the postmaster looks for between its configuration files and its libraries, where it found
+ * none of the settings yet: a server must not depend on who was the faster.
+ */
+static void
+refuse_what_postmaster_would(void)
+{
+    if (ReservedBackends >= MaxConnections)
+        ereport(FATAL, (errmsg("superuser_reserved_connections (%d) must be less than"
+                               " max_connections (%d)", ReservedBackends, MaxConnections)));
+}
+
 void
 start_take_settings(void)
 {
@@ -98,6 +111,7 @@ start_take_settings(void)
     apply_settings(message, receive(message));
     pfree(message);
     ProcessConfigFile(PGC_POSTMASTER);
+    refuse_what_postmaster_would();
     LocalProcessControlFile(true);
 }
 
