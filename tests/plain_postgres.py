@@ -1,4 +1,4 @@
-"""A plain Postgres 15 cluster of the distribution: the oracle, and the source of WAL.
+"""A plain Postgres cluster of the distribution: the oracle, and the source of WAL.
 
 It runs as an unprivileged user (``postgres`` when the tests run as root), in a directory
 that this user can reach, on a Unix socket in that directory and a free loopback port.
@@ -6,6 +6,7 @@ that this user can reach, on a Unix socket in that directory and a free loopback
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -21,7 +22,26 @@ from typing import Any
 
 import psycopg
 
-BINDIR = Path("/usr/lib/postgresql/15/bin")
+from pagestore.pgformat import versions
+from pagestore.postgres import majors
+
+
+def _major() -> int:
+    named = os.environ.get("PAGESTORE_TEST_MAJOR")
+    there = majors.installed(majors.BINDIR)
+    return int(named) if named else min(there, default=versions.OLDEST.major)
+
+
+MAJOR = _major()
+"""Of Postgres, under test: the oldest that is installed, or what PAGESTORE_TEST_MAJOR names."""
+VERSION = versions.of_major(MAJOR)
+BINDIR = majors.place(majors.BINDIR, MAJOR)
+
+
+def module(name: str) -> Path:
+    """Our library of that name, as it was built for the major under test."""
+    folder = Path(__file__).resolve().parents[1] / "native/postgres"
+    return folder / majors.place(Path(majors.library(name)), MAJOR)
 
 
 def unprivileged() -> dict[str, Any]:
@@ -42,7 +62,8 @@ def reachable_dir(prefix: str = "ps-test-") -> Path:
     """A new directory that the unprivileged user owns and can reach."""
     path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     # ext4 then puts the clusters in it apart: see compute.launcher.spread_children.
-    subprocess.run(["chattr", "+T", path], stderr=subprocess.DEVNULL, check=False)
+    with contextlib.suppress(FileNotFoundError):
+        subprocess.run(["chattr", "+T", path], stderr=subprocess.DEVNULL, check=False)
     if os.geteuid() == 0:
         entry = pwd.getpwnam("postgres")
         os.chown(path, entry.pw_uid, entry.pw_gid)
@@ -80,6 +101,8 @@ class PlainPostgres:
         return done
 
     def initdb(self, *options: str) -> None:
+        if VERSION.checksums_by_default and not {"-k", "--data-checksums"} & set(options):
+            options = ("--no-data-checksums", *options)
         self.tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", *options)
 
     def configure(self, **settings: object) -> None:

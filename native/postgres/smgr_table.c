@@ -2,7 +2,7 @@
  * Interposing on the storage manager of a stock server.
  *
  * Postgres calls storage through smgrsw, a constant table of function pointers with one row,
- * md.c's. It is not exported, but the 15 functions in it (bar one NULL) are, and a constant
+ * md.c's. It is not exported, but the functions in it (bar one NULL) are, and a constant
  * table of pointers lies in the segment that the loader relocates and then makes read-only
  * (RELRO). So: search that segment of the main program for exactly this run of pointers, make
  * it writable, change the slots, make it read-only again. Children inherit it by fork.
@@ -11,12 +11,13 @@
  *
  *   - the run is not there, or is there twice: another layout of the table;
  *   - the compiler, seeing a constant table of one row, called md's function directly at some
- *     place. Debian's did that for init, open and immedsync, which we therefore leave alone.
- *     For the slots that we take, the machine code between the first and the last function of
- *     smgr.c is searched for direct calls and jumps to the functions that we replace.
+ *     place. Debian's did that for init, and by the version for others (docs/postgres.md), which
+ *     we therefore leave alone. For the slots that we take, the machine code between the first
+ *     and the last function of smgr.c is searched for direct calls and jumps to the functions
+ *     that we replace.
  *
  * Both modules use it: the shim to fetch pages that are not there yet, the redo helper to do
- * without files. Not here: what their hooks do, and which slots there are (version.h).
+ * without files. Not here: what their hooks do, and what the table holds (version.h).
  */
 #include "postgres.h"
 
@@ -27,6 +28,7 @@
 #include "smgr_table.h"
 #include "storage/md.h"
 #include "storage/smgr.h"
+#include "utils/guc.h"
 #include "version.h"
 
 #ifndef __x86_64__
@@ -36,10 +38,7 @@
 #define LONGEST_SMGR_CODE 65536 /* bytes; Debian's smgr.c has some 2,700 */
 #define LAST_FUNCTION_CODE 1024
 
-static const void *const expected_table[PAGESTORE_SMGR_SLOTS] = {
-    mdinit,     NULL,   mdopen,  mdclose,     mdcreate,  mdexists,   mdunlink,    mdextend,
-    mdprefetch, mdread, mdwrite, mdwriteback, mdnblocks, mdtruncate, mdimmedsync,
-};
+static const void *const expected_table[] = {PAGESTORE_SMGR_TABLE};
 
 typedef struct ProgramSegment
 {
@@ -66,6 +65,14 @@ find_relro(struct dl_phdr_info *info, size_t size, void *arg)
     return 1;
 }
 
+/* This build of the server is not one that we know. */
+#define REFUSE(...)                                                                              \
+    ereport(FATAL, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg(__VA_ARGS__),                 \
+                    errdetail("It is PostgreSQL %s.",                                            \
+                              GetConfigOption("server_version", false, false)),                  \
+                    errhint("Run the computes on the distribution's own PostgreSQL %s packages.", \
+                            PG_MAJORVERSION)))
+
 static const void **
 find_table(void)
 {
@@ -81,13 +88,18 @@ find_table(void)
             hits++;
         }
     if (hits != 1)
-        ereport(FATAL,
-                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("pagestore: found the storage manager's table %d times in this server,"
-                        " not once", hits),
-                 errhint("Run the computes on the distribution's own PostgreSQL %s packages.",
-                         PG_MAJORVERSION)));
+        REFUSE("pagestore: found the storage manager's table %d times in this server, not once",
+               hits);
     return found;
+}
+
+static int
+slot_of(const void *stock)
+{
+    for (int slot = 0; slot < lengthof(expected_table); slot++)
+        if (expected_table[slot] == stock)
+            return slot;
+    elog(FATAL, "pagestore: a function to be replaced is not in the storage manager's table");
 }
 
 /* The target of a direct call (e8) or jump (e9) at `code`, or NULL for any other byte. */
@@ -107,8 +119,8 @@ refuse_direct_calls(const SmgrHook *hooks, int nhooks)
 {
     const uint8 *functions[] = {
         (const uint8 *) smgrinit,       (const uint8 *) smgrclose,    (const uint8 *) smgrcreate,
-        (const uint8 *) smgrdounlinkall, (const uint8 *) smgrprefetch, (const uint8 *) smgrread,
-        (const uint8 *) smgrwrite,      (const uint8 *) smgrtruncate, (const uint8 *) smgrimmedsync,
+        (const uint8 *) smgrdounlinkall, (const uint8 *) smgrprefetch, (const uint8 *) smgrreadv,
+        (const uint8 *) smgrwritev,     (const uint8 *) smgrtruncate, (const uint8 *) smgrimmedsync,
         (const uint8 *) smgrexists,     (const uint8 *) smgrextend,   (const uint8 *) smgrwriteback,
         (const uint8 *) smgrnblocks,
     };
@@ -122,20 +134,12 @@ refuse_direct_calls(const SmgrHook *hooks, int nhooks)
     }
     last += LAST_FUNCTION_CODE;
     if (last - first > LONGEST_SMGR_CODE)
-        ereport(FATAL,
-                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("pagestore: this server's storage manager is not in one place"),
-                 errhint("Run the computes on the distribution's own PostgreSQL %s packages.",
-                         PG_MAJORVERSION)));
+        REFUSE("pagestore: this server's storage manager is not in one place");
     for (const uint8 *code = first; code < last; code++)
         for (int i = 0; i < nhooks; i++)
             if (direct_target(code) == hooks[i].stock)
-                ereport(FATAL,
-                        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                         errmsg("pagestore: this server's compiler bypasses slot %d of the"
-                                " storage manager's table", hooks[i].slot),
-                         errhint("Run the computes on the distribution's own PostgreSQL %s"
-                                 " packages.", PG_MAJORVERSION)));
+                REFUSE("pagestore: this server's compiler bypasses slot %d of the storage"
+                       " manager's table", slot_of(hooks[i].stock));
 }
 
 void
@@ -144,16 +148,13 @@ smgr_table_install(const SmgrHook *hooks, int nhooks)
     const void **table = find_table();
     uintptr_t page_size = (uintptr_t) sysconf(_SC_PAGESIZE);
     uintptr_t start = (uintptr_t) table & ~(page_size - 1);
-    size_t length = (uintptr_t) (table + PAGESTORE_SMGR_SLOTS) - start;
+    size_t length = (uintptr_t) (table + lengthof(expected_table)) - start;
 
     refuse_direct_calls(hooks, nhooks);
-    for (int i = 0; i < nhooks; i++)
-        if (table[hooks[i].slot] != hooks[i].stock)
-            elog(FATAL, "pagestore: slot %d holds another function than expected", hooks[i].slot);
     if (mprotect((void *) start, length, PROT_READ | PROT_WRITE) != 0)
         ereport(FATAL, (errmsg("pagestore: could not unlock the storage manager's table: %m")));
     for (int i = 0; i < nhooks; i++)
-        table[hooks[i].slot] = hooks[i].ours;
+        table[slot_of(hooks[i].stock)] = hooks[i].ours;
     if (mprotect((void *) start, length, PROT_READ) != 0)
         ereport(FATAL, (errmsg("pagestore: could not lock the storage manager's table: %m")));
 }

@@ -4,10 +4,9 @@
 
 #include "postgres.h"
 
-/* One slot to take over: its index, the server's own function, and ours. */
+/* One slot to take over: the server's own function, which says which it is, and ours. */
 typedef struct SmgrHook
 {
-    int slot;
     const void *stock;
     const void *ours;
 } SmgrHook;

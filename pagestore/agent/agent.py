@@ -28,10 +28,12 @@ from pagestore.compute.running import RunningCompute, StopResult
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.errors import AlreadyExists, NotFound
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pgformat import versions
+from pagestore.postgres import majors
 from pagestore.postgres.settings import SessionLibrary
 from pagestore.tokens import Signer
 
-SESSION_LIBRARY = "pagestore_session.so"
+SESSION_LIBRARY = majors.library("session")
 """Lies beside the shim."""
 _log = structlog.get_logger(__name__)
 
@@ -42,6 +44,8 @@ class HostSettings:
 
     Args:
         directory: of their directories.
+        bindir: where Postgres's programs are; with ``{major}`` in it, where each one's are.
+        shim_library: likewise; the other modules lie beside it.
         run_as: the user that Postgres runs as; None for our own.
         settings: for each postgresql.conf.
         host: an address at which other hosts reach the computes; empty for none.
@@ -71,6 +75,7 @@ class Wanted:
     wal_password: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     session_key: str = field(default="", repr=False)
+    major: int = versions.OLDEST.major
 
 
 class Agent:
@@ -89,9 +94,6 @@ class Agent:
         self._pages, self._wal = pages, wal
         self._starting: set[str] = set()
         self._news = asyncio.Event()
-        self._library = install(host.shim_library, host.directory / "lib")
-        session = host.shim_library.with_name(SESSION_LIBRARY)
-        self._session_library = install(session, host.directory / "lib")
         (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -204,6 +206,7 @@ class Agent:
 
     def _spec(self, wanted: Wanted) -> ComputeSpec:
         host, key = self.host, wanted.session_key
+        session = host.shim_library.with_name(SESSION_LIBRARY)
         return ComputeSpec(
             tenant=wanted.tenant,
             timeline=wanted.timeline,
@@ -212,7 +215,8 @@ class Agent:
             page_server=self._pages.address,
             run_as=host.run_as,
             bindir=host.bindir,
-            shim_library=self._library,
+            major=wanted.major,
+            shim_library=self._installed(host.shim_library, wanted.major),
             settings=host.settings,
             log=log_of(host.directory, wanted.timeline),
             files=wanted.files,
@@ -220,6 +224,15 @@ class Agent:
             owner=wanted.owner,
             host=host.host,
             wal_password=wanted.wal_password if host.host else "",
-            session=SessionLibrary(self._session_library, key) if key else None,
+            session=SessionLibrary(self._installed(session, wanted.major), key) if key else None,
             signer=host.signer,
         )
+
+    def _installed(self, library: Path, major: int) -> Path:
+        """
+        Raises:
+            FailedPrecondition: POSTGRES_MISSING, MODULES_MISSING.
+        """
+        majors.programs(self.host.bindir, major)
+        majors.missing_library(library, major)
+        return install(majors.place(library, major), self.host.directory / "lib")

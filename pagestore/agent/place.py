@@ -2,7 +2,7 @@
 
 ::
 
-    DIR/lib/pagestore_shim-<digest>.so    readable by Postgres's user; pagestore_session too
+    DIR/lib/pagestore_shim-<major>-<digest>.so    readable by Postgres's user; pagestore_session too
     DIR/logs/<timeline>.log               what its servers said
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
     DIR/<...>.removing/                   on its way out

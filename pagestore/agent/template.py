@@ -1,4 +1,4 @@
-"""The empty cluster that every ``create`` branches: one initdb, ever.
+"""The empty cluster that every ``create`` branches: one initdb a major.
 
 Its locale is C.UTF-8, its superuser ``postgres``, and it has one spare database, which a
 create renames. It is made in single-user mode, imported as a root timeline, and its directory
@@ -22,6 +22,7 @@ from typing import Any
 from pagestore.client.page import AsyncPageClient
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pgformat.versions import Version
 from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
 from pagestore.transfer.pgdata import Imported, read_pgdata
 
@@ -30,7 +31,7 @@ INITDB = ("-U", OWNER_ROLE, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "--
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """Where Postgres's programs are, and as whom they run."""
+    """Where one major's programs are, and as whom they run."""
 
     bindir: Path
     run_as: str | None
@@ -64,7 +65,7 @@ class Postgres:
             raise FailedPrecondition(
                 "POSTGRES_MISSING",
                 f"There is no {command[0]}.",
-                "Install Postgres 15: apt-get install postgresql-15.",
+                "Install Postgres's packages: apt-get install postgresql.",
             ) from error
 
     @asynccontextmanager
@@ -85,13 +86,23 @@ class Postgres:
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
+def _initdb(version: Version) -> list[str]:
+    """Without data checksums: with them each first hint on a page would be logged, and pages have
+    checksums of their own in the store."""
+    return [*INITDB, *(["--no-data-checksums"] if version.checksums_by_default else [])]
+
+
 async def make_template(
-    pages: AsyncPageClient, postgres: Postgres, tenant: TenantId, timeline: TimelineId
+    pages: AsyncPageClient,
+    postgres: Postgres,
+    tenant: TenantId,
+    timeline: TimelineId,
+    version: Version,
 ) -> Imported:
     """A new cluster, at the page server as a root timeline."""
     async with postgres.directory("template-") as directory:
         data = directory / "data"
-        await postgres.run("initdb", "-D", str(data), *INITDB)
+        await postgres.run("initdb", "-D", str(data), *_initdb(version))
         await postgres.run(
             "postgres",
             *("--single", "-D", str(data), "-F", "postgres"),

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from pagestore.bench.harness import OURS, PLAIN, Bench
 from pagestore.bench.lone_proxy import Settings
-from pagestore.bench.plain import PlainCluster, give, pgbench, unprivileged
+from pagestore.bench.plain import MAJOR, PlainCluster, give, pgbench, unprivileged
 from pagestore.bench.sessions import DATABASE, PASSWORD, USER, Gate
 from pagestore.bench.stack import wait_until
 from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.installation.layout import lib_dir
+from pagestore.postgres import majors
 from pagestore.postgres.listening import is_free
 
 BOUNCER = "PgBouncer"
@@ -80,7 +81,7 @@ def site(bench: Bench) -> Iterator[Site]:
     give(root)
     certificate, key = _make_certificate(root)
     settings = {"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key}
-    module = lib_dir() / "pagestore_session.so"
+    module = majors.place(lib_dir() / majors.library("session"), MAJOR)
     shutil.copy(module, root)
     settings["shared_preload_libraries"] = root / module.name
     settings["pagestore_session.key"] = "a secret of this run"

@@ -19,8 +19,12 @@ import psycopg
 from pagestore.client.urls import without_password
 from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
+from pagestore.pgformat import versions
+from pagestore.postgres import majors
 
-BINDIR = Path("/usr/lib/postgresql/15/bin")
+MAJOR = max(majors.installed(majors.BINDIR), default=versions.OLDEST.major)
+"""Of Postgres, that is measured: the newest."""
+BINDIR = majors.place(majors.BINDIR, MAJOR)
 USER = "postgres"
 START_SECONDS = 120.0
 

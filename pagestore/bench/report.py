@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from pagestore.bench.plain import BINDIR
+
 Better = Literal["less", "more"]
 
 
@@ -125,7 +127,7 @@ class Report:
 def environment() -> dict[str, Any]:
     """The machine and the versions, as far as they decide figures."""
     postgres = subprocess.run(
-        ["/usr/lib/postgresql/15/bin/postgres", "--version"],
+        [str(BINDIR / "postgres"), "--version"],
         capture_output=True,
         text=True,
         check=False,

@@ -30,6 +30,7 @@ from pagestore.cli.settings import Set, pairs
 from pagestore.client.urls import without_password
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn
+from pagestore.postgres import majors
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
@@ -56,6 +57,9 @@ def create(
     name: Name,
     if_not_exists: IfNotExists = False,
     settings: Set = None,
+    postgres: Annotated[
+        int, typer.Option(metavar="MAJOR", help="Default: the newest that is installed.")
+    ] = 0,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +69,7 @@ def create(
     """
     with session(data, as_json) as run:
         database = run.control.create(
-            name, if_not_exists=if_not_exists, settings=pairs(settings or [])
+            name, if_not_exists=if_not_exists, settings=pairs(settings or []), major=postgres
         )
         remark = f"created {database.name}" if database.created else f"{database.name} exists"
         run.answer(database_fields(database), database.url, remark)
@@ -274,7 +278,8 @@ def psql(
     with session(data, False) as run:
         _check_arguments(name, arguments or [])
         where, options = _way_in(run, name)
-        program = run.installation.config.computes.postgres_bindir / "psql"
+        bindir = run.installation.config.computes.postgres_bindir
+        program = majors.latest_programs(bindir) / "psql"
         options = f"{options} {os.environ.get('PGOPTIONS', '')}".strip()
         target, secret = without_password(where)
         environment = os.environ | secret | ({"PGOPTIONS": options} if options else {})
@@ -282,7 +287,7 @@ def psql(
             os.execve(program, ["psql", target, *(arguments or [])], environment)  # noqa: S606
         except FileNotFoundError as error:
             raise FailedPrecondition(
-                "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client-15"
+                "PSQL_MISSING", f"There is no {program}.", "apt-get install postgresql-client"
             ) from error
 
 

@@ -17,6 +17,7 @@ from pagestore.cli import border
 from pagestore.cli.session import session
 from pagestore.client import credentials
 from pagestore.errors import InvalidInput
+from pagestore.postgres import majors
 
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
 DataDir = Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Where to keep files.")]
@@ -28,7 +29,12 @@ RunAs = Annotated[
     str | None, typer.Option("--run-as", metavar="USER", help="Whom Postgres runs as under root.")
 ]
 Bindir = Annotated[
-    Path, typer.Option("--postgres-bindir", metavar="DIR", help="Where Postgres's programs are.")
+    Path,
+    typer.Option(
+        "--postgres-bindir",
+        metavar="DIR",
+        help="Where Postgres's programs are; with {major} in it, where each one's are.",
+    ),
 ]
 ListenUnix = Annotated[
     Path | None,
@@ -63,7 +69,7 @@ ComputeHost = Annotated[
         metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
     ),
 ]
-DEFAULT_BINDIR = Path("/usr/lib/postgresql/15/bin")
+DEFAULT_BINDIR = majors.BINDIR
 
 
 @contextmanager
@@ -208,7 +214,7 @@ def compute(
     page_server: Annotated[str, typer.Option(metavar="HOST:PORT")],
     wal_service: WalServices,
     compute_dir: Annotated[Path, typer.Option(metavar="DIR", help="For computes' directories.")],
-    shim_library: Annotated[Path, typer.Option(metavar="FILE", help="pagestore_shim.so.")],
+    shim_library: Annotated[Path, typer.Option(metavar="FILE", help="pagestore_shim-{major}.so.")],
     listen: Listen = "127.0.0.1:0",
     run_as: RunAs = None,
     postgres_bindir: Bindir = DEFAULT_BINDIR,
@@ -227,7 +233,8 @@ def compute(
     """Run the agent that has this host's computes, until SIGTERM. Computes outlive it.
 
     Example: pagestore compute --data-dir /srv/compute --page-server 127.0.0.1:7431
-    --wal-service 127.0.0.1:7432 --compute-dir /srv/computes --shim-library pagestore_shim.so
+    --wal-service 127.0.0.1:7432 --compute-dir /srv/computes
+    --shim-library 'pagestore_shim-{major}.so'
     """
     with _session(token_file, tls_authority):
         from pagestore.services import compute as service

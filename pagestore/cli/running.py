@@ -155,6 +155,9 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
         )
+    sys.stdout.writelines(
+        f"Postgres {major}: {exact}\n" for major, exact in fields.get("postgres", {}).items()
+    )
     if fields.get("awake"):
         run.table(
             ("database", "state", "sessions", "waiting", "idle", "kept awake by"),

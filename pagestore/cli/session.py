@@ -146,6 +146,7 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
         "lsn": format_lsn(database.lsn),
         "url": database.url,
         "compute": compute_state(database),
+        "postgres": database.postgres_major or None,
         "parent": database.parent or None,
         "branch_lsn": format_lsn(database.branch_lsn),
         "physical_bytes": database.physical_bytes,

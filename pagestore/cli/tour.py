@@ -30,6 +30,7 @@ from pagestore.client.urls import without_password
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.installation.layout import Installation
+from pagestore.postgres import majors
 
 Rows = list[tuple[Any, ...]]
 
@@ -155,7 +156,8 @@ class Tour:
             self.sql(url, "SELECT count(*), sum(delta) FROM pgbench_history")
 
     def _pgbench(self, *arguments: str) -> None:
-        program = Installation(self.data).config.computes.postgres_bindir / "pgbench"
+        bindir = Installation(self.data).config.computes.postgres_bindir
+        program = majors.latest_programs(bindir) / "pgbench"
         *options, url = arguments
         say(f"  $ pgbench {' '.join(options)}")
         bare, secret = without_password(url)

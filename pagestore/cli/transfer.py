@@ -58,7 +58,7 @@ def import_(
         typer.Option(
             "--from-pgdata",
             metavar="DIR",
-            help="A stopped cluster of Postgres 15, or a base backup.",
+            help="A stopped cluster of a Postgres that is installed here, or a base backup.",
         ),
     ],
     postgres_database: Annotated[
@@ -106,6 +106,8 @@ def _import(
 
     from pagestore.client.page import AsyncPageClient
     from pagestore.oracle.recovery import stopped_cluster
+    from pagestore.postgres import majors
+    from pagestore.postgres.cluster import read_control
     from pagestore.transfer.cluster_settings import read_settings
     from pagestore.transfer.pgdata import Imported, read_pgdata
 
@@ -126,7 +128,8 @@ def _import(
             await pages.import_timeline(imported.watch(chunks))
 
     asyncio.run(send())
-    brought = read_settings(pgdata, installation.config.computes.postgres_bindir.parent / "lib")
+    bindir = installation.config.computes.postgres_bindir
+    brought = read_settings(pgdata, majors.libraries(bindir, read_control(pgdata).version.major))
     database = run.control.register(
         name,
         timeline,
@@ -145,7 +148,7 @@ def export(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Write an ordinary data directory, on which plain Postgres 15 starts.
+    """Write an ordinary data directory, on which plain Postgres of its major starts.
 
     With the database's settings as they are now.
 

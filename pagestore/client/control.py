@@ -58,8 +58,9 @@ class ControlClient(BlockingClosing):
         *,
         if_not_exists: bool = False,
         settings: Mapping[str, str] | None = None,
+        major: int = 0,
     ) -> pb.Database:
-        """An empty database, running."""
+        """An empty database, running; of the newest Postgres unless another major is named."""
         return self.call(
             "CreateDatabase",
             pb.CreateDatabaseRequest(
@@ -67,6 +68,7 @@ class ControlClient(BlockingClosing):
                 name=name,
                 if_not_exists=if_not_exists,
                 settings=settings,
+                postgres_major=major,
             ),
             pb.Database,
         )

@@ -128,7 +128,9 @@ async def _write_wal(
         is_all_of_it = wanted < reached <= part.branch_lsn
         part = await _parent(part, pages) if is_all_of_it else None
     start = max(reached, wanted)
-    for offset, header in walformat.segment_prefix(start, system_id=directory.settings.system_id):
+    for offset, header in walformat.segment_prefix(
+        start, system_id=directory.settings.system_id, version=directory.version
+    ):
         directory.write_at(_segment(start), offset, header, length=walformat.SEGMENT_SIZE)
     return reached
 

@@ -55,12 +55,13 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
-from pagestore.pgformat import layout, relmap, slru
+from pagestore.pgformat import layout, relmap, slru, versions
+from pagestore.postgres import majors
 from pagestore.postgres import shared_catalogs as catalog
 from pagestore.postgres.checkpoint import (
-    ANY_CONTROL_FILE,
     StartCheckpoint,
     after_prologue,
+    any_control_file,
     write_control_file,
     write_segments,
 )
@@ -109,7 +110,9 @@ class ComputeSpec:
     Args:
         directory: made by the start and removed by the stop; a new name each time.
         run_as: the user that the server runs as; None for our own.
-        shim_library: readable by that user.
+        shim_library: for that major, readable by that user.
+        major: of Postgres, which the timeline is of.
+        bindir: where Postgres's programs are; with ``{major}`` in it where each one's are.
         settings: for postgresql.conf, over the defaults.
         log: the server's log; beside the directory unless given. Kept after a failure.
         files: what no WAL holds, by path (running.KEPT), as the last clean stop returned it.
@@ -129,7 +132,8 @@ class ComputeSpec:
     page_server: str
     shim_library: Path
     run_as: str | None = None
-    bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    major: int = versions.OLDEST.major
+    bindir: Path = majors.BINDIR
     settings: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -158,15 +162,11 @@ async def start_compute(
         PagestoreError: what the page server or the WAL service answered.
     """
     owner = account(spec.run_as)
-    if not (spec.bindir / "postgres").exists():
-        raise FailedPrecondition(
-            "POSTGRES_MISSING",
-            f"There is no Postgres in {spec.bindir}.",
-            "Install the package postgresql-15, or set the directory of its programs.",
-        )
+    programs = majors.programs(spec.bindir, spec.major)
     check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
-    start = _Start(spec, owner, page_access.authority_for(spec.page_server, pages.credentials))
+    authority = page_access.authority_for(spec.page_server, pages.credentials)
+    start = _Start(spec, owner, authority, programs)
     try:
         return await start.run(pages, wal)
     except BaseException as error:
@@ -211,9 +211,12 @@ class _Clock:
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
-    def __init__(self, spec: ComputeSpec, owner: Owner | None, authority: Path | None) -> None:
+    def __init__(
+        self, spec: ComputeSpec, owner: Owner | None, authority: Path | None, programs: Path
+    ) -> None:
         self.spec = spec
         self.authority = authority
+        self.programs = programs
         self.clock = _Clock()
         self.owner = owner
         self.won = Won(0, 0, 0, 0, ())
@@ -264,8 +267,9 @@ class _Start:
         self.record = self._first_record(sockets, memory)
         self.record.save(spec.directory)
         with HydratingDirectory(self.data, self.owner) as directory:
-            directory.write("PG_VERSION", layout.VERSION_FILE)
-            directory.write("global/pg_control", ANY_CONTROL_FILE)
+            version = versions.of_major(spec.major)
+            directory.write("PG_VERSION", version.version_file)
+            directory.write("global/pg_control", any_control_file(version))
             directory.write("postgresql.conf", b"")
             place = ServerPlace(
                 spec.port,
@@ -278,11 +282,11 @@ class _Start:
                 spec.host,
                 encrypted=self.authority is not None,
             )
-            settings = command_line(place) | SETTINGS
+            settings = command_line(place, version) | SETTINGS
             if memory is not None:
                 directory.replace_by_link(shared_memory.DYNSHMEM, memory)
                 settings |= shared_memory.SETTINGS
-            argv = [str(spec.bindir / "postgres"), "-D", str(self.data)]
+            argv = [str(self.programs / "postgres"), "-D", str(self.data)]
             for name, value in settings.items():
                 argv += ["-c", f"{name}={value}"]
             child = spawn(argv, log=spec.log_path, owner=self.owner, stdin=line.theirs.fileno())
@@ -326,6 +330,7 @@ class _Start:
         self._check_whole(known.last_record_lsn)
         assert directory.header is not None
         self.settings = directory.settings
+        self._check_major(directory)
         prologue = write_prologue(
             directory.header,
             spec.timeline,
@@ -334,7 +339,7 @@ class _Start:
             self.won.prev_record_lsn,
         )
         checkpoint = after_prologue(
-            prologue, directory.counters, directory.settings.system_id, full_page_writes=False
+            prologue, directory.counters, directory.settings, full_page_writes=False
         )
         self.end_lsn = checkpoint.end_lsn
         self._configure(directory, checkpoint)
@@ -378,6 +383,15 @@ class _Start:
         self.remarks = words_on_slots(prologue.dropped_slots, slots.lost, disabled)
         if slots.wal_bytes:
             self.clock.mark("WAL of slots")
+
+    def _check_major(self, directory: HydratingDirectory) -> None:
+        """The server was executed before anybody asked the timeline."""
+        if directory.version.major != self.spec.major:
+            raise FailedPrecondition(
+                "WRONG_POSTGRES_VERSION",
+                f"Timeline {self.spec.timeline} is of Postgres {directory.version.major}, not "
+                f"{self.spec.major}.",
+            )
 
     def _check_whole(self, ingested_lsn: int) -> None:
         """What a page server has taken in was committed: a log that ends before it has lost WAL,

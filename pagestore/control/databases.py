@@ -15,7 +15,7 @@ compute.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from pagestore.client.names import database_name, new_database_name
 from pagestore.client.page import AsyncPageClient
@@ -30,6 +30,7 @@ from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import (
     DatabaseRecord,
     EventRecord,
+    TemplateRecord,
     TimelineRecord,
     TimelineState,
     UserSettings,
@@ -42,8 +43,12 @@ from pagestore.control.timelines import Making, Timelines
 from pagestore.control.turns import Turns
 from pagestore.errors import AlreadyExists, FailedPrecondition
 from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.pgformat import versions
 from pagestore.postgres.template import OWNER_ROLE
 from pagestore.postgres.user_settings import allowed
+
+TemplateOf = Callable[[TenantId, int], Awaitable[TemplateRecord]]
+"""A tenant's template of a major; with 0, of the newest."""
 
 
 class Databases:
@@ -60,8 +65,10 @@ class Databases:
         tenants: Tenants,
         turns: Turns,
         sessions: Sessions,
+        template: TemplateOf | None = None,
     ) -> None:
         self._state = state
+        self._template = template or self._made_template
         self._pages = pages
         self._wal = wal
         self._computes = computes
@@ -89,12 +96,19 @@ class Databases:
         *,
         if_not_exists: bool = False,
         settings: Mapping[str, str] | None = None,
+        major: int = 0,
     ) -> tuple[DatabaseRecord, bool]:
         """An empty database; the record, and whether it is new. Its server starts with these
-        settings, or there is none."""
+        settings, or there is none.
+
+        Args:
+            major: of Postgres; 0 for the newest that is installed.
+        """
         name = self._new_name(tenant, name)
         wanted = UserSettings(wanted=dict(settings or {}))
-        return await self._turns.to_its_end(self._create(tenant, name, if_not_exists, wanted))
+        return await self._turns.to_its_end(
+            self._create(tenant, name, if_not_exists, wanted, major)
+        )
 
     async def branch(
         self,
@@ -185,17 +199,26 @@ class Databases:
 
     # How they are done
 
+    async def _made_template(self, tenant: TenantId, major: int) -> TemplateRecord:
+        template = self._state.view().template(tenant, major or versions.OLDEST.major)
+        if template is None:
+            raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
+        return template
+
     async def _create(
-        self, tenant: TenantId, name: str, if_not_exists: bool, settings: UserSettings
+        self,
+        tenant: TenantId,
+        name: str,
+        if_not_exists: bool,
+        settings: UserSettings,
+        major: int,
     ) -> tuple[DatabaseRecord, bool]:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
                 return await self._started(existing), False
             await self._tenants.admit_database(tenant)
-            template = self._state.view().template(tenant)
-            if template is None:
-                raise FailedPrecondition("NO_TEMPLATE", "The empty template is not made yet.")
+            template = await self._template(tenant, major)
             parent = self._state.view().known_timeline(template.timeline)
             point = BranchPoint(parent, template.lsn, template.prev_record_lsn)
             async with self._timelines.branching(tenant, name, point) as making:
@@ -276,6 +299,10 @@ class Databases:
             begun = self._import_under_way(name, timeline)
             async with self._timelines.making(begun) as making:
                 info = await self._pages.get_timeline(tenant, timeline)
+                major = info.postgres_major or versions.OLDEST.major
+                root = making.root(info.branch_lsn, system_id, major)
+                with self._state.change() as change:
+                    change.put_timeline(root.begun)
                 await self._wal.create_timeline(
                     tenant,
                     timeline,
@@ -301,7 +328,6 @@ class Databases:
                     head = await self._history.head(timeline)
                     record = self._as_started(record, compute)
                     record = record.model_copy(update={"postgres_database": inner})
-                    root = making.root(info.branch_lsn, system_id)
                     self._publish(record, root, Verb.IMPORT, usable_lsn=head.lsn)
             return record
 

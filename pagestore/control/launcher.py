@@ -24,6 +24,7 @@ from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.errors import DeadlineExceeded, NotFound, PagestoreError, Unavailable
 from pagestore.ids import TimelineId
+from pagestore.pgformat import versions
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.v1 import compute_pb2 as pb
 
@@ -171,6 +172,10 @@ class AgentCompute:
             _log.info("a compute is discarded later", compute=self.name, error=str(error))
 
 
+def _oldest(_: TimelineId) -> int:
+    return versions.OLDEST.major
+
+
 class AgentLauncher:
     """Belongs to one event loop; close it at the end.
 
@@ -185,10 +190,12 @@ class AgentLauncher:
         generations: Callable[[int], int],
         key: OperatorKey,
         session_keys: SessionKeys | None = None,
+        major_of: Callable[[TimelineId], int] = _oldest,
     ) -> None:
         self.agent = agent
         self._generations = generations
         self._key, self._session_keys = key, session_keys
+        self._major_of = major_of
         self._known: dict[str, AgentCompute] = {}
         self._starting: dict[str, pb.Compute | None] = {}
         """What the list says of those whose start has not been answered yet."""
@@ -307,6 +314,7 @@ class AgentLauncher:
             wal_password=credentials.wal_password(self._key, record),
             password=credentials.password(self._key, record) if reset else "",
             session_key=keys.key(record) if keys is not None else "",
+            postgres_major=self._major_of(record.timeline),
         )
 
     async def _forget(self, timeline: TimelineId) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pagestore.client.names import database_name
 from pagestore.control import credentials
@@ -21,6 +20,7 @@ from pagestore.control.setting_aside import changed
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.turns import Turns
 from pagestore.ids import TenantId
+from pagestore.postgres.majors import Installed
 from pagestore.postgres.user_settings import check
 
 
@@ -34,7 +34,7 @@ class Shown:
 class OwnSettings:
     """
     Args:
-        libraries: where Postgres's libraries are.
+        installed: where a major's libraries are, which settings may name.
     """
 
     def __init__(
@@ -43,22 +43,23 @@ class OwnSettings:
         computes: Computes,
         key: OperatorKey,
         turns: Turns,
-        libraries: Path | None,
+        installed: Installed | None,
     ) -> None:
         self._state = state
         self._computes = computes
         self._key = key
         self._turns = turns
-        self._libraries = libraries
+        self._installed = installed
 
-    def checked(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Those that a user asks for, by their lower-case names.
+    def checked(self, values: Mapping[str, str], major: int = 0) -> dict[str, str]:
+        """Those that a user asks for, by their lower-case names, of a server of that major.
 
         Raises:
             InvalidInput: SETTING_FIXED, INVALID_SETTING.
         """
         values = {item.lower(): value for item, value in values.items()}
-        check(values, self._libraries)
+        libraries = self._installed.libraries(major) if values and self._installed else None
+        check(values, libraries)
         return values
 
     async def shown(self, tenant: TenantId, database: str) -> Shown:
@@ -79,9 +80,10 @@ class OwnSettings:
             InvalidInput: SETTING_FIXED, INVALID_SETTING.
         """
         name = database_name(database)
-        values = self.checked(values)
         async with self._turns.on(tenant, name):
             record = self._state.view().known_database(tenant, name)
+            major = self._state.view().known_timeline(record.timeline).major
+            values = self.checked(values, major)
             compute = self._computes.running_compute((tenant, name))
             if compute is None:
                 return self._change_stopped(record, values, reset)

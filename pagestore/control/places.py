@@ -66,7 +66,7 @@ class Places:
         if found is not None:
             record = found[0]
             return (await self._roles.of(record.tenant, record.timeline)).get(user)
-        template = self._state.view().template()
+        template = next(iter(self._state.view().templates().values()), None)
         if template is not None:
             await self._roles.of(DEFAULT_TENANT, template.timeline, target[:64])
         return None

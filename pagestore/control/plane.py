@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from pagestore import tasks
 from pagestore.client.computes import ComputeClient
@@ -29,11 +28,12 @@ from pagestore.control.roles import Roles
 from pagestore.control.sessions import NoSessions, Sessions
 from pagestore.control.settings_watch import note_settings
 from pagestore.control.state import ControlState
-from pagestore.control.template import ensure_template
+from pagestore.control.template import Templates
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.ids import TenantId, TimelineId
+from pagestore.postgres.majors import Installed
 
 
 class ControlPlane:
@@ -48,24 +48,29 @@ class ControlPlane:
         tenants: Tenants,
         *,
         agent: ComputeClient | None = None,
-        libraries: Path | None = None,
+        installed: Installed | None = None,
         sessions: Sessions | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self.state = state
-        self._agent, self._wal = agent, wal
         self.computes = computes
         self.history = History(state, pages, wal)
         self._watching_settings: asyncio.Task[None] | None = None
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.tenants = tenants
+        self._templates = (
+            Templates(state, self._timelines, agent, wal, installed)
+            if agent is not None and installed is not None
+            else None
+        )
         sessions = sessions or NoSessions()
         self.databases = Databases(
             *(state, pages, wal, computes, keeping, key),
             *(self.history, self._timelines, tenants, self._turns, sessions),
+            template=self._templates.of if self._templates is not None else None,
         )
-        self.own_settings = OwnSettings(state, computes, key, self._turns, libraries)
+        self.own_settings = OwnSettings(state, computes, key, self._turns, installed)
         roles = Roles(pages, wal, self.history)
         self._moments = Moments(computes, self.history, self._timelines)
         self.app_roles = AppRoles(state, computes, self._turns)
@@ -81,13 +86,13 @@ class ControlPlane:
         self._timelines.collect_soon()
 
     async def make_template(self, tenant: TenantId) -> None:
-        """What a tenant's databases begin as.
+        """What a tenant's databases begin as, of the newest Postgres.
 
         Raises:
             PagestoreError: POSTGRES_FAILED and others.
         """
-        assert self._agent is not None, "somebody has to make a cluster"
-        await ensure_template(self.state, self._timelines, self._agent, self._wal, tenant)
+        assert self._templates is not None, "somebody has to make a cluster"
+        await self._templates.of(tenant, 0)
 
     async def collect(self) -> int:
         """Deletes timelines that nobody needs any more."""

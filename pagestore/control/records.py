@@ -76,6 +76,8 @@ class TimelineRecord(Record):
     system_id: int = 0
     imported: bool = False
     created_micros: int
+    major: int = 15
+    """Of Postgres: the root's, which its branches have too. Before there were others it was 15."""
 
 
 class UserSettings(Record):
@@ -229,7 +231,7 @@ class KeyRecord(Record):
 
 
 class TemplateRecord(Record):
-    """The empty cluster that every `create` branches."""
+    """The empty cluster of one major that every `create` of it branches."""
 
     timeline: Timeline
     lsn: int

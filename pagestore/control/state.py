@@ -14,6 +14,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     tenant_names name                                 tenant (16): an index of tenants
     meta         "template"                           TemplateRecord of the default tenant
     meta         "template" tenant (16)               TemplateRecord of another
+                 "-17", "-18" behind either           likewise, of a later Postgres than 15
     meta         "members"                            MembersRecord
     meta         "key"                                KeyRecord
     meta         "whole"                              see storage.py
@@ -59,6 +60,7 @@ from pagestore.control.records import (
 from pagestore.control.storage import Storage, Writer
 from pagestore.errors import FailedPrecondition, NotFound
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.pgformat import versions
 
 TABLES = (
     *("timelines", "children", "owned", "unsettled"),
@@ -136,6 +138,13 @@ class ControlState:
         self.close()
 
 
+def _template_key(tenant: TenantId, major: int) -> bytes:
+    """Those of the first tenant and the oldest major say nothing of it: there were no others."""
+    of_tenant = b"" if tenant == DEFAULT_TENANT else tenant.raw
+    of_major = b"" if major == versions.OLDEST.major else b"-%d" % major
+    return b"template" + of_tenant + of_major
+
+
 class _Tables:
     """Keys and decoding, over any way of getting values."""
 
@@ -152,8 +161,15 @@ class _Tables:
     def _all(self, kind: type[_R], table: str, prefix: bytes) -> list[_R]:
         return [kind.decode(raw, f"{table} {key!r}") for key, raw in self._scan(table, prefix)]
 
-    def template(self, tenant: TenantId = DEFAULT_TENANT) -> TemplateRecord | None:
-        return self._one(TemplateRecord, "meta", _template_key(tenant))
+    def template(
+        self, tenant: TenantId = DEFAULT_TENANT, major: int = versions.OLDEST.major
+    ) -> TemplateRecord | None:
+        return self._one(TemplateRecord, "meta", _template_key(tenant, major))
+
+    def templates(self, tenant: TenantId = DEFAULT_TENANT) -> dict[int, TemplateRecord]:
+        """By their majors."""
+        found = {each.major: self.template(tenant, each.major) for each in versions.ALL}
+        return {major: record for major, record in found.items() if record is not None}
 
     def tenant(self, tenant: TenantId | str) -> TenantRecord | None:
         """By its id or its name."""
@@ -326,8 +342,13 @@ class Change(_Tables):
     def _delete(self, table: str, key: bytes) -> None:
         self._writer.delete(table, key)
 
-    def put_template(self, record: TemplateRecord, tenant: TenantId = DEFAULT_TENANT) -> None:
-        self._put("meta", _template_key(tenant), record.encode())
+    def put_template(
+        self,
+        record: TemplateRecord,
+        tenant: TenantId = DEFAULT_TENANT,
+        major: int = versions.OLDEST.major,
+    ) -> None:
+        self._put("meta", _template_key(tenant, major), record.encode())
 
     def put_tenant(self, record: TenantRecord) -> None:
         self._put("tenants", record.tenant.raw, record.encode())
@@ -337,9 +358,8 @@ class Change(_Tables):
         """One without databases. What its databases began as goes with it."""
         self._delete("tenants", record.tenant.raw)
         self._delete("tenant_names", record.name.encode())
-        template = self.template(record.tenant)
-        if template is not None:
-            self._delete("meta", _template_key(record.tenant))
+        for major, template in self.templates(record.tenant).items():
+            self._delete("meta", _template_key(record.tenant, major))
             self.set_timeline_state(template.timeline, TimelineState.DROPPED)
 
     def take_generations(self, count: int, above: int) -> int:
@@ -460,10 +480,6 @@ class Change(_Tables):
             if other.parent == old:
                 self.put_database(other.model_copy(update={"parent": new}))
         return renamed
-
-
-def _template_key(tenant: TenantId) -> bytes:
-    return b"template" if tenant == DEFAULT_TENANT else b"template" + tenant.raw
 
 
 def _locked(path: Path) -> int:

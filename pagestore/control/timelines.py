@@ -26,6 +26,7 @@ from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.control.turns import Turns
 from pagestore.errors import NotFound, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pgformat import versions
 
 INGEST_WAIT_MS = 60_000
 """How long the page server may wait for the parent's WAL up to the branch LSN."""
@@ -45,9 +46,9 @@ class Making:
     def timeline(self) -> TimelineId:
         return self.begun.timeline
 
-    def root(self, lsn: int, system_id: int) -> Making:
-        """The same, now that it is known where its history begins."""
-        update = {"branch_lsn": lsn, "system_id": system_id}
+    def root(self, lsn: int, system_id: int, major: int) -> Making:
+        """The same, now that it is known where its history begins, and of which Postgres it is."""
+        update = {"branch_lsn": lsn, "system_id": system_id, "major": major}
         return Making(self.begun.model_copy(update=update))
 
     def live(self, change: Change, **facts: int) -> None:
@@ -69,6 +70,7 @@ def planned(
         parent=parent.timeline if parent is not None else None,
         branch_lsn=point.lsn if point is not None else 0,
         system_id=parent.system_id if parent is not None else 0,
+        major=parent.major if parent is not None else versions.OLDEST.major,
         imported=imported,
         created_micros=now_micros(),
     )

@@ -114,7 +114,7 @@ class Follower:
         sources: Sequence[WalSource],
         waiters: LsnWaiters,
         flusher: OpenLayerBound,
-        redo: Callable[[], RedoPool | None],
+        redo: Callable[[int], RedoPool | None],
         *,
         consumer: str = "page",
         slot_wal_bytes: int = SLOT_WAL_BYTES,
@@ -301,7 +301,9 @@ class Follower:
         while True:
             # Anew for each stream: a new term may have cut the log inside the last record,
             # and the bytes of it that came before must not be joined to what replaced them.
-            ingest = TimelineIngest(timeline, self._redo(), check_images=self._check_images)
+            ingest = TimelineIngest(
+                timeline, self._redo(timeline.major), check_images=self._check_images
+            )
             before = ingest.next_lsn
             source = self._sources.ahead(key, failed)
             try:

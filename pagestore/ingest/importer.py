@@ -229,8 +229,8 @@ def file_key(path: str) -> Key | None:
             return keyspace.relmap(1663, int(db))
         case ["pg_tblspc", spc, _, ""] if _is_oid(spc):
             return keyspace.database(int(spc), 0)
-        case ["pg_twophase", xid] if re.fullmatch("[0-9A-F]{8}", xid):
-            return keyspace.two_phase(int(xid, 16))
+        case ["pg_twophase", xid] if re.fullmatch("([0-9A-F]{8}){1,2}", xid):
+            return keyspace.two_phase(int(xid[-8:], 16))
         case ["pg_stat", "pgstat.stat"]:
             return Key(Kind.FILE, block=keyspace.FILE_PGSTAT)
     raise _invalid(f"The file {path[:200]!r} has no place in the store.")

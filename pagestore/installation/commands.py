@@ -12,6 +12,7 @@ from pagestore.client.credentials import AUTHORITY
 from pagestore.installation.config import SafekeeperConfig
 from pagestore.installation.keys import PUBLIC_KEYS, SIGNING_KEY, token_file
 from pagestore.installation.layout import Installation, lib_dir
+from pagestore.postgres import majors
 
 PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
@@ -52,7 +53,7 @@ def _pageserver_options(installation: Installation, _: str) -> list[str]:
     config = installation.config
     words = _wal_services(config.safekeeper_parts)
     words += _postgres(installation)
-    words += ["--redo-library", str(lib_dir() / "pagestore_redo.so")]
+    words += ["--redo-library", str(lib_dir() / majors.library("redo"))]
     for name in ("memory_bytes", "open_layer_bytes", "redo_helpers"):
         value = getattr(config.pageserver, name)
         if value is not None:
@@ -76,7 +77,7 @@ def _compute_options(installation: Installation, _: str) -> list[str]:
     words += _wal_services(config.staying)
     words += ["--compute-dir", str(installation.compute_dir)]
     words += _postgres(installation)
-    words += ["--shim-library", str(lib_dir() / "pagestore_shim.so")]
+    words += ["--shim-library", str(lib_dir() / majors.library("shim"))]
     for name, value in config.computes.settings.items():
         words += ["--set", f"{name}={value}"]
     return [*words, *_compute_host(config.computes.host)]

@@ -21,6 +21,7 @@ from pydantic_settings import (
 from pagestore import durable
 from pagestore.errors import FailedPrecondition
 from pagestore.installation.ports import CLIENTS_PORT, choose_ports, first_free, one_more
+from pagestore.postgres import majors
 
 
 class _Section(BaseModel):
@@ -82,7 +83,8 @@ class ComputesConfig(_Section):
     run_as: str = "postgres"
     """The user of Postgres's processes, where pagestore itself is root."""
     directory: Path | None = None
-    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    postgres_bindir: Path = majors.BINDIR
+    """Where Postgres's programs are; with ``{major}`` in it, where each one's are."""
     settings: dict[str, str] = {}
     """For each compute's postgresql.conf."""
     host: str = ""

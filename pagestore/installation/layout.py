@@ -39,6 +39,7 @@ from pagestore import durable, locks
 from pagestore.client.credentials import Credentials
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
 from pagestore.installation import ownership
+from pagestore.postgres import majors
 
 if TYPE_CHECKING:
     from pagestore.compute.record import ComputeRecord
@@ -365,11 +366,11 @@ def lib_dir() -> Path:
     if configured:
         candidates.insert(0, Path(configured))
     for folder in candidates:
-        if (folder / "pagestore_shim.so").exists():
+        if any(folder.glob(majors.library("shim").replace("{major}", "*"))):
             return folder
     raise FailedPrecondition(
         "MODULES_MISSING",
-        f"pagestore_shim.so is in none of {', '.join(map(str, candidates))}.",
+        f"pagestore_shim is in none of {', '.join(map(str, candidates))}.",
         "Build it with `make setup`, or say where it is in PAGESTORE_LIB_DIR.",
     )
 

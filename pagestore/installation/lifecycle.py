@@ -19,6 +19,7 @@ from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreErro
 from pagestore.installation.layout import Installation, lib_dir
 from pagestore.installation.parts import orphans, running_part
 from pagestore.installation.ports import check_free
+from pagestore.postgres import majors
 
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
@@ -60,11 +61,7 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
 
         certificates.settle_authority(installation.data, authority)
     installation.settle_compute_dir()
-    postgres = installation.config.computes.postgres_bindir / "postgres"
-    if not postgres.exists():
-        raise FailedPrecondition(
-            "POSTGRES_MISSING", f"There is no {postgres}.", "apt-get install postgresql-15"
-        )
+    majors.latest_programs(installation.config.computes.postgres_bindir)
 
 
 def _settle_proxy(installation: Installation) -> None:

@@ -63,6 +63,7 @@ def _system(installation: Installation) -> dict[str, Any]:
         "computes_running": found.computes_running,
         "store_bytes": found.store_bytes,
         "version": found.version,
+        "postgres": dict(found.postgres),
         "troubles": [f"{item.part}: {item.error}" for item in found.parts if item.error],
     }
 

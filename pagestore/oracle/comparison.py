@@ -227,7 +227,7 @@ def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
     for name in names:
         yield name, (root / name).read_bytes()
     for spc in cluster.tablespaces:
-        yield f"{paths.tablespace_directory(spc)}/", b""
+        yield f"{paths.tablespace_directory(spc, cluster.control.version)}/", b""
     for folder in (*slru.DIRECTORY.values(), "pg_twophase"):
         for entry in (root / folder).iterdir():
             if entry.is_file():

@@ -26,6 +26,7 @@ from pagestore.errors import (
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat.pg_control import PgControl
+from pagestore.postgres import majors
 from pagestore.postgres.cluster import (
     check_not_running,
     is_cleanly_stopped,
@@ -56,7 +57,7 @@ async def stopped_cluster(
     directory: Path,
     *,
     run_as: str | None = None,
-    bindir: Path = Path("/usr/lib/postgresql/15/bin"),
+    bindir: Path = majors.BINDIR,
     scratch: Path = Path("/var/tmp"),  # noqa: S108
 ) -> AsyncIterator[Path]:
     """A cleanly stopped cluster with the content of `directory`: itself, or a recovered copy
@@ -95,7 +96,7 @@ async def copy_cluster(source: Path, target: Path, owner: Owner | None) -> None:
             "NO_SPACE_FOR_RECOVERY",
             f"Recovering a copy of {source} needs {needed >> 20} MiB in {target.parent.parent}; "
             f"{free >> 20} MiB are free.",
-            "Free some space, or start and stop the cluster once with Postgres 15 yourself.",
+            "Free some space, or start and stop the cluster once with its Postgres yourself.",
         )
     await _run("cp", "-a", "--reflink=auto", "--", str(source), str(target))
     wal = target / "pg_wal"
@@ -179,7 +180,8 @@ async def recover(
         "fsync": "off",
         **settings,
     }
-    argv = [str(bindir / "postgres"), "-D", str(data)]
+    programs = majors.programs(bindir, control.version.major)
+    argv = [str(programs / "postgres"), "-D", str(data)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     child = spawn(argv, log=log, owner=owner)

@@ -20,6 +20,7 @@ from pagestore.oracle.recovery import copy_cluster, log_of, recover
 from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat.pg_control import PgControl
 from pagestore.pgformat.wal import segment_name
+from pagestore.postgres import majors
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import open_cluster, read_control
 from pagestore.postgres.datadir import Owner
@@ -39,7 +40,7 @@ async def replayed_cluster(
     lsn: int,
     *,
     run_as: str | None = None,
-    bindir: Path = Path("/usr/lib/postgresql/15/bin"),
+    bindir: Path = majors.BINDIR,
     scratch: Path = Path("/var/tmp"),  # noqa: S108
 ) -> AsyncIterator[Path]:
     """A stopped copy of `directory` that has replayed the records that end at or below `lsn`;

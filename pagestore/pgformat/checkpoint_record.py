@@ -1,4 +1,4 @@
-"""``struct CheckPoint`` of Postgres 15: 88 bytes, in a checkpoint record and in pg_control.
+"""``struct CheckPoint``: 88 bytes, in a checkpoint record and in pg_control.
 
 Offsets and meanings stand in docs/formats/pg-control.md. Source: ``catalog/pg_control.h``.
 """
@@ -6,13 +6,18 @@ Offsets and meanings stand in docs/formats/pg-control.md. Source: ``catalog/pg_c
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass
-from typing import Protocol, Self
+from dataclasses import astuple, dataclass, fields
+from typing import Any, Protocol, Self
 
-FORMAT = "QII?7xQIIIIIII4xqIII4x"
-FIELDS = 16
-_STRUCT = struct.Struct(f"<{FORMAT}")
+from pagestore.pgformat.versions import Version
+
 _TIMELINE_ID = 1
+
+
+def format_of(version: Version) -> str:
+    """For `struct`; padding where there is no wal_level."""
+    wal_level = "3xi" if version.checkpoint_names_wal_level else "7x"
+    return f"QII?{wal_level}QIIIIIII4xqIII4x"
 
 
 class Counters(Protocol):
@@ -50,6 +55,8 @@ class CheckPoint:
     timeline: int
     prev_timeline: int
     full_page_writes: bool
+    wal_level: int | None
+    """None in a major that does not name it."""
     next_full_xid: int
     next_oid: int
     next_multi: int
@@ -64,13 +71,16 @@ class CheckPoint:
     oldest_active_xid: int
 
     @classmethod
-    def at_shutdown(cls, counters: Counters, *, redo: int, time: int) -> Self:
+    def at_shutdown(
+        cls, counters: Counters, *, redo: int, time: int, version: Version, wal_level: int
+    ) -> Self:
         """Of a cluster that stops cleanly: ``redo`` is the record's own start."""
         return cls(
             redo=redo,
             timeline=_TIMELINE_ID,
             prev_timeline=_TIMELINE_ID,
             full_page_writes=bool(counters.full_page_writes),
+            wal_level=wal_level if version.checkpoint_names_wal_level else None,
             next_full_xid=counters.next_full_xid,
             next_oid=counters.next_oid,
             next_multi=counters.next_multi,
@@ -85,5 +95,23 @@ class CheckPoint:
             oldest_active_xid=0,
         )
 
-    def pack(self) -> bytes:
-        return _STRUCT.pack(*astuple(self))
+    @classmethod
+    def of_values(cls, values: list[Any], version: Version) -> tuple[Self, list[Any]]:
+        """From the values that begin with its own, and what follows them."""
+        if not version.checkpoint_names_wal_level:
+            values = [*values[:_WAL_LEVEL], None, *values[_WAL_LEVEL:]]
+        count = len(fields(cls))
+        return cls(*values[:count]), values[count:]
+
+    def values(self) -> list[Any]:
+        """As they are packed."""
+        values = list(astuple(self))
+        if self.wal_level is None:
+            del values[_WAL_LEVEL]
+        return values
+
+    def pack(self, version: Version) -> bytes:
+        return struct.pack(f"<{format_of(version)}", *self.values())
+
+
+_WAL_LEVEL = [field.name for field in fields(CheckPoint)].index("wal_level")

@@ -1,4 +1,6 @@
-"""Constants of Postgres 15 as the distribution builds it on x86-64.
+"""Constants of Postgres, in every major, as the distribution builds it on x86-64.
+
+What differs between majors stands in :mod:`pagestore.pgformat.versions`.
 
 A control file that disagrees with one of the layout constants belongs to another build:
 :func:`pagestore.pgformat.pg_control.PgControl.check_layout` refuses it.
@@ -7,11 +9,6 @@ A control file that disagrees with one of the layout constants belongs to anothe
 from __future__ import annotations
 
 from typing import Final
-
-MAJOR_VERSION: Final = 15
-VERSION_FILE: Final = b"15\n"
-CONTROL_VERSION: Final = 1300
-CATALOG_VERSION: Final = 202209061
 
 PAGE_SIZE: Final = 8192
 SEGMENT_BLOCKS: Final = 131072

@@ -1,8 +1,9 @@
 """Names inside a data directory: which file holds which block, and back.
 
 ``base/<db>/<rel>[_fsm|_vm|_init][.<segment>]`` in the default tablespace,
-``global/<rel>...`` for shared relations, ``pg_tblspc/<spc>/PG_15_<catalog version>/<db>/<rel>...``
-in a tablespace that lies in place. Others are outside the data directory and have no path here.
+``global/<rel>...`` for shared relations,
+``pg_tblspc/<spc>/PG_<major>_<catalog version>/<db>/<rel>...`` in a tablespace that lies in place.
+Others are outside the data directory and have no path here.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ import re
 from typing import NamedTuple
 
 from pagestore.errors import InvalidInput
-from pagestore.pgformat.layout import (
-    CATALOG_VERSION,
-    DEFAULT_TABLESPACE,
-    GLOBAL_TABLESPACE,
-    MAJOR_VERSION,
-)
+from pagestore.pgformat.layout import DEFAULT_TABLESPACE, GLOBAL_TABLESPACE
+from pagestore.pgformat.versions import OLDEST, Version
 
 DIRECTORIES = (
     "base",
@@ -42,11 +39,16 @@ DIRECTORIES = (
     "pg_wal/archive_status",
     "pg_xact",
 )
-"""Every directory that the server expects, parents first; base/<db> come on top."""
+"""The directories that every server expects, parents first; base/<db> come on top."""
 
 _FORK_SUFFIX = ("", "_fsm", "_vm", "_init")
 _FORK_OF = {"": 0, "fsm": 1, "vm": 2, "init": 3}
 _RELATION_FILE = re.compile(r"([1-9][0-9]{0,9})(?:_(fsm|vm|init))?(?:\.([1-9][0-9]{0,4}))?")
+
+
+def own_directories(version: Version) -> tuple[str, ...]:
+    """Those that this major expects besides."""
+    return ("pg_wal/summaries",) if version.summaries else ()
 
 
 class RelationFile(NamedTuple):
@@ -57,7 +59,7 @@ class RelationFile(NamedTuple):
     segment: int
 
 
-def database_directory(spc: int, db: int) -> str:
+def database_directory(spc: int, db: int, version: Version = OLDEST) -> str:
     """``base/5``, ``global``, or one in a tablespace of a user's own.
 
     Raises:
@@ -68,15 +70,15 @@ def database_directory(spc: int, db: int) -> str:
     if spc == DEFAULT_TABLESPACE and db != 0:
         return f"base/{db}"
     if spc != GLOBAL_TABLESPACE and db != 0:
-        return f"{tablespace_directory(spc)}/{db}"
+        return f"{tablespace_directory(spc, version)}/{db}"
     raise InvalidInput(
         "INVALID_DATABASE", f"There can be no directory of database {db} in tablespace {spc}."
     )
 
 
-def tablespace_directory(spc: int) -> str:
+def tablespace_directory(spc: int, version: Version) -> str:
     """Of a tablespace that lies in place: the directory of its databases' directories."""
-    return f"pg_tblspc/{spc}/PG_{MAJOR_VERSION}_{CATALOG_VERSION}"
+    return f"pg_tblspc/{spc}/{version.tablespace_name}"
 
 
 def relation_file(rel: int, fork: int, segment: int = 0) -> str:
@@ -85,8 +87,10 @@ def relation_file(rel: int, fork: int, segment: int = 0) -> str:
     return f"{name}.{segment}" if segment else name
 
 
-def relation_path(spc: int, db: int, rel: int, fork: int, segment: int = 0) -> str:
-    return f"{database_directory(spc, db)}/{relation_file(rel, fork, segment)}"
+def relation_path(
+    spc: int, db: int, rel: int, fork: int, segment: int = 0, version: Version = OLDEST
+) -> str:
+    return f"{database_directory(spc, db, version)}/{relation_file(rel, fork, segment)}"
 
 
 def parse_relation_file(name: str) -> RelationFile | None:

@@ -1,7 +1,7 @@
-"""``global/pg_control`` of Postgres 15: parse it, and make one from nothing.
+"""``global/pg_control``: parse it, and make one from nothing.
 
-The file is 8192 bytes: ``struct ControlFileData`` (292 bytes with its CRC-32C, padding as
-the x86-64 ABI lays it), then zeros. Offsets and meanings stand in
+The file is 8192 bytes: ``struct ControlFileData`` (292 bytes with its CRC-32C, 296 in Postgres 18;
+padding as the x86-64 ABI lays it), then zeros. Offsets and meanings stand in
 docs/formats/pg-control.md. Source: ``catalog/pg_control.h``.
 
 A stateless start needs a control file that says "cleanly shut down, and the shutdown
@@ -12,18 +12,29 @@ server knows of the timeline at X.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
 from pagestore._native import crc32c
 from pagestore.errors import DataLoss, FailedPrecondition
-from pagestore.pgformat import checkpoint_record, layout
+from pagestore.pgformat import checkpoint_record, layout, versions
 from pagestore.pgformat.checkpoint_record import CheckPoint, Counters
+from pagestore.pgformat.versions import Version
 
 FILE_SIZE = 8192
-_BODY = struct.Struct(f"<QIIi4xqQ{checkpoint_record.FORMAT}QQI4xQQ?3xi?3xiiiii?3xId8I?3xI32s")
+_HEAD = struct.Struct("<QII")
 _CRC = struct.Struct("<I")
+
+
+@functools.cache
+def _body(version: Version) -> struct.Struct:
+    checkpoint = checkpoint_record.format_of(version)
+    signedness, behind = ("?", "3x") if version.control_names_char_signedness else ("", "")
+    return struct.Struct(
+        f"<QIIi4xqQ{checkpoint}QQI4xQQ?3xi?3xiiiii?3xId8I?3xI{signedness}32s{behind}"
+    )
 
 
 class DbState(enum.IntEnum):
@@ -104,7 +115,14 @@ class PgControl:
     large_object_block: int
     float8_by_value: bool
     data_checksum_version: int
+    default_char_signedness: bool | None
+    """None in a major that does not name it."""
     mock_authentication_nonce: bytes
+
+    @property
+    def version(self) -> Version:
+        """The major whose control file it is."""
+        return versions.of_catalog(self.catalog_version, "The control file")
 
     @classmethod
     def parse(cls, data: bytes, where: str = "pg_control") -> Self:
@@ -114,27 +132,33 @@ class PgControl:
             FailedPrecondition: another version of Postgres wrote it.
             DataLoss: it is short, or its checksum does not hold.
         """
-        if len(data) < _BODY.size + _CRC.size:
+        if len(data) < _HEAD.size:
             raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has only {len(data)} bytes.")
-        version = struct.unpack_from("<I", data, 8)[0]
-        if version != layout.CONTROL_VERSION:
+        _, control_version, catalog_version = _HEAD.unpack_from(data)
+        version = versions.of_catalog(catalog_version, where)
+        if control_version != version.control_version:
             raise FailedPrecondition(
                 "WRONG_POSTGRES_VERSION",
-                f"{where} has format {version}; Postgres {layout.MAJOR_VERSION} writes "
-                f"{layout.CONTROL_VERSION}.",
-                f"Bring the cluster to Postgres {layout.MAJOR_VERSION} first: pg_upgrade, or "
+                f"{where} has format {control_version}; Postgres {version.major} writes "
+                f"{version.control_version}.",
+                "Bring the cluster to a Postgres that pagestore knows first: pg_upgrade, or "
                 "pg_dumpall and psql.",
             )
-        stored = _CRC.unpack_from(data, _BODY.size)[0]
-        if stored != crc32c(data[: _BODY.size]):
+        body = _body(version)
+        if len(data) < body.size + _CRC.size:
+            raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has only {len(data)} bytes.")
+        stored = _CRC.unpack_from(data, body.size)[0]
+        if stored != crc32c(data[: body.size]):
             raise DataLoss("CONTROL_FILE_CORRUPT", f"The checksum of {where} does not hold.")
-        values = list(_BODY.unpack_from(data))
+        values = list(body.unpack_from(data))
         state = values[3]
         if state not in DbState.__members__.values():
             raise DataLoss("CONTROL_FILE_CORRUPT", f"{where} has the unknown state {state}.")
         values[3] = DbState(state)
-        checkpoint = CheckPoint(*values[6 : 6 + checkpoint_record.FIELDS])
-        ordered = [*values[:6], checkpoint, *values[6 + checkpoint_record.FIELDS :]]
+        checkpoint, rest = CheckPoint.of_values(values[6:], version)
+        if not version.control_names_char_signedness:
+            rest.insert(-1, None)
+        ordered = [*values[:6], checkpoint, *rest]
         return cls(**dict(zip((field.name for field in fields(cls)), ordered, strict=True)))
 
     def pack(self) -> bytes:
@@ -143,10 +167,10 @@ class PgControl:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, CheckPoint):
-                values += [getattr(value, inner.name) for inner in fields(value)]
-            else:
+                values += value.values()
+            elif value is not None:
                 values.append(value)
-        body = _BODY.pack(*values)
+        body = _body(self.version).pack(*values)
         return (body + _CRC.pack(crc32c(body))).ljust(FILE_SIZE, b"\0")
 
     @classmethod
@@ -156,14 +180,21 @@ class PgControl:
         """The control file of a cluster cleanly stopped with the shutdown checkpoint record
         at ``checkpoint_lsn`` (the record's start, past any page header). ``time``: Unix
         seconds of that checkpoint."""
+        version = versions.of_catalog(settings.catalog_version)
         return cls(
             system_id=settings.system_id,
-            pg_control_version=layout.CONTROL_VERSION,
-            catalog_version=settings.catalog_version or layout.CATALOG_VERSION,
+            pg_control_version=version.control_version,
+            catalog_version=version.catalog_version,
             state=DbState.SHUTDOWNED,
             time=time,
             checkpoint_lsn=checkpoint_lsn,
-            checkpoint=CheckPoint.at_shutdown(counters, redo=checkpoint_lsn, time=time),
+            checkpoint=CheckPoint.at_shutdown(
+                counters,
+                redo=checkpoint_lsn,
+                time=time,
+                version=version,
+                wal_level=settings.wal_level,
+            ),
             unlogged_lsn=layout.FIRST_UNLOGGED_LSN,
             min_recovery_point=0,
             min_recovery_point_timeline=0,
@@ -190,13 +221,14 @@ class PgControl:
             large_object_block=layout.LARGE_OBJECT_BLOCK,
             float8_by_value=True,
             data_checksum_version=settings.data_checksum_version,
+            # Of x86-64, and nothing else is known here.
+            default_char_signedness=True if version.control_names_char_signedness else None,
             mock_authentication_nonce=settings.mock_authentication_nonce.ljust(32, b"\0"),
         )
 
     def check_layout(self, where: str = "pg_control") -> None:
         """Refuses a cluster whose build differs in anything that shapes its files."""
         expected = {
-            "catalog_version": layout.CATALOG_VERSION,
             "max_align": layout.MAX_ALIGN,
             "float_format": layout.FLOAT_FORMAT,
             "block_size": layout.PAGE_SIZE,

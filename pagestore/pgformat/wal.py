@@ -1,4 +1,4 @@
-"""WAL of Postgres 15: pages, record framing, and the shutdown checkpoint record.
+"""WAL: pages, record framing, and the shutdown checkpoint record.
 
 The layout stands in docs/formats/wal.md. WAL is a stream of bytes, cut into pages of 8 KiB
 that each begin with a header (a longer one on a segment's first page). A record begins at a
@@ -23,10 +23,10 @@ from pagestore.errors import DataLoss, InvalidInput
 from pagestore.ids import format_lsn
 from pagestore.pgformat.checkpoint_record import CheckPoint, Counters
 from pagestore.pgformat.crc32c import crc32c
+from pagestore.pgformat.versions import OLDEST, Version
 
 PAGE_SIZE = 8192
 SEGMENT_SIZE = 16 << 20
-PAGE_MAGIC = 0xD110
 TIMELINE_ID = 1
 SHORT_HEADER = 24
 LONG_HEADER = 40
@@ -111,6 +111,7 @@ def page_header(
     rem_len: int = 0,
     tli: int = TIMELINE_ID,
     segment_size: int = SEGMENT_SIZE,
+    version: Version = OLDEST,
 ) -> bytes:
     """The header of the page at ``page_lsn``: 24 bytes, or 40 where a segment begins.
 
@@ -122,7 +123,7 @@ def page_header(
     is_long = page_lsn % segment_size == 0
     if is_long:
         info |= HAS_LONG_HEADER
-    header = _PAGE_HEADER.pack(PAGE_MAGIC, info, tli, page_lsn, rem_len)
+    header = _PAGE_HEADER.pack(version.wal_magic, info, tli, page_lsn, rem_len)
     if is_long:
         header += _LONG_TAIL.pack(system_id, segment_size, PAGE_SIZE)
     return header
@@ -134,6 +135,7 @@ def segment_prefix(
     system_id: int,
     tli: int = TIMELINE_ID,
     segment_size: int = SEGMENT_SIZE,
+    version: Version = OLDEST,
 ) -> list[tuple[int, bytes]]:
     """What a segment file needs before ``start_lsn`` so that readers accept it.
 
@@ -145,7 +147,9 @@ def segment_prefix(
     page = start_lsn - start_lsn % PAGE_SIZE
     pieces = []
     if page != segment:
-        header = page_header(segment, system_id=system_id, tli=tli, segment_size=segment_size)
+        header = page_header(
+            segment, system_id=system_id, tli=tli, segment_size=segment_size, version=version
+        )
         pieces.append((0, header))
     if start_lsn != page:
         rem_len = start_lsn - page - header_length(page, segment_size)
@@ -154,7 +158,12 @@ def segment_prefix(
                 "INVALID_LSN", f"{format_lsn(start_lsn)} lies inside a WAL page header."
             )
         header = page_header(
-            page, system_id=system_id, rem_len=rem_len, tli=tli, segment_size=segment_size
+            page,
+            system_id=system_id,
+            rem_len=rem_len,
+            tli=tli,
+            segment_size=segment_size,
+            version=version,
         )
         pieces.append((page - segment, header))
     return pieces
@@ -177,7 +186,12 @@ def record_body(main: bytes, block_header: bytes = b"", block_data: bytes = b"")
 
 
 def lay_out(
-    start_lsn: int, record: bytes, *, system_id: int, segment_size: int = SEGMENT_SIZE
+    start_lsn: int,
+    record: bytes,
+    *,
+    system_id: int,
+    segment_size: int = SEGMENT_SIZE,
+    version: Version = OLDEST,
 ) -> tuple[bytes, int, int]:
     """``record`` as it stands in WAL from ``start_lsn`` (the end of the one before) on.
 
@@ -194,7 +208,11 @@ def lay_out(
         if position % PAGE_SIZE == 0:
             rem_len = len(record) - written if written else 0
             header = page_header(
-                position, system_id=system_id, rem_len=rem_len, segment_size=segment_size
+                position,
+                system_id=system_id,
+                rem_len=rem_len,
+                segment_size=segment_size,
+                version=version,
             )
             out += header
             position += len(header)
@@ -213,21 +231,33 @@ def checkpoint_shutdown_bytes(
     timestamp: int,
     system_id: int,
     segment_size: int = SEGMENT_SIZE,
+    version: Version = OLDEST,
+    wal_level: int = 1,
 ) -> tuple[bytes, int, int]:
     """One CHECKPOINT_SHUTDOWN record behind ``start_lsn``, whose redo point is itself.
 
-    ``timestamp`` is in Unix seconds. Returns (bytes of [start_lsn, end_lsn), record_lsn,
-    end_lsn); the first byte is a page header when ``start_lsn`` begins a page.
+    ``timestamp`` is in Unix seconds; ``wal_level`` what the server will run with. Returns (bytes of
+    [start_lsn, end_lsn), record_lsn, end_lsn); the first byte is a page header when ``start_lsn``
+    begins a page.
     """
     redo = record_start(start_lsn, segment_size)
-    checkpoint = CheckPoint.at_shutdown(counters, redo=redo, time=timestamp).pack()
-    body = record_body(checkpoint)
+    checkpoint = CheckPoint.at_shutdown(
+        counters, redo=redo, time=timestamp, version=version, wal_level=wal_level
+    )
+    body = record_body(checkpoint.pack(version))
     record = record_bytes(RMGR_XLOG, XLOG_CHECKPOINT_SHUTDOWN, 0, prev_record_lsn, body)
-    return lay_out(start_lsn, record, system_id=system_id, segment_size=segment_size)
+    return lay_out(
+        start_lsn, record, system_id=system_id, segment_size=segment_size, version=version
+    )
 
 
 def read_records(
-    data: bytes, lsn: int, prev_lsn: int = 0, *, segment_size: int = SEGMENT_SIZE
+    data: bytes,
+    lsn: int,
+    prev_lsn: int = 0,
+    *,
+    segment_size: int = SEGMENT_SIZE,
+    version: Version = OLDEST,
 ) -> Iterator[RecordHeader]:
     """The whole records of ``data``, which begins at ``lsn``: the end of a record.
 
@@ -237,18 +267,19 @@ def read_records(
     Raises:
         DataLoss: a check does not hold.
     """
-    reader = _Reader(data, lsn, segment_size)
+    reader = _Reader(data, lsn, segment_size, version)
     while (record := reader.next(prev_lsn)) is not None:
         yield record
         prev_lsn = record.start_lsn
 
 
 class _Reader:
-    def __init__(self, data: bytes, lsn: int, segment_size: int) -> None:
+    def __init__(self, data: bytes, lsn: int, segment_size: int, version: Version) -> None:
         self.data = data
         self.base = lsn
         self.lsn = lsn
         self.segment_size = segment_size
+        self.version = version
 
     def next(self, prev_lsn: int) -> RecordHeader | None:
         start = record_start(self.lsn, self.segment_size)
@@ -286,8 +317,9 @@ class _Reader:
     def _check_page(self, page: int, rem_len: int) -> int:
         magic, info, _, address, found = _PAGE_HEADER.unpack_from(self.data, page - self.base)
         expected_length = header_length(page, self.segment_size)
-        if magic != PAGE_MAGIC or address != page:
-            raise _damaged(page, "no WAL page header of Postgres 15 for this place")
+        if magic != self.version.wal_magic or address != page:
+            major = self.version.major
+            raise _damaged(page, f"no WAL page header of Postgres {major} for this place")
         if bool(info & HAS_LONG_HEADER) != (expected_length == LONG_HEADER):
             raise _damaged(page, "a page header of the wrong length")
         if bool(info & FIRST_IS_CONTRECORD) != (rem_len > 0) or found != rem_len:

@@ -11,8 +11,9 @@ import dataclasses
 import time
 from dataclasses import dataclass
 
-from pagestore.pgformat import wal
+from pagestore.pgformat import versions, wal
 from pagestore.pgformat.pg_control import PgControl
+from pagestore.pgformat.versions import Version
 from pagestore.postgres.datadir import DataDirectory
 from pagestore.postgres.prologue import Prologue
 from pagestore.v1 import page_pb2 as pb
@@ -35,7 +36,7 @@ def synthesize(
     start_lsn: int,
     prev_record_lsn: int,
     counters: pb.ControlCounters,
-    system_id: int,
+    settings: pb.ControlSettings,
     *,
     full_page_writes: bool,
 ) -> StartCheckpoint:
@@ -50,20 +51,30 @@ def synthesize(
     own.full_page_writes = full_page_writes
     now = int(time.time())
     data, record_lsn, end_lsn = wal.checkpoint_shutdown_bytes(
-        start_lsn, prev_record_lsn, own, timestamp=now, system_id=system_id
+        start_lsn,
+        prev_record_lsn,
+        own,
+        timestamp=now,
+        system_id=settings.system_id,
+        version=versions.of_catalog(settings.catalog_version),
+        wal_level=max(settings.wal_level, LEAST_WAL_LEVEL),
     )
     return StartCheckpoint(start_lsn, record_lsn, end_lsn, data, own, now)
 
 
 def after_prologue(
-    prologue: Prologue, counters: pb.ControlCounters, system_id: int, *, full_page_writes: bool
+    prologue: Prologue,
+    counters: pb.ControlCounters,
+    settings: pb.ControlSettings,
+    *,
+    full_page_writes: bool,
 ) -> StartCheckpoint:
     """Both, as one piece of WAL."""
     checkpoint = synthesize(
         prologue.end_lsn,
         prologue.last_record_lsn,
         counters,
-        system_id,
+        settings,
         full_page_writes=full_page_writes,
     )
     data = prologue.data + checkpoint.data
@@ -74,7 +85,9 @@ def write_segments(directory: DataDirectory, checkpoint: StartCheckpoint) -> Non
     """Writes the WAL segment: two, when the record crosses into the next."""
     settings = directory.settings
     lsn, data = checkpoint.start_lsn, checkpoint.data
-    for offset, header in wal.segment_prefix(lsn, system_id=settings.system_id):
+    for offset, header in wal.segment_prefix(
+        lsn, system_id=settings.system_id, version=directory.version
+    ):
         directory.write_at(_segment_path(lsn), offset, header, length=wal.SEGMENT_SIZE)
     while data:
         offset = lsn % wal.SEGMENT_SIZE
@@ -112,10 +125,15 @@ def start_of_checkpoint(end_lsn: int) -> int:
 
 SHUTDOWN_RECORD_LENGTH = 114
 
-ANY_CONTROL_FILE = PgControl.at_shutdown(
-    pb.ControlCounters(next_full_xid=3, next_oid=1), pb.ControlSettings(), checkpoint_lsn=8, time=0
-).pack()
-"""With it a postmaster comes as far as its libraries, where the shim lets it wait."""
+LEAST_WAL_LEVEL = 1
+"""Replica: no compute runs with less."""
+
+
+def any_control_file(version: Version) -> bytes:
+    """With it a postmaster comes as far as its libraries, where the shim lets it wait."""
+    settings = pb.ControlSettings(catalog_version=version.catalog_version)
+    counters = pb.ControlCounters(next_full_xid=3, next_oid=1)
+    return PgControl.at_shutdown(counters, settings, checkpoint_lsn=8, time=0).pack()
 
 
 def _segment_path(lsn: int) -> str:

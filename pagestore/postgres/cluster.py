@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pagestore.errors import DataLoss, FailedPrecondition, NotFound
-from pagestore.pgformat import layout, paths
+from pagestore.pgformat import layout, paths, versions
 from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.postgres.remote_map import Fork
 
@@ -82,14 +82,14 @@ def read_control(directory: Path) -> PgControl:
             f"{directory} is not a Postgres data directory: {error.filename} is missing.",
             "Name the directory that holds PG_VERSION, for example /var/lib/postgresql/15/main.",
         ) from error
-    if version != str(layout.MAJOR_VERSION):
-        raise FailedPrecondition(
-            "WRONG_POSTGRES_VERSION",
-            f"{directory} is a cluster of Postgres {version}, not {layout.MAJOR_VERSION}.",
-            f"Bring it to Postgres {layout.MAJOR_VERSION} first: pg_upgrade, or pg_dumpall "
-            "and psql.",
-        )
+    major = versions.of_major(int(version) if version.isdecimal() else 0, str(directory)).major
     control = PgControl.parse(data, str(directory / "global/pg_control"))
+    if control.version.major != major:
+        raise DataLoss(
+            "CONTROL_FILE_CORRUPT",
+            f"{directory} says that it is of Postgres {major}, but its control file is of "
+            f"{control.version.major}.",
+        )
     control.check_layout(str(directory / "global/pg_control"))
     return control
 
@@ -129,7 +129,8 @@ def open_cluster(directory: Path) -> Cluster:
         raise FailedPrecondition(
             "CLUSTER_NOT_STOPPED",
             f"{directory} was not cleanly stopped (state {control.state.name}).",
-            "Start and stop it once with Postgres 15: pg_ctl start -w, pg_ctl stop -m fast.",
+            f"Start and stop it once with Postgres {control.version.major}: pg_ctl start -w, "
+            "pg_ctl stop -m fast.",
         )
     refuse_tablespaces(directory)
     databases = sorted(
@@ -143,7 +144,7 @@ def open_cluster(directory: Path) -> Cluster:
     relations |= _relations_in(directory / "global", layout.GLOBAL_TABLESPACE, 0)
     tablespaces = sorted(int(entry.name) for entry in (directory / "pg_tblspc").iterdir())
     for spc in tablespaces:
-        place = directory / paths.tablespace_directory(spc)
+        place = directory / paths.tablespace_directory(spc, control.version)
         for oid in sorted(int(entry.name) for entry in place.iterdir() if entry.name.isdecimal()):
             relations |= _relations_in(place / str(oid), spc, oid)
     return Cluster(directory, control, databases, dict(sorted(relations.items())), tablespaces)

@@ -31,7 +31,8 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from pagestore.errors import DataLoss, FailedPrecondition
-from pagestore.pgformat import layout, page, paths, relmap, slru
+from pagestore.pgformat import layout, page, paths, relmap, slru, versions
+from pagestore.pgformat.versions import Version
 from pagestore.postgres.remote_map import RELATION, Fork, Table
 from pagestore.postgres.untrusted import open_regular, read_regular
 from pagestore.v1 import page_pb2 as pb
@@ -46,7 +47,7 @@ _BACKUP_PATH = re.compile(
     r"|global/pg_filenode\.map"
     r"|pg_tblspc/[1-9][0-9]{0,9}/PG_[0-9_]+/"
     r"|(pg_xact|pg_multixact/offsets|pg_multixact/members|pg_commit_ts)/[0-9A-F]{4,6}"
-    r"|pg_twophase/[0-9A-F]{8}"
+    r"|pg_twophase/([0-9A-F]{8}){1,2}"
     r"|pg_logical/replorigin_checkpoint"
     r"|pg_stat/pgstat\.stat"
     r"|pg_replslot/[a-z0-9_]{1,63}/state"
@@ -122,6 +123,8 @@ class DataDirectory:
             raise malformed(f"a chunk {kind!r} out of order")
         if kind == "header":
             self.header = chunk.header
+            for name in paths.own_directories(self.version):
+                self._make_directory(name)
         elif kind == "file":
             self._write_backup_file(chunk.file)
         elif kind == "relations":
@@ -137,6 +140,11 @@ class DataDirectory:
     def settings(self) -> pb.ControlSettings:
         assert self.header is not None
         return self.header.settings
+
+    @property
+    def version(self) -> Version:
+        """The major; before the header has come, what all share with the oldest."""
+        return versions.of_catalog(self.header.settings.catalog_version if self.header else 0)
 
     @property
     def counters(self) -> pb.ControlCounters:
@@ -389,7 +397,7 @@ class DataDirectory:
 
     def open_database(self, spc: int, db: int) -> int:
         """The directory of a database in a tablespace, made if it is not there."""
-        return self._make_directory(paths.database_directory(spc, db))
+        return self._make_directory(paths.database_directory(spc, db, self.version))
 
 
 def _sync_file_system(fd: int) -> None:

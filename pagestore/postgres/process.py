@@ -118,7 +118,7 @@ def spawn(
             raise FailedPrecondition(
                 "POSTGRES_MISSING",
                 f"{argv[0]} cannot be started: {error.strerror}.",
-                "Install the package postgresql-15, or set the directory of its programs.",
+                "Install Postgres's packages, or set the directory of its programs.",
             ) from error
 
 

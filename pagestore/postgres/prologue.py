@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 
 from pagestore.errors import DataLoss
 from pagestore.ids import TimelineId
-from pagestore.pgformat import wal
+from pagestore.pgformat import versions, wal
 from pagestore.postgres.remote_map import Fork
 from pagestore.v1 import page_pb2 as pb
 
@@ -40,6 +40,8 @@ _RMGR_LOGICAL_MESSAGE, _LOGICAL_MESSAGE = 21, 0x00
 _MESSAGE = struct.Struct("<I?3xQQ")
 _SLOT = struct.Struct("<64sII")
 _BLOCK = struct.Struct("<BBHIIII")
+_INPLACE = struct.Struct("<H2xII?3xI")
+"""The row, its database and tablespace, and no cache that must forget anything."""
 _BLOCK_HAS_DATA = 0x20
 _LINE_POINTERS_AT, _NORMAL = 24, 1
 _NAME_AT, _ENABLED_AT, _FIXED_BYTES = 16, 84, 89
@@ -71,15 +73,16 @@ class Prologue:
 class _Writer:
     """WAL from the end of a record on."""
 
-    def __init__(self, start_lsn: int, prev_record_lsn: int, system_id: int) -> None:
+    def __init__(self, start_lsn: int, prev_record_lsn: int, settings: pb.ControlSettings) -> None:
         self.end_lsn, self.last_record_lsn = start_lsn, prev_record_lsn
         self.data = bytearray()
-        self._system_id = system_id
+        self.version = versions.of_catalog(settings.catalog_version)
+        self._system_id = settings.system_id
 
     def add(self, rmgr: int, info: int, body: bytes) -> None:
         record = wal.record_bytes(rmgr, info, 0, self.last_record_lsn, body)
         data, self.last_record_lsn, self.end_lsn = wal.lay_out(
-            self.end_lsn, record, system_id=self._system_id
+            self.end_lsn, record, system_id=self._system_id, version=self.version
         )
         self.data += data
 
@@ -111,7 +114,7 @@ def write_prologue(
     if known_timeline == str(timeline):
         return Prologue(end_lsn, end_lsn, prev_record_lsn)
     is_new = bool(known_timeline) or end_lsn == header.branch_lsn
-    writer = _Writer(end_lsn, prev_record_lsn, header.settings.system_id)
+    writer = _Writer(end_lsn, prev_record_lsn, header.settings)
     dropped = tuple(header.slots) if is_new and known_owner != owner else ()
     for name in dropped:
         writer.message("pagestore.slot", _SLOT.pack(name.encode(), 0, 0))
@@ -155,7 +158,10 @@ def _disable(writer: _Writer, fork: Fork, sent: pb.BackupPages) -> dict[int, byt
             data = bytes(page[body_at : offset + length])
             flags = fork[3] | _BLOCK_HAS_DATA
             head = _BLOCK.pack(0, flags, len(data), fork[0], fork[1], fork[2], block)
-            body = wal.record_body(struct.pack("<H", number), head, data)
+            main = struct.pack("<H", number)
+            if writer.version.inplace_names_database:
+                main = _INPLACE.pack(number, fork[1], fork[0], False, 0)
+            body = wal.record_body(main, head, data)
             writer.add(_RMGR_HEAP, _HEAP_INPLACE, body)
             lsn = writer.end_lsn
             struct.pack_into("<II", page, 0, lsn >> 32, lsn & 0xFFFFFFFF)

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pgformat import versions
+from pagestore.pgformat.versions import Version
 from pagestore.postgres import remote_map
 from pagestore.postgres.user_settings import (
     MIN_WAL_SENDERS,
@@ -197,7 +199,7 @@ def line_settings(
     }
 
 
-def command_line(place: ServerPlace) -> dict[str, str]:
+def command_line(place: ServerPlace, version: Version = versions.OLDEST) -> dict[str, str]:
     """Settings that nothing inside the server may change."""
     return {
         "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
@@ -209,6 +211,7 @@ def command_line(place: ServerPlace) -> dict[str, str]:
         "full_page_writes": "off",
         "restart_after_crash": "off",
         "archive_mode": "off",
+        **dict(version.pinned_settings),
         PRELOADED: str(place.shim_library),
         "pagestore.page_server": place.page_server,
         "pagestore.token_file": str(place.files / TOKEN_FILE),

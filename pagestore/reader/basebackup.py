@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pagestore import keyspace
 from pagestore._native import RedoPool, Snapshot, crc32c
 from pagestore.keyspace import Key, Kind, Slru
-from pagestore.pgformat import paths, relmap, slru
-from pagestore.pgformat.layout import PAGE_SIZE, VERSION_FILE
+from pagestore.pgformat import paths, relmap, slru, versions
+from pagestore.pgformat.layout import PAGE_SIZE
+from pagestore.pgformat.versions import Version
 from pagestore.reader import hotpages
 from pagestore.reader.sizes import (
     GLOBAL_DATABASE,
@@ -61,6 +62,7 @@ def base_backup(
     header = pb.BackupHeader(
         lsn=lsn, counters=counters(snapshot, lsn), settings=settings(snapshot, lsn)
     )
+    version = versions.of_catalog(header.settings.catalog_version)
     relmaps = read_relmaps(snapshot, lsn)
     if branch_lsn is not None:
         header.branch_lsn = branch_lsn
@@ -68,9 +70,9 @@ def base_backup(
     yield pb.BaseBackupChunk(header=header)
     files = 0
     for path, data in itertools.chain(
-        _database_files(snapshot, lsn, relmaps),
+        _database_files(snapshot, lsn, relmaps, version),
         _slru_files(snapshot, lsn, redo),
-        _two_phase_files(snapshot, lsn),
+        _two_phase_files(snapshot, lsn, header.counters.next_full_xid, version),
         _other_files(snapshot, lsn),
         slots.decoding_files(snapshot, lsn) if branch_lsn is not None else (),
     ):
@@ -94,16 +96,16 @@ def read_relmaps(snapshot: Snapshot, lsn: int) -> dict[tuple[int, int], bytes]:
 
 
 def _database_files(
-    snapshot: Snapshot, lsn: int, relmaps: dict[tuple[int, int], bytes]
+    snapshot: Snapshot, lsn: int, relmaps: dict[tuple[int, int], bytes], version: Version
 ) -> Iterator[tuple[str, bytes]]:
-    yield "PG_VERSION", VERSION_FILE
+    yield "PG_VERSION", version.version_file
     for spc, db, flags in databases(snapshot, lsn):
         if db == 0:
-            yield f"{paths.tablespace_directory(spc)}/", b""
+            yield f"{paths.tablespace_directory(spc, version)}/", b""
         elif flags & DATABASE_HAS_VERSION:
-            yield f"{paths.database_directory(spc, db)}/PG_VERSION", VERSION_FILE
+            yield f"{paths.database_directory(spc, db, version)}/PG_VERSION", version.version_file
     for (spc, db), content in relmaps.items():
-        yield f"{paths.database_directory(spc, db)}/pg_filenode.map", content
+        yield f"{paths.database_directory(spc, db, version)}/pg_filenode.map", content
 
 
 def _slru_files(snapshot: Snapshot, lsn: int, redo: RedoPool | None) -> Iterator[tuple[str, bytes]]:
@@ -114,10 +116,13 @@ def _slru_files(snapshot: Snapshot, lsn: int, redo: RedoPool | None) -> Iterator
                 yield slru.segment_path(kind, segment), data
 
 
-def _two_phase_files(snapshot: Snapshot, lsn: int) -> Iterator[tuple[str, bytes]]:
+def _two_phase_files(
+    snapshot: Snapshot, lsn: int, next_full_xid: int, version: Version
+) -> Iterator[tuple[str, bytes]]:
     for raw, content in snapshot.scan(*keyspace.kind_range(Kind.TWO_PHASE), lsn):
         crc = struct.pack("<I", crc32c(content))
-        yield f"pg_twophase/{Key.unpack(raw).block:08X}", content + crc
+        name = version.two_phase_file(Key.unpack(raw).block, next_full_xid)
+        yield f"pg_twophase/{name}", content + crc
 
 
 def _other_files(snapshot: Snapshot, lsn: int) -> Iterator[tuple[str, bytes]]:

@@ -23,11 +23,13 @@ from typing import Self
 from pagestore import locks
 from pagestore._native import RedoPool
 from pagestore.errors import FailedPrecondition
-from pagestore.pgformat import layout
+from pagestore.pgformat import layout, versions
 from pagestore.pgformat.pg_control import PgControl
+from pagestore.pgformat.versions import Version
+from pagestore.postgres import majors
 from pagestore.v1.page_pb2 import ControlCounters, ControlSettings
 
-LIBRARY = "pagestore_redo.so"
+LIBRARY = majors.library("redo")
 LOG_HINTS = 1
 """Flag of a request: the source logs hint bits (``ps_redo_flag``)."""
 
@@ -57,22 +59,23 @@ _SETTINGS = {
 }
 
 
-def find_library() -> Path:
-    """pagestore_redo.so: of PAGESTORE_LIB_DIR, the source tree, or the package.
+def find_library(major: int) -> Path:
+    """The module for a major: of PAGESTORE_LIB_DIR, the source tree, or the package.
 
     Raises:
         FailedPrecondition: it is in none of them.
     """
+    name = majors.place(Path(LIBRARY), major)
     package = Path(__file__).resolve().parent.parent
     folders = [package.parent / "native" / "postgres", package / "_lib"]
     if configured := os.environ.get("PAGESTORE_LIB_DIR"):
         folders.insert(0, Path(configured))
     for folder in folders:
-        if (folder / LIBRARY).is_file():
-            return folder / LIBRARY
+        if (folder / name).is_file():
+            return folder / name
     raise FailedPrecondition(
         "LIBRARY_MISSING",
-        f"{LIBRARY} is in none of {', '.join(map(str, folders))}.",
+        f"{name} is in none of {', '.join(map(str, folders))}.",
         "Build it with `make setup`, or say where it is in PAGESTORE_LIB_DIR.",
     )
 
@@ -84,6 +87,8 @@ class RedoHelpers:
     nothing else does.
 
     Args:
+        major: of Postgres, the newest if not given; `postgres_bindir` and `library` may be places
+            for each.
         run_as: user of the helpers when the caller is root, which Postgres refuses to be.
         deadline: seconds after which a helper that gives no answer is killed; its request is
             tried once more on another.
@@ -98,37 +103,34 @@ class RedoHelpers:
         self,
         postgres_bindir: Path,
         *,
+        major: int | None = None,
         library: Path | None = None,
         size: int = 2,
         run_as: str | None = None,
         deadline: float = DEADLINE_SECONDS,
         parent: Path | None = None,
     ) -> None:
-        postgres = (postgres_bindir / "postgres").resolve()
-        if not postgres.is_file():
-            raise FailedPrecondition(
-                "POSTGRES_MISSING",
-                f"There is no {postgres}.",
-                f"Install postgresql-{layout.MAJOR_VERSION}, or set postgres_bindir.",
-            )
-        source = library or find_library()
-        spares = min(size, MOST_HELPERS - size)
+        if major is None:
+            major = max(majors.installed(postgres_bindir), default=versions.ALL[-1].major)
+        postgres = (majors.programs(postgres_bindir, major) / "postgres").resolve()
+        source = majors.place(library, major) if library else find_library(major)
+        spares = _spares(size)
         user = _user(run_as)
         parent = parent or _runtime_parent(user)
         _remove_abandoned(parent)
         self.directory, self._lock = _make_locked(parent)
         try:
             self.directory.chmod(0o711)
-            copy = self.directory / LIBRARY
+            copy = self.directory / source.name
             shutil.copyfile(source, copy)
             copy.chmod(0o644)
             self.most = size + spares
             """How many helpers there may be at a time."""
             homes = [self.directory / f"helper-{number}" for number in range(self.most)]
             for home in homes:
-                _make_home(home, user)
+                _make_home(home, user, versions.of_major(major))
             self.pool = RedoPool(
-                _command(postgres, copy, user),
+                _command(postgres, copy, user, versions.of_major(major)),
                 [str(home) for home in homes],
                 size=size,
                 start_ms=START_MS,
@@ -159,6 +161,56 @@ class RedoHelpers:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RedoPools:
+    """One pool a major, made when it is first needed.
+
+    Args as of :class:`RedoHelpers`; `size` is each one's.
+
+    Raises:
+        FailedPrecondition: POSTGRES_MISSING; there is no Postgres here at all.
+    """
+
+    def __init__(
+        self, postgres_bindir: Path, *, library: Path | None, size: int, run_as: str | None
+    ) -> None:
+        if not majors.installed(postgres_bindir):
+            majors.programs(postgres_bindir, versions.ALL[-1].major)
+        self._bindir = postgres_bindir
+        self._library = library
+        self._size = size
+        self._run_as = run_as
+        self._made: dict[int, RedoHelpers] = {}
+        self.most = size + _spares(size)
+        """How many helpers there may be of a major at a time."""
+
+    def of(self, major: int) -> RedoPool | None:
+        """None where that major is not installed: pages that need no redo can be read."""
+        helpers = self._made.get(major)
+        if helpers is None:
+            if major not in majors.installed(self._bindir):
+                return None
+            helpers = self._made[major] = RedoHelpers(
+                self._bindir,
+                major=major,
+                library=self._library,
+                size=self._size,
+                run_as=self._run_as,
+            )
+        return helpers.pool
+
+    def stop_idle(self, seconds: float) -> None:
+        for helpers in list(self._made.values()):
+            helpers.pool.stop_idle(seconds)
+
+    def close(self) -> None:
+        while self._made:
+            self._made.popitem()[1].close()
+
+
+def _spares(size: int) -> int:
+    return min(size, MOST_HELPERS - size)
 
 
 def _user(run_as: str | None) -> pwd.struct_passwd | None:
@@ -214,18 +266,18 @@ def _remove_abandoned(parent: Path) -> None:
         os.close(descriptor)
 
 
-def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:
+def _make_home(home: Path, user: pwd.struct_passwd | None, version: Version) -> None:
     """A data directory that a server accepts until it loads libraries."""
     control = PgControl.at_shutdown(
         ControlCounters(full_page_writes=False),
-        ControlSettings(system_id=1, max_connections=1),
+        ControlSettings(system_id=1, max_connections=1, catalog_version=version.catalog_version),
         checkpoint_lsn=layout.WAL_SEGMENT_SIZE,
         time=0,
     )
     home.mkdir(mode=0o700)
     (home / "global").mkdir(mode=0o700)
     contents = {
-        "PG_VERSION": layout.VERSION_FILE,
+        "PG_VERSION": version.version_file,
         "postgresql.conf": b"",
         "postgresql.auto.conf": b"",
         "global/pg_control": control.pack(),
@@ -239,7 +291,9 @@ def _make_home(home: Path, user: pwd.struct_passwd | None) -> None:
             os.chown(path, user.pw_uid, user.pw_gid)
 
 
-def _command(postgres: Path, library: Path, user: pwd.struct_passwd | None) -> list[str]:
+def _command(
+    postgres: Path, library: Path, user: pwd.struct_passwd | None, version: Version
+) -> list[str]:
     """What starts a helper; ``{dir}`` is its home."""
     command: list[str] = []
     if user is not None:
@@ -247,6 +301,7 @@ def _command(postgres: Path, library: Path, user: pwd.struct_passwd | None) -> l
         identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
         command += [setpriv, *identity, "--no-new-privs", "--"]
     command += [str(postgres), "--single", "-D", "{dir}"]
-    for name, value in {"shared_preload_libraries": str(library), **_SETTINGS}.items():
+    settings = {"shared_preload_libraries": str(library), **_SETTINGS}
+    for name, value in (*settings.items(), *version.redo_settings):
         command += ["-c", f"{name}={value}"]
     return [*command, "postgres"]

@@ -31,6 +31,8 @@ from pagestore.compute import page_access
 from pagestore.compute.running import KEPT
 from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pgformat import versions
+from pagestore.postgres import majors
 from pagestore.postgres.listening import check_compute_host
 from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.server_log import ServerFailed
@@ -60,7 +62,8 @@ class ComputeSettings(Secured):
     compute_dir: Path
     """Where computes' directories are made: reachable by `run_as`."""
     run_as: str | None = None
-    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    postgres_bindir: Path = majors.BINDIR
+    """With ``{major}`` in it, where each one's programs are; so `shim_library`."""
     shim_library: Path
     postgres_settings: dict[str, str] = Field(default_factory=dict)
     """For every compute's postgresql.conf, over the defaults."""
@@ -94,6 +97,7 @@ class ComputeService:
             wal_password=request.wal_password,
             password=request.password,
             session_key=request.session_key,
+            major=request.postgres_major or versions.OLDEST.major,
         )
         try:
             compute = await _reaching(self._agent.start(wanted))
@@ -208,11 +212,14 @@ class ComputeService:
         self, request: pb.MakeTemplateRequest, _: Any
     ) -> pb.MakeTemplateResponse:
         host = self._agent.host
-        postgres = Postgres(host.bindir, host.run_as, host.directory)
+        version = versions.of_major(request.postgres_major or versions.OLDEST.major)
+        programs = majors.programs(host.bindir, version.major)
+        majors.missing_library(host.shim_library, version.major)
+        postgres = Postgres(programs, host.run_as, host.directory)
         tenant, timeline = TenantId(request.tenant_id), TimelineId(request.timeline_id)
         address = self._agent.page_server
         async with AsyncPageClient(address, timeout=FIRST_CONTACT_SECONDS) as pages:
-            made = await make_template(pages, postgres, tenant, timeline)
+            made = await make_template(pages, postgres, tenant, timeline, version)
         return pb.MakeTemplateResponse(
             lsn=made.lsn, prev_record_lsn=made.prev_record_lsn, system_id=made.system_id
         )

@@ -33,13 +33,15 @@ from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.sessions import Sessions, proxied
 from pagestore.control.state import ControlState
-from pagestore.control.template import ensure_template
+from pagestore.control.template import Templates
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.control.watching import Gone, Seen, Whole, watch_databases
 from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.postgres import majors
+from pagestore.postgres.majors import Installed
 from pagestore.postgres.settings import LOOPBACK
 from pagestore.quorum.client import QuorumClient
 from pagestore.quorum.service import wal_service
@@ -81,8 +83,8 @@ class ControlSettings(Secured):
     """The safekeepers' addresses by their numbers."""
     compute_agent: str
     """The address of the agent that runs computes."""
-    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
-    """Beside it are the libraries that settings may name."""
+    postgres_bindir: Path = majors.BINDIR
+    """Beside each major's programs are the libraries that settings may name."""
     address: str = ""
     """Where clients connect: the proxy's, as URLs say it; empty where there is none."""
     proxy: str = ""
@@ -117,7 +119,8 @@ class ControlService:
             self.tenant(request),
             request.name,
             if_not_exists=request.if_not_exists,
-            settings=self._plane.own_settings.checked(request.settings),
+            settings=self._plane.own_settings.checked(request.settings, request.postgres_major),
+            major=request.postgres_major,
         )
         return await self._database(record, created=created, reveal=True)
 
@@ -359,6 +362,7 @@ class ControlService:
             version=version("pagestore"),
             page_server_address=place,
             wal_service_address=safekeepers,
+            postgres=majors.exact_versions(self._settings.postgres_bindir),
         )
 
     def tenant(self, request: Any) -> TenantId:
@@ -403,6 +407,7 @@ class ControlService:
             remarks=compute.remarks,
             set_aside=record.settings.set_aside,
             set_aside_complaint=record.settings.complaint,
+            postgres_major=self._plane.state.view().known_timeline(record.timeline).major,
         )
 
     def _new_branch(self, record: DatabaseRecord) -> pb.Database:
@@ -470,7 +475,7 @@ async def serve(settings: ControlSettings) -> None:
 async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
     """Before anything is done, where the page server answers in time; what began without it
     ends when it says later that the state is older."""
-    first = state.view().template() is None
+    first = not state.view().templates()
     seconds = FIRST_CONTACT_SECONDS if first else CENSUS_SECONDS
     pages = AsyncPageClient(settings.page_server, timeout=seconds)
     try:
@@ -505,9 +510,14 @@ async def _ensure_template(settings: ControlSettings, state: ControlState) -> No
         turns = Turns()
         timelines = Timelines(state, pages, wal, turns)
         try:
-            await ensure_template(state, timelines, agent, wal, DEFAULT_TENANT)
+            templates = Templates(state, timelines, agent, wal, Installed(settings.postgres_bindir))
+            await templates.of(DEFAULT_TENANT, 0)
         finally:
             await turns.close()
+
+
+def _major(state: ControlState, timeline: TimelineId) -> int:
+    return state.view().known_timeline(timeline).major
 
 
 async def _serve(
@@ -523,16 +533,17 @@ async def _serve(
 ) -> None:
     ports = Ports(record.port for record in state.view().databases())
     session_keys = SessionKeys.kept(settings.data_dir)
-    launcher = AgentLauncher(agent, generations(state, GENERATIONS), key, session_keys)
+    launcher = AgentLauncher(
+        agent, generations(state, GENERATIONS), key, session_keys, lambda t: _major(state, t)
+    )
     hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
     keeping = Keeping(state, ports, hosts)
     tenants = Tenants(state, pages)
     computes = Computes(launcher, keeping, tenants)
-    libraries = settings.postgres_bindir.parent / "lib"
     plane = ControlPlane(
         *(state, pages, wal, computes, keeping, key, tenants),
         agent=agent,
-        libraries=libraries,
+        installed=Installed(settings.postgres_bindir),
         sessions=sessions,
         on_delete=launcher.forget,
     )

@@ -17,13 +17,13 @@ import structlog
 from pydantic import Field
 
 from pagestore import lost_found, tasks
-from pagestore._native import RedoPool
 from pagestore.client.wal import WalClient
 from pagestore.ingest.follower import LINGER_MS, SLOT_WAL_BYTES, Follower
 from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
-from pagestore.reader.redo import RedoHelpers
+from pagestore.postgres import majors
+from pagestore.reader.redo import RedoPools
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.connections import end_connection
 from pagestore.services.page_access import PageAccess
@@ -69,7 +69,7 @@ class PageSettings(Secured):
     """Whether ingest compares its pages with the images of wal_consistency_checking."""
     run_as: str | None = None
     """The user that redo helpers run as when this process is root."""
-    postgres_bindir: Path = Path("/usr/lib/postgresql/15/bin")
+    postgres_bindir: Path = majors.BINDIR
     redo_helpers: int = Field(default=2, ge=1, le=64)
     redo_library: Path | None = None
 
@@ -86,16 +86,13 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             settings.data_dir / "store", open_layer_bytes=shares.open_layers
         )
         stack.callback(repository.close)
-        helpers = RedoHelpers(
+        helpers = RedoPools(
             settings.postgres_bindir,
             library=settings.redo_library,
             size=settings.redo_helpers,
             run_as=settings.run_as,
         )
         stack.callback(helpers.close)
-
-        def redo() -> RedoPool:
-            return helpers.pool
 
         waiters = LsnWaiters()
         flusher = Flusher(repository, shares.open_layers, idle_seconds=settings.idle_flush_seconds)
@@ -111,7 +108,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             [connect(address) for address in settings.wal_service],
             waiters,
             flusher,
-            redo,
+            helpers.of,
             consumer=consumer_of(settings.data_dir),
             linger_ms=settings.linger_ms,
             slot_wal_bytes=settings.slot_wal_bytes,
@@ -123,7 +120,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         stack.callback(threads.close)
         clock = asyncio.get_running_loop().time
         responses = Responses(shares.responses, end_connection, clock)
-        access = PageAccess(repository, waiters, flusher, follower, redo, threads, responses)
+        access = PageAccess(repository, waiters, flusher, follower, helpers.of, threads, responses)
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
         server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
@@ -145,11 +142,11 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             await asyncio.gather(*background, return_exceptions=True)
 
 
-async def _stop_idle_helpers(helpers: RedoHelpers) -> None:
+async def _stop_idle_helpers(helpers: RedoPools) -> None:
     while True:
         await asyncio.sleep(HELPER_IDLE_SECONDS / 4)
         # Beside the event loop: a process that was killed is waited for.
-        await asyncio.to_thread(helpers.pool.stop_idle, HELPER_IDLE_SECONDS)
+        await asyncio.to_thread(helpers.stop_idle, HELPER_IDLE_SECONDS)
 
 
 async def _free_lost(store: Path) -> None:

@@ -29,7 +29,8 @@ class PageAccess:
     waiters: LsnWaiters
     flusher: Flusher
     follower: Follower
-    redo: Callable[[], RedoPool | None]
+    redo: Callable[[int], RedoPool | None]
+    """The pool of a major."""
     threads: ReadThreads
     responses: Responses
     leases: Leases = field(default_factory=lambda: Leases(time.time))

@@ -92,7 +92,7 @@ class PageReads:
                 snapshot = timeline.snapshot()
             except Unavailable:
                 snapshot = await access.whole_snapshot(timeline, wait_ms)
-            redo = access.redo()
+            redo = access.redo(timeline.major)
             if not room.try_reserve(blocks * PAGE_FIELD_BYTES):
                 await room.reserve(blocks * PAGE_FIELD_BYTES)
             answer = access.threads.serve_pages(snapshot, request, lsn, redo)
@@ -127,11 +127,12 @@ class PageReads:
             raise InvalidInput("INVALID_SLRU", f"There is no SLRU kind {request.kind}.")
         snapshot, lsn = await self._snapshot(request)
         access = self._access
+        redo = access.redo(access.timeline(request.tenant_id, request.timeline_id).major)
         room = access.responses.stream(context.peer())
         context.add_done_callback(lambda _: room.give_back())
         await room.reserve(SLRU_SEGMENT_BYTES)
         data = await access.threads.read_with_redo(
-            sizes.slru_segment, snapshot, lsn, request.kind, request.segment, access.redo()
+            sizes.slru_segment, snapshot, lsn, request.kind, request.segment, redo
         )
         room.writing()
         return pb.GetSlruSegmentResponse(data=data)
@@ -158,7 +159,7 @@ class PageReads:
         chunks = base_backup(
             snapshot,
             lsn,
-            access.redo(),
+            access.redo(timeline.major),
             hot_pages=request.hot_pages,
             branch_lsn=timeline.branch_lsn if request.for_compute else None,
         )

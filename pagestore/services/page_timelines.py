@@ -146,6 +146,7 @@ class PageTimelines:
             created_unix_micros=timeline.created,
             ingest_error=failure.message if failure else "",
             flush_error=self._access.flusher.failure(key),
+            postgres_major=timeline.major if isinstance(timeline, Timeline) else 0,
         )
 
 

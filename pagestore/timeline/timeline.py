@@ -25,11 +25,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from pagestore import keyspace
 from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot
 from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name
 from pagestore.layers.native import store_errors
+from pagestore.pg_control_values import unpack_settings
+from pagestore.pgformat import versions
 from pagestore.timeline import entries
 from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.store import Store
@@ -75,6 +78,7 @@ class Timeline:
         self._flushing = threading.RLock()  # `unflushed` and `retire` of one thread nest
         self._writing = threading.Lock()
         self._gone = record.deleted
+        self._major: int | None = None
         if ancestor is not None:
             with store.structure:
                 ancestor._children.add(self)
@@ -95,6 +99,23 @@ class Timeline:
     def earliest_lsn(self) -> Lsn:
         """The oldest LSN that can be read: the import of the root of its ancestry."""
         return self._earliest_lsn
+
+    @property
+    def major(self) -> int:
+        """Of Postgres: the root's, whose import says so.
+
+        Raises:
+            FailedPrecondition: WRONG_POSTGRES_VERSION; one that this version does not know.
+        """
+        root = self
+        while self._major is None and root._ancestor is not None:
+            root = root._ancestor
+        if root._major is None:
+            raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.branch_lsn)
+            catalog_version = unpack_settings(raw).catalog_version if raw is not None else 0
+            root._major = versions.of_catalog(catalog_version, repr(root)).major
+        self._major = root._major
+        return self._major
 
     @property
     def created(self) -> int:

@@ -97,8 +97,7 @@ async def export_pgdata(
     """
 
     def behind(laid: DataDirectory) -> StartCheckpoint:
-        system_id = laid.settings.system_id
-        return synthesize(lsn, prev_record_lsn, laid.counters, system_id, full_page_writes=True)
+        return synthesize(lsn, prev_record_lsn, laid.counters, laid.settings, full_page_writes=True)
 
     auto_conf = render(settings or {})
     await _export(pages, tenant, timeline, lsn, directory, behind, progress, owner, auto_conf)
@@ -122,8 +121,7 @@ async def export_imported(
 
     def original(laid: DataDirectory) -> StartCheckpoint:
         start = start_of_checkpoint(import_lsn)
-        system_id = laid.settings.system_id
-        return synthesize(start, 0, laid.counters, system_id, full_page_writes=True)
+        return synthesize(start, 0, laid.counters, laid.settings, full_page_writes=True)
 
     await _export(pages, tenant, timeline, import_lsn, directory, original, progress, owner)
 

@@ -163,7 +163,7 @@ def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
         relmap.parse(data, str(map_path))
         yield f"{home}/{relmap.FILE_NAME}", data
     for spc in cluster.tablespaces:
-        yield f"{paths.tablespace_directory(spc)}/", b""
+        yield f"{paths.tablespace_directory(spc, cluster.control.version)}/", b""
     for path in sorted((root / "pg_twophase").iterdir()):
         yield f"pg_twophase/{path.name}", _two_phase_state(path)
     with contextlib.suppress(FileNotFoundError):

@@ -31,7 +31,7 @@ class Kept(_message.Message):
     def __init__(self, files: _Optional[_Mapping[str, bytes]] = ..., settings: _Optional[_Mapping[str, str]] = ..., settings_known: _Optional[bool] = ...) -> None: ...
 
 class StartComputeRequest(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "port", "owner", "kept", "wal_password", "password", "session_key")
+    __slots__ = ("name", "tenant_id", "timeline_id", "port", "owner", "kept", "wal_password", "password", "session_key", "postgres_major")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class StartComputeRequest(_message.Message):
     WAL_PASSWORD_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     SESSION_KEY_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -50,7 +51,8 @@ class StartComputeRequest(_message.Message):
     wal_password: str
     password: str
     session_key: str
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., owner: _Optional[str] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ...) -> None: ...
+    postgres_major: int
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., owner: _Optional[str] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class StartComputeResponse(_message.Message):
     __slots__ = ("compute", "failure")
@@ -271,12 +273,14 @@ class AppRolesResponse(_message.Message):
     def __init__(self, changed: _Optional[bool] = ..., roles: _Optional[_Iterable[_Union[AppRole, _Mapping]]] = ...) -> None: ...
 
 class MakeTemplateRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id")
+    __slots__ = ("tenant_id", "timeline_id", "postgres_major")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ...) -> None: ...
+    postgres_major: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class MakeTemplateResponse(_message.Message):
     __slots__ = ("lsn", "prev_record_lsn", "system_id")

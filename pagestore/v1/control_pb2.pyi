@@ -35,7 +35,7 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major")
     class SetAsideEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +66,7 @@ class Database(_message.Message):
     REMARKS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -89,7 +90,8 @@ class Database(_message.Message):
     remarks: _containers.RepeatedScalarFieldContainer[str]
     slots: _containers.RepeatedCompositeFieldContainer[DatabaseSlot]
     slot_wal_limit: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ...) -> None: ...
+    postgres_major: int
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class DatabaseSlot(_message.Message):
     __slots__ = ("name", "plugin", "wal_bytes", "lost")
@@ -104,7 +106,7 @@ class DatabaseSlot(_message.Message):
     def __init__(self, name: _Optional[str] = ..., plugin: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class CreateDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "if_not_exists", "settings")
+    __slots__ = ("tenant_id", "name", "if_not_exists", "settings", "postgres_major")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,11 +118,13 @@ class CreateDatabaseRequest(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     if_not_exists: bool
     settings: _containers.ScalarMap[str, str]
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    postgres_major: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class BranchDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "leave_stopped")
@@ -571,7 +575,14 @@ class MembersStatus(_message.Message):
     def __init__(self, safekeepers: _Optional[_Iterable[int]] = ..., settled: _Optional[bool] = ..., timelines_left: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class SystemStatus(_message.Message):
-    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address")
+    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address", "postgres")
+    class PostgresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     PARTS_FIELD_NUMBER: _ClassVar[int]
     DATA_DIR_FIELD_NUMBER: _ClassVar[int]
     DATABASES_FIELD_NUMBER: _ClassVar[int]
@@ -580,6 +591,7 @@ class SystemStatus(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PAGE_SERVER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WAL_SERVICE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_FIELD_NUMBER: _ClassVar[int]
     parts: _containers.RepeatedCompositeFieldContainer[PartStatus]
     data_dir: str
     databases: int
@@ -588,4 +600,5 @@ class SystemStatus(_message.Message):
     version: str
     page_server_address: str
     wal_service_address: str
-    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ...) -> None: ...
+    postgres: _containers.ScalarMap[int, str]
+    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ..., postgres: _Optional[_Mapping[int, str]] = ...) -> None: ...

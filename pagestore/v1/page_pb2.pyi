@@ -399,7 +399,7 @@ class VerifiedLayer(_message.Message):
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error")
+    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -413,6 +413,7 @@ class TimelineInfo(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_ERROR_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     parent_timeline_id: bytes
@@ -426,7 +427,8 @@ class TimelineInfo(_message.Message):
     slots: _containers.RepeatedCompositeFieldContainer[ReplicationSlot]
     slot_wal_limit: int
     flush_error: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[ReplicationSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., flush_error: _Optional[str] = ...) -> None: ...
+    postgres_major: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[ReplicationSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., flush_error: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class ReplicationSlot(_message.Message):
     __slots__ = ("name", "plugin", "restart_lsn", "confirmed_flush_lsn", "lost")

@@ -19,10 +19,12 @@ from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.ingest.releases import consumer_of
 from pagestore.installation.layout import Installation, lib_dir
 from pagestore.installation.ownership import claim, outside
+from pagestore.postgres import majors
 from pagestore.timeline import Repository
 from pagestore.walservice import segments
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
+from tests.plain_postgres import MAJOR
 
 Contents = Any
 
@@ -126,7 +128,8 @@ def command_line(data: Path) -> Contents:
 
 
 def library(data: Path) -> Contents:
-    return install(lib_dir() / "pagestore_shim.so", data / "computes" / "lib").read_bytes()
+    shim = lib_dir() / majors.place(Path(majors.library("shim")), MAJOR)
+    return install(shim, data / "computes" / "lib").read_bytes()
 
 
 Opened = Callable[[Path], Contents]

@@ -22,10 +22,10 @@ from pagestore.installation import keys
 from pagestore.postgres import cluster as vanilla
 from tests import access
 from tests.integration.file_pages import file_pages
-from tests.plain_postgres import PlainPostgres, free_port
+from tests.plain_postgres import MAJOR, PlainPostgres, free_port, module
 from tests.safekeeper_process import SafekeeperProcess
 
-SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
+SHIM = module("shim")
 
 
 @dataclass
@@ -53,6 +53,7 @@ async def world(
         directory=root / "c1",
         port=free_port(),
         page_server="127.0.0.1:1",
+        major=MAJOR,
         shim_library=library,
         run_as="postgres" if os.geteuid() == 0 else None,
     )
@@ -92,7 +93,8 @@ async def main():
     signer = Signer.parse(Path("{access.data() / keys.SIGNING_KEY}").read_text())
     spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),
                        Path("{spec.directory}"), {spec.port}, "{spec.page_server}",
-                       Path("{spec.shim_library}"), run_as={spec.run_as!r}, signer=signer)
+                       Path("{spec.shim_library}"), run_as={spec.run_as!r}, signer=signer,
+                       major={spec.major})
 {body}
 asyncio.run(main())
 """

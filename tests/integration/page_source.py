@@ -26,7 +26,7 @@ import grpc
 
 from pagestore.postgres import remote_map
 from pagestore.v1 import page_pb2
-from tests.plain_postgres import PlainPostgres, free_port, reachable_dir
+from tests.plain_postgres import PlainPostgres, free_port, module, reachable_dir
 
 PAGE = 8192
 SEGMENT_PAGES = 131072
@@ -36,7 +36,7 @@ FORKS = {"": 0, "_fsm": 1, "_vm": 2, "_init": 3}
 DEFAULT_TABLESPACE = 1663
 GLOBAL_TABLESPACE = 1664
 RELATION_FILE = re.compile(r"(?:base/(\d+)|global)/(\d+)(_fsm|_vm|_init)?(?:\.(\d+))?")
-SHIM = Path(__file__).resolve().parents[2] / "native/postgres/pagestore_shim.so"
+SHIM = module("shim")
 
 Fork = tuple[int, int, int, int]
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pagestore._native import TlsContext
@@ -20,11 +19,11 @@ from pagestore.proxy.front import Front
 from pagestore.proxy.needs import Role
 from pagestore.proxy.places import Address, Destination, Place
 from pagestore.proxy.target import Target
-from tests.plain_postgres import PlainPostgres, free_port
+from tests.plain_postgres import PlainPostgres, free_port, module
 from tests.waiting import until
 
 _T = TypeVar("_T")
-MODULE = Path(__file__).parents[2] / "native/postgres/pagestore_session.so"
+MODULE = module("session")
 PLACE = Place("app")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from pagestore.client.control import ControlClient
 from pagestore.compute.record import running_computes
 from pagestore.installation.layout import lib_dir
+from pagestore.postgres.majors import library
 from tests import access
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
@@ -117,7 +118,7 @@ class Spread:
         return Part(host, self.root / f"safekeeper-{number}", words, host.at(PORT))
 
     def _page_server(self, host: Host, places: dict[int, str]) -> Part:
-        words = ["pageserver", "--redo-library", str(lib_dir() / "pagestore_redo.so"), *_run_as()]
+        words = ["pageserver", "--redo-library", str(lib_dir() / library("redo")), *_run_as()]
         words += _wal_services(places)
         return Part(host, self.root / "pageserver", words, host.at(PORT))
 
@@ -125,7 +126,7 @@ class Spread:
         words = ["compute", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
         words += ["--compute-dir", str(self.root / "computes"), "--compute-host", host.address]
-        words += ["--shim-library", str(lib_dir() / "pagestore_shim.so"), *_run_as()]
+        words += ["--shim-library", str(lib_dir() / library("shim")), *_run_as()]
         return Part(host, self.root / "compute", words, f"unix:{self.root}/compute.sock")
 
     def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:

@@ -28,10 +28,10 @@ from pagestore.pgformat.wal import position_below
 from pagestore.transfer.pgdata import read_pgdata
 from tests import access
 from tests.integration.page_process import PageProcess
-from tests.plain_postgres import free_port, reachable_dir
+from tests.plain_postgres import MAJOR, free_port, module, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
 
-SHIM = Path(__file__).parents[2] / "native/postgres/pagestore_shim.so"
+SHIM = module("shim")
 RUN_AS = "postgres" if os.geteuid() == 0 else None
 
 _T = TypeVar("_T")
@@ -142,6 +142,7 @@ class Stack:
             port=free_port(),
             page_server=page_server,
             run_as=RUN_AS,
+            major=MAJOR,
             shim_library=self.shim,
             **changes,
         )

@@ -74,7 +74,7 @@ def lay(source: PlainPostgres, start_lsn: int | None = None) -> tuple[PlainPostg
             start_lsn or header.lsn,
             header.lsn - 120,
             header.counters,
-            header.settings.system_id,
+            header.settings,
             full_page_writes=False,
         )
         write_segments(directory, checkpoint)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from pagestore.agent.agent import Agent, HostSettings, Wanted
-from pagestore.agent.place import make_compute_dir
+from pagestore.agent.place import install, make_compute_dir
 from pagestore.agent.watched import FENCED, WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.record import running_computes
@@ -23,17 +23,25 @@ from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.errors import Aborted
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.installation.layout import lib_dir
+from pagestore.postgres import majors
 from pagestore.quorum.client import QuorumClient
 from pagestore.transfer.pgdata import read_pgdata
 from tests import access
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
 from tests.integration.stack import RUN_AS
-from tests.plain_postgres import PlainPostgres, free_port, passable_dir, plain_postgres
+from tests.plain_postgres import (
+    BINDIR,
+    MAJOR,
+    PlainPostgres,
+    free_port,
+    module,
+    passable_dir,
+    plain_postgres,
+)
 from tests.safekeepers import three_safekeepers
 
 Session = psycopg.AsyncConnection[tuple[object, ...]]
-BINDIR = Path("/usr/lib/postgresql/15/bin")
 RACES = 4
 
 
@@ -84,7 +92,7 @@ class Starter:
             directory=self.directory,
             bindir=BINDIR,
             run_as=RUN_AS,
-            shim_library=lib_dir() / "pagestore_shim.so",
+            shim_library=lib_dir() / majors.library("shim"),
             signer=access.signer(),
         )
         return Agent(host, self.pages, wal)
@@ -94,14 +102,14 @@ class Starter:
 
     def wanted(self, timeline: TimelineId) -> Wanted:
         name = f"{str(timeline)[:10]}-{secrets.token_hex(3)}"
-        return Wanted(name, DEFAULT_TENANT, timeline, free_port())
+        return Wanted(name, DEFAULT_TENANT, timeline, free_port(), major=MAJOR)
 
     async def discard(self, compute: WatchedCompute) -> None:
         await self.agent.discard(compute.name)
 
     async def start_unwatched(self, timeline: TimelineId) -> RunningCompute:
         """By an agent that is gone right afterwards."""
-        [library] = self.directory.glob("lib/pagestore_shim-*.so")
+        library = install(module("shim"), self.directory / "lib")
         spec = ComputeSpec(
             signer=access.signer(),
             tenant=DEFAULT_TENANT,
@@ -111,6 +119,7 @@ class Starter:
             page_server=self.pages.address,
             run_as=RUN_AS,
             bindir=BINDIR,
+            major=MAJOR,
             shim_library=library,
         )
         compute = await start_compute(spec, self.pages, self.wal)

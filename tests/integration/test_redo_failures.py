@@ -26,7 +26,7 @@ from pagestore._native import NativeError
 from pagestore.errors import FailedPrecondition
 from pagestore.pgformat.wal import record_bytes
 from pagestore.reader.redo import RedoHelpers
-from tests.plain_postgres import BINDIR, PlainPostgres, reachable_dir
+from tests.plain_postgres import BINDIR, PlainPostgres, module, reachable_dir
 
 RECORD, PATCH = 2, 3
 ERR_REDO, ERR_UNSUPPORTED, ERR_CLOSED = -7, -6, -9
@@ -364,7 +364,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_the_server_refuses_the_library_as_an_extension(helpers: RedoHelpers) -> None:
     cluster = PlainPostgres(reachable_dir())
     cluster.initdb()
-    cluster.configure(shared_preload_libraries=helpers.directory / "pagestore_redo.so")
+    cluster.configure(shared_preload_libraries=helpers.directory / module("redo").name)
     with pytest.raises(RuntimeError, match="postgres --single"):
         cluster.start()
     shutil.rmtree(cluster.root)

@@ -22,7 +22,7 @@ from tests.integration.page_source import (
     relation_files,
     serving,
 )
-from tests.plain_postgres import PlainPostgres, plain_postgres
+from tests.plain_postgres import BINDIR, MAJOR, PlainPostgres, plain_postgres
 
 TABLE = """
 CREATE TABLE t AS
@@ -99,7 +99,8 @@ def test_a_sequential_scan_asks_for_many_blocks_at_once(
 
 def test_reading_ahead_can_be_turned_off(compute: HydratingPostgres, pages: PageSource) -> None:
     compute.sql("SET pagestore.readahead = 0; SELECT count(*) FROM t WHERE pad = ''")
-    assert all(len(blocks) == 1 for blocks in asked(pages, compute, "t"))
+    most = 1 if MAJOR < 17 else 16  # that Postgres itself reads at a time
+    assert all(len(blocks) <= most for blocks in asked(pages, compute, "t"))
 
 
 def test_a_bitmap_scan_asks_for_its_blocks_together(
@@ -222,7 +223,7 @@ def test_a_database_can_be_copied(compute: HydratingPostgres, strategy: str) -> 
 def test_a_base_backup_is_refused(compute: HydratingPostgres) -> None:
     done = subprocess.run(
         [
-            *("/usr/lib/postgresql/15/bin/pg_basebackup", "-D", compute.root / "backup"),
+            *(str(BINDIR / "pg_basebackup"), "-D", compute.root / "backup"),
             *("-h", compute.root, "-p", str(compute.port), "-U", "postgres", "-X", "none"),
         ],
         capture_output=True,

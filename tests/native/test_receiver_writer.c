@@ -37,7 +37,7 @@ put_page_header(sample *log, uint32_t runs_on)
     uint32_t length = ps_wal_header_length(lsn);
     uint8_t *at = log->bytes + log->length;
     memset(at, 0, length);
-    put(at, PS_WAL_MAGIC, 2);
+    put(at, 0xD110, 2);
     put(at + 2, (runs_on ? PS_WAL_CONTRECORD : 0) | (length > 24 ? PS_WAL_LONG : 0), 2);
     put(at + 4, 1, 4);
     put(at + 8, lsn, 8);

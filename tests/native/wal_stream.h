@@ -41,7 +41,7 @@ stream_page_header(stream *s, uint32_t runs_on, unsigned flags)
 {
     uint64_t lsn = stream_lsn(s);
     uint8_t h[PS_WAL_LONG_HEADER] = {0};
-    uint16_t magic = PS_WAL_MAGIC;
+    uint16_t magic = 0xD110; /* of Postgres 15 */
     uint32_t tli = 1, segment = PS_WAL_SEGMENT, page = PS_WAL_PAGE;
     uint16_t info = (uint16_t)(flags | (runs_on ? PS_WAL_CONTRECORD : 0));
     if (lsn % PS_WAL_SEGMENT == 0)

@@ -14,7 +14,7 @@ first_record(const uint8_t *data, size_t length, uint64_t lsn, uint64_t *start)
         uint32_t header = ps_wal_header_length(lsn + at);
         if (ps_get_le16(h) == 0 && ps_get_le64(h + 8) == 0)
             continue;
-        if (ps_get_le16(h) != PS_WAL_MAGIC || ps_get_le64(h + 8) != lsn + at)
+        if (ps_wal_format_by_magic(ps_get_le16(h)) == NULL || ps_get_le64(h + 8) != lsn + at)
             return PS_ERR_NOT_FOUND;
         uint64_t runs_on = 0;
         if ((ps_get_le16(h + 2) & PS_WAL_CONTRECORD) != 0)

@@ -1,8 +1,12 @@
 /*
- * The heap's unlogged effect: clearing bits of the visibility map.
+ * The heap's effect beside its pages: clearing bits of the visibility map.
  *
- * A heap record that takes a page out of all-visible says so in a flag, and has no reference to
- * the map's block. The bits are cleared whether or not the heap block carries an image.
+ * A heap record that takes a page out of all-visible says so in a flag. Of old it has no reference
+ * to the map's block, and the bits are cleared here, by a patch, whether or not the heap block
+ * carries an image. Newer minor releases name the map's blocks whose bits really change, and the
+ * map page's LSN moves: then the record goes into that block's chain like any other (ingest.c),
+ * and a patch besides would be wrong, since redo would find nothing left to clear. A record with
+ * the flag that names none is of an older minor, or its bits were clear already.
  */
 #include "wal/route.h"
 
@@ -31,12 +35,21 @@ clear_bits(ps_ingest *in, const ps_wal_block *heap, unsigned bits)
     return rc != PS_OK ? rc : ps_patch_put(in, &key);
 }
 
+static int
+names_map(const ps_wal_decoded *decoded)
+{
+    for (unsigned i = 0; i < decoded->block_count; i++)
+        if (decoded->blocks[i].fork == PS_FORK_VM)
+            return 1;
+    return 0;
+}
+
 /* If the flags byte at `at` has `flag`: clears for block `id`, which must be there. */
 static int
 clear_if(ps_ingest *in, uint32_t at, unsigned flag, uint8_t id, unsigned bits)
 {
     int rc = ps_need_main(in, at + 1);
-    if (rc != PS_OK || (in->decoded->main[at] & flag) == 0)
+    if (rc != PS_OK || (in->decoded->main[at] & flag) == 0 || names_map(in->decoded))
         return rc;
     const ps_wal_block *heap = ps_wal_find_block(in->decoded, id);
     if (heap == NULL)

@@ -7,34 +7,33 @@
 
 typedef struct rmgr {
     const char *name;
-    uint16_t operations; /* bit n: info & 0xF0 == n << 4 is known */
     uint8_t has_blocks;
     int (*route)(ps_ingest *in);
 } rmgr;
 
 static const rmgr rmgrs[PS_RMGR_COUNT] = {
-    [PS_RMGR_XLOG] = {"XLOG", 0x2FFF, 1, ps_route_xlog},
-    [PS_RMGR_XACT] = {"Transaction", 0x7F7F, 0, ps_route_xact},
-    [PS_RMGR_SMGR] = {"Storage", 0x0006, 0, ps_route_smgr},
-    [PS_RMGR_CLOG] = {"CLOG", 0x0003, 0, ps_route_clog},
-    [PS_RMGR_DBASE] = {"Database", 0x0007, 0, ps_route_dbase},
-    [PS_RMGR_TBLSPC] = {"Tablespace", 0x0003, 0, ps_route_tblspc},
-    [PS_RMGR_MULTIXACT] = {"MultiXact", 0x000F, 0, ps_route_multixact},
-    [PS_RMGR_RELMAP] = {"RelMap", 0x0001, 0, ps_route_relmap},
-    [PS_RMGR_STANDBY] = {"Standby", 0x0007, 0, ps_route_standby},
-    [PS_RMGR_HEAP2] = {"Heap2", 0x20FF, 1, ps_route_heap2},
-    [PS_RMGR_HEAP] = {"Heap", 0x15FF, 1, ps_route_heap},
-    [PS_RMGR_BTREE] = {"Btree", 0x7FFF, 1, NULL},
-    [PS_RMGR_HASH] = {"Hash", 0x1FFF, 1, NULL},
-    [PS_RMGR_GIN] = {"Gin", 0x03FE, 1, NULL},
-    [PS_RMGR_GIST] = {"Gist", 0x00CF, 1, NULL},
-    [PS_RMGR_SEQ] = {"Sequence", 0x0001, 1, NULL},
-    [PS_RMGR_SPGIST] = {"SPGist", 0x01FE, 1, NULL},
-    [PS_RMGR_BRIN] = {"BRIN", 0x063F, 1, NULL},
-    [PS_RMGR_COMMIT_TS] = {"CommitTs", 0x0003, 0, ps_route_commit_ts},
-    [PS_RMGR_REPLORIGIN] = {"ReplicationOrigin", 0x0003, 0, ps_route_replorigin},
-    [PS_RMGR_GENERIC] = {"Generic", 0x0001, 1, NULL},
-    [PS_RMGR_LOGICALMSG] = {"LogicalMessage", 0x0001, 0, ps_route_logicalmsg},
+    [PS_RMGR_XLOG] = {"XLOG", 1, ps_route_xlog},
+    [PS_RMGR_XACT] = {"Transaction", 0, ps_route_xact},
+    [PS_RMGR_SMGR] = {"Storage", 0, ps_route_smgr},
+    [PS_RMGR_CLOG] = {"CLOG", 0, ps_route_clog},
+    [PS_RMGR_DBASE] = {"Database", 0, ps_route_dbase},
+    [PS_RMGR_TBLSPC] = {"Tablespace", 0, ps_route_tblspc},
+    [PS_RMGR_MULTIXACT] = {"MultiXact", 0, ps_route_multixact},
+    [PS_RMGR_RELMAP] = {"RelMap", 0, ps_route_relmap},
+    [PS_RMGR_STANDBY] = {"Standby", 0, ps_route_standby},
+    [PS_RMGR_HEAP2] = {"Heap2", 1, ps_route_heap2},
+    [PS_RMGR_HEAP] = {"Heap", 1, ps_route_heap},
+    [PS_RMGR_BTREE] = {"Btree", 1, NULL},
+    [PS_RMGR_HASH] = {"Hash", 1, NULL},
+    [PS_RMGR_GIN] = {"Gin", 1, NULL},
+    [PS_RMGR_GIST] = {"Gist", 1, NULL},
+    [PS_RMGR_SEQ] = {"Sequence", 1, NULL},
+    [PS_RMGR_SPGIST] = {"SPGist", 1, NULL},
+    [PS_RMGR_BRIN] = {"BRIN", 1, NULL},
+    [PS_RMGR_COMMIT_TS] = {"CommitTs", 0, ps_route_commit_ts},
+    [PS_RMGR_REPLORIGIN] = {"ReplicationOrigin", 0, ps_route_replorigin},
+    [PS_RMGR_GENERIC] = {"Generic", 1, NULL},
+    [PS_RMGR_LOGICALMSG] = {"LogicalMessage", 0, ps_route_logicalmsg},
 };
 
 int
@@ -171,10 +170,10 @@ route(ps_ingest *in)
     if (r->rmgr >= PS_RMGR_FIRST_CUSTOM)
         return ps_refuse(in, PS_ERR_UNSUPPORTED, "records of custom resource managers are refused");
     if (r->rmgr >= PS_RMGR_COUNT)
-        return ps_refuse(in, PS_ERR_UNSUPPORTED, "Postgres 15 has no such resource manager");
+        return ps_refuse(in, PS_ERR_UNSUPPORTED, "Postgres has no such resource manager");
     const rmgr *manager = &rmgrs[r->rmgr];
-    if ((manager->operations >> (r->info >> 4) & 1) == 0)
-        return ps_refuse(in, PS_ERR_UNSUPPORTED, "Postgres 15 has no such operation");
+    if ((in->format->operations[r->rmgr] >> (r->info >> 4) & 1) == 0)
+        return ps_refuse(in, PS_ERR_UNSUPPORTED, "its major has no such operation");
     if (!manager->has_blocks && in->decoded->block_count > 0)
         return ps_refuse(in, PS_ERR_CORRUPT, "it refers to blocks, which it should not");
     ps_advance_xid(in, r->xid);

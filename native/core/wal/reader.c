@@ -92,11 +92,14 @@ check_page(ps_wal_reader *reader, uint64_t page_lsn, ps_error *err)
     const uint8_t *h = reader->page;
     uint32_t info = ps_get_le16(h + 2);
     uint32_t runs_on = ps_get_le32(h + 16);
-    if (ps_get_le16(h) != PS_WAL_MAGIC || (info & ~PS_WAL_ALL_FLAGS) != 0 ||
+    const ps_wal_format *format =
+        reader->format != NULL ? reader->format : ps_wal_format_by_magic(ps_get_le16(h));
+    if (format == NULL || ps_get_le16(h) != format->magic || (info & ~PS_WAL_ALL_FLAGS) != 0 ||
         ps_get_le64(h + 8) != page_lsn)
         return ps_fail(err, PS_ERR_CORRUPT,
                        "at " PS_LSN_FORMAT ": this is no WAL page header for that place",
                        PS_LSN_ARGS(page_lsn));
+    reader->format = format;
     int is_long = ps_wal_header_length(page_lsn) == PS_WAL_LONG_HEADER;
     if (is_long != ((info & PS_WAL_LONG) != 0))
         return ps_fail(err, PS_ERR_CORRUPT,

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "status.h"
+#include "wal/format.h"
 
 #define PS_WAL_PAGE 8192u
 #define PS_WAL_SEGMENT (16u << 20)
@@ -31,7 +32,6 @@
 #define PS_WAL_LONG_HEADER 40u
 #define PS_WAL_RECORD_HEADER 24u
 #define PS_WAL_RECORD_MAX (1u << 30)
-#define PS_WAL_MAGIC 0xD110u
 
 #define PS_WAL_CONTRECORD 0x1u
 #define PS_WAL_LONG 0x2u
@@ -55,6 +55,7 @@ typedef struct ps_wal_record {
 } ps_wal_record;
 
 typedef struct ps_wal_reader {
+    const ps_wal_format *format; /* NULL: any that is known, and from the first page on that one */
     uint64_t lsn;       /* of the next byte wanted */
     uint64_t end_lsn;   /* the end of the last whole record */
     uint64_t prev_lsn;  /* its start; 0 when unknown: then the next link is not checked */

@@ -3,36 +3,10 @@
 #define PS_WAL_ROUTE_H
 
 #include "wal/decode.h"
+#include "wal/format.h"
 #include "wal/ingest.h"
 #include "wal/reader.h"
 #include "wal/sizes.h"
-
-enum ps_rmgr {
-    PS_RMGR_XLOG = 0,
-    PS_RMGR_XACT = 1,
-    PS_RMGR_SMGR = 2,
-    PS_RMGR_CLOG = 3,
-    PS_RMGR_DBASE = 4,
-    PS_RMGR_TBLSPC = 5,
-    PS_RMGR_MULTIXACT = 6,
-    PS_RMGR_RELMAP = 7,
-    PS_RMGR_STANDBY = 8,
-    PS_RMGR_HEAP2 = 9,
-    PS_RMGR_HEAP = 10,
-    PS_RMGR_BTREE = 11,
-    PS_RMGR_HASH = 12,
-    PS_RMGR_GIN = 13,
-    PS_RMGR_GIST = 14,
-    PS_RMGR_SEQ = 15,
-    PS_RMGR_SPGIST = 16,
-    PS_RMGR_BRIN = 17,
-    PS_RMGR_COMMIT_TS = 18,
-    PS_RMGR_REPLORIGIN = 19,
-    PS_RMGR_GENERIC = 20,
-    PS_RMGR_LOGICALMSG = 21,
-    PS_RMGR_COUNT = 22,
-    PS_RMGR_FIRST_CUSTOM = 128
-};
 
 struct ps_ingest {
     ps_wal_reader reader;
@@ -42,6 +16,7 @@ struct ps_ingest {
     uint32_t last_size;
     int last_size_known;
 
+    const ps_wal_format *format; /* known once the control values are loaded */
     int control_loaded;
     int counters_changed;
     ps_counters counters; /* next_full_xid exact, as far as known */

@@ -136,15 +136,32 @@ offsets_segment_is_old(uint32_t segment, uint32_t cutoff)
     return segment_precedes(segment, cutoff, MULTI_OFFSETS_PER_PAGE, 1, multi_precedes);
 }
 
+/* The page number that a record begins with, and what follows it. */
+static int
+take_page(ps_ingest *in, uint32_t following, uint32_t *page, const uint8_t **rest)
+{
+    uint32_t length = in->format->slru_page_length;
+    int rc = ps_need_main(in, length + following);
+    if (rc != PS_OK)
+        return rc;
+    const uint8_t *p = in->decoded->main;
+    if (length == 8 && ps_get_le32(p + 4) != 0)
+        return ps_refuse(in, PS_ERR_CORRUPT, "it names a page beyond all of its SLRU");
+    *page = ps_get_le32(p);
+    *rest = p + length;
+    return PS_OK;
+}
+
 /* A page of zeros, whether it existed or not. */
 static int
 zero_page(ps_ingest *in, enum ps_slru slru)
 {
     int created;
-    int rc = ps_need_main(in, 4);
+    uint32_t page;
+    const uint8_t *rest;
+    int rc = take_page(in, 0, &page, &rest);
     if (rc != PS_OK)
         return rc;
-    uint32_t page = ps_get_le32(in->decoded->main);
     rc = reach(in, slru, page, &created);
     if (rc != PS_OK || created)
         return rc;
@@ -164,17 +181,18 @@ ps_route_clog(ps_ingest *in)
 {
     if ((in->decoded->record.info & 0xF0) == 0x00)
         return zero_page(in, PS_SLRU_XACT);
-    int rc = ps_need_main(in, 12);
+    uint32_t page;
+    const uint8_t *rest;
+    int rc = take_page(in, 8, &page, &rest);
     if (rc != PS_OK)
         return rc;
-    const uint8_t *p = in->decoded->main;
-    uint32_t oldest = ps_get_le32(p + 4);
+    uint32_t oldest = ps_get_le32(rest);
     if (ps_xid_precedes(in->counters.oldest_xid, oldest)) {
         in->counters.oldest_xid = oldest;
-        in->counters.oldest_xid_db = ps_get_le32(p + 8);
+        in->counters.oldest_xid_db = ps_get_le32(rest + 4);
         in->counters_changed = 1;
     }
-    return drop_segments(in, PS_SLRU_XACT, clog_segment_is_old, ps_get_le32(p));
+    return drop_segments(in, PS_SLRU_XACT, clog_segment_is_old, page);
 }
 
 int
@@ -182,17 +200,18 @@ ps_route_commit_ts(ps_ingest *in)
 {
     if ((in->decoded->record.info & 0xF0) == 0x00)
         return zero_page(in, PS_SLRU_COMMIT_TS);
-    int rc = ps_need_main(in, 8);
+    uint32_t page;
+    const uint8_t *rest;
+    int rc = take_page(in, 4, &page, &rest);
     if (rc != PS_OK)
         return rc;
-    const uint8_t *p = in->decoded->main;
-    uint32_t oldest = ps_get_le32(p + 4);
+    uint32_t oldest = ps_get_le32(rest);
     if (in->counters.oldest_commit_ts_xid != 0 &&
         ps_xid_precedes(in->counters.oldest_commit_ts_xid, oldest)) {
         in->counters.oldest_commit_ts_xid = oldest;
         in->counters_changed = 1;
     }
-    return drop_segments(in, PS_SLRU_COMMIT_TS, commit_ts_segment_is_old, ps_get_le32(p));
+    return drop_segments(in, PS_SLRU_COMMIT_TS, commit_ts_segment_is_old, page);
 }
 
 int

@@ -1,7 +1,7 @@
 /* The Storage, Database and RelMap resource managers: what exists, and how large it is. */
 #include "wal/route.h"
 
-#define RELMAP_LENGTH 512
+#define LONGEST_RELMAP 1024
 
 #define TRUNCATE_HEAP 1u
 #define TRUNCATE_VM 2u
@@ -155,7 +155,7 @@ drop_database(ps_ingest *in, uint32_t spc, uint32_t db)
 static int
 copy_relmap(ps_ingest *in, const ps_clone *clone)
 {
-    uint8_t map[RELMAP_LENGTH];
+    uint8_t map[LONGEST_RELMAP];
     size_t length = 0;
     ps_key from = ps_key_make(PS_KIND_RELMAP, clone->src_spc, clone->src_db, 0, 0, 0);
     ps_key to = ps_key_make(PS_KIND_RELMAP, clone->dst_spc, clone->dst_db, 0, 0, 0);
@@ -241,12 +241,13 @@ ps_route_tblspc(ps_ingest *in)
 int
 ps_route_relmap(ps_ingest *in)
 {
-    int rc = ps_need_main(in, 12 + RELMAP_LENGTH);
+    uint32_t length = in->format->relmap_length;
+    int rc = ps_need_main(in, 12 + length);
     if (rc != PS_OK)
         return rc;
     const uint8_t *p = in->decoded->main;
-    if (ps_get_le32(p + 8) != RELMAP_LENGTH)
-        return ps_refuse(in, PS_ERR_CORRUPT, "a relation map of Postgres 15 has 512 bytes");
+    if (ps_get_le32(p + 8) != length)
+        return ps_refuse(in, PS_ERR_CORRUPT, "its relation map is not as long as its major's are");
     ps_key key = ps_key_make(PS_KIND_RELMAP, ps_get_le32(p + 4), ps_get_le32(p), 0, 0, 0);
-    return ps_put(in, &key, PS_VALUE_IMAGE, p + 12, RELMAP_LENGTH);
+    return ps_put(in, &key, PS_VALUE_IMAGE, p + 12, length);
 }

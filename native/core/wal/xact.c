@@ -75,7 +75,7 @@ take_gid(cursor *c)
 }
 
 static int
-parse_parts(cursor *c, uint32_t parts, finished *f)
+parse_parts(cursor *c, uint32_t parts, uint32_t stats_length, finished *f)
 {
     const uint8_t *ignored, *p;
     uint32_t count;
@@ -86,7 +86,7 @@ parse_parts(cursor *c, uint32_t parts, finished *f)
     if ((parts & HAS_RELATIONS) != 0 &&
         take_array(c, 12, &f->relations, &f->relation_count) != PS_OK)
         return PS_ERR_CORRUPT;
-    if ((parts & HAS_DROPPED_STATS) != 0 && take_array(c, 12, &ignored, &count) != PS_OK)
+    if ((parts & HAS_DROPPED_STATS) != 0 && take_array(c, stats_length, &ignored, &count) != PS_OK)
         return PS_ERR_CORRUPT;
     if ((parts & HAS_INVALS) != 0 && take_array(c, 16, &ignored, &count) != PS_OK)
         return PS_ERR_CORRUPT;
@@ -122,7 +122,7 @@ parse(ps_ingest *in, finished *f)
             parts = p != NULL ? ps_get_le32(p) : 0;
         }
     }
-    if (p == NULL || parse_parts(&c, parts, f) != PS_OK)
+    if (p == NULL || parse_parts(&c, parts, in->format->dropped_stats_length, f) != PS_OK)
         return ps_refuse(in, PS_ERR_CORRUPT, "its parts are longer than the record");
     return PS_OK;
 }

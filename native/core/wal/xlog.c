@@ -29,6 +29,12 @@ ps_load_control(ps_ingest *in)
         rc = load(in, 1, &in->settings, sizeof in->settings);
     if (rc != PS_OK)
         return rc;
+    in->format = ps_wal_format_by_catalog(in->settings.catalog_version);
+    if (in->format == NULL)
+        return ps_fail(in->err, PS_ERR_UNSUPPORTED,
+                       "no known Postgres has the catalog version %u of this timeline",
+                       in->settings.catalog_version);
+    in->reader.format = in->format;
     in->told_next_full_xid = in->counters.next_full_xid;
     in->counters_changed = 0;
     in->control_loaded = 1;
@@ -83,7 +89,7 @@ ps_put_counters(ps_ingest *in)
     return ps_put(in, &key, PS_VALUE_IMAGE, &value, sizeof value);
 }
 
-/* The CheckPoint struct of Postgres 15: offsets in bytes. */
+/* The CheckPoint struct: offsets in bytes. (Since 17 there is a wal_level at 20.) */
 enum {
     CP_FULL_PAGE_WRITES = 16,
     CP_NEXT_XID = 24,
@@ -228,7 +234,7 @@ ps_route_xlog(ps_ingest *in)
         return PS_OK;
     case 0xB0: /* FPI */
         return check_full_page_images(in);
-    default: /* NOOP, SWITCH, BACKUP_END, RESTORE_POINT, END_OF_RECOVERY, FPI_FOR_HINT, ... */
+    default: /* NOOP, SWITCH, BACKUP_END, END_OF_RECOVERY, FPI_FOR_HINT, CHECKPOINT_REDO, ... */
         return PS_OK;
     }
 }

@@ -5,10 +5,10 @@
  * does, for every access method. The only code that surely does is Postgres's own. So the
  * server binary is started in single-user mode on a tiny directory (PG_VERSION, an empty
  * postgresql.conf, global/pg_control) with this library preloaded; _PG_init takes over before
- * any shared memory exists, sets up by hand the few subsystems that redo routines use,
- * replaces the storage manager (storage.c), shuts itself into a sandbox (sandbox.c) and then
- * serves requests from fd 0 to fd 1 until end of file (docs/formats/redo-protocol.md).
- * It never returns to the server.
+ * any shared memory exists, sets up by hand the few subsystems that redo routines use (what
+ * differs by major is in setup_N.c), replaces the storage manager (storage.c), shuts itself into
+ * a sandbox (sandbox.c) and then serves requests from fd 0 to fd 1 until end of file
+ * (docs/formats/redo-protocol.md). It never returns to the server.
  *
  * Order of the set-up matters: everything that needs a system call comes before the sandbox.
  *
@@ -33,8 +33,8 @@
 #include "miscadmin.h"
 #include "replay.h"
 #include "sandbox.h"
+#include "setup.h"
 #include "storage.h"
-#include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/pg_sema.h"
@@ -47,7 +47,7 @@
 
 PG_MODULE_MAGIC;
 
-extern void _PG_init(void);
+extern PGDLLEXPORT void _PG_init(void);
 
 #define REQUEST_BUFFER (256 * 1024)
 #define LARGE_BUFFER (8 * 1024 * 1024) /* larger ones are given back after use */
@@ -67,8 +67,7 @@ static void
 set_up_memory(void)
 {
     int semaphores;
-    InitializeMaxBackends();
-    Size size = CalculateShmemSize(&semaphores);
+    Size size = setup_size(&semaphores);
     PGShmemHeader *header =
         mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (header == MAP_FAILED)
@@ -82,8 +81,7 @@ set_up_memory(void)
     InitShmemAllocation();
     CreateLWLocks();
     InitShmemIndex();
-    XLOGShmemInit();
-    InitBufferPool();
+    setup_shared_memory();
 }
 
 static void
@@ -91,8 +89,7 @@ set_up_process(void)
 {
     static PGPROC dummy;
     bool found;
-    MyProc = &dummy;
-    InitBufferPoolAccess();
+    setup_process(&dummy);
     InRecovery = true;
     CurrentResourceOwner = ResourceOwnerCreate(NULL, "redo");
     RmgrStartup();
@@ -197,7 +194,8 @@ _PG_init(void)
 
     set_up_memory();
     set_up_process();
-    redo_storage_install();
+    redo_storage_init(setup_pages());
+    setup_storage();
     redo_replay_init();
     redo_sandbox_enter();
 

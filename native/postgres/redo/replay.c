@@ -14,6 +14,7 @@
 #include "access/xlogreader.h"
 #include "catalog/pg_control.h"
 #include "replay.h"
+#include "setup.h"
 #include "storage.h"
 #include "storage/bufmgr.h"
 #include "utils/memutils.h"
@@ -99,7 +100,7 @@ reference_to_target(void)
 {
     for (int id = 0; id <= decoded->max_block_id; id++) {
         const DecodedBkpBlock *block = &decoded->blocks[id];
-        if (block->in_use && redo_storage_is_target(block->rnode, block->forknum, block->blkno))
+        if (block->in_use && redo_storage_is_target(block->rlocator, block->forknum, block->blkno))
             return block;
     }
     return NULL;
@@ -123,8 +124,8 @@ skip_initialised_blocks(void)
     for (int id = 0; id <= decoded->max_block_id; id++) {
         const DecodedBkpBlock *block = &decoded->blocks[id];
         if (block->in_use && ((block->flags & BKPBLOCK_WILL_INIT) || block->apply_image) &&
-            !redo_storage_is_target(block->rnode, block->forknum, block->blkno))
-            redo_storage_skip(block->rnode, block->forknum, block->blkno);
+            !redo_storage_is_target(block->rlocator, block->forknum, block->blkno))
+            redo_storage_skip(block->rlocator, block->forknum, block->blkno);
     }
 }
 
@@ -139,6 +140,7 @@ replay_record(const ps_redo_wire_request *request, const ps_redo_wire_item *item
     reader->EndRecPtr = item->lsn;
     decode(item, data);
     check_target(request, page_is_new);
+    setup_before_redo(reader);
     RmgrTable[decoded->header.xl_rmid].rm_redo(reader);
     skip_initialised_blocks();
     error_context_stack = context.previous;
@@ -171,7 +173,7 @@ redo_replay(const ps_redo_wire_request *request, char *page)
 {
     const char *at = (const char *) (request + 1);
     const char *end = (const char *) request + request->length;
-    RedoTarget target = {.rnode = {request->spc, request->db, request->rel},
+    RedoTarget target = {.rlocator = {request->spc, request->db, request->rel},
                          .fork = request->fork,
                          .block = request->block};
     const char *base = NULL;

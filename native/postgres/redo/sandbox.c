@@ -24,7 +24,9 @@
 #error "pagestore_redo knows the system calls of x86-64 and aarch64 only"
 #endif
 
-static const int allowed[] = {SYS_read, SYS_write, SYS_exit_group, SYS_brk, SYS_rt_sigreturn};
+/* pread64: how Postgres 18 reads a block, of a file in memory (setup_18.c). */
+static const int allowed[] = {SYS_read,       SYS_pread64, SYS_write,
+                              SYS_exit_group, SYS_brk,     SYS_rt_sigreturn};
 
 void
 redo_sandbox_enter(void)

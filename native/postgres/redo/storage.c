@@ -15,7 +15,6 @@
  */
 #include "postgres.h"
 
-#include "smgr_table.h"
 #include "storage.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
@@ -24,112 +23,110 @@
 #include "version.h"
 
 static RedoTarget target;
-static PGAlignedBlock target_page; /* where an evicted target is kept */
-static PGAlignedBlock skip_page;
+static char *target_page; /* where an evicted target is kept */
+static char *skip_page;
 
 bool
-redo_storage_is_target(RelFileNode rnode, ForkNumber fork, BlockNumber block)
+redo_storage_is_target(RelFileLocator rlocator, ForkNumber fork, BlockNumber block)
 {
-    return block == target.block && fork == target.fork && RelFileNodeEquals(rnode, target.rnode);
+    return block == target.block && fork == target.fork &&
+           RelFileLocatorEquals(rlocator, target.rlocator);
 }
 
-static void
-redo_read(SMgrRelation reln, ForkNumber fork, BlockNumber block, char *buffer)
+const char *
+redo_storage_page(SMgrRelation reln, ForkNumber fork, BlockNumber block)
 {
-    bool wanted = redo_storage_is_target(reln->smgr_rnode.node, fork, block);
-    memcpy(buffer, wanted ? target_page.data : skip_page.data, BLCKSZ);
+    bool wanted = redo_storage_is_target(reln->smgr_rlocator.locator, fork, block);
+    return wanted ? target_page : skip_page;
 }
 
-static void
-redo_write(SMgrRelation reln, ForkNumber fork, BlockNumber block, char *buffer, bool skip_fsync)
+void
+redo_readv(SMgrRelation reln, ForkNumber fork, BlockNumber block, void **buffers, BlockNumber n)
 {
-    if (redo_storage_is_target(reln->smgr_rnode.node, fork, block))
-        memcpy(target_page.data, buffer, BLCKSZ);
+    for (BlockNumber i = 0; i < n; i++)
+        memcpy(buffers[i], redo_storage_page(reln, fork, block + i), BLCKSZ);
 }
 
-static void
-redo_extend(SMgrRelation reln, ForkNumber fork, BlockNumber block, char *buffer, bool skip_fsync)
+void
+redo_writev(SMgrRelation reln, ForkNumber fork, BlockNumber block, const void **buffers,
+            BlockNumber n, bool skip_fsync)
+{
+    for (BlockNumber i = 0; i < n; i++)
+        if (redo_storage_is_target(reln->smgr_rlocator.locator, fork, block + i))
+            memcpy(target_page, buffers[i], BLCKSZ);
+}
+
+void
+redo_extend(SMgrRelation reln, ForkNumber fork, BlockNumber block, const void *buffer,
+            bool skip_fsync)
 {
     elog(ERROR, "redo tried to extend a relation");
 }
 
-static BlockNumber
+BlockNumber
 redo_nblocks(SMgrRelation reln, ForkNumber fork)
 {
     return MaxBlockNumber;
 }
 
-static bool
+bool
 redo_exists(SMgrRelation reln, ForkNumber fork)
 {
     return true;
 }
 
-static bool
-redo_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber block)
+bool
+redo_prefetch(SMgrRelation reln, ForkNumber fork, BlockNumber block, int n)
 {
     return true;
 }
 
-static void
+void
 redo_close(SMgrRelation reln, ForkNumber fork)
 {
 }
 
-static void
+void
 redo_create(SMgrRelation reln, ForkNumber fork, bool is_redo)
 {
 }
 
-static void
-redo_unlink(RelFileNodeBackend rnode, ForkNumber fork, bool is_redo)
+void
+redo_unlink(RelFileLocatorBackend rlocator, ForkNumber fork, bool is_redo)
 {
 }
 
-static void
+void
 redo_writeback(SMgrRelation reln, ForkNumber fork, BlockNumber block, BlockNumber count)
 {
 }
 
-static void
+void
 redo_truncate(SMgrRelation reln, ForkNumber fork, BlockNumber old_blocks, BlockNumber blocks)
 {
 }
 
-static const SmgrHook hooks[] = {
-    {PAGESTORE_SLOT_CLOSE, mdclose, redo_close},
-    {PAGESTORE_SLOT_CREATE, mdcreate, redo_create},
-    {PAGESTORE_SLOT_EXISTS, mdexists, redo_exists},
-    {PAGESTORE_SLOT_UNLINK, mdunlink, redo_unlink},
-    {PAGESTORE_SLOT_EXTEND, mdextend, redo_extend},
-    {PAGESTORE_SLOT_PREFETCH, mdprefetch, redo_prefetch},
-    {PAGESTORE_SLOT_READ, mdread, redo_read},
-    {PAGESTORE_SLOT_WRITE, mdwrite, redo_write},
-    {PAGESTORE_SLOT_WRITEBACK, mdwriteback, redo_writeback},
-    {PAGESTORE_SLOT_NBLOCKS, mdnblocks, redo_nblocks},
-    {PAGESTORE_SLOT_TRUNCATE, mdtruncate, redo_truncate},
-};
-
 void
-redo_storage_install(void)
+redo_storage_init(char *pages)
 {
-    smgr_table_install(hooks, lengthof(hooks));
-    PageInit(skip_page.data, BLCKSZ, 0);
-    PageSetLSN(skip_page.data, PG_UINT64_MAX);
+    target_page = pages;
+    skip_page = pages + BLCKSZ;
+    PageInit(skip_page, BLCKSZ, 0);
+    PageSetLSN(skip_page, PG_UINT64_MAX);
 }
 
 /* Pinned and locked; its content is whatever the caller then puts there. */
 static Buffer
-buffer_to_fill(RelFileNode rnode, ForkNumber fork, BlockNumber block)
+buffer_to_fill(RelFileLocator rlocator, ForkNumber fork, BlockNumber block)
 {
-    return ReadBufferWithoutRelcache(rnode, fork, block, RBM_ZERO_AND_LOCK, NULL, true);
+    return ReadBufferWithoutRelcache(rlocator, fork, block, RBM_ZERO_AND_LOCK, NULL, true);
 }
 
 void
 redo_storage_begin(const RedoTarget *new_target, const char *base)
 {
     target = *new_target;
-    Buffer buffer = buffer_to_fill(target.rnode, target.fork, target.block);
+    Buffer buffer = buffer_to_fill(target.rlocator, target.fork, target.block);
     if (base != NULL)
         memcpy(BufferGetPage(buffer), base, BLCKSZ);
     else
@@ -141,7 +138,7 @@ redo_storage_begin(const RedoTarget *new_target, const char *base)
 Buffer
 redo_storage_pin_target(void)
 {
-    return ReadBufferWithoutRelcache(target.rnode, target.fork, target.block, RBM_NORMAL, NULL,
+    return ReadBufferWithoutRelcache(target.rlocator, target.fork, target.block, RBM_NORMAL, NULL,
                                      true);
 }
 
@@ -150,21 +147,21 @@ redo_storage_end(char *page)
 {
     Buffer buffer = redo_storage_pin_target();
     memcpy(page, BufferGetPage(buffer), BLCKSZ);
-    memcpy(BufferGetPage(buffer), skip_page.data, BLCKSZ);
+    memcpy(BufferGetPage(buffer), skip_page, BLCKSZ);
     ReleaseBuffer(buffer);
     target.block = InvalidBlockNumber;
 }
 
 void
-redo_storage_skip(RelFileNode rnode, ForkNumber fork, BlockNumber block)
+redo_storage_skip(RelFileLocator rlocator, ForkNumber fork, BlockNumber block)
 {
-    Buffer buffer = buffer_to_fill(rnode, fork, block);
-    memcpy(BufferGetPage(buffer), skip_page.data, BLCKSZ);
+    Buffer buffer = buffer_to_fill(rlocator, fork, block);
+    memcpy(BufferGetPage(buffer), skip_page, BLCKSZ);
     UnlockReleaseBuffer(buffer);
 }
 
 void
 redo_storage_forget_relations(void)
 {
-    smgrcloseall();
+    smgrdestroyall();
 }

@@ -19,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/plancache.h"
+#include "version.h"
 
 /* --- what hinders */
 
@@ -123,8 +124,8 @@ value_of(const struct config_generic *setting)
 static void
 gather_settings(StringInfo state)
 {
-    struct config_generic **settings = get_guc_variables();
-    int count = GetNumConfigOptions();
+    int count;
+    struct config_generic **settings = get_guc_variables(&count);
 
     for (int i = 0; i < count; i++)
     {

@@ -47,7 +47,7 @@
 
 typedef struct FsmPage
 {
-    RelFileNode node;
+    RelFileLocator node;
     BlockNumber block;
 } FsmPage;
 
@@ -72,7 +72,7 @@ fsm_log_shmem_init(void)
 }
 
 void
-fsm_log_note_write(RelFileNode node, BlockNumber block)
+fsm_log_note_write(RelFileLocator node, BlockNumber block)
 {
     FsmPage page = {node, block};
 
@@ -104,7 +104,7 @@ collect_pages(FsmPage *pages)
         state = LockBufHdr(buffer);
         if ((state & BM_VALID) && (state & BM_DIRTY) && (state & BM_PERMANENT) &&
             buffer->tag.forkNum == FSM_FORKNUM)
-            pages[n++] = (FsmPage){buffer->tag.rnode, buffer->tag.blockNum};
+            pages[n++] = (FsmPage){BufTagGetRelFileLocator(&buffer->tag), buffer->tag.blockNum};
         UnlockBufHdr(buffer, state);
     }
     return n;
@@ -119,9 +119,9 @@ compare_pages(const void *a, const void *b)
 static void
 log_page(const FsmPage *page)
 {
-    SMgrRelation reln = smgropen(page->node, InvalidBackendId);
+    SMgrRelation reln = smgropen(page->node, INVALID_PROC_NUMBER);
     PGAlignedBlock copy;
-    RelFileNode node = page->node;
+    RelFileLocator node = page->node;
     Buffer buffer;
 
     if (!smgrexists(reln, MAIN_FORKNUM) || smgrexists(reln, INIT_FORKNUM) ||

@@ -1,4 +1,4 @@
-/* The hooks in the storage manager's table: stock md.c, with remote blocks brought first. */
+/* Bringing remote blocks; what the storage manager is hooked with is in hooks.h. */
 #ifndef PAGESTORE_HYDRATE_H
 #define PAGESTORE_HYDRATE_H
 
@@ -6,9 +6,6 @@
 
 #include "remote_map.h"
 #include "storage/lwlock.h"
-
-/* Takes the slots over. FATAL where this server is not as expected. */
-extern void hydrate_install(void);
 
 /* Shared memory: the locks. */
 extern void hydrate_request_shmem(void);
@@ -22,8 +19,5 @@ extern void hydrate_database(Oid db);
 
 /* What serializes the storing of a block, or with block 0 the making of the file. */
 extern LWLock *hydrate_lock(const RemoteFork *fork, BlockNumber block);
-
-/* The transaction ended: its scans are over, and what it gathered nobody will read. */
-extern void hydrate_forget_reading_ahead(void);
 
 #endif

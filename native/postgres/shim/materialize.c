@@ -29,14 +29,14 @@
 static void
 materialize_segments(const RemoteFork *fork)
 {
-    char *path = relpathperm(remote_fork_node(fork), fork->fork);
+    RelPathStr path = relpathperm(remote_fork_node(fork), fork->fork);
     BlockNumber left = fork->nblocks;
     int segment = 0;
 
     do
     {
         BlockNumber blocks = Min(left, RELSEG_SIZE);
-        char *name = segment == 0 ? pstrdup(path) : psprintf("%s.%d", path, segment);
+        char *name = segment == 0 ? pstrdup(path.str) : psprintf("%s.%d", path.str, segment);
         int fd = BasicOpenFile(name, O_RDWR | O_CREAT | PG_BINARY);
 
         if (fd < 0 || (blocks > 0 && ftruncate(fd, (off_t) blocks * BLCKSZ) != 0))
@@ -54,7 +54,6 @@ materialize_segments(const RemoteFork *fork)
         left -= blocks;
         segment++;
     } while (left > 0); /* an empty fork has a file too */
-    pfree(path);
 }
 
 void
@@ -74,7 +73,7 @@ materialize_fork(const RemoteFork *fork)
 }
 
 void
-materialize_relation(RelFileNode node)
+materialize_relation(RelFileLocator node)
 {
     for (ForkNumber each = 0; each <= MAX_FORKNUM; each++)
     {

@@ -37,12 +37,14 @@
 #include "page_client.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
+#include "readahead.h"
 #include "shim.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
+#include "version.h"
 
 #define GET_PAGES "/pagestore.v1.PageService/GetPages"
 #define TOKEN_MAX 1000
@@ -144,7 +146,7 @@ end_of_transaction(XactEvent event, void *arg)
         return;
     for (int i = 0; i < REQUESTS; i++)
         requests[i].stale = true;
-    hydrate_forget_reading_ahead();
+    readahead_forget();
 }
 
 static void
@@ -208,7 +210,7 @@ connect_to_server(void)
         disconnect();
         return false;
     }
-    wait_set = CreateWaitEventSet(TopMemoryContext, 3);
+    wait_set = CreateWaitEventSet(NULL, 3);
     AddWaitEventToSet(wait_set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
     AddWaitEventToSet(wait_set, WL_SOCKET_READABLE, stream.transport.fd, NULL, NULL);
     if (IsUnderPostmaster)
@@ -488,11 +490,12 @@ wait_for_answer(uint64 id, int64 deadline)
 static void
 raise_refusal(const RemoteFork *fork, BlockNumber block)
 {
-    char *path = relpathperm(remote_fork_node(fork), fork->fork);
+    RelPathStr path = relpathperm(remote_fork_node(fork), fork->fork);
 
     ereport(ERROR,
             (errcode(refusal.code == RPC_DATA_LOSS ? ERRCODE_DATA_CORRUPTED : ERRCODE_IO_ERROR),
-             errmsg("the page server could not give block %u of \"%s\" at %X/%X: %s", block, path,
+             errmsg("the page server could not give block %u of \"%s\" at %X/%X: %s", block,
+                    path.str,
                     LSN_FORMAT_ARGS(shim_settings.lsn), refusal.reason),
              errdetail("%s", refusal.message),
              errhint("Page server %s; its log has more.", shim_settings.page_server)));
@@ -510,11 +513,11 @@ hopeless(void)
 static void
 raise_away(const RemoteFork *fork, BlockNumber block)
 {
-    char *path = relpathperm(remote_fork_node(fork), fork->fork);
+    RelPathStr path = relpathperm(remote_fork_node(fork), fork->fork);
 
     ereport(ERROR,
             (errcode(ERRCODE_IO_ERROR),
-             errmsg("could not get block %u of \"%s\" at %X/%X: page server %s %s", block, path,
+             errmsg("could not get block %u of \"%s\" at %X/%X: page server %s %s", block, path.str,
                     LSN_FORMAT_ARGS(shim_settings.lsn), shim_settings.page_server, last_fault),
              hopeless() ? errdetail("Asking again would not help.")
                         : errdetail("It was tried for %d ms (pagestore.timeout).",

@@ -48,7 +48,7 @@ StaticAssertDecl(sizeof(RemoteFork) == 32, "docs/formats/remote-map.md says 32")
 /* What an earlier lookup of this process found, by a hash of the relation number. */
 typedef struct FoundFork
 {
-    RelFileNode node;
+    RelFileLocator node;
     int32 fork_plus_one; /* 0: an empty slot */
     const RemoteFork *entry;
 } FoundFork;
@@ -61,6 +61,8 @@ static const HotBlock *hot;
 static uint32 nhot;
 static const char *hot_pages;
 static FoundFork found[FOUND_SLOTS];
+static const char *base;
+int remote_map_file = -1;
 
 static void
 refuse(const char *path, const char *fault)
@@ -183,8 +185,9 @@ remote_map_open(const char *path)
     header = mmap(NULL, status.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (header == MAP_FAILED)
         ereport(FATAL, (errcode_for_file_access(), errmsg("could not map \"%s\": %m", path)));
-    close(fd);
+    remote_map_file = fd;
     check_header(path, header, status.st_size);
+    base = (const char *) header;
     remote_map_index = (const RemoteFork *) (header + 1);
     nentries = header->nrels;
     hot = (const HotBlock *) (remote_map_index + nentries);
@@ -197,7 +200,7 @@ remote_map_open(const char *path)
 }
 
 static const RemoteFork *
-search(RelFileNode node, ForkNumber fork)
+search(RelFileLocator node, ForkNumber fork)
 {
     uint32 low = 0;
     uint32 high = nentries;
@@ -206,7 +209,7 @@ search(RelFileNode node, ForkNumber fork)
     {
         uint32 middle = low + (high - low) / 2;
         const RemoteFork *entry = &remote_map_index[middle];
-        int order = compare_forks(entry, node.spcNode, node.dbNode, node.relNode, (uint32) fork);
+        int order = compare_forks(entry, node.spcOid, node.dbOid, node.relNumber, (uint32) fork);
 
         if (order == 0)
             return entry;
@@ -219,11 +222,11 @@ search(RelFileNode node, ForkNumber fork)
 }
 
 const RemoteFork *
-remote_map_find(RelFileNode node, ForkNumber fork)
+remote_map_find(RelFileLocator node, ForkNumber fork)
 {
-    FoundFork *slot = &found[murmurhash32(node.relNode ^ ((uint32) fork << 28)) % FOUND_SLOTS];
+    FoundFork *slot = &found[murmurhash32(node.relNumber ^ ((uint32) fork << 28)) % FOUND_SLOTS];
 
-    if (slot->fork_plus_one == fork + 1 && RelFileNodeEquals(slot->node, node))
+    if (slot->fork_plus_one == fork + 1 && RelFileLocatorEquals(slot->node, node))
         return slot->entry;
     slot->node = node;
     slot->fork_plus_one = fork + 1;
@@ -251,6 +254,12 @@ remote_map_hot_page(const RemoteFork *fork, BlockNumber block)
             high = middle;
     }
     return NULL;
+}
+
+off_t
+remote_map_offset(const char *page)
+{
+    return page - base;
 }
 
 void

@@ -9,7 +9,7 @@
 
 #include "common/relpath.h"
 #include "storage/block.h"
-#include "storage/relfilenode.h"
+#include "version.h"
 
 /* One relation fork, as it lies in the file's index. */
 typedef struct RemoteFork
@@ -27,7 +27,7 @@ typedef struct RemoteFork
 extern void remote_map_open(const char *path);
 
 /* The fork's entry, or NULL when nothing of it was ever remote. */
-extern const RemoteFork *remote_map_find(RelFileNode node, ForkNumber fork);
+extern const RemoteFork *remote_map_find(RelFileLocator node, ForkNumber fork);
 
 /* Every entry, or those of a database, in the order of (spc, db, rel, fork). */
 extern void remote_map_each(void (*visit)(const RemoteFork *fork));
@@ -35,6 +35,10 @@ extern void remote_map_each_of_database(Oid db, void (*visit)(const RemoteFork *
 
 /* The content of a block that is still remote, where it came with the map; else NULL. */
 extern const char *remote_map_hot_page(const RemoteFork *fork, BlockNumber block);
+
+/* The map's file, and where in it a hot page lies. */
+extern int remote_map_file;
+extern off_t remote_map_offset(const char *page);
 
 extern uint8 *remote_map_bits;
 extern uint8 *remote_map_missing;
@@ -56,10 +60,10 @@ remote_map_set_file(const RemoteFork *fork)
     __atomic_fetch_and(&remote_map_missing[bit / 8], (uint8) ~(1 << (bit % 8)), __ATOMIC_RELEASE);
 }
 
-static inline RelFileNode
+static inline RelFileLocator
 remote_fork_node(const RemoteFork *fork)
 {
-    RelFileNode node = {fork->spc, fork->db, fork->rel};
+    RelFileLocator node = {fork->spc, fork->db, fork->rel};
 
     return node;
 }

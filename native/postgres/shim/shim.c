@@ -10,7 +10,9 @@
  *   grpc_stream.c  a gRPC call on a non-blocking socket; knows nothing of Postgres
  *   page_client.c  a process's requests and answers; waiting, cancelling, retrying
  *   materialize.c  makes a relation's files when they are first needed
+ *   readahead.c    asking for blocks before they are read
  *   hydrate.c      the hooks in the storage manager's table
+ *   hooks_N.c      what major N calls them by
  *   sizes.c        the SQL functions that ask the file system how long relations are
  *   bypass.c       statements that go past the storage manager
  *   imports.c      takes over a function that the server imports
@@ -26,6 +28,7 @@
 #include <limits.h>
 
 #include "fmgr.h"
+#include "hooks.h"
 #include "hydrate.h"
 #include "miscadmin.h"
 #include "page_client.h"
@@ -225,7 +228,7 @@ _PG_init(void)
         PG_VERSION_NUM / 10000)
         elog(FATAL, "pagestore_shim was built for PostgreSQL %s", PG_MAJORVERSION);
     define_settings();
-    hydrate_install();
+    hooks_install();
     start_take_settings();
     parse_settings();
     widen_prefetching();

@@ -7,7 +7,7 @@
 #include "access/xlogdefs.h"
 #include "nodes/parsenodes.h"
 #include "storage/block.h"
-#include "storage/relfilenode.h"
+#include "version.h"
 
 typedef struct ShimSettings
 {
@@ -58,7 +58,7 @@ extern void slots_check_bound(void);
 extern Size fsm_log_shmem_size(void);
 extern void fsm_log_shmem_init(void);
 extern void fsm_log_register_worker(void);
-extern void fsm_log_note_write(RelFileNode node, BlockNumber block);
+extern void fsm_log_note_write(RelFileLocator node, BlockNumber block);
 extern PGDLLEXPORT void pagestore_fsm_main(Datum arg);
 
 #endif

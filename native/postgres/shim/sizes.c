@@ -39,7 +39,7 @@ materialize_open_relation(Oid relid, bool with_all_that_belongs_to_it)
     if (relation == NULL)
         return; /* dropped meanwhile: what is to be said of that, the stock function says */
     if (RELKIND_HAS_STORAGE(relation->rd_rel->relkind))
-        materialize_relation(relation->rd_node);
+        materialize_relation(relation->rd_locator);
     if (with_all_that_belongs_to_it)
     {
         if (OidIsValid(relation->rd_rel->reltoastrelid))

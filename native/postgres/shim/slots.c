@@ -259,7 +259,7 @@ shim_rename(const char *from, const char *to)
 void
 slots_save(void)
 {
-    CheckPointReplicationSlots();
+    CheckPointReplicationSlots(false);
 }
 
 /* The oldest WAL that slots of one kind need; UINT64_MAX where none does. */
@@ -298,7 +298,8 @@ slots_check_bound(void)
         return;
     bound = Min(end - kept, oldest_needed(true));
     XLByteToSeg(bound, segment, wal_segment_size);
-    InvalidateObsoleteReplicationSlots(segment);
+    InvalidateObsoleteReplicationSlots(RS_INVAL_WAL_REMOVED, segment, InvalidOid,
+                                       InvalidTransactionId);
 }
 
 void

@@ -202,7 +202,7 @@ async def _make_template(directory: Path, steps: Steps, patch: pytest.MonkeyPatc
         with patch.context() as failing:
             _stepped_changes(failing, world.state, steps)
             with contextlib.suppress(Unavailable, asyncio.CancelledError):
-                await ensure_template(world.state, timelines, agent, wal, TENANT)
+                await ensure_template(world.state, timelines, agent, wal, TENANT, 15)
             await turns.close()
         await timelines.collect()
         made = world.state.view().template()

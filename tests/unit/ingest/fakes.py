@@ -209,7 +209,7 @@ class World:
             self.sources,
             self.waiters,
             self.bound,
-            lambda: None,
+            lambda _: None,
             connect=self._connect,
         )
         self._running = asyncio.create_task(self.follower.run())

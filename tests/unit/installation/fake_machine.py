@@ -203,7 +203,7 @@ def play(directory: Path, story: Story, safekeepers: int = 3) -> None:
 
 def stand_in(patch: pytest.MonkeyPatch, machine: Machine, directory: Path) -> None:
     (directory / "lib").mkdir()
-    (directory / "lib/pagestore_shim.so").touch()
+    (directory / "lib/pagestore_shim-15.so").touch()
     patch.setenv("PAGESTORE_LIB_DIR", str(directory / "lib"))
     patch.setenv("PAGESTORE_COMPUTES__DIRECTORY", str(directory / "computes"))
     patch.setattr(supervisor.subprocess, "Popen", machine.popen)

@@ -231,7 +231,7 @@ def test_a_later_safekeeper_gets_a_port_beside_the_others() -> None:
 def test_parts_are_started_with_commands_that_anyone_could_type(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "pagestore_shim.so").touch()
+    (tmp_path / "pagestore_shim-15.so").touch()
     monkeypatch.setenv("PAGESTORE_LIB_DIR", str(tmp_path))
     (tmp_path / "compute-dir").write_text("/var/tmp/x\n")
     command = part_command(installation, "control")

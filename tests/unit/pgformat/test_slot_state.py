@@ -36,7 +36,7 @@ def test_what_postgres_wrote_is_read_and_written_the_same() -> None:
 def test_an_invalidated_slot_is_lost_and_remembers_where() -> None:
     lost = SlotState.parse(WRITTEN_BY_POSTGRES, "here").invalidated()
     assert lost.is_lost
-    assert lost.invalidated_at == 0x1511B38
+    assert lost.invalidation == 0x1511B38
     assert SlotState.parse(lost.pack(), "here") == lost
 
 

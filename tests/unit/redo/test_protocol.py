@@ -58,7 +58,7 @@ def test_constants() -> None:
 
 def test_the_sandbox_allows_what_is_documented() -> None:
     source = (ROOT / "native/postgres/redo/sandbox.c").read_text()
-    allowed = re.search(r"allowed\[\] = {(.*?)}", source)
+    allowed = re.search(r"allowed\[\] = {(.*?)}", source, re.DOTALL)
     assert allowed is not None
     section = DOCUMENT[DOCUMENT.index("seccomp filter:") :].split(",\non")[0].split(", on the")[0]
     assert set(re.findall(r"SYS_(\w+)", allowed[1])) == set(re.findall(r"`(\w+)`", section))
