@@ -122,7 +122,7 @@ DAMAGE: dict[str, tuple[Callable[[PlainPostgres], object], str, str]] = {
     "another version": (
         lambda c: replace(c.data / "PG_VERSION", "14\n"),
         "WRONG_POSTGRES_VERSION",
-        "Postgres 14, not 15",
+        "is of Postgres 14. pagestore knows",
     ),
     "a flipped bit in pg_control": (
         lambda c: flip(c.data / "global/pg_control", 100),
