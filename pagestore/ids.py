@@ -84,3 +84,4 @@ class TimelineId(_Id):
 
 
 DEFAULT_TENANT = TenantId(bytes(15) + b"\x01")
+DEFAULT_TENANT_NAME = "default"

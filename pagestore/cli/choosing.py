@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pagestore.client.names import DEFAULT_TENANT_NAME
+from pagestore.ids import DEFAULT_TENANT_NAME
 
 VARIABLE = "PAGESTORE_TENANT"
 Tenant = Annotated[

@@ -22,9 +22,8 @@ import typer
 from pagestore.cli import border, choosing
 from pagestore.client import credentials
 from pagestore.client.credentials import default_data_dir
-from pagestore.client.names import DEFAULT_TENANT_NAME
 from pagestore.errors import PagestoreError
-from pagestore.ids import TenantId, format_lsn
+from pagestore.ids import DEFAULT_TENANT_NAME, TenantId, format_lsn
 from pagestore.installation.layout import Installation
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import unicodedata
 
 from pagestore.client.points import reads_as_point
 from pagestore.errors import InvalidInput
+from pagestore.ids import DEFAULT_TENANT_NAME
 
 MAX_NAME_BYTES = 63
 """As Postgres's own names: a database here has the same name inside Postgres."""
 
 MAX_REQUEST_BYTES = 64
-DEFAULT_TENANT_NAME = "default"
 
 RULE = (
     "A name has 1 to 63 bytes of UTF-8; no slash, control or invisible characters; "

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from pagestore.client.proxy import AsyncProxyClient
+from pagestore.client.carrying import CarryingClient
 from pagestore.control.places import place_of
 from pagestore.control.records import DatabaseRecord
 from pagestore.errors import PagestoreError
@@ -49,7 +49,7 @@ class NoSessions:
 
 
 class ProxiedSessions:
-    def __init__(self, proxy: AsyncProxyClient) -> None:
+    def __init__(self, proxy: CarryingClient) -> None:
         self._proxy = proxy
 
     async def carry_out(
@@ -78,5 +78,5 @@ async def proxied(address: str) -> AsyncIterator[Sessions]:
     if not address:
         yield NoSessions()
         return
-    async with AsyncProxyClient(address, timeout=0) as proxy:
+    async with CarryingClient(address, timeout=0) as proxy:
         yield ProxiedSessions(proxy)

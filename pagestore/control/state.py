@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pagestore import locks
-from pagestore.client.names import DEFAULT_TENANT_NAME, MAX_NAME_BYTES
+from pagestore.client.names import MAX_NAME_BYTES
 from pagestore.control.records import (
     Answer,
     AnswersRecord,
@@ -59,7 +59,7 @@ from pagestore.control.records import (
 )
 from pagestore.control.storage import Storage, Writer
 from pagestore.errors import FailedPrecondition, NotFound
-from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
+from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId, TimelineId
 from pagestore.pgformat import versions
 
 TABLES = (

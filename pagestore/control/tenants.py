@@ -15,11 +15,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from pagestore.client.names import DEFAULT_TENANT_NAME, tenant_name
+from pagestore.client.names import tenant_name
 from pagestore.control.records import Quota, TenantRecord
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, Unavailable
-from pagestore.ids import DEFAULT_TENANT, TenantId
+from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
 from pagestore.v1 import page_pb2
 
 BYTES_SECONDS = 5.0

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import pwd
@@ -182,6 +181,8 @@ class Installation:
     def settle_compute_dir(self) -> None:
         """Makes the place for computes, where it is not below the data directory."""
         if self._compute_dir_inside is None:
+            import hashlib
+
             digest = hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
             earlier = Path(f"/var/tmp/pagestore-{os.geteuid()}-{digest}")  # noqa: S108
             ownership.make_outside(self._compute_dir_file, earlier)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pagestore.client.names import DEFAULT_TENANT_NAME, qualified, split_tenant
+from pagestore.client.names import qualified, split_tenant
+from pagestore.ids import DEFAULT_TENANT_NAME
 
 
 @dataclass(frozen=True, slots=True)
