@@ -23,6 +23,7 @@ from typing import Protocol
 
 import structlog
 
+from pagestore import tasks
 from pagestore.client.computes import AGENT_AWAY, agent_away
 from pagestore.control.compute import NOWHERE, CarriedFiles, Compute, Launcher, Place
 from pagestore.control.records import DatabaseRecord, UserSettings
@@ -267,7 +268,7 @@ class Computes:
             self._slots[new] = self._slots.pop(old)
             if slot.watcher is not None and slot.compute is not None:
                 slot.watcher.cancel()
-                slot.watcher = asyncio.create_task(self._watch(new, slot, slot.compute))
+                slot.watcher = tasks.errand(self._watch(new, slot, slot.compute), f"watch {new[1]}")
 
     @contextlib.asynccontextmanager
     async def held(self, name: Slotted) -> AsyncIterator[Compute | None]:
@@ -281,7 +282,7 @@ class Computes:
         """Takes over computes that still run, ends those that nobody should have, and starts
         those that are missing. Goes on in the background where an agent is away."""
         work = self._take_up(databases)
-        self._taking_up = asyncio.create_task(work, name="take up")
+        self._taking_up = tasks.errand(work, "take up")
         await asyncio.wait([self._taking_up], timeout=TAKE_UP_SECONDS)
 
     async def _take_up(self, databases: Callable[[], list[DatabaseRecord]]) -> None:
@@ -375,15 +376,14 @@ class Computes:
         """As far as they can be had."""
         try:
             settings = await compute.user_settings()
-        except PagestoreError as error:
-            _log.warning("settings are not read", name=name[1], error=str(error))
-            return
-        if settings is not None:
-            self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
+            if settings is not None:
+                self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
+        except (PagestoreError, OSError) as error:
+            _log.warning("settings are not kept", name=name[1], error=str(error))
 
     def start_soon(self, record: DatabaseRecord) -> None:
         """Starts in the background, with retries."""
-        task = asyncio.create_task(self._restart((record.tenant, record.name)))
+        task = tasks.errand(self._restart((record.tenant, record.name)), f"start {record.name}")
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -400,11 +400,11 @@ class Computes:
     async def close(self) -> None:
         """Lets go of the computes, which go on running."""
         self._closed = True
-        tasks = [slot.watcher for slot in self._slots.values() if slot.watcher]
-        tasks += [self._taking_up] if self._taking_up is not None else []
-        for task in [*tasks, *self._background]:
+        running = [slot.watcher for slot in self._slots.values() if slot.watcher]
+        running += [self._taking_up] if self._taking_up is not None else []
+        for task in [*running, *self._background]:
             task.cancel()
-        await asyncio.gather(*tasks, *self._background, return_exceptions=True)
+        await asyncio.gather(*running, *self._background, return_exceptions=True)
 
     def _slot(self, name: Slotted) -> _Slot:
         return self._slots.setdefault(name, _Slot())
@@ -484,7 +484,7 @@ class Computes:
         slot.error = ""
         slot.started = time.monotonic()
         watch = self._watch((record.tenant, record.name), slot, compute)
-        slot.watcher = asyncio.create_task(watch)
+        slot.watcher = tasks.errand(watch, f"watch {record.name}")
 
     async def _stop(self, name: Slotted, slot: _Slot) -> None:
         compute, slot.compute = slot.compute, None

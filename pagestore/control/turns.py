@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from pagestore import tasks
+from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId
 
 CLOSE_SECONDS = 10.0
@@ -47,17 +49,20 @@ class Turns:
         return await asyncio.shield(task)
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Starts what nobody waits for; its failure is logged, and somebody tries again later."""
-        task = asyncio.create_task(work)
+        """Starts what nobody waits for; what keeps it from its end is logged, and somebody tries
+        again later."""
+        task = tasks.errand(_logged(work), "clean up")
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._running.discard)
 
     async def close(self) -> None:
         """Lets what is under way end, within CLOSE_SECONDS."""
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.warning("clean-up will be tried again later", error=str(task.exception()))
+
+async def _logged(work: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await work
+    except (PagestoreError, OSError) as error:
+        _log.warning("clean-up will be tried again later", error=str(error))

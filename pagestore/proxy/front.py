@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from pagestore import tasks
 from pagestore._native import TlsContext
 from pagestore.errors import PagestoreError
 from pagestore.pgwire import messages
@@ -99,8 +100,8 @@ class Front:
         self._loop = asyncio.get_running_loop()
         full = messages.error_response("53300", "sorry, too many clients already")
         self.links = Links(self._accept, threads=threads, full=full)
-        self._spawn(self._watch())
-        self._spawn(self._adopt_for_ever())
+        self._held(tasks.endless(self._watch(), "watch sessions"))
+        self._held(tasks.endless(self._adopt_for_ever(), "take up computes"))
 
     def state(self, place: Place) -> State:
         return self._fleet.state(place)
@@ -120,7 +121,9 @@ class Front:
         self.links.close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(coroutine)
+        return self._held(tasks.errand(coroutine, getattr(coroutine, "__qualname__", "errand")))
+
+    def _held(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,31 @@ def test_the_process_ends_with_a_line_in_its_log_even_if_that_is_full(log) -> No
         with Path(log).open("w") as full:
             ended = subprocess.run(command, stdout=full, stderr=full, timeout=30)
     assert ended.returncode == tasks.EXIT_STATUS
+
+
+WAITS_FOR_THEM = {
+    "tasks.py",
+    "compute/running.py",
+    "compute/start.py",
+    "control/turns.py",
+    "ingest/chunks.py",
+    "ingest/follower.py",  # a group, whose own task is one of ours
+    "proxy/front.py",
+    "quorum/changing.py",
+    "quorum/client.py",
+    "quorum/majority.py",
+    "quorum/race.py",
+    "walservice/finishing.py",
+    "walservice/safekeeper.py",
+}
+
+
+def test_nobody_begins_a_task_whose_end_nobody_sees() -> None:
+    """But those who wait for theirs themselves."""
+    package = Path(tasks.__file__).parent
+    begin = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\b(create_task|ensure_future)\(", path.read_text())
+    }
+    assert begin == WAITS_FOR_THEM
