@@ -140,7 +140,7 @@ class Agent:
             self._starting.discard(name)
         if wanted.password:
             try:
-                await owner.keep_password(compute.conninfo, wanted.password)
+                await owner.keep_password(compute.running.conninfo(), wanted.password)
             except BaseException:
                 await asyncio.shield(self.discard(name))
                 raise
@@ -195,7 +195,7 @@ class Agent:
         await asyncio.gather(*(compute.close() for compute in self.computes.values()))
 
     def _take(self, running: RunningCompute) -> WatchedCompute:
-        compute = WatchedCompute(running, self._wal, self._tell)
+        compute = WatchedCompute(running, self._pages, self._wal, self._tell)
         self.computes[compute.name] = compute
         self._tell()
         return compute

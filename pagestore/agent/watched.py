@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 
+import psycopg
+
 from pagestore import tasks
+from pagestore.agent.entering import Entering
+from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.compute.running import RunningCompute, StopResult
@@ -14,6 +19,7 @@ from pagestore.quorum.client import QuorumClient
 from pagestore.quorum.keeper import Keeper
 from pagestore.quorum.lookout import Lookout
 
+LOOK_SECONDS = 2.0
 FENCED = "another compute of this timeline was started, so this one was ended"
 
 
@@ -21,9 +27,14 @@ class WatchedCompute:
     """It is looked after until it ends; `why` says then why it did."""
 
     def __init__(
-        self, running: RunningCompute, wal: WalService, on_end: Callable[[], None] = lambda: None
+        self,
+        running: RunningCompute,
+        pages: AsyncPageClient,
+        wal: WalService,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.running = running
+        self.entering = Entering(running, pages, wal)
         self.fenced = False
         self.why = ""
         self.lock = asyncio.Lock()
@@ -34,6 +45,7 @@ class WatchedCompute:
         work = self._keeper.run() if self._keeper is not None else None
         name = f"safekeepers of {running.record.timeline}"
         self._keeping = tasks.errand(work, name) if work is not None else None
+        self._minding = tasks.endless(self._mind_who_enters(), f"who enters {self.name}")
         self._ending = tasks.errand(self._see_end(), f"end of {running.record.timeline}")
 
     @property
@@ -47,10 +59,6 @@ class WatchedCompute:
     @property
     def complaint(self) -> str:
         return self._keeper.complaint if self._keeper is not None and self.alive else ""
-
-    @property
-    def conninfo(self) -> str:
-        return self.running.conninfo()
 
     def user_settings(self) -> Mapping[str, str] | None:
         return self.running.user_settings()
@@ -77,12 +85,22 @@ class WatchedCompute:
         await self._end_keeping()
         self._on_end()
 
+    async def _mind_who_enters(self) -> None:
+        """A safekeeper that takes no WAL may have been refused, as our own sessions would be."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.complaint:
+                with contextlib.suppress(psycopg.Error, OSError):
+                    await self.entering.conninfo()
+
     async def _fence(self) -> None:
         self.fenced = True
         await asyncio.shield(self.running.kill())
 
     async def _end_keeping(self) -> None:
         """Before anything is detached, so that nothing is attached anew."""
+        self._minding.cancel()
+        await asyncio.gather(self._minding, return_exceptions=True)
         keeping, self._keeping = self._keeping, None
         if keeping is not None:
             keeping.cancel()

@@ -316,8 +316,9 @@ def _direct(database: pb.Database) -> str:
     from psycopg.conninfo import conninfo_to_dict
 
     words = conninfo_to_dict(database.operator_conninfo)
-    facts = urlencode([(key, str(words[key])) for key in ("host", "port", "user")])
-    return f"postgresql:///{quote(str(words['dbname']), safe='')}?{facts}"
+    facts = [(key, str(words[key])) for key in ("host", "port", "user")]
+    query = urlencode(facts, quote_via=quote)  # to libpq a plus is no space
+    return f"postgresql:///{quote(str(words['dbname']), safe='')}?{query}"
 
 
 _PSQL_SHORT = "aAbc:d:eEf:F:h:HlL:no:p:P:qR:sStT:U:v:VwWxXz01?"

@@ -30,9 +30,17 @@ from pagestore.pgformat import wal as walformat
 from pagestore.pgformat.pg_control import DbState, PgControl
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.operator_session import operator_session
-from pagestore.postgres.process import POLL_SECONDS, ServerProcess
+from pagestore.postgres.process import POLL_SECONDS, ServerProcess, own_user
 from pagestore.postgres.server_log import log_tail
-from pagestore.postgres.settings import AUTO_CONF, SYNCHRONOUS_FILE, synchronous_conf
+from pagestore.postgres.settings import (
+    AUTO_CONF,
+    HBA_FILE,
+    IDENT_FILE,
+    SYNCHRONOUS_FILE,
+    hba,
+    ident,
+    synchronous_conf,
+)
 from pagestore.postgres.untrusted import open_regular, open_root, read_regular
 from pagestore.postgres.user_settings import LONGEST_FILE, allowed, parse
 
@@ -120,6 +128,22 @@ class RunningCompute:
     async def wait_exit(self) -> int | None:
         """Until the server is gone; its exit code, None when it was adopted."""
         return await self._server.wait()
+
+    def let_in(self, superuser: str) -> ComputeRecord:
+        """From now on pagestore's own user is this role over the Unix socket, and no other. The
+        record that says so is not kept yet: see :meth:`keep`."""
+        for name, text in (
+            (HBA_FILE, hba(superuser, self.record.host)),
+            (IDENT_FILE, ident(superuser, [own_user()])),
+        ):
+            target = self.directory / name
+            lay_readable(target, text, target.stat().st_gid)
+        self._server.send(signal.SIGHUP)
+        return replace(self.record, superuser=superuser)
+
+    def keep(self, record: ComputeRecord) -> None:
+        record.save(self.directory)
+        self.record = record
 
     async def set_rule(self, rule: str) -> None:
         """Whom commits wait for from now on.

@@ -15,18 +15,15 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pagestore.client.page import AsyncPageClient, Rel
+from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
+from pagestore.compute.roles import read_roles
 from pagestore.control.history import History
 from pagestore.ids import TenantId, TimelineId
-from pagestore.pgformat import layout, relmap, slru
-from pagestore.postgres.roles import RoleEntry, find_roles
-from pagestore.postgres.shared_catalogs import PG_AUTHID
-from pagestore.v1 import page_pb2
+from pagestore.postgres.roles import RoleEntry
 
 REMEMBERED = 10_000
 """Databases, and names of databases that there are not."""
-_SHARED = (layout.GLOBAL_TABLESPACE, 0)
 
 
 @dataclass
@@ -76,31 +73,4 @@ class Roles:
 
     async def _read(self, tenant: TenantId, timeline: TimelineId) -> Mapping[str, RoleEntry]:
         lsn = (await self._history.head(timeline)).lsn
-        mapping = relmap.parse(await self._pages.get_relation_map(tenant, timeline, lsn, *_SHARED))
-        rel = Rel(*_SHARED, mapping[PG_AUTHID])
-        blocks = await self._pages.get_rel_size(tenant, timeline, lsn, rel) or 0
-        pages = await self._pages.get_pages(tenant, timeline, lsn, rel, range(blocks))
-        segments: dict[int, bytes] = {}
-        missing: set[int] = set()
-        while True:
-            found = find_roles(pages, lambda xid: _committed(xid, segments, missing))
-            if not missing:
-                return found
-            while missing:
-                number = missing.pop()
-                segments[number] = await self._pages.get_slru_segment(
-                    tenant, timeline, lsn, page_pb2.SLRU_KIND_XACT, number
-                )
-
-
-def _committed(xid: int, segments: Mapping[int, bytes], missing: set[int]) -> bool:
-    """By the segments of pg_xact that are there; those that are not are noted as missing."""
-    page = slru.page_of(slru.XACT, xid)
-    number = page // slru.PAGES_PER_SEGMENT
-    if number not in segments:
-        missing.add(number)
-        return False
-    _, offset = slru.page_position(slru.XACT, page)
-    at = offset + xid % slru.XACTS_PER_PAGE // 4
-    segment = segments[number]
-    return at < len(segment) and segment[at] >> xid % 4 * 2 & 3 == 1
+        return await read_roles(self._pages, tenant, timeline, lsn)

@@ -35,8 +35,21 @@ Session = psycopg.AsyncConnection[tuple[Any, ...]]
 
 
 async def operator_session(conninfo: str, **more: Any) -> Session:
-    """A session in autocommit; where the database has another name by now, in template1."""
+    """A session in autocommit; where the database has another name by now, in template1.
+
+    Raises:
+        psycopg.OperationalError: it is refused, or the role is no superuser any more.
+    """
     words = {"autocommit": True, "connect_timeout": CONNECT_SECONDS, "options": OPTIONS, **more}
+    session = await _connected(conninfo, words)
+    if session.info.parameter_status("is_superuser") != "on":
+        user = session.info.user
+        await session.close()
+        raise psycopg.OperationalError(f"the role {user!r} is no superuser any more")
+    return session
+
+
+async def _connected(conninfo: str, words: dict[str, Any]) -> Session:
     try:
         return await psycopg.AsyncConnection.connect(conninfo, **words)
     except psycopg.OperationalError as error:

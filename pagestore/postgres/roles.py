@@ -9,11 +9,17 @@ Source: ``catalog/pg_authid.h``; ``access/htup_details.h`` for how columns are l
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pagestore.postgres.shared_catalogs import Committed, live_tuples
+from pagestore.postgres.shared_catalogs import (
+    BOOTSTRAP_SUPERUSER,
+    Committed,
+    breaks_lines,
+    live_tuples,
+)
 
 _FIXED = struct.Struct("<I64s7?xi")
 """oid, rolname, rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
@@ -51,6 +57,17 @@ def find_roles(pages: Iterable[bytes], committed: Committed) -> dict[str, RoleEn
     """
     rows = (_parse(nulls, data) for nulls, data in live_tuples(pages, committed))
     return {row.name: row for row in rows}
+
+
+def superuser_to_enter_by(roles: Iterable[RoleEntry]) -> str | None:
+    """As :func:`pagestore.postgres.shared_catalogs.find_entry` chooses him; None for none."""
+    able = (
+        role
+        for role in roles
+        if role.superuser and role.can_login and not breaks_lines(os.fsencode(role.name))
+    )
+    chosen = min(able, key=lambda role: (role.oid != BOOTSTRAP_SUPERUSER, role.oid), default=None)
+    return chosen.name if chosen is not None else None
 
 
 def _parse(nulls: frozenset[int], data: bytes) -> RoleEntry:

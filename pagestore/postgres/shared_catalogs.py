@@ -56,7 +56,7 @@ def find_entry(authid: Iterable[bytes], database: Iterable[bytes], committed: Co
     supers = sorted(
         (oid != BOOTSTRAP_SUPERUSER, oid, name)
         for oid, name, is_super, can_login in roles
-        if is_super and can_login and not _breaks_lines(name)
+        if is_super and can_login and not breaks_lines(name)
     )
     databases = [_DATABASE.unpack_from(row) for row in live_rows(database, committed)]
     open_ones = sorted(
@@ -115,7 +115,7 @@ def _is_live(row: bytes, committed: Committed) -> bool:
     return not (mask & (_XMAX_COMMITTED | _XMAX_IS_MULTI) or committed(xmax))
 
 
-def _breaks_lines(name: bytes) -> bool:
+def breaks_lines(name: bytes) -> bool:
     """Such a role cannot be named in pg_hba.conf."""
     return b"\n" in name or b"\r" in name
 

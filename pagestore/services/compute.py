@@ -145,7 +145,7 @@ class ComputeService:
     ) -> pb.ComputeSettings:
         """Without any change: what takes effect only at the next start, besides the settings."""
         compute = self._agent.known(request.name)
-        async with await _reaching(operator_session(compute.conninfo)) as session:
+        async with await _reaching(compute.entering.reached(operator_session)) as session:
             if request.set or request.reset:
                 await alter_system(session, request.set, request.reset)
             answer = await _settings(compute)
@@ -153,7 +153,7 @@ class ComputeService:
         return answer
 
     async def set_owner(self, request: pb.SetOwnerRequest, _: Any) -> pb.SetOwnerResponse:
-        conninfo = self._agent.known(request.name).conninfo
+        conninfo = await self._conninfo(request.name)
         if request.rename_spare:
             await _reaching(owner.make_ready(conninfo, request.password, request.database))
             return pb.SetOwnerResponse(database=request.database)
@@ -163,50 +163,54 @@ class ComputeService:
         return pb.SetOwnerResponse(database=await _reaching(taking))
 
     async def get_entry(self, request: pb.GetEntryRequest, _: Any) -> pb.Entry:
-        conninfo = self._agent.known(request.name).conninfo
+        compute = self._agent.known(request.name)
         try:
-            async with await operator_session(conninfo) as session:
+            async with await compute.entering.reached(operator_session) as session:
                 fault = await owner.url_fault(
                     session, request.database_name, request.password, request.database
                 )
                 names = await owner.databases(session, templates=True)
         except psycopg.Error as error:
             fault = f"pagestore itself cannot log in: {str(error).strip()}"
-            return pb.Entry(url_fault=fault, conninfo=conninfo)
+            return pb.Entry(url_fault=fault, conninfo=compute.running.conninfo())
+        conninfo = compute.running.conninfo()
         inner = request.database if request.database in names else names[0]
         return pb.Entry(url_fault=fault, conninfo=make_conninfo(conninfo, dbname=inner))
 
     async def count_strangers(
         self, request: pb.CountStrangersRequest, _: Any
     ) -> pb.CountStrangersResponse:
-        compute = self._agent.known(request.name)
-        return pb.CountStrangersResponse(sessions=await _reaching(strangers(compute.conninfo)))
+        counting = strangers(await self._conninfo(request.name))
+        return pb.CountStrangersResponse(sessions=await _reaching(counting))
 
     async def add_app_role(self, request: pb.AppRoleRequest, _: Any) -> pb.AppRolesResponse:
-        await self._apps(request).add(request.role, request.password)
+        await (await self._apps(request)).add(request.role, request.password)
         return pb.AppRolesResponse(changed=True)
 
     async def reset_app_role(self, request: pb.AppRoleRequest, _: Any) -> pb.AppRolesResponse:
-        await self._apps(request).reset(request.role, request.password)
+        await (await self._apps(request)).reset(request.role, request.password)
         return pb.AppRolesResponse(changed=True)
 
     async def list_app_roles(self, request: pb.AppRoleRequest, _: Any) -> pb.AppRolesResponse:
         answer = pb.AppRolesResponse()
-        for name, owns_schema, may_log_in, tables in await self._apps(request).listed():
+        for name, owns_schema, may_log_in, tables in await (await self._apps(request)).listed():
             answer.roles.add(
                 name=name, owns_schema=owns_schema, may_log_in=may_log_in, tables=tables
             )
         return answer
 
     async def remove_app_role(self, request: pb.AppRoleRequest, _: Any) -> pb.AppRolesResponse:
-        changed = await self._apps(request).remove(
+        changed = await (await self._apps(request)).remove(
             request.role, with_data=request.with_data, if_exists=request.if_exists
         )
         return pb.AppRolesResponse(changed=changed)
 
-    def _apps(self, request: pb.AppRoleRequest) -> Apps:
-        conninfo = self._agent.known(request.name).conninfo
+    async def _apps(self, request: pb.AppRoleRequest) -> Apps:
+        conninfo = await self._conninfo(request.name)
         return Apps(conninfo, request.database_name, request.database)
+
+    async def _conninfo(self, name: str) -> str:
+        return await _reaching(self._agent.known(name).entering.conninfo())
 
     async def make_template(
         self, request: pb.MakeTemplateRequest, _: Any

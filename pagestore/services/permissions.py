@@ -50,7 +50,8 @@ NEEDED: Mapping[str, Needed] = {
             "GetRelSize": [_TIMELINE, _AGENT],
             "GetDbSize": [_TIMELINE, _AGENT],
             "GetSlruSegment": [_TIMELINE, _AGENT],
-            "GetRelationMap": [],
+            # Who may enter a compute is read by its host (agent/entering.py).
+            "GetRelationMap": [_AGENT],
             "GetBaseBackup": [_AGENT],
             "LeaseLsn": [],
         },

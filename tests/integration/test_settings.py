@@ -290,6 +290,44 @@ def test_the_operator_gets_in_whatever_was_done_to_the_url(
     assert "not known" in whole.json("url", app)["fault"]
 
 
+def test_the_operator_gets_in_though_the_role_he_came_by_is_no_superuser_any_more(
+    whole: Whole, control: ControlClient, app: str
+) -> None:
+    def operator(statement: str) -> str:
+        return whole.run("psql", app, "-Atc", statement).stdout.strip()
+
+    # Who may not log in any more, has another name, is gone, or is no superuser.
+    ask(control, app, "CREATE ROLE boss SUPERUSER LOGIN", "ALTER ROLE postgres NOLOGIN")
+    assert operator("SELECT session_user") == "boss"
+    assert "NOLOGIN" in whole.json("url", app)["fault"]
+    whole.run("password", app, "--reset")
+    ask(control, app, "ALTER ROLE boss RENAME TO chief")
+    whole.run("settings", app, "work_mem=3MB")
+    ask(control, app, 'CREATE ROLE "a b""c" SUPERUSER LOGIN', "DROP ROLE chief")
+    ask(control, app, "ALTER ROLE postgres NOSUPERUSER")
+    whole.run("settings", app, "work_mem=4MB")
+    whole.run("password", app, "--reset")
+    renamed = "SET SESSION AUTHORIZATION 'a b\"c'", "ALTER ROLE postgres RENAME TO nobody"
+    ask(control, app, *renamed)
+    assert operator("SELECT session_user") in ('a b"c', "nobody")
+    assert "no role postgres" in whole.json("url", app)["fault"]
+    whole.run("password", app, "--reset")
+    assert ask(control, app, "SELECT session_user") == [("postgres",)]
+    assert ask(control, app, "SHOW work_mem") == [("4MB",)]
+
+
+def test_commits_go_on_though_the_role_safekeepers_came_by_may_not_log_in_any_more(
+    whole: Whole, control: ControlClient, app: str
+) -> None:
+    ask(control, app, "CREATE ROLE boss SUPERUSER LOGIN", "CREATE TABLE t (i int)")
+    with connect(control, app, options="-c statement_timeout=60s") as session:
+        session.execute("ALTER ROLE postgres NOLOGIN")
+        whole.kill("safekeeper")
+        session.execute("INSERT INTO t VALUES (1)")
+    whole.run("password", app, "--reset")
+    assert ask(control, app, "SELECT i FROM t") == [(1,)]
+
+
 def test_a_reset_password_stays_over_restore_and_branch(
     whole: Whole, control: ControlClient, app: str
 ) -> None:

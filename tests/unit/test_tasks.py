@@ -110,6 +110,7 @@ WAITS_FOR_THEM = {
     "control/turns.py",
     "ingest/chunks.py",
     "ingest/follower.py",  # a group, whose own task is one of ours
+    "ingest/sources.py",
     "proxy/front.py",
     "quorum/changing.py",
     "quorum/client.py",
