@@ -10,6 +10,7 @@ launcher in this process, whose phases are printed. All end with a first row ove
 from __future__ import annotations
 
 import asyncio
+import secrets
 import statistics
 import sys
 import tempfile
@@ -23,7 +24,6 @@ from pagestore.bench.report import Report
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.start import ComputeSpec, start_compute
-from pagestore.control.ports import Ports
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 
 FIRST_ROW = "SELECT 1 FROM pgbench_accounts LIMIT 1"
@@ -40,12 +40,10 @@ async def launch(bench: Bench, name: str, taken: Times) -> None:
     database = stack.control.get(name)
     computes = stack.data / "computes"
     [library] = (computes / "lib").glob("*.so")
-    port = Ports([]).choose()
     spec = ComputeSpec(
         tenant=DEFAULT_TENANT,
         timeline=TimelineId(database.timeline_id),
-        directory=computes / f"bench-{port}",
-        port=port,
+        directory=computes / f"bench-{secrets.token_hex(4)}",
         page_server=stack.addresses["pageserver"],
         run_as="postgres",
         shim_library=library,
@@ -57,7 +55,7 @@ async def launch(bench: Bench, name: str, taken: Times) -> None:
         began = time.perf_counter()
         compute = await start_compute(spec, pages, wal)
         note(taken, "launcher: started", time.perf_counter() - began)
-        url = database.url.replace(f":{database.url.rsplit(':', 1)[1].split('/')[0]}/", f":{port}/")
+        url = compute.conninfo()
         note(taken, "launcher: first row", seconds_of(lambda: sql(url, FIRST_ROW)))
         note(taken, "launcher: second session", seconds_of(lambda: sql(url, FIRST_ROW)))
         for phase, seconds in compute.phases.items():

@@ -64,14 +64,15 @@ def certify(hosts: Iterable[str]) -> None:
     os.environ[AUTHORITY_VARIABLE] = str(data() / AUTHORITY)
 
 
-def _certified() -> dict[str, str]:
+def certificate() -> tuple[Path, Path]:
+    """What :func:`certify` makes, and its key."""
     folder = (data() / AUTHORITY).parent
-    if not folder.exists():
-        return {}
-    return {
-        CERTIFICATE_VARIABLE: str(folder / "certificate.pem"),
-        KEY_VARIABLE: str(folder / "key.pem"),
-    }
+    return folder / "certificate.pem", folder / "key.pem"
+
+
+def _certified() -> dict[str, str]:
+    shown, key = certificate()
+    return {CERTIFICATE_VARIABLE: str(shown), KEY_VARIABLE: str(key)} if shown.exists() else {}
 
 
 def use_it_here() -> None:

@@ -9,7 +9,7 @@ it: so an agent that dies between two words of a stop loses nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import structlog
 from pagestore.agent import owner
 from pagestore.agent.generations import Generations
 from pagestore.agent.place import check_name, install, is_compute, log_of
+from pagestore.agent.ports import at_a_port
 from pagestore.agent.watched import WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
@@ -68,7 +69,6 @@ class Wanted:
     name: str
     tenant: TenantId
     timeline: TimelineId
-    port: int
     owner: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict)
     user_settings: Mapping[str, str] = field(default_factory=dict)
@@ -134,8 +134,12 @@ class Agent:
         if name in self.computes or name in self._starting:
             raise AlreadyExists("COMPUTE_EXISTS", f"There is a compute {name} already.")
         self._starting.add(name)
+
+        def begin(port: int) -> Awaitable[RunningCompute]:
+            return start_compute(self._spec(wanted, port), self._pages, self._wal)
+
         try:
-            compute = self._take(await start_compute(self._spec(wanted), self._pages, self._wal))
+            compute = self._take(await at_a_port(self.host.host, begin))
         finally:
             self._starting.discard(name)
         if wanted.password:
@@ -204,14 +208,14 @@ class Agent:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _spec(self, wanted: Wanted) -> ComputeSpec:
+    def _spec(self, wanted: Wanted, port: int) -> ComputeSpec:
         host, key = self.host, wanted.session_key
         session = host.shim_library.with_name(SESSION_LIBRARY)
         return ComputeSpec(
             tenant=wanted.tenant,
             timeline=wanted.timeline,
             directory=host.directory / wanted.name,
-            port=wanted.port,
+            port=port,
             page_server=self._pages.address,
             run_as=host.run_as,
             bindir=host.bindir,

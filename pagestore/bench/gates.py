@@ -22,11 +22,10 @@ from pagestore.bench.lone_proxy import Settings
 from pagestore.bench.plain import MAJOR, PlainCluster, give, pgbench, unprivileged
 from pagestore.bench.sessions import DATABASE, PASSWORD, USER, Gate
 from pagestore.bench.stack import wait_until
-from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.installation.layout import lib_dir
 from pagestore.postgres import majors
-from pagestore.postgres.listening import is_free
+from pagestore.postgres.listening import free_port, is_free
 
 BOUNCER = "PgBouncer"
 ONE_USE = f"{BOUNCER}, a server connection each"
@@ -156,7 +155,7 @@ def bouncer(program: Path, found: Site, *, one_use: bool = False) -> Iterator[Ga
     """PgBouncer. With `one_use` no client gets a server connection that another had."""
     folder = found.bench.place("bouncer")
     folder.mkdir()
-    port = Ports([found.cluster.port]).choose()
+    port = free_port()
     users = folder / "users"
     users.write_text(f'"{USER}" "{found.verifier}"\n')
     text = _BOUNCER_INI.format(

@@ -17,10 +17,10 @@ from typing import Any
 import psycopg
 
 from pagestore.client.urls import without_password
-from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.pgformat import versions
 from pagestore.postgres import majors
+from pagestore.postgres.listening import free_port
 
 MAJOR = max(majors.installed(majors.BINDIR), default=versions.OLDEST.major)
 """Of Postgres, that is measured: the newest."""
@@ -71,7 +71,7 @@ class PlainCluster:
         self.root = root
         self.data = root / "data"
         self.log = root / "postgres.log"
-        self.port = Ports([]).choose()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def initdb(self, **settings: object) -> None:

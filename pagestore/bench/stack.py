@@ -20,12 +20,12 @@ from pagestore.client import PageClient
 from pagestore.client.control import ControlClient
 from pagestore.client.credentials import Credentials
 from pagestore.client.wal import WalClient
-from pagestore.control.ports import Ports
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.installation.keys import SIGNING_KEY
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import read_control
+from pagestore.postgres.listening import free_ports
 from pagestore.tokens import Signer
 from pagestore.transfer.pgdata import read_pgdata
 
@@ -203,10 +203,10 @@ def running_stack(data: Path, safekeepers: int = 1) -> Iterator[Stack]:
     data.mkdir()
     data.chmod(0o711)
     computes = data / "computes"
-    ports = Ports([])
     several = [f"[[safekeepers]]\nid = {number + 1}" for number in range(safekeepers)]
     heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
-    lines = [f'{head}\nlisten = "127.0.0.1:{ports.choose()}"' for head in heads]
+    ports = zip(heads, free_ports(len(heads)), strict=True)
+    lines = [f'{head}\nlisten = "127.0.0.1:{port}"' for head, port in ports]
     lines += ["[computes]", f'directory = "{computes}"']
     (data / "pagestore.toml").write_text("\n".join(lines) + "\n")
     stack = Stack(data)

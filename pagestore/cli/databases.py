@@ -80,7 +80,6 @@ def branch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new database.")],
     at: At = None,
     if_not_exists: IfNotExists = False,
-    stopped: Annotated[bool, typer.Option("--stopped", hidden=True)] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -97,7 +96,6 @@ def branch(
             name,
             point_message(at),
             if_not_exists=if_not_exists,
-            leave_stopped=stopped,
         )
         where = format_lsn(database.branch_lsn)
         made = f"branched {source} at {where}" if database.created else f"{name} exists"
@@ -353,20 +351,17 @@ def _check_arguments(name: str, arguments: list[str]) -> None:
 
 def start(
     name: Name,
-    new_port: Annotated[
-        bool, typer.Option("--new-port", help="If its port is taken, choose another: another URL.")
-    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Start a database's Postgres, unless it runs.
+    """Wake a database: start its Postgres, unless it runs. Any connection to its URL does, too.
 
     Settings with which Postgres does not start are set aside: what it says then names them.
 
     Example: pagestore start app
     """
     with session(data, as_json) as run:
-        database = run.control.wake(name, new_port=new_port)
+        database = run.control.wake(name)
         run.answer(database_fields(database), database.url, f"{database.name} runs")
         tell_set_aside(run, database)
 
@@ -386,7 +381,7 @@ def stop(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Stop the Postgres of databases cleanly; their data stays.
+    """Put databases to sleep: stop their Postgres cleanly. The next connection wakes them.
 
     Example: pagestore stop try-1 try-2
     """

@@ -268,7 +268,6 @@ def control(
     ],
     listen: Listen = "127.0.0.1:0",
     postgres_bindir: Bindir = DEFAULT_BINDIR,
-    compute_host: ComputeHost = "",
     address: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="The proxy's, as URLs are to say it.")
     ] = "",
@@ -306,7 +305,6 @@ def control(
             postgres_bindir=postgres_bindir,
             address=address,
             proxy=proxy,
-            compute_host=compute_host,
             operator_key=operator_key,
             keys=keys,
             tls_certificate=tls_certificate,

@@ -80,9 +80,8 @@ class ControlClient(BlockingClosing):
         at: pb.Point | None = None,
         *,
         if_not_exists: bool = False,
-        leave_stopped: bool = False,
     ) -> pb.Database:
-        """A branch of `source` at a point; at its head by default."""
+        """A branch of `source` at a point, asleep; at its head by default."""
         return self.call(
             "BranchDatabase",
             pb.BranchDatabaseRequest(
@@ -91,7 +90,6 @@ class ControlClient(BlockingClosing):
                 name=name,
                 at=at,
                 if_not_exists=if_not_exists,
-                leave_stopped=leave_stopped,
             ),
             pb.Database,
         )
@@ -227,16 +225,10 @@ class ControlClient(BlockingClosing):
                 return found
             request.page_token = answer.next_page_token
 
-    def wake(self, name: str, *, new_port: bool = False, reveal: bool = False) -> pb.Database:
-        """`new_port`: with another port, if another program listens on its own; `reveal`: with
-        the password in the URL."""
-        return self.call(
-            "WakeDatabase",
-            pb.WakeDatabaseRequest(
-                tenant_id=self.tenant.raw, name=name, new_port=new_port, reveal=reveal
-            ),
-            pb.Database,
-        )
+    def wake(self, name: str, *, reveal: bool = False) -> pb.Database:
+        """`reveal`: with the password in the URL."""
+        request = pb.WakeDatabaseRequest(tenant_id=self.tenant.raw, name=name, reveal=reveal)
+        return self.call("WakeDatabase", request, pb.Database)
 
     def settings(self, database: str) -> pb.DatabaseSettings:
         request = pb.GetSettingsRequest(tenant_id=self.tenant.raw, database=database)

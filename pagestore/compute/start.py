@@ -81,6 +81,7 @@ from pagestore.postgres.settings import (
     HBA_FILE,
     IDENT_FILE,
     OF_SEVERAL,
+    SOCKET_PORT,
     SYNCHRONOUS_FILE,
     ServerPlace,
     SessionLibrary,
@@ -109,6 +110,7 @@ class ComputeSpec:
 
     Args:
         directory: made by the start and removed by the stop; a new name each time.
+        port: in its socket's name; with `host`, of TCP.
         run_as: the user that the server runs as; None for our own.
         shim_library: for that major, readable by that user.
         major: of Postgres, which the timeline is of.
@@ -128,9 +130,9 @@ class ComputeSpec:
     tenant: TenantId
     timeline: TimelineId
     directory: Path
-    port: int
     page_server: str
     shim_library: Path
+    port: int = SOCKET_PORT
     run_as: str | None = None
     major: int = versions.OLDEST.major
     bindir: Path = majors.BINDIR

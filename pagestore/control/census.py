@@ -16,7 +16,6 @@ import structlog
 from pagestore.client.page import AsyncPageClient
 from pagestore.control import credentials
 from pagestore.control.operator_key import OperatorKey
-from pagestore.control.ports import Ports
 from pagestore.control.records import (
     DatabaseRecord,
     EventRecord,
@@ -62,11 +61,10 @@ def unknown(there: Iterable[pb.TimelineInfo], known: Iterable[TimelineId]) -> li
 
 
 def adopt(state: ControlState, strangers: Sequence[pb.TimelineInfo], key: OperatorKey) -> None:
-    """Gives each a name, stopped; in one transaction."""
-    ports = Ports(record.port for record in state.view().databases())
+    """Gives each a name; in one transaction."""
     with state.change() as change:
         for info in strangers:
-            record = _name(change, info, ports.choose(), key)
+            record = _name(change, info, key)
             _log.warning(
                 "a timeline that no record knew has a name now",
                 timeline=str(record.timeline),
@@ -74,7 +72,7 @@ def adopt(state: ControlState, strangers: Sequence[pb.TimelineInfo], key: Operat
             )
 
 
-def _name(change: Change, info: pb.TimelineInfo, port: int, key: OperatorKey) -> DatabaseRecord:
+def _name(change: Change, info: pb.TimelineInfo, key: OperatorKey) -> DatabaseRecord:
     tenant, timeline = TenantId(info.tenant_id), TimelineId(info.timeline_id)
     parent = TimelineId(info.parent_timeline_id) if info.parent_timeline_id else None
     known_parent = change.timeline(parent) if parent is not None else None
@@ -101,8 +99,6 @@ def _name(change: Change, info: pb.TimelineInfo, port: int, key: OperatorKey) ->
             owner.sealed_password if owner else key.seal(tenant, credentials.new_password())
         ),
         postgres_database=owner.postgres_database if owner else OWNER_ROLE,
-        port=port,
-        wanted=False,
     )
     found = EventRecord(
         verb=Verb.CREATE,

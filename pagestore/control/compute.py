@@ -27,10 +27,14 @@ class CarriedFiles:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a compute runs, for a human: nothing is decided by it."""
+    """Where a compute runs. By `pid` and `directory`, for a human, nothing is decided."""
 
     pid: int = 0
     directory: str = ""
+    socket: str = ""
+    """The Unix socket on which it listens, on its own host."""
+    address: str = ""
+    """HOST:PORT, where other hosts reach it too; empty for its own host alone."""
 
 
 NOWHERE = Place()
@@ -98,13 +102,7 @@ class Compute(Protocol):
         ...
 
     @property
-    def port(self) -> int: ...
-    @property
     def place(self) -> Place: ...
-    @property
-    def socket(self) -> str:
-        """The Unix socket on which it listens, on its own host."""
-        ...
 
     async def strangers(self) -> int:
         """Sessions in there that did not come through the proxy; those that are about to end have

@@ -1,10 +1,10 @@
-"""Keeps the computes of databases as they should be: running or stopped.
+"""The computes of databases: started, stopped and moved when somebody asks, and seen to end.
 
 One slot a database name. Starting, stopping and moving to another timeline happen under the
 slot's lock, one at a time; whoever asks for a compute that is being started waits for that
-start. A compute that dies while it should run is started again, as a new stateless start on
-the same port, after a pause that doubles with each failure; but not one that another's compute
-has fenced. Computes outlive the control plane, which adopts them when it comes back.
+start. Nothing is started unasked: whose compute has died, or could not be brought to another
+timeline, is asleep, and the next connection wakes it. Computes outlive the control plane, which
+adopts them when it comes back.
 
 How a compute is started stands behind :class:`Launcher`: a host's agent, which has the processes
 and their directories. Nothing here opens a file or a socket of a compute. While an agent is away
@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,10 +31,6 @@ from pagestore.errors import PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.server_log import ServerFailed
 
-FIRST_PAUSE = 0.1
-LAST_PAUSE = 30.0
-STEADY_SECONDS = 60.0
-"""A compute that ran this long starts its next failures at FIRST_PAUSE again."""
 CONCURRENT_STARTS = 4
 TAKE_UP_SECONDS = 10.0
 """For an agent to say what runs, before a control plane serves without it."""
@@ -50,19 +45,6 @@ StartMoved = Callable[[DatabaseRecord], Awaitable[Compute]]
 
 
 class Memory(Protocol):
-    def wanted(self, name: Slotted) -> DatabaseRecord | None:
-        """The record of a database whose compute should run, or None."""
-        ...
-
-    def with_usable_port(self, record: DatabaseRecord) -> DatabaseRecord:
-        """The record, where nobody else listens on its port; or, as long as nobody knows its
-        URL, with another port.
-
-        Raises:
-            FailedPrecondition: PORT_IN_USE.
-        """
-        ...
-
     def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
         """The record with the settings that its database has by now."""
         ...
@@ -121,8 +103,6 @@ class _Slot:
     settings: UserSettings | None = None
     noted: tuple[Compute, Mapping[str, str]] | None = None
     """What ALTER SYSTEM had set when it was looked at last."""
-    failures: int = 0
-    started: float = 0.0
     watcher: asyncio.Task[None] | None = None
 
 
@@ -152,7 +132,6 @@ class Computes:
         self._slots: dict[Slotted, _Slot] = {}
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
         self._closed = False
-        self._background: set[asyncio.Task[None]] = set()
         self._taking_up: asyncio.Task[None] | None = None
 
     def status(self, name: Slotted) -> ComputeStatus:
@@ -228,7 +207,7 @@ class Computes:
     async def moving(self, record: DatabaseRecord) -> AsyncIterator[StartMoved]:
         """For a move to another timeline: the compute is stopped, and the body starts the one of
         the other timeline, before the name is moved. If the body ends by an error, that one is
-        gone again, and the compute of `record` comes back, if it should run."""
+        gone again, and the database is asleep."""
         await self._taken_up()
         name = (record.tenant, record.name)
         slot = self._slot(name)
@@ -246,18 +225,7 @@ class Computes:
                 slot.state = ComputeState.STOPPED
                 if compute is not None:
                     await compute.discard()
-                # Where the name stands now: what failed may have failed once it had moved.
-                current = self._memory.wanted(name)
-                if current is not None:
-                    await self._bring_back(slot, current)
                 raise
-
-    async def _bring_back(self, slot: _Slot, record: DatabaseRecord) -> None:
-        try:
-            await self._start(slot, self._memory.as_set(record), False)
-        except (PagestoreError, OSError) as error:
-            _log.warning("a compute did not come back", name=record.name, error=str(error))
-            self.start_soon(record)
 
     async def rename(self, old: Slotted, new: Slotted) -> None:
         """The slot of a name becomes that of another; its compute goes on."""
@@ -279,8 +247,8 @@ class Computes:
             yield slot.compute
 
     async def take_up(self, databases: Callable[[], list[DatabaseRecord]]) -> None:
-        """Takes over computes that still run, ends those that nobody should have, and starts
-        those that are missing. Goes on in the background where an agent is away."""
+        """Takes over computes that still run, and ends those that nobody should have. Goes on in
+        the background where an agent is away."""
         work = self._take_up(databases)
         self._taking_up = tasks.errand(work, "take up")
         await asyncio.wait([self._taking_up], timeout=TAKE_UP_SECONDS)
@@ -293,11 +261,7 @@ class Computes:
             except Unavailable as error:
                 _log.warning("computes are not known yet", error=str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
-        records = databases()
-        await self._adopt(found, records)
-        for record in records:
-            if record.wanted:
-                self.start_soon(record)
+        await self._adopt(found, databases())
 
     async def _adopt(self, found: list[Compute], databases: list[DatabaseRecord]) -> None:
         by_timeline = {record.timeline: record for record in databases}
@@ -305,7 +269,7 @@ class Computes:
             record = by_timeline.get(compute.timeline)
             slot = None if record is None else self._slot((record.tenant, record.name))
             if record is not None and slot is not None and slot.compute is None:
-                if compute.alive and record.wanted and record.port == compute.port:
+                if compute.alive:
                     self._running(slot, record, compute)
                     continue
                 await self._note_settings((record.tenant, record.name), compute)
@@ -381,12 +345,6 @@ class Computes:
         except (PagestoreError, OSError) as error:
             _log.warning("settings are not kept", name=name[1], error=str(error))
 
-    def start_soon(self, record: DatabaseRecord) -> None:
-        """Starts in the background, with retries."""
-        task = tasks.errand(self._restart((record.tenant, record.name)), f"start {record.name}")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
     async def stop_all(self) -> int:
         """Stops all cleanly and starts none any more; how many were running."""
         self._closed = True
@@ -402,16 +360,15 @@ class Computes:
         self._closed = True
         running = [slot.watcher for slot in self._slots.values() if slot.watcher]
         running += [self._taking_up] if self._taking_up is not None else []
-        for task in [*running, *self._background]:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*running, *self._background, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
 
     def _slot(self, name: Slotted) -> _Slot:
         return self._slots.setdefault(name, _Slot())
 
     async def _admit(self, slot: _Slot, record: DatabaseRecord) -> None:
-        """Not for what comes back after a crash: it has been admitted.
-
+        """
         Raises:
             ResourceExhausted
         """
@@ -428,7 +385,7 @@ class Computes:
         slot.state = ComputeState.STARTING
         try:
             async with self._starts:
-                compute = await self._launch(slot, self._memory.with_usable_port(record), strictly)
+                compute = await self._launch(slot, record, strictly)
         except BaseException as error:
             slot.state = ComputeState.FAILED
             slot.error = str(error) or "The start was broken off."
@@ -469,20 +426,12 @@ class Computes:
 
     async def _launch_with(self, record: DatabaseRecord, settings: Mapping[str, str]) -> Compute:
         carried = CarriedFiles(self._memory.load(record.timeline), settings)
-        try:
-            return await self._launcher.start(record, carried)
-        except Unavailable:
-            usable = self._memory.with_usable_port(record)
-            if usable.port == record.port:
-                raise
-            # Somebody took the port between the look and the start.
-            return await self._launcher.start(usable, carried)
+        return await self._launcher.start(record, carried)
 
     def _running(self, slot: _Slot, record: DatabaseRecord, compute: Compute) -> None:
         slot.compute = compute
         slot.state = ComputeState.RUNNING
         slot.error = ""
-        slot.started = time.monotonic()
         watch = self._watch((record.tenant, record.name), slot, compute)
         slot.watcher = tasks.errand(watch, f"watch {record.name}")
 
@@ -520,30 +469,6 @@ class Computes:
             slot.compute = None
             slot.state = ComputeState.FAILED
             slot.error = why
-            if time.monotonic() - slot.started > STEADY_SECONDS:
-                slot.failures = 0
             _log.warning("a compute died", name=name[1], pid=compute.place.pid, why=why)
             await self._note_settings(name, compute)
             await compute.discard()
-        # Whoever fenced it has a compute of this timeline: starting another would fence that one.
-        if not compute.fenced and self._memory.wanted(name) is not None:
-            await self._restart(name)
-
-    async def _restart(self, name: Slotted) -> None:
-        slot = self._slot(name)
-        while not self._closed:
-            try:
-                await self._start_if_wanted(name, slot)
-                return
-            except (PagestoreError, OSError) as error:
-                _log.warning("a compute did not start", name=name[1], error=str(error))
-            slot.failures += 1
-            await asyncio.sleep(min(FIRST_PAUSE * 2**slot.failures, LAST_PAUSE))
-
-    async def _start_if_wanted(self, name: Slotted, slot: _Slot) -> None:
-        """Unless there is one already. What is wanted is read once nobody else works on the slot:
-        while one waited for a move, the name has gone to another timeline."""
-        async with slot.lock:
-            record = self._memory.wanted(name)
-            if record is not None and slot.compute is None:
-                await self._start(slot, record, False)

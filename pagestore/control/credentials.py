@@ -9,13 +9,13 @@ an answer that must hold it, or a server that is told it by its agent, has it op
 from __future__ import annotations
 
 import secrets
-from typing import Protocol
 from urllib.parse import quote
 
 from pagestore.client.names import qualified
+from pagestore.control.compute import Place
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord
-from pagestore.postgres.settings import LOOPBACK
+from pagestore.postgres.settings import SOCKET_PREFIX
 from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
 
 _TAKEN = frozenset({"postgres", "template0", "template1"})
@@ -41,31 +41,25 @@ def inner_name(name: str) -> str:
     return SPARE_DATABASE if name in _TAKEN else name
 
 
-class Addresses(Protocol):
-    """Where clients connect."""
-
-    @property
-    def address(self) -> str:
-        """The proxy's, HOST:PORT; empty where there is none."""
-        ...
-
-    @property
-    def compute_host(self) -> str:
-        """Without a proxy: the host of each database's own port; empty for loopback."""
-        ...
-
-
-def url(record: DatabaseRecord, tenant: str, addresses: Addresses, secret: str = "") -> str:
+def url(record: DatabaseRecord, tenant: str, address: str, secret: str = "") -> str:
     """With the owner's password, if there is one to tell.
 
     Args:
         tenant: its name.
+        address: where clients connect: the proxy's, HOST:PORT.
     """
-    if addresses.address:
-        return _url(addresses.address, qualified(tenant, record.name), secret)
-    host = addresses.compute_host or LOOPBACK
-    place = f"[{host}]" if ":" in host else host
-    return _url(f"{place}:{record.port}", record.postgres_database, secret)
+    return _url(address, qualified(tenant, record.name), secret)
+
+
+def direct_url(record: DatabaseRecord, place: Place, secret: str = "") -> str:
+    """Where there is no proxy: of the place where its compute runs; empty while none does."""
+    if place.address:
+        return _url(place.address, record.postgres_database, secret)
+    if not place.socket:
+        return ""
+    directory, _, port = place.socket.rpartition(f"/{SOCKET_PREFIX}")
+    url = _url("", record.postgres_database, secret)
+    return f"{url}?host={quote(directory, safe='')}&port={port}"
 
 
 def _url(address: str, database: str, secret: str) -> str:

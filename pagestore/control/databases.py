@@ -4,12 +4,11 @@ What makes a database goes the same way each time:
 
 1. enter its timeline as pending, in a transaction;
 2. make it at the page server and at the WAL service;
-3. start its compute, where the verb needs one;
+3. start its compute, where the verb has something to do inside;
 4. in one transaction: the name points at the timeline, the log says so, it is live.
 
 What fails before 4 leaves nothing (timelines.py). Killed before 4, nothing has happened, and the
-next start deletes the timeline; killed after it, everything has, and the next start starts the
-compute.
+next start deletes the timeline; killed after it, everything has.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pagestore.control import credentials
 from pagestore.control.compute import Compute, Owner
 from pagestore.control.computes import Computes
 from pagestore.control.history import BranchPoint, History
-from pagestore.control.keeping import Keeping, set_aside_event
+from pagestore.control.keeping import set_aside_event
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import (
     DatabaseRecord,
@@ -58,7 +57,6 @@ class Databases:
         pages: AsyncPageClient,
         wal: WalService,
         computes: Computes,
-        keeping: Keeping,
         key: OperatorKey,
         history: History,
         timelines: Timelines,
@@ -72,9 +70,7 @@ class Databases:
         self._pages = pages
         self._wal = wal
         self._computes = computes
-        self._keeping = keeping
         self._key = key
-        self._ports = keeping.ports
         self._history = history
         self._timelines = timelines
         self._tenants = tenants
@@ -118,13 +114,11 @@ class Databases:
         at: Point,
         *,
         if_not_exists: bool = False,
-        leave_stopped: bool = False,
     ) -> tuple[DatabaseRecord, bool]:
-        """A new name on a branch of `source` at a point; the record, and whether it is new."""
+        """A new name on a branch of `source` at a point, asleep; the record, and whether it is
+        new."""
         source, name = database_name(source), self._new_name(tenant, name)
-        return await self._turns.to_its_end(
-            self._branch(tenant, source, name, at, if_not_exists, not leave_stopped)
-        )
+        return await self._turns.to_its_end(self._branch(tenant, source, name, at, if_not_exists))
 
     async def begin_import(self, tenant: TenantId, name: str) -> TimelineId:
         """A timeline id for an import, remembered as pending."""
@@ -173,24 +167,18 @@ class Databases:
         """Deletes the name, its checkpoints and its log; whether there was one."""
         return await self._turns.to_its_end(self._remove(tenant, database_name(name), if_exists))
 
-    async def wake(self, tenant: TenantId, name: str, *, new_port: bool = False) -> DatabaseRecord:
-        """Starts the compute unless it runs.
+    async def wake(self, tenant: TenantId, name: str) -> DatabaseRecord:
+        """Starts the compute unless it runs."""
+        name = database_name(name)
+        async with self._turns.on(tenant, name):
+            await self._computes.start(self.known(tenant, name))
+            return self.known(tenant, name)
 
-        Args:
-            new_port: if another program listens on its port, take another one.
-        """
+    async def stop(self, tenant: TenantId, name: str) -> DatabaseRecord:
+        """Stops the compute; the next connection wakes it."""
         name = database_name(name)
         async with self._turns.on(tenant, name):
             record = self.known(tenant, name)
-            if new_port and not self._computes.runs((tenant, name)):
-                record = self._keeping.with_free_port(record)
-            return await self._started(record)
-
-    async def stop(self, tenant: TenantId, name: str) -> DatabaseRecord:
-        """Stops the compute; nothing starts it but a wake."""
-        name = database_name(name)
-        async with self._turns.on(tenant, name):
-            record = self._want(tenant, name, wanted=False)
             await self._sessions.carry_out(
                 record, f"{name} is stopped", "It wakes with the next connection."
             )
@@ -216,7 +204,7 @@ class Databases:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
-                return await self._started(existing), False
+                return existing, False
             await self._tenants.admit_database(tenant)
             template = await self._template(tenant, major)
             parent = self._state.view().known_timeline(template.timeline)
@@ -231,13 +219,12 @@ class Databases:
                     created_micros=now_micros(),
                     sealed_password=self._key.seal(tenant, secret),
                     postgres_database=credentials.inner_name(name),
-                    port=self._ports.choose(),
                     settings=settings,
                 )
                 async with self._first_start(record, strictly=True) as compute:
                     await compute.set_owner(record, secret, Owner.OF_NEW)
                     head = await self._history.head(record.timeline)
-                    record = self._as_started(record, compute)
+                    record = self._as_started(record)
                     self._publish(record, making, Verb.CREATE, usable_lsn=head.lsn)
             return record, True
 
@@ -248,19 +235,16 @@ class Databases:
         name: str,
         at: Point,
         if_not_exists: bool,
-        start: bool,
     ) -> tuple[DatabaseRecord, bool]:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
             if existing is not None:
                 await self._refuse_other_branch(existing, source, at)
-                return (await self._started(existing) if start else existing), False
+                return existing, False
             await self._tenants.admit_database(tenant)
             await self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
-            # What it branches may be older than the password: a start puts that into its cluster.
-            start = start or parent.password_was_reset
             async with self._timelines.branching(tenant, name, point) as making:
                 record = parent.model_copy(
                     update={
@@ -270,16 +254,15 @@ class Databases:
                         "parent_timeline": parent.timeline,
                         "branch_lsn": point.lsn,
                         "created_micros": now_micros(),
-                        "port": self._ports.choose(),
-                        "wanted": start,
                     }
                 )
                 words = f"of {parent.name} at {at}"
-                if not start:
+                if not parent.password_was_reset:
                     self._publish(record, making, Verb.BRANCH, words)
                     return record, True
-                async with self._first_start(record) as compute:
-                    record = self._as_started(record, compute)
+                # The point may be older than the password: a start puts that into the cluster.
+                async with self._first_start(record):
+                    record = self._as_started(record)
                     self._publish(record, making, Verb.BRANCH, words)
             return record, True
 
@@ -319,14 +302,13 @@ class Databases:
                     created_micros=now_micros(),
                     sealed_password=self._key.seal(tenant, secret),
                     postgres_database=postgres_database or OWNER_ROLE,
-                    port=self._ports.choose(),
                     settings=settings,
                 )
                 async with self._first_start(record) as compute:
                     asked = record.model_copy(update={"postgres_database": postgres_database})
                     inner = await compute.set_owner(asked, secret, Owner.OF_IMPORT)
                     head = await self._history.head(timeline)
-                    record = self._as_started(record, compute)
+                    record = self._as_started(record)
                     record = record.model_copy(update={"postgres_database": inner})
                     self._publish(record, root, Verb.IMPORT, usable_lsn=head.lsn)
             return record
@@ -374,8 +356,6 @@ class Databases:
                 )
                 change.add_event(tenant, new, event)
             await self._computes.rename((tenant, old), (tenant, new))
-            if renamed.wanted:
-                self._computes.start_soon(renamed)
             return renamed, True
 
     def _import_under_way(self, name: str, timeline: TimelineId) -> TimelineRecord:
@@ -397,7 +377,6 @@ class Databases:
                 change.remove_database(record)
             await self._sessions.carry_out(record, f"{name} was removed", end_all=True)
             await self._computes.forget((tenant, record.name))
-            self._ports.release(record.port)
             self._timelines.collect_soon()
         return True
 
@@ -405,18 +384,16 @@ class Databases:
     async def _first_start(
         self, record: DatabaseRecord, *, strictly: bool = False
     ) -> AsyncIterator[Compute]:
-        """The compute of a database that is coming to be; if the body ends by an error, nothing
-        of it stays: neither compute nor port."""
+        """The compute of a database that is coming to be; it goes if the body ends by an error."""
         try:
             yield await self._computes.start(record, strictly=strictly)
         except BaseException:
             await self._computes.forget((record.tenant, record.name))
-            self._ports.release(record.port)
             raise
 
-    def _as_started(self, record: DatabaseRecord, compute: Compute) -> DatabaseRecord:
+    def _as_started(self, record: DatabaseRecord) -> DatabaseRecord:
         settings = self._computes.started_with(record)
-        return record.model_copy(update={"port": compute.port, "settings": settings})
+        return record.model_copy(update={"settings": settings})
 
     def _publish(
         self,
@@ -463,16 +440,3 @@ class Databases:
                 f"There is a database {name!r} already.",
                 "Choose another name, or say --if-not-exists.",
             )
-
-    async def _started(self, record: DatabaseRecord) -> DatabaseRecord:
-        """Running, and wanted so; the record of afterwards, which may have another port."""
-        await self._computes.start(self._want(record.tenant, record.name, wanted=True))
-        return self._state.view().known_database(record.tenant, record.name)
-
-    def _want(self, tenant: TenantId, name: str, *, wanted: bool) -> DatabaseRecord:
-        with self._state.change() as change:
-            record = change.known_database(tenant, name)
-            if record.wanted is not wanted:
-                record = record.model_copy(update={"wanted": wanted})
-                change.put_database(record)
-        return record

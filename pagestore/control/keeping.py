@@ -1,8 +1,4 @@
-"""What the control plane keeps of databases for their computes: ports, files, settings.
-
-**A port is part of a URL**, and so is for a database's life. Another program that listens on it
-keeps the database from starting: that is an error which names the program, not another URL that
-nobody was told of. Only `start --new-port`, or a database whose URL nobody has yet, gets another.
+"""What the control plane keeps of databases for their computes: files and settings.
 
 **Settings are the database's.** They stay with its name over stop, start, restore and undo; a
 branch begins with a copy of its parent's, as they are at that moment, and goes its own way.
@@ -10,39 +6,27 @@ branch begins with a copy of its parent's, as they are at that moment, and goes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
 from pagestore.control.compute import CarriedFiles
 from pagestore.control.computes import Slotted
-from pagestore.control.ports import Ports, listener
 from pagestore.control.records import DatabaseRecord, EventRecord, UserSettings, Verb
 from pagestore.control.setting_aside import changed, words
 from pagestore.control.state import Change, ControlState, now_micros
-from pagestore.errors import FailedPrecondition
 from pagestore.ids import TimelineId
-from pagestore.postgres.listening import is_free
 from pagestore.postgres.user_settings import allowed, parse
 
 _log = structlog.get_logger(__name__)
 
 
 class Keeping:
-    """
-    Args:
-        hosts: the addresses at which computes listen.
-    """
+    """See :class:`pagestore.control.computes.Memory`."""
 
-    def __init__(self, state: ControlState, ports: Ports, hosts: Iterable[str]) -> None:
+    def __init__(self, state: ControlState) -> None:
         self._state = state
-        self.ports = ports
-        self._hosts = [*hosts]
         _take_old_settings(state)
-
-    def wanted(self, name: Slotted) -> DatabaseRecord | None:
-        record = self._state.view().database(*name)
-        return record if record is not None and record.wanted else None
 
     def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
         current = self._state.view().database(record.tenant, record.name)
@@ -70,50 +54,6 @@ class Keeping:
             if settings.set_aside != current.settings.set_aside:
                 event = set_aside_event(current, settings, now_micros())
                 change.add_event(record.tenant, record.name, event)
-
-    def with_usable_port(self, record: DatabaseRecord) -> DatabaseRecord:
-        """See :class:`pagestore.control.computes.Memory`."""
-        taken = self._taken_at(record.port)
-        if not taken:
-            return record
-        if self._state.view().database(record.tenant, record.name) is None:
-            return self._moved(record)
-        by = listener(record.port)
-        raise FailedPrecondition(
-            "PORT_IN_USE",
-            f"Port {record.port}, which is {record.name!r}'s own, is taken at {taken}"
-            + (f" by {by}." if by else "."),
-            f"End that program; or give up the URL: pagestore start {record.name} --new-port",
-        )
-
-    def with_free_port(self, record: DatabaseRecord) -> DatabaseRecord:
-        """The record, with another port if its own is taken; the log says so."""
-        if not self._taken_at(record.port):
-            return record
-        moved = self._moved(record)
-        detail = f"from {record.port}, on which another program listens, to {moved.port}"
-        _log.warning("a database has another port now", name=record.name, detail=detail)
-        with self._state.change() as change:
-            current = change.known_database(record.tenant, record.name)
-            moved = current.model_copy(update={"port": moved.port})
-            change.put_database(moved)
-            event = EventRecord(
-                verb=Verb.PORT,
-                timeline=record.timeline,
-                lsn=record.branch_lsn,
-                created_micros=now_micros(),
-                detail=detail,
-            )
-            change.add_event(record.tenant, record.name, event)
-        return moved
-
-    def _taken_at(self, port: int) -> str:
-        return next((host for host in self._hosts if not is_free(port, host)), "")
-
-    def _moved(self, record: DatabaseRecord) -> DatabaseRecord:
-        moved = record.model_copy(update={"port": self.ports.choose()})
-        self.ports.release(record.port)
-        return moved
 
 
 def put_settings(change: Change, record: DatabaseRecord, settings: UserSettings) -> None:

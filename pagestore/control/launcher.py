@@ -26,6 +26,7 @@ from pagestore.errors import DeadlineExceeded, NotFound, PagestoreError, Unavail
 from pagestore.ids import TimelineId
 from pagestore.pgformat import versions
 from pagestore.postgres.server_log import ServerFailed
+from pagestore.postgres.settings import SOCKET_PREFIX
 from pagestore.v1 import compute_pb2 as pb
 
 AGAIN_SECONDS = 0.2
@@ -43,7 +44,6 @@ class AgentCompute:
     def __init__(self, launcher: AgentLauncher, said: pb.Compute) -> None:
         self.name = said.name
         self.timeline = TimelineId(said.timeline_id)
-        self.port = said.port
         self._launcher, self._agent = launcher, launcher.agent
         self._said = said
         self._ended = asyncio.Event()
@@ -67,11 +67,14 @@ class AgentCompute:
 
     @property
     def place(self) -> Place:
-        return Place(self._said.pid, self._said.directory)
-
-    @property
-    def socket(self) -> str:
-        return f"{self._said.socket_directory}/.s.PGSQL.{self.port}"
+        said = self._said
+        host = f"[{said.host}]" if ":" in said.host else said.host
+        return Place(
+            said.pid,
+            said.directory,
+            f"{said.socket_directory}/{SOCKET_PREFIX}{said.port}",
+            f"{host}:{said.port}" if host else "",
+        )
 
     async def strangers(self) -> int:
         return await self._agent.count_strangers(self.name)
@@ -308,7 +311,6 @@ class AgentLauncher:
             name=name,
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
-            port=record.port,
             owner=str(record.created_micros),
             kept=pb.Kept(files=kept.files, settings=kept.settings or {}),
             wal_password=credentials.wal_password(self._key, record),

@@ -139,7 +139,6 @@ class OwnSettings:
                         "sealed_password": self._key.seal(tenant, secret),
                         "password_was_reset": True,
                         "postgres_database": inner,
-                        "wanted": True,
                     }
                 )
                 change.put_database(renewed)

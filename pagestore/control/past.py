@@ -3,7 +3,7 @@
 A move makes a branch at a point of the past, ends the compute and with it every session, starts
 the compute of the branch, and only then swings the name to it: one transaction, with the event, an
 automatic checkpoint of where the name was, and the answer. Where the branch's compute does not
-start, the name stays where it was, and its compute comes back.
+start, the name stays where it was, and the next connection wakes it there.
 
 A move may be asked for twice: by somebody who got no answer, or by two at once. Under the same
 request id it is the same move, with the same answer. Under another one it finds what the first has
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from pagestore.client.names import checkpoint_name, database_name, request_id
 from pagestore.client.points import Point
-from pagestore.control.computes import Computes, ComputeState, StartMoved
+from pagestore.control.computes import Computes, StartMoved
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.records import (
     MOVES,
@@ -338,9 +338,7 @@ class Past:
                     return await self._restart(record, plan, asked, start)
                 return await self._move(record, making, plan, asked, start)
         except PagestoreError as error:
-            status = self._computes.status((record.tenant, record.name))
-            back = not record.wanted or status.state is ComputeState.RUNNING
-            raise _stayed(record, plan, error, back=back) from error
+            raise _stayed(record, plan, error) from error
 
     async def _refuse_if_written(self, record: DatabaseRecord, plan: Plan) -> None:
         """Now that every session has ended: a commit may have come after the decision."""
@@ -356,8 +354,7 @@ class Past:
     async def _restart(
         self, record: DatabaseRecord, plan: Plan, asked: Asked, start: StartMoved
     ) -> Moved:
-        compute = await start(record)
-        record = record.model_copy(update={"wanted": True, "port": compute.port})
+        await start(record)
         moved = Moved(record, False, plan.words)
         self._remember(moved, plan, asked)
         return moved
@@ -371,10 +368,9 @@ class Past:
         start: StartMoved,
     ) -> Moved:
         head = await self._history.head(record.timeline)
-        moved = record.model_copy(update={"timeline": making.timeline, "wanted": True})
+        moved = record.model_copy(update={"timeline": making.timeline})
         # Before the name swings: one that cannot start is nothing to swing to.
-        compute = await start(moved)
-        moved = moved.model_copy(update={"port": compute.port})
+        await start(moved)
         return self._swing(record, moved, making, plan, head, asked)
 
     def _swing(
@@ -473,13 +469,9 @@ class Past:
         )
 
 
-def _stayed(
-    record: DatabaseRecord, plan: Plan, error: PagestoreError, *, back: bool
-) -> PagestoreError:
+def _stayed(record: DatabaseRecord, plan: Plan, error: PagestoreError) -> PagestoreError:
     """The same error, saying first what its reader wants to know."""
     stays = f"{record.name} stays where it was"
-    if not back:
-        stays += ", but its compute does not come back yet"
     message = f"{stays}; the {plan.verb} did not come about: {error.message}"
     return error.restated(message=message)
 

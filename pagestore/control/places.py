@@ -129,16 +129,7 @@ class Places:
                 # While one waited it may have been given another name, or been removed.
                 current = self._state.view().database(record.tenant, record.name)
                 if current is not None and place_of(current).id == place.id:
-                    return await self._computes.start(self._want(current, wanted=True))
-
-    def _want(self, record: DatabaseRecord, *, wanted: bool) -> DatabaseRecord:
-        """So that a control plane which starts anew takes its compute over, or starts none."""
-        with self._state.change() as change:
-            current = change.known_database(record.tenant, record.name)
-            if current.wanted is not wanted:
-                current = current.model_copy(update={"wanted": wanted})
-                change.put_database(current)
-        return current
+                    return await self._computes.start(current)
 
     async def _stop(self, place: PlaceName) -> str:
         if place.point:
@@ -153,8 +144,6 @@ class Places:
             others = await _others(compute) if compute is not None else ""
             if others:
                 return others
-            if self._state.view().database(*slot) is not None:
-                self._want(record, wanted=False)
             await self._computes.stop(slot)
         return ""
 

@@ -18,7 +18,6 @@ from pagestore.control.app_roles import AppRoles
 from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
 from pagestore.control.history import History
-from pagestore.control.keeping import Keeping
 from pagestore.control.moments import Moments
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
@@ -43,7 +42,6 @@ class ControlPlane:
         pages: AsyncPageClient,
         wal: WalService,
         computes: Computes,
-        keeping: Keeping,
         key: OperatorKey,
         tenants: Tenants,
         *,
@@ -66,7 +64,7 @@ class ControlPlane:
         )
         sessions = sessions or NoSessions()
         self.databases = Databases(
-            *(state, pages, wal, computes, keeping, key),
+            *(state, pages, wal, computes, key),
             *(self.history, self._timelines, tenants, self._turns, sessions),
             template=self._templates.of if self._templates is not None else None,
         )
@@ -78,7 +76,7 @@ class ControlPlane:
         self.past = Past(state, computes, self.history, self._timelines, self._turns, sessions)
 
     async def recover(self) -> None:
-        """Finishes or cleans up what an earlier process left, and starts what should run."""
+        """Finishes or cleans up what an earlier process left, and takes over what runs."""
         self._timelines.drop_unfinished()
         await self.computes.take_up(lambda: self.state.view().databases())
         watching = note_settings(self.computes)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
@@ -92,6 +99,10 @@ class UserSettings(Record):
     """The server's own words on it."""
 
 
+OF_OLD = frozenset({"port", "wanted"})
+"""Fields of a database's record, once."""
+
+
 class DatabaseRecord(Record):
     """A name, and everything that must stay when its timeline changes."""
 
@@ -109,13 +120,18 @@ class DatabaseRecord(Record):
     password: str = ""
     """The same in clear, of old: sealed when the state is opened."""
     postgres_database: str
-    port: int
-    wanted: bool = True
-    """Whether its compute should run."""
     settings: UserSettings = UserSettings()
     """The database's, whatever timeline it stands on: a branch begins with a copy."""
     password_was_reset: bool = False
     """Older states of its cluster may have another password than this one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_no_more(cls, fields: Any) -> Any:
+        """Records of old say where its compute listened, and whether it should run."""
+        if isinstance(fields, dict):
+            return {name: value for name, value in fields.items() if name not in OF_OLD}
+        return fields
 
     def keep_settings(self, other: DatabaseRecord) -> DatabaseRecord:
         """`other`, a record of the same database from before, with the settings of this one: they
@@ -145,6 +161,7 @@ class Verb(StrEnum):
     DELETE_CHECKPOINT = "delete-checkpoint"
     RENAME = "rename"
     PORT = "port"
+    """Of old: a database had a port of its own, and got another one."""
     SETTINGS = "settings"
     PASSWORD = "password"  # noqa: S105
 

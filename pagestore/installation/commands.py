@@ -80,7 +80,8 @@ def _compute_options(installation: Installation, _: str) -> list[str]:
     words += ["--shim-library", str(lib_dir() / majors.library("shim"))]
     for name, value in config.computes.settings.items():
         words += ["--set", f"{name}={value}"]
-    return [*words, *_compute_host(config.computes.host)]
+    host = config.computes.host
+    return [*words, "--compute-host", host] if host else words
 
 
 def _control_options(installation: Installation, _: str) -> list[str]:
@@ -93,8 +94,7 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     if config.proxy is not None:
         words += ["--address", config.proxy.address or config.proxy.listen]
         words += ["--proxy", config.proxy.service]
-    words += ["--postgres-bindir", str(config.computes.postgres_bindir)]
-    return [*words, *_compute_host(config.computes.host)]
+    return [*words, "--postgres-bindir", str(config.computes.postgres_bindir)]
 
 
 def _proxy_options(installation: Installation, _: str) -> list[str]:
@@ -128,10 +128,6 @@ def recipe(installation: Installation, part: str) -> str:
     environment = sorted(item for item in os.environ.items() if item[0].startswith("PAGESTORE_"))
     made = (metadata.version("pagestore"), part_command(installation, part), environment)
     return hashlib.sha256(repr(made).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-def _compute_host(host: str) -> list[str]:
-    return ["--compute-host", host] if host else []
 
 
 def _wal_services(parts: Mapping[str, SafekeeperConfig]) -> list[str]:

@@ -78,7 +78,10 @@ OF_SEVERAL = {
 }
 """Settings where there are several safekeepers."""
 
-LOOPBACK = "127.0.0.1"
+SOCKET_PORT = 5432
+"""In the name of the socket of a server that no other host reaches: its directory has no other."""
+SOCKET_PREFIX = ".s.PGSQL."
+"""Of a socket's name, before the port."""
 _MAP = "pagestore"
 _HBA = """\
 # pagestore's own user needs no password: the kernel says who knocks. All servers of this
@@ -86,9 +89,6 @@ _HBA = """\
 local  all          {superuser}        peer map={map}
 local  replication  {superuser}        peer map={map}
 local  all          all                scram-sha-256
-"""
-_HBA_LOOPBACK = """\
-host   all          all  127.0.0.1/32  scram-sha-256
 """
 _HBA_ANYWHERE = f"""\
 # The address is one that other hosts reach: safekeepers, and whoever has the URL.
@@ -103,7 +103,7 @@ class ServerPlace:
     """Where a server listens and which pages it reads.
 
     Args:
-        host: an address of this machine that other hosts reach; empty for none.
+        host: an address of this machine that other hosts reach; empty for its socket alone.
         files: the directory of HBA_FILE, IDENT_FILE, TOKEN_FILE and SYNCHRONOUS_FILE.
         encrypted: what goes to the page server, by AUTHORITY_FILE, which is in `files` then.
     """
@@ -128,9 +128,9 @@ class SessionLibrary:
 
 
 def hba(superuser: str, host: str) -> str:
-    """pg_hba.conf of a server that listens at `host` too."""
+    """pg_hba.conf of a server that listens at `host` too, if not empty."""
     local = _HBA.format(superuser=_role(superuser), map=_MAP)
-    return local + (_HBA_ANYWHERE if host else _HBA_LOOPBACK)
+    return local + (_HBA_ANYWHERE if host else "")
 
 
 def ident(superuser: str, users: Iterable[str]) -> str:
@@ -202,7 +202,7 @@ def line_settings(
 def command_line(place: ServerPlace, version: Version = versions.OLDEST) -> dict[str, str]:
     """Settings that nothing inside the server may change."""
     return {
-        "listen_addresses": ",".join(dict.fromkeys((LOOPBACK, place.host or LOOPBACK))),
+        "listen_addresses": place.host,
         "port": str(place.port),
         "unix_socket_directories": str(place.socket_directory),
         "hba_file": str(place.files / HBA_FILE),

@@ -46,7 +46,6 @@ from pagestore.walservice.messages import MAX_GENERATION
 LOOK_SECONDS = 1.0
 """How often it is looked for complaints that have come or gone."""
 FIRST_CONTACT_SECONDS = 120.0
-MAX_PORT = 65_535
 MAX_GRANT = 1024
 
 _T = TypeVar("_T")
@@ -82,15 +81,12 @@ class ComputeService:
     async def start_compute(
         self, request: pb.StartComputeRequest, _: Any
     ) -> pb.StartComputeResponse:
-        if not 0 < request.port <= MAX_PORT:
-            raise InvalidInput("INVALID_PORT", f"{request.port} is no port.")
         if strange := request.kept.files.keys() - set(KEPT):
             raise InvalidInput("INVALID_FILE", f"{min(strange)[:80]!r} is nothing that is kept.")
         wanted = Wanted(
             name=request.name,
             tenant=TenantId(request.tenant_id),
             timeline=TimelineId(request.timeline_id),
-            port=request.port,
             owner=request.owner,
             files=dict(request.kept.files),
             user_settings=dict(request.kept.settings),
@@ -273,6 +269,7 @@ def _described(compute: WatchedCompute) -> pb.Compute:
         tenant_id=record.tenant.raw,
         timeline_id=record.timeline.raw,
         port=record.port,
+        host=record.host,
         alive=compute.alive,
         why=compute.why,
         fenced=compute.fenced,

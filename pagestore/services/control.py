@@ -21,6 +21,7 @@ from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials, operator_key
 from pagestore.control.census import take_census
+from pagestore.control.compute import Place
 from pagestore.control.computes import Computes, ComputeState
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
@@ -28,7 +29,6 @@ from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.past import Moved
 from pagestore.control.plane import ControlPlane
-from pagestore.control.ports import Ports
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.sessions import Sessions, proxied
@@ -42,7 +42,6 @@ from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Una
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres import majors
 from pagestore.postgres.majors import Installed
-from pagestore.postgres.settings import LOOPBACK
 from pagestore.quorum.client import QuorumClient
 from pagestore.quorum.service import wal_service
 from pagestore.services import control_messages as messages
@@ -89,8 +88,6 @@ class ControlSettings(Secured):
     """Where clients connect: the proxy's, as URLs say it; empty where there is none."""
     proxy: str = ""
     """Where the proxy is told what is about to happen to a database; empty for none."""
-    compute_host: str = ""
-    """The address at which other hosts reach the computes; empty for none."""
     signing_key: Path | None = None
     """The file of the key that signs tenants' tokens; the one in the environment if not given."""
 
@@ -131,8 +128,6 @@ class ControlService:
             request.name,
             messages.point(request),
             if_not_exists=request.if_not_exists,
-            # Where there is no proxy, nobody would wake it.
-            leave_stopped=request.leave_stopped or bool(self._settings.proxy),
         )
         if created and not self._plane.computes.runs((record.tenant, record.name)):
             return self._new_branch(record)
@@ -267,9 +262,7 @@ class ControlService:
         return pb.ListLogResponse(entries=map(messages.log_entry, page), next_page_token=token)
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
-        record = await self._plane.databases.wake(
-            self.tenant(request), request.name, new_port=request.new_port
-        )
+        record = await self._plane.databases.wake(self.tenant(request), request.name)
         return await self._database(record, reveal=request.reveal)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:
@@ -394,7 +387,7 @@ class ControlService:
             name=record.name,
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
-            url=credentials.url(record, tenant.name, self._settings, secret),
+            url=self._url(record, tenant.name, compute.place, secret),
             compute=_STATES[compute.state],
             parent=record.parent,
             branch_lsn=record.branch_lsn,
@@ -409,6 +402,12 @@ class ControlService:
             set_aside_complaint=record.settings.complaint,
             postgres_major=self._plane.state.view().known_timeline(record.timeline).major,
         )
+
+    def _url(self, record: DatabaseRecord, tenant: str, place: Place, secret: str) -> str:
+        address = self._settings.address
+        if address:
+            return credentials.url(record, tenant, address, secret)
+        return credentials.direct_url(record, place, secret)
 
     def _new_branch(self, record: DatabaseRecord) -> pb.Database:
         """Nobody need be asked: it is where it left its parent, and has nothing of its own."""
@@ -531,17 +530,14 @@ async def _serve(
     signer: Signer,
     sessions: Sessions,
 ) -> None:
-    ports = Ports(record.port for record in state.view().databases())
     session_keys = SessionKeys.kept(settings.data_dir)
     launcher = AgentLauncher(
         agent, generations(state, GENERATIONS), key, session_keys, lambda t: _major(state, t)
     )
-    hosts = {LOOPBACK, settings.compute_host or LOOPBACK}
-    keeping = Keeping(state, ports, hosts)
     tenants = Tenants(state, pages)
-    computes = Computes(launcher, keeping, tenants)
+    computes = Computes(launcher, Keeping(state), tenants)
     plane = ControlPlane(
-        *(state, pages, wal, computes, keeping, key, tenants),
+        *(state, pages, wal, computes, key, tenants),
         agent=agent,
         installed=Installed(settings.postgres_bindir),
         sessions=sessions,

@@ -32,7 +32,7 @@ class PlaceService:
 
     async def start_place(self, request: pb.StartPlaceRequest, _: Any) -> pb.PlaceAddress:
         compute = await self._places.start(_place(request.place))
-        return pb.PlaceAddress(socket=compute.socket)
+        return pb.PlaceAddress(socket=compute.place.socket)
 
     async def stop_place(self, request: pb.StopPlaceRequest, _: Any) -> pb.StopPlaceResponse:
         return pb.StopPlaceResponse(hindrance=await self._places.stop(_place(request.place)))
@@ -44,7 +44,7 @@ class PlaceService:
         for place, compute in self._places.awake():
             answer.places.add(
                 place=_message(place),
-                address=pb.PlaceAddress(socket=compute.socket),
+                address=pb.PlaceAddress(socket=compute.place.socket),
             )
         return answer
 

@@ -31,11 +31,10 @@ class Kept(_message.Message):
     def __init__(self, files: _Optional[_Mapping[str, bytes]] = ..., settings: _Optional[_Mapping[str, str]] = ..., settings_known: _Optional[bool] = ...) -> None: ...
 
 class StartComputeRequest(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "port", "owner", "kept", "wal_password", "password", "session_key", "postgres_major")
+    __slots__ = ("name", "tenant_id", "timeline_id", "owner", "kept", "wal_password", "password", "session_key", "postgres_major")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
-    PORT_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
     WAL_PASSWORD_FIELD_NUMBER: _ClassVar[int]
@@ -45,14 +44,13 @@ class StartComputeRequest(_message.Message):
     name: str
     tenant_id: bytes
     timeline_id: bytes
-    port: int
     owner: str
     kept: Kept
     wal_password: str
     password: str
     session_key: str
     postgres_major: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., owner: _Optional[str] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., owner: _Optional[str] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class StartComputeResponse(_message.Message):
     __slots__ = ("compute", "failure")
@@ -77,7 +75,7 @@ class StartFailure(_message.Message):
     def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., complaint: _Optional[str] = ..., status: _Optional[int] = ..., status_known: _Optional[bool] = ...) -> None: ...
 
 class Compute(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "port", "alive", "why", "fenced", "complaint", "remarks", "socket_directory", "directory", "pid", "gone")
+    __slots__ = ("name", "tenant_id", "timeline_id", "port", "alive", "why", "fenced", "complaint", "remarks", "socket_directory", "directory", "pid", "gone", "host")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +89,7 @@ class Compute(_message.Message):
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -104,7 +103,8 @@ class Compute(_message.Message):
     directory: str
     pid: int
     gone: bool
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., alive: _Optional[bool] = ..., why: _Optional[str] = ..., fenced: _Optional[bool] = ..., complaint: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., socket_directory: _Optional[str] = ..., directory: _Optional[str] = ..., pid: _Optional[int] = ..., gone: _Optional[bool] = ...) -> None: ...
+    host: str
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., alive: _Optional[bool] = ..., why: _Optional[str] = ..., fenced: _Optional[bool] = ..., complaint: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., socket_directory: _Optional[str] = ..., directory: _Optional[str] = ..., pid: _Optional[int] = ..., gone: _Optional[bool] = ..., host: _Optional[str] = ...) -> None: ...
 
 class StopComputeRequest(_message.Message):
     __slots__ = ("name",)

@@ -127,20 +127,18 @@ class CreateDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class BranchDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "leave_stopped")
+    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
-    LEAVE_STOPPED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     source: str
     name: str
     at: Point
     if_not_exists: bool
-    leave_stopped: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., leave_stopped: _Optional[bool] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name", "brief", "check_url", "reveal")
@@ -391,16 +389,14 @@ class ListLogResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WakeDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "new_port", "reveal")
+    __slots__ = ("tenant_id", "name", "reveal")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
-    NEW_PORT_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
-    new_port: bool
     reveal: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., new_port: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., reveal: _Optional[bool] = ...) -> None: ...
 
 class GetSettingsRequest(_message.Message):
     __slots__ = ("tenant_id", "database")

@@ -175,7 +175,8 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BranchDatabase(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Asleep: a database wakes with its first connection.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -270,7 +271,8 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopDatabase(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The next connection wakes it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -296,8 +298,8 @@ class ControlServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopComputes(self, request, context):
-        """Stops every compute cleanly, as before the machine goes down. Those that were meant to
-        run start again with the next start of this service; until then none is started.
+        """Stops every compute cleanly, as before the machine goes down. Until the next start of this
+        service none is started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

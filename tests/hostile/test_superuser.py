@@ -219,7 +219,8 @@ def test_one_database_does_not_read_anothers_tables(
                 f"psql -w -h {host} -p {port} -U {user} -d neighbour -c 'TABLE secrets'"
             )
             assert "hunter2" not in said
-            assert "FATAL" in said or "fe_sendauth" in said
+            refused = ("FATAL", "fe_sendauth") if host == sockets else ("Connection refused",)
+            assert any(words in said for words in refused), said
     assert "FATAL" in tenant.told(
         f"psql -w -h {sockets} -p {port} -d 'user=postgres replication=true' -c 'IDENTIFY_SYSTEM'"
     )
@@ -279,13 +280,9 @@ def test_a_killed_server_leaves_nothing_in_shared_memory(tenant: Tenant) -> None
         segments = shared_memory_of(pid)
         assert len(segments) > 1
         os.kill(pid, 9)
-        patiently(lambda pid=pid: _replaced(tenant, pid), 60)
         tenant.works()
+        assert tenant.pid != pid
         patiently(lambda segments=segments: _none_is_there(segments), 30)
-
-
-def _replaced(tenant: Tenant, before: int) -> None:
-    assert tenant.whole.json("show", tenant.name)["compute_pid"] not in (None, before)
 
 
 def _none_is_there(segments: set[str]) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import psycopg
 
 from pagestore.client.control import ControlClient
-from pagestore.control.ports import Ports
 from pagestore.installation.layout import Installation
+from pagestore.postgres.listening import free_ports
 from tests import access
 
 RUNS_WITHIN = 30.0
@@ -139,13 +139,15 @@ def whole_pagestore(
 
 def configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None:
     """As the first `up` would, but with ports that no other test's `up` looks for."""
-    ports = Ports([])
     several = [f"[[safekeepers]]\nid = {n + 1}" for n in range(safekeepers)]
     heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
-    lines = [f'{head}\nlisten = "127.0.0.1:{ports.choose()}"' for head in heads]
+    *ports, clients, service = free_ports(len(heads) + 2)
+    lines = [
+        f'{head}\nlisten = "127.0.0.1:{port}"' for head, port in zip(heads, ports, strict=True)
+    ]
     # What a test does not touch for a minute stays awake; test_outliving and others say otherwise.
-    lines += ["[proxy]", f'listen = "127.0.0.1:{ports.choose()}"', 'idle = "never"']
-    lines += [f'service = "127.0.0.1:{ports.choose()}"']
+    lines += ["[proxy]", f'listen = "127.0.0.1:{clients}"', 'idle = "never"']
+    lines += [f'service = "127.0.0.1:{service}"']
     lines += ["[computes.settings]", *(f'{name} = "{value}"' for name, value in settings.items())]
     path.write_text("\n".join(lines) + "\n")
 

@@ -22,7 +22,7 @@ from pagestore.installation import keys
 from pagestore.postgres import cluster as vanilla
 from tests import access
 from tests.integration.file_pages import file_pages
-from tests.plain_postgres import MAJOR, PlainPostgres, free_port, module
+from tests.plain_postgres import MAJOR, PlainPostgres, module
 from tests.safekeeper_process import SafekeeperProcess
 
 SHIM = module("shim")
@@ -51,7 +51,6 @@ async def world(
         tenant=DEFAULT_TENANT,
         timeline=TimelineId.generate(),
         directory=root / "c1",
-        port=free_port(),
         page_server="127.0.0.1:1",
         major=MAJOR,
         shim_library=library,
@@ -92,7 +91,7 @@ async def main():
     credentials.use(credentials.Credentials.of_file(Path("{access.data() / OPERATOR_TOKEN}")))
     signer = Signer.parse(Path("{access.data() / keys.SIGNING_KEY}").read_text())
     spec = ComputeSpec(TenantId.parse("{spec.tenant}"), TimelineId.parse("{spec.timeline}"),
-                       Path("{spec.directory}"), {spec.port}, "{spec.page_server}",
+                       Path("{spec.directory}"), "{spec.page_server}",
                        Path("{spec.shim_library}"), run_as={spec.run_as!r}, signer=signer,
                        major={spec.major})
 {body}

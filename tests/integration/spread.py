@@ -23,7 +23,7 @@ from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
 from tests.plain_postgres import passable_dir
 
-PORT = 7432
+PORT, PROXY_PORT, CLIENTS_PORT = 7432, 7433, 5432
 
 
 class Part:
@@ -82,8 +82,8 @@ class Part:
 
 
 class Spread:
-    """An installation over hosts: `safekeepers`, `pages`, `control` with the computes' agent, and a
-    host for clients.
+    """An installation over hosts: `safekeepers`, `pages`, `control` with the agent of computes and
+    the proxy, and a host for clients.
 
     Args:
         control_socket: the control plane listens on a Unix socket, which `plane` reaches from
@@ -104,12 +104,13 @@ class Spread:
         listen = f"unix:{root}/control.sock" if control_socket else host.at(PORT)
         self.agent = self._agent(host, places)
         self.control = self._control_plane(host, places, listen)
+        self.proxy = self._proxy(host, listen)
         hosts = [self.client, *keeping.values(), self.pages.host, host]
         access.certify([each.address for each in hosts])
 
     @property
     def parts(self) -> list[Part]:
-        return [*self.safekeepers.values(), self.pages, self.agent, self.control]
+        return [*self.safekeepers.values(), self.pages, self.agent, self.control, self.proxy]
 
     def _safekeeper(self, number: int, host: Host, places: dict[int, str]) -> Part:
         peers = [f"{n}={place}" for n, place in places.items() if n != number]
@@ -132,8 +133,15 @@ class Spread:
     def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:
         words = ["control", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
-        words += ["--compute-agent", self.agent.listen, "--compute-host", host.address]
+        words += ["--compute-agent", self.agent.listen]
+        words += ["--address", host.at(CLIENTS_PORT), "--proxy", host.at(PROXY_PORT)]
         return Part(host, self.root / "control", words, listen)
+
+    def _proxy(self, host: Host, control: str) -> Part:
+        certificate, key = access.certificate()
+        words = ["proxy", "--control", control, "--service", host.at(PROXY_PORT)]
+        words += ["--certificate", str(certificate), "--key", str(key), "--idle", "never"]
+        return Part(host, self.root / "proxy", words, host.at(CLIENTS_PORT))
 
     def start(self) -> None:
         """In an order in which everybody has to wait for somebody."""

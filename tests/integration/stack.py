@@ -133,13 +133,14 @@ class Stack:
 
     def start(self, timeline: TimelineId, **changes: Any) -> Compute:
         self.starts += 1
+        if "host" in changes:
+            changes.setdefault("port", free_port())
         page_server = changes.pop("page_server", self.page_server.address)
         spec = ComputeSpec(
             signer=access.signer(),
             tenant=DEFAULT_TENANT,
             timeline=timeline,
             directory=self.root / f"c{self.starts}",
-            port=free_port(),
             page_server=page_server,
             run_as=RUN_AS,
             major=MAJOR,

@@ -168,7 +168,7 @@ def test_the_version_and_help(whole: Whole) -> None:
 
 def test_what_several_names_came_to_is_said(whole: Whole) -> None:
     for verb, word in (("stop", "stopped"), ("rm", "deleted")):
-        whole.run("branch", "still", "gone", "--if-not-exists", "--stopped")
+        whole.run("branch", "still", "gone", "--if-not-exists")
         done = Typed(whole, verb, "gone", "nope", "--json")
         assert done.refused() == "DATABASE_NOT_FOUND"
         said = json.loads(done.out)

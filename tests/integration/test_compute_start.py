@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,9 +59,11 @@ def test_a_life(source: PlainPostgres, safekeeper: SafekeeperProcess, root: Path
             sql(compute, "INSERT INTO t SELECT generate_series(1, 1000)")
             (position,) = sql(compute, "SELECT pg_current_wal_flush_lsn() - '0/0'")[0]
             assert (await w.wal.get_status(*ids)).commit_lsn >= int(str(position))
-            # A client over TCP needs the password that nobody has set.
-            with pytest.raises(psycopg.OperationalError, match="password"):
-                psycopg.connect(f"host=127.0.0.1 port={compute.port} user=postgres password=x")
+            # Nobody reaches it but by its socket, whose directory is its own.
+            assert sql(compute, "SHOW listen_addresses") == [("",)]
+            sockets = Path(compute.record.socket_directory)
+            assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+            assert {path.suffix for path in sockets.iterdir()} == {".5432", ".lock"}
             stopped = await compute.stop(w.wal)
             assert stopped.clean
             assert stopped.files["pg_stat/pgstat.stat"]
@@ -385,7 +388,7 @@ def test_a_taken_port_is_named(
                 other.bind(("127.0.0.1", 0))
                 other.listen()
                 with pytest.raises(Unavailable, match="Address already in use"):
-                    await w.start(port=other.getsockname()[1])
+                    await w.start(host="127.0.0.1", wal_password="x", port=other.getsockname()[1])
 
     asyncio.run(main())
 

@@ -202,7 +202,7 @@ def test_a_tenants_databases_are_its_own(whole: Whole, control: ControlClient) -
 def test_a_list_comes_in_pages_and_is_watched(control: ControlClient) -> None:
     control.create("listed", if_not_exists=True)
     for number in range(3):
-        control.branch("listed", f"listed-{number}", leave_stopped=True)
+        control.branch("listed", f"listed-{number}")
     whole = [database.name for database in control.databases()]
     with ControlClient(control.address) as other:
         other.page_size = 2

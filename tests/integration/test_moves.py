@@ -145,10 +145,8 @@ def test_a_branch_goes_to_its_parent_s_checkpoint_and_its_head(control: ControlC
     sql(url, "INSERT INTO t VALUES (3)")
     assert control.restore("try-2", pb.Point(checkpoint="base")).changed
     assert rows(url) == [1]
-    at_base = control.branch("parent", "at-base", pb.Point(checkpoint="base"), leave_stopped=True)
-    again = control.branch(
-        "parent", "at-base", pb.Point(checkpoint="base"), if_not_exists=True, leave_stopped=True
-    )
+    at_base = control.branch("parent", "at-base", pb.Point(checkpoint="base"))
+    again = control.branch("parent", "at-base", pb.Point(checkpoint="base"), if_not_exists=True)
     assert (again.timeline_id, again.created) == (at_base.timeline_id, False)
     with pytest.raises(AlreadyExists, match="a branch of parent"):
         control.branch("try-2", "at-base", if_not_exists=True)

@@ -34,7 +34,6 @@ from tests.plain_postgres import (
     BINDIR,
     MAJOR,
     PlainPostgres,
-    free_port,
     module,
     passable_dir,
     plain_postgres,
@@ -102,7 +101,7 @@ class Starter:
 
     def wanted(self, timeline: TimelineId) -> Wanted:
         name = f"{str(timeline)[:10]}-{secrets.token_hex(3)}"
-        return Wanted(name, DEFAULT_TENANT, timeline, free_port(), major=MAJOR)
+        return Wanted(name, DEFAULT_TENANT, timeline, major=MAJOR)
 
     async def discard(self, compute: WatchedCompute) -> None:
         await self.agent.discard(compute.name)
@@ -115,7 +114,6 @@ class Starter:
             tenant=DEFAULT_TENANT,
             timeline=timeline,
             directory=self.directory / "0123456789-abcdef",
-            port=free_port(),
             page_server=self.pages.address,
             run_as=RUN_AS,
             bindir=BINDIR,

@@ -12,6 +12,8 @@ from tests.plain_postgres import plain_postgres
 from tests.waiting import wait_until
 
 APP = {"owner": "app", "settings": {"wal_level": "logical"}}
+PUBLISHER = {**APP, "host": "127.0.0.1", "wal_password": "of the safekeeper"}
+"""Another server reaches it."""
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +243,7 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
     stack: Stack, template: tuple[TimelineId, int]
 ) -> None:
     published = stack.branch(*template)
-    source = stack.start(published, **APP)
+    source = stack.start(published, **PUBLISHER)
     subscribed = stack.branch(*template)
     target = stack.start(subscribed, **{**APP, "owner": "copy"})
     source.sql("CREATE PUBLICATION all_items FOR TABLE items")
@@ -254,11 +256,11 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
     assert copy.sql("SELECT subname, subenabled FROM pg_subscription") == [("follows", False)]
     insert(source, 4, 5)
     source.kill()
-    source = stack.start(published, **APP)
+    source = stack.start(published, **PUBLISHER)
     target.sql(f"ALTER SUBSCRIPTION follows CONNECTION '{conninfo(source)}'")
     insert(source, 6)
     source.stop()
-    source = stack.start(published, **APP)
+    source = stack.start(published, **PUBLISHER)
     target.sql(f"ALTER SUBSCRIPTION follows CONNECTION '{conninfo(source)}'")
     insert(source, 7)
     wait_until(lambda: ids(target) == [1, 2, 3, 4, 5, 6, 7])

@@ -61,7 +61,7 @@ def _api(bench: Bench, parents: dict[str, str]) -> None:
     for number in range(count):
         for parent in parents:
             began = time.perf_counter()
-            control.branch(parent, f"{parent}-{number}", leave_stopped=True)
+            control.branch(parent, f"{parent}-{number}")
             times[parent].append((time.perf_counter() - began) * 1e3)
     for parent, words in parents.items():
         _api_rows(bench, f"at the API, {words}", times[parent])

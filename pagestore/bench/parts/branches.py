@@ -44,7 +44,7 @@ def _shape(bench: Bench, shape: str, parent: Callable[[int], int], count: int) -
     creations = []
     for number in range(1, count + 1):
         began = time.perf_counter()
-        control.branch(names[parent(number)], names[number], leave_stopped=True)
+        control.branch(names[parent(number)], names[number])
         creations.append((time.perf_counter() - began) * 1e3)
     began = time.perf_counter()
     last = control.wake(names[count], reveal=True).url

@@ -221,9 +221,7 @@ class FakeCompute(WithoutPostgres):
         self.settings = dict(settings or {})
         """What a session changes by ALTER SYSTEM."""
         self.timeline = record.timeline
-        self.port = record.port
-        self.place = Place(4711, "/nowhere")
-        self.socket = "/nowhere/.s.PGSQL.5432"
+        self.place = Place(4711, "/nowhere", "/nowhere/.s.PGSQL.5432")
         self.told: list[str] = []
         """Its owner's passwords."""
         self.complaint = ""
@@ -291,28 +289,13 @@ class FakeLauncher:
         return self.left
 
 
-class FakePorts:
-    def __init__(self) -> None:
-        self.taken: set[int] = set()
-
-    def choose(self) -> int:
-        port = 10_000 + len(self.taken)
-        while port in self.taken:
-            port += 1
-        self.taken.add(port)
-        return port
-
-    def release(self, port: int) -> None:
-        self.taken.discard(port)
-
-
 class Plane:
     """A ControlPlane over fakes."""
 
     def __init__(self, directory: Path) -> None:
         self.logs = Logs()
         self.wal, self.pages = FakeWal(self.logs), FakePages(self.logs)
-        self.launcher, self.ports = FakeLauncher(self.logs), FakePorts()
+        self.launcher = FakeLauncher(self.logs)
         self.state = ControlState(directory)
         self.key = KEY
         put_template(self.state, TEMPLATE, TENANT)
@@ -322,12 +305,10 @@ class Plane:
         """As a control plane that starts again on the same state."""
         pages: Any = self.pages
         wal: Any = self.wal
-        ports: Any = self.ports
-        keeping = Keeping(self.state, ports, hosts=[])
         self.tenants = Tenants(self.state, pages)
-        self.computes = Computes(self.launcher, keeping, self.tenants)
+        self.computes = Computes(self.launcher, Keeping(self.state), self.tenants)
         return ControlPlane(
-            *(self.state, pages, wal, self.computes, keeping, self.key, self.tenants),
+            *(self.state, pages, wal, self.computes, self.key, self.tenants),
             sessions=sessions,
         )
 

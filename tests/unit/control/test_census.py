@@ -111,7 +111,6 @@ def test_when_told_to_go_on_each_gets_a_name_and_nothing_is_dropped(tmp_path: Pa
         inherited = names[T2].sealed_password
         assert inherited == names[T1].sealed_password != ""  # it is a branch of that
         assert names[T3].sealed_password not in ("", inherited)
-        assert not names[T2].wanted
         assert view.unsettled() == []
         assert view.has_children(T1)
         assert not state.accepted

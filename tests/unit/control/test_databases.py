@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pagestore.client.points import Head
+from pagestore.control.compute import NOWHERE
+from pagestore.control.credentials import direct_url
 from pagestore.control.records import TimelineState
 from pagestore.errors import AlreadyExists, InvalidInput, PagestoreError, Unavailable
 from tests.unit.control.fakes import TEMPLATE, TENANT, Plane, play
@@ -15,7 +18,7 @@ REFUSED = Unavailable("COMPUTE_FAILED", "refused by the test")
 
 
 async def _nothing_stays(world: Plane, verb: str) -> None:
-    """Neither name nor timeline, at any service, nor port."""
+    """Neither name nor timeline, at any service."""
     databases = world.plane.databases
     begun = {
         "create": lambda: databases.create(TENANT, "new"),
@@ -29,7 +32,6 @@ async def _nothing_stays(world: Plane, verb: str) -> None:
     assert world.live() == {TEMPLATE, world.record().timeline}
     assert world.state.view().unsettled() == []
     assert set(world.logs.timelines) == world.wal.known == world.live()
-    assert world.ports.taken == {world.record().port}
 
 
 async def _import(world: Plane) -> None:
@@ -43,6 +45,7 @@ async def _import(world: Plane) -> None:
 def test_a_compute_that_does_not_start_leaves_nothing(tmp_path: Path, verb: str) -> None:
     async def story(world: Plane) -> None:
         await world.plane.databases.create(TENANT, "app")
+        await world.plane.own_settings.reset_password(TENANT, "app")  # which a branch has to learn
         world.launcher.refuse = lambda record: REFUSED
         await _nothing_stays(world, verb)
 
@@ -108,5 +111,40 @@ def test_one_of_two_creates_wins_and_both_are_told(tmp_path: Path) -> None:
             await world.plane.databases.create(TENANT, "app")
         again, created = await world.plane.databases.create(TENANT, "app", if_not_exists=True)
         assert (again, created) == (record, False)
+
+    play(tmp_path, story)
+
+
+def test_a_branch_and_a_new_control_plane_start_nothing(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        databases = world.plane.databases
+        await databases.create(TENANT, "app")
+        await databases.branch(TENANT, "app", "twig", Head())
+        await databases.branch(TENANT, "app", "twig", Head(), if_not_exists=True)
+        await databases.stop(TENANT, "app")
+        await databases.create(TENANT, "app", if_not_exists=True)
+        await databases.rename(TENANT, "app", "shop")
+        await world.plane.close()
+        world.plane = world.new_plane()
+        await world.plane.recover()
+        await world.settled()
+        assert len(world.launcher.started) == 1, "by `create`, which sets the password"
+        assert not world.launcher.started[0].alive
+        await world.plane.databases.wake(TENANT, "twig")
+        assert world.session("twig").alive
+
+    play(tmp_path, story)
+
+
+def test_a_database_without_a_proxy_has_the_url_of_the_place_where_it_runs(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        record, _ = await world.plane.databases.create(TENANT, "app")
+        place = world.computes.status((TENANT, "app")).place
+        assert direct_url(record, place, "a b") == (
+            "postgresql://postgres:a%20b@/app?host=%2Fnowhere&port=5432"
+        )
+        reached = replace(place, address="10.0.0.7:21000")
+        assert direct_url(record, reached) == "postgresql://postgres@10.0.0.7:21000/app"
+        assert direct_url(record, NOWHERE) == ""
 
     play(tmp_path, story)

@@ -63,7 +63,7 @@ class FakeAgent:
         self._ask("start")
         if self.failure is not None:
             return pb.StartComputeResponse(failure=self.failure)
-        compute = self.has(request.name, timeline_id=request.timeline_id, port=request.port)
+        compute = self.has(request.name, timeline_id=request.timeline_id)
         if self.on_start is not None:
             await self.on_start(request)
         return pb.StartComputeResponse(compute=compute)
@@ -112,7 +112,6 @@ def record() -> DatabaseRecord:
         branch_lsn=1,
         created_micros=1,
         postgres_database="app",
-        port=10_432,
     )
 
 

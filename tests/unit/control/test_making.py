@@ -103,7 +103,7 @@ async def _branch(world: Plane) -> None:
 
 
 async def _branch_stopped(world: Plane) -> None:
-    await world.plane.databases.branch(TENANT, "app", "new", Head(), leave_stopped=True)
+    await world.plane.databases.branch(TENANT, "app", "new", Head())
 
 
 async def _import(world: Plane) -> None:

@@ -111,7 +111,6 @@ def database(number: int, key: Key) -> DatabaseRecord:
         created_micros=1,
         sealed_password="sealed",
         postgres_database="app",
-        port=number,
     )
 
 

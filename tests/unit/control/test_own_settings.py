@@ -16,7 +16,7 @@ async def _a_branch_has_its_parents_settings_and_no_strangers(plane: Plane) -> N
     databases = plane.plane.databases
     await databases.create(TENANT, "app", settings={"a": "1"})
     plane.session("app").settings["a"] = "2"
-    await databases.branch(TENANT, "app", "twig", Head(), leave_stopped=True)
+    await databases.branch(TENANT, "app", "twig", Head())
     plane.session("app").settings["a"] = "3"
     await databases.remove(TENANT, "app")
     await databases.create(TENANT, "app", settings={"a": "stranger"})
@@ -73,6 +73,7 @@ async def _settings_that_were_kept_by_name_are_taken_over(plane: Plane) -> None:
     databases = plane.plane.databases
     await databases.create(TENANT, "app")
     await databases.branch(TENANT, "app", "twig", Head())
+    await databases.wake(TENANT, "twig")
     await plane.plane.past.checkpoint(TENANT, "twig", "here")
     plane.commit("x", "twig")
     await plane.plane.past.restore(TENANT, "twig", AtCheckpoint("here"))

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from pagestore.client.points import AtCheckpoint, AtTime, Head
-from pagestore.control.computes import ComputeState
 from pagestore.control.past import Asked, Moved
 from pagestore.control.records import REMEMBERED_ANSWERS, CheckpointRecord, EventRecord, Verb
 from pagestore.errors import (
@@ -136,7 +135,7 @@ def test_the_name_moves_only_to_a_compute_that_started(tmp_path: Path, verb: str
             assert caught.value.reason == "COMPUTE_FAILED"
             assert "superuser_reserved" in caught.value.message
             assert world.record() == here
-            assert world.session().alive
+            assert world.computes.running() == 0
         await world.settled()
         assert [item.name for item in _checkpoints(world)] == ["base"]
         assert world.state.view().unsettled() == []
@@ -147,24 +146,9 @@ def test_the_name_moves_only_to_a_compute_that_started(tmp_path: Path, verb: str
     play(tmp_path, story)
 
 
-def test_a_compute_that_does_not_come_back_is_said_and_tried_again(tmp_path: Path) -> None:
-    async def story(world: Plane) -> None:
-        await damaged(world)
-        world.launcher.refuse = lambda record: REFUSED
-        with pytest.raises(Unavailable, match="does not come back yet"):
-            await undo(world)
-        world.launcher.refuse = lambda record: None
-        async with asyncio.timeout(20):
-            while world.computes.status((TENANT, "app")).state is not ComputeState.RUNNING:
-                await asyncio.sleep(0.01)
-        assert world.content() == ["good", "damage"]
-
-    play(tmp_path, story)
-
-
 def test_one_killed_before_the_swing_has_not_happened(tmp_path: Path) -> None:
     """The new compute runs, the name is not moved: a new control plane ends the one of a timeline
-    that nobody names, and starts the old one."""
+    that nobody names, and the name wakes where it was."""
 
     async def story(world: Plane) -> None:
         await damaged(world)
@@ -180,11 +164,9 @@ def test_one_killed_before_the_swing_has_not_happened(tmp_path: Path) -> None:
         world.plane = world.new_plane()
         await world.plane.recover()
         await world.settled()
-        async with asyncio.timeout(20):
-            while world.computes.status((TENANT, "app")).state is not ComputeState.RUNNING:
-                await asyncio.sleep(0.01)
         assert not stray.alive
         assert world.record() == here
+        await world.plane.databases.wake(TENANT, "app")
         assert world.content() == ["good", "damage"]
 
     play(tmp_path, story)
@@ -229,7 +211,8 @@ def test_a_commit_that_comes_between_is_not_stepped_over(tmp_path: Path, verb: s
             await again(world)
         assert caught.value.reason == "WRITTEN_MEANWHILE"
         assert world.content() == ["good", "late"]
-        assert world.session().alive
+        await world.plane.databases.wake(TENANT, "app")
+        assert world.content() == ["good", "late"]
 
     play(tmp_path, story)
 
@@ -392,12 +375,13 @@ def test_a_time_in_the_future_is_refused(tmp_path: Path) -> None:
 
 
 async def family(world: Plane) -> None:
-    """app with `base`, then work; try-2 branched at the head."""
+    """app with `base`, then work; try-2 branched at the head. Both are awake."""
     await world.plane.databases.create(TENANT, "app")
     world.commit("good")
     await world.plane.past.checkpoint(TENANT, "app", "base")
     world.commit("work")
     await world.plane.databases.branch(TENANT, "app", "try-2", Head())
+    await world.plane.databases.wake(TENANT, "try-2")
 
 
 def test_a_branch_names_its_ancestors_checkpoints(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ def record(name: str = "app", created: int = 1) -> DatabaseRecord:
         created_micros=created,
         password="",
         postgres_database="app",
-        port=1,
     )
 
 

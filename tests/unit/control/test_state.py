@@ -18,7 +18,7 @@ from pagestore.control.records import (
     Verb,
 )
 from pagestore.control.state import ControlState
-from pagestore.errors import FailedPrecondition, NotFound
+from pagestore.errors import DataLoss, FailedPrecondition, NotFound
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.lmdbfile.pages import Damaged
 
@@ -36,7 +36,6 @@ def database(name: str, timeline: TimelineId = T1, tenant: TenantId = TENANT) ->
         created_micros=1,
         sealed_password="sealed",
         postgres_database=name,
-        port=10_432,
     )
 
 
@@ -50,6 +49,19 @@ def timeline(ident: TimelineId, name: str, state: TimelineState) -> TimelineReco
         branch_lsn=100,
         created_micros=1,
     )
+
+
+def test_records_of_old_are_read_without_what_is_no_more() -> None:
+    """Where a database's compute listened and whether it should run; that it got another port."""
+    said = database("app").model_dump_json().encode()
+    assert b"port" not in said
+    assert b"wanted" not in said.replace(b'"settings":{"wanted":{}', b"")
+    old = said.replace(b'"name"', b'"port":10432,"wanted":false,"name"', 1)
+    assert DatabaseRecord.decode(old, "here") == database("app")
+    with pytest.raises(DataLoss, match="here"):
+        DatabaseRecord.decode(said.replace(b'"name"', b'"ports":1,"name"', 1), "here")
+    moved = event(Verb.CREATE, 1).encode().replace(b'"create"', b'"port"')
+    assert EventRecord.decode(moved, "there").verb is Verb.PORT
 
 
 def event(verb: Verb, number: int) -> EventRecord:
