@@ -1,17 +1,13 @@
-"""Asking again while nobody answers: pauses that double up to a bound, each of a random length.
-
-By the event loop's own clock, so that the simulation's virtual time holds here, too; libraries for
-this (tenacity, stamina) measure by the machine's.
-"""
+"""Asking again while nobody answers, by the event loop's clock (:mod:`pagestore.pauses`)."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pagestore.errors import LASTING, Unavailable
+from pagestore.pauses import Pauses
 
 FIRST_PAUSE = 0.02
 
@@ -40,13 +36,12 @@ async def patiently(
     Raises:
         Unavailable: that of the last try.
     """
-    pause = FIRST_PAUSE
+    pauses = Pauses(FIRST_PAUSE, longest)
     while True:
         try:
             return await call()
         except Unavailable as error:
+            pause = pauses.next()
             if not may_pass(error) or asyncio.get_running_loop().time() + pause > deadline:
                 raise
-        # Clients that lost the same service do not come back in step.
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        pause = min(pause * 2, longest)
+        await asyncio.sleep(pause)

@@ -37,6 +37,7 @@ from pagestore.control.records import (
 from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
 from pagestore.ids import TimelineId, format_lsn
+from pagestore.pauses import Pauses
 from pagestore.pgformat.wal import position_below
 
 INGEST_DEADLINE = 60.0
@@ -191,7 +192,7 @@ class History:
         head = (await self.head(record.timeline)).lsn
         clock = asyncio.get_running_loop().time
         deadline = clock() + INGEST_DEADLINE
-        pause = 0.005
+        pauses = Pauses(0.005, 0.2)
         while True:
             info = await self._pages.get_timeline(record.tenant, record.timeline)
             if info.last_record_lsn >= head:
@@ -203,8 +204,7 @@ class History:
                     f"not yet up to the head {format_lsn(head)}.",
                     "Try again; `pagestore status` shows whether the page server is well.",
                 )
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.2)
+            await pauses.sleep()
 
     def _named(self, database: DatabaseRecord, name: str) -> CheckpointRecord | None:
         """The database's own checkpoint of that name, or the nearest one of its ancestors that

@@ -14,7 +14,6 @@ whoever reads beyond that point; it is tried again when the process restarts. Th
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -40,6 +39,7 @@ from pagestore.ingest.pacing import Pace, paced
 from pagestore.ingest.releases import Releases
 from pagestore.ingest.sources import Source, Sources, WalSource, unless_stalled
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
+from pagestore.pauses import Pauses
 from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2
 
@@ -75,20 +75,6 @@ def _passes(error: Exception) -> bool:
     if isinstance(error, OutOfRange):
         return error.reason != "LSN_TOO_OLD"
     return isinstance(error, PagestoreError) and not isinstance(error, NotFound | DataLoss)
-
-
-class Pauses:
-    """Growing pauses between attempts; `reset` after a success."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE
-
-    def reset(self) -> None:
-        self._next = FIRST_PAUSE
-
-    async def sleep(self) -> None:
-        await asyncio.sleep(self._next * random.uniform(0.5, 1.0))  # noqa: S311
-        self._next = min(self._next * 2, LONGEST_PAUSE)
 
 
 class OpenLayerBound(Protocol):
@@ -188,7 +174,7 @@ class Follower:
                 group.create_task(self._watch(source))
 
     async def _watch(self, source: Source) -> None:
-        pauses = Pauses()
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             silence = SILENCE_SECONDS if len(self._sources) > 1 else None
             source.told_all = False
@@ -295,7 +281,7 @@ class Follower:
             del self._tasks[key], self._paces[key]
 
     async def _read_until_idle(self, key: TimelineKey, timeline: Timeline, pace: Pace) -> None:
-        pauses = Pauses()
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         failed: dict[Source, Exception] = {}
         damaged_at = -1
         while True:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pagestore.pauses import Pauses
+
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 10.0
 STEADY_SECONDS = 20.0
@@ -20,6 +22,7 @@ class Restarts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
+        self._pauses = Pauses(FIRST_PAUSE, LAST_PAUSE, spread=False)
         self.in_a_row = 0
         """Since the part has last run for a while."""
 
@@ -29,6 +32,9 @@ class Restarts:
     def ended(self) -> float:
         """Seconds until the next start."""
         steady = self._clock() - self._began > STEADY_SECONDS
-        self.in_a_row = 1 if steady else self.in_a_row + 1
+        if steady:
+            self.in_a_row = 0
+            self._pauses.reset()
+        self.in_a_row += 1
         self._began = self._clock()
-        return min(FIRST_PAUSE * 2.0 ** min(self.in_a_row - 1, 16), LAST_PAUSE)
+        return self._pauses.next()

@@ -17,6 +17,7 @@ import structlog
 from pagestore import tasks
 from pagestore._native import TlsContext
 from pagestore.errors import PagestoreError
+from pagestore.pauses import Pauses
 from pagestore.pgwire import messages
 from pagestore.pgwire.startup import CancelRequest
 from pagestore.proxy.backend import Declined
@@ -241,15 +242,14 @@ class Front:
     ) -> Declined | None:
         """As :meth:`Session.enter`, with patience for a server that recovers."""
         deadline = self._loop.time() + RECOVERY_SECONDS
-        pause = PAUSE_SECONDS
+        pauses = Pauses(PAUSE_SECONDS, 1.0)
         while True:
             try:
                 return await session.enter(self.links, address, attempt, said)
             except NotReady:
                 if self._loop.time() > deadline or session.client.ended:
                     raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, 1.0)
+            await pauses.sleep()
 
     async def _parked(self, session: Session) -> tuple[Address, int]:
         """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
+
+from pagestore.pauses import Pauses
 
 FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
 """Seconds."""
@@ -11,8 +12,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0
 
 async def until_done(attempt: Callable[[], Awaitable[bool]]) -> None:
     """Calls `attempt` with growing pauses, first after one, until it says that all is done."""
-    pause, done = FIRST_PAUSE, False
+    pauses, done = Pauses(FIRST_PAUSE, LAST_PAUSE, spread=False), False
     while not done:
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LAST_PAUSE)
+        await pauses.sleep()
         done = await attempt()

@@ -15,7 +15,6 @@ after a start, whether its log is the one that it had (trial.py).
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable
 
@@ -26,6 +25,7 @@ from pagestore.client.wal import WalClient
 from pagestore.consensus.acceptor import Heard
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
+from pagestore.pauses import Pauses
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import messages
 from pagestore.walservice.addresses import AddressBook
@@ -140,7 +140,7 @@ class Peers:
             self._tasks.pop(number).cancel()
 
     async def _listen(self, number: int, address: str) -> None:
-        pause, lost = FIRST_PAUSE, False
+        pauses, lost = Pauses(FIRST_PAUSE, LONGEST_PAUSE), False
         while True:
             try:
                 async with WalClient(address, timeout=0) as client:
@@ -149,7 +149,8 @@ class Peers:
                     async for update in client.watch_positions(
                         self._number, silence=SILENCE_SECONDS
                     ):
-                        pause, lost = FIRST_PAUSE, False
+                        lost = False
+                        pauses.reset()
                         self._take_in(number, update)
             except PagestoreError as error:
                 if not lost:
@@ -157,8 +158,7 @@ class Peers:
                 lost = True
             finally:
                 self._clients.pop(number, None)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await pauses.sleep()
 
     def _take_in(self, number: int, update: pb.PositionUpdate) -> None:
         for position in update.positions:

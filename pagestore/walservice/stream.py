@@ -25,6 +25,7 @@ from pagestore import tasks
 from pagestore._native import NativeError, WalReceiver, WalWriter
 from pagestore.consensus.acceptor import State, WalPosition
 from pagestore.errors import PagestoreError
+from pagestore.pauses import Pauses
 from pagestore.walservice import compute_address
 from pagestore.walservice.log import LogFiles
 
@@ -133,7 +134,7 @@ class Stream:
             tasks.end_process(self._thread.name, error)
 
     def _pull(self) -> None:
-        pause = FIRST_PAUSE
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE, spread=False)
         while not self._stopping.is_set():
             before = self._position
             try:
@@ -144,9 +145,8 @@ class Stream:
             except PagestoreError as error:
                 self._report(error.message)
             if self._position != before:
-                pause = FIRST_PAUSE
-            self._stopping.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+                pauses.reset()
+            self._stopping.wait(pauses.next())
 
     def _connect_once(self) -> None:
         writer = self._files.open(self._position)
