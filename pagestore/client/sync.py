@@ -1,8 +1,8 @@
 """PageClient: the page server's calls for programs without an event loop.
 
-Every call runs on one event loop in a daemon thread, which all clients of the process share, so
-that the retries and streams of :class:`AsyncPageClient` serve both. That loop is never closed:
-grpc.aio goes on delivering events to a loop that it has once seen.
+Its methods are made from those of :class:`AsyncPageClient`, whose retries and streams serve both.
+Every call runs on one event loop in a daemon thread, which all clients of the process share. That
+loop is never closed: grpc.aio goes on delivering events to a loop that it has once seen.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeVar, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from pagestore.client.retrying import DEFAULT_TIMEOUT
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -39,6 +40,18 @@ def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="pagestore-client", daemon=True).start()
     return loop
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncPageClient, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[PageClient, _P], _T]:
+    """The same method, which returns when it has its answer."""
+
+    @functools.wraps(method)
+    def call(client: PageClient, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        return client._run(method(client._client, *args, **options))
+
+    return call
 
 
 class PageClient(BlockingClosing):
@@ -113,29 +126,6 @@ class PageClient(BlockingClosing):
             return pages
         return np.frombuffer(b"".join(pages), np.uint8).reshape(len(pages), 8192)
 
-    def get_rel_size(
-        self, tenant: TenantId, timeline: TimelineId, lsn: int | ReadLsn, rel: Rel
-    ) -> int | None:
-        """Blocks of a relation's fork, or None where it does not exist."""
-        return self._run(self._client.get_rel_size(tenant, timeline, lsn, rel))
-
-    def get_db_size(
-        self, tenant: TenantId, timeline: TimelineId, lsn: int | ReadLsn, db_oid: int
-    ) -> int:
-        """Bytes of all relations of a database."""
-        return self._run(self._client.get_db_size(tenant, timeline, lsn, db_oid))
-
-    def get_slru_segment(
-        self,
-        tenant: TenantId,
-        timeline: TimelineId,
-        lsn: int | ReadLsn,
-        kind: pb.SlruKind,
-        segment: int,
-    ) -> bytes:
-        """The pages of an SLRU segment, up to 32 of 8192 bytes."""
-        return self._run(self._client.get_slru_segment(tenant, timeline, lsn, kind, segment))
-
     def base_backup(
         self,
         tenant: TenantId,
@@ -152,56 +142,18 @@ class PageClient(BlockingClosing):
         while (chunk := self._run(_following(chunks))) is not None:
             yield chunk
 
-    def lease(
-        self,
-        tenant: TenantId,
-        timeline: TimelineId,
-        lsn: int,
-        ttl_seconds: int,
-        *,
-        wait_ms: int = 0,
-    ) -> int:
-        """Keeps `lsn` readable, once it is; returns when the lease expires, in Unix seconds."""
-        return self._run(self._client.lease(tenant, timeline, lsn, ttl_seconds, wait_ms=wait_ms))
-
-    def create_timeline(
-        self,
-        tenant: TenantId,
-        timeline: TimelineId,
-        parent: TimelineId,
-        branch_lsn: int,
-        *,
-        wait_ms: int = 0,
-    ) -> pb.TimelineInfo:
-        """Branches `parent` at `branch_lsn`, the end of a record. Idempotent."""
-        return self._run(
-            self._client.create_timeline(tenant, timeline, parent, branch_lsn, wait_ms=wait_ms)
-        )
-
-    def delete_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
-        self._run(self._client.delete_timeline(tenant, timeline))
-
-    def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
-        return self._run(self._client.get_timeline(tenant, timeline))
-
-    def list_timelines(self, tenant: TenantId) -> list[pb.TimelineInfo]:
-        return self._run(self._client.list_timelines(tenant))
-
-    def import_timeline(self, chunks: Iterable[pb.ImportChunk]) -> pb.TimelineInfo:
-        """Sends a stopped cluster; the timeline is durable on return."""
-        return self._run(self._client.import_timeline(chunks))
-
-    def lsn_by_time(
-        self, tenant: TenantId, timeline: TimelineId, unix_micros: int
-    ) -> pb.GetLsnByTimeResponse:
-        return self._run(self._client.lsn_by_time(tenant, timeline, unix_micros))
-
-    def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> int:
-        return self._run(self._client.last_commit(tenant, timeline, lsn))
-
-    def flush(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
-        """Returns when everything ingested is in files."""
-        return self._run(self._client.flush(tenant, timeline))
+    get_rel_size = _blocking(AsyncPageClient.get_rel_size)
+    get_db_size = _blocking(AsyncPageClient.get_db_size)
+    get_slru_segment = _blocking(AsyncPageClient.get_slru_segment)
+    lease = _blocking(AsyncPageClient.lease)
+    create_timeline = _blocking(AsyncPageClient.create_timeline)
+    delete_timeline = _blocking(AsyncPageClient.delete_timeline)
+    get_timeline = _blocking(AsyncPageClient.get_timeline)
+    list_timelines = _blocking(AsyncPageClient.list_timelines)
+    import_timeline = _blocking(AsyncPageClient.import_timeline)
+    lsn_by_time = _blocking(AsyncPageClient.lsn_by_time)
+    last_commit = _blocking(AsyncPageClient.last_commit)
+    flush = _blocking(AsyncPageClient.flush)
 
 
 async def _following(chunks: AsyncIterator[_T]) -> _T | None:
