@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -21,6 +23,17 @@ def take(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Within, no other process is in here; waits for one that is."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def lock(descriptor: int) -> bool:

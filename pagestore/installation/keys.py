@@ -13,14 +13,11 @@ Made at the first `up`. See docs/formats/token.md.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from pagestore import durable
+from pagestore import durable, locks
 from pagestore.client.credentials import OPERATOR_TOKEN
 from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
 from pagestore.tokens import (
@@ -61,7 +58,7 @@ def settle(data: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_mode & 0o077:  # a disk may be read-only by now
             folder.chmod(0o700)
-    with _alone(data):
+    with locks.alone(data / "keys"):
         if not (data / SIGNING_KEY).exists():
             _refuse_lost_key(data)
             _make_key(data, [])
@@ -76,21 +73,10 @@ def settle(data: Path) -> None:
 def change(data: Path) -> None:
     """Signs with a new key from now on. Tokens of the one before hold until the next change, so
     whoever has one has until then to take another; parts read the new keys by themselves."""
-    with _alone(data):
+    with locks.alone(data / "keys"):
         known = parse_public_keys((data / PUBLIC_KEYS).read_text())
         _make_key(data, known)
         _write_tokens(data, _signer(data))
-
-
-@contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Two `up` at once make one key."""
-    folder = os.open(data / "keys", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def _make_key(data: Path, known: list[bytes]) -> None:
