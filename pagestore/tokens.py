@@ -32,6 +32,7 @@ from pagestore.ids import TenantId, TimelineId
 
 PREFIX = "pst1_"
 KEY_BYTES = 32
+A_FILE = "A file of keys"
 MAX_KEYS = 2
 """Accepted at a time: the one that signs, and the one before it."""
 _CLAIMS = struct.Struct(">BBH4sQQ16s16s")
@@ -112,13 +113,16 @@ class Signer:
         self.public_key = self._key.public_key().public_bytes_raw()
 
     @classmethod
-    def parse(cls, text: str) -> Signer:
+    def parse(cls, text: str, where: str = A_FILE) -> Signer:
         """From what a file of a signing key holds.
+
+        Args:
+            where: the file, for an error.
 
         Raises:
             DataLoss: FILE_CORRUPT.
         """
-        return cls(parse_secret_key(text))
+        return cls(parse_secret_key(text, where))
 
     def current(self) -> bytes:
         """The public half of the key that signs now."""
@@ -209,31 +213,31 @@ def key_text(key: bytes) -> str:
     return f"ed25519 {key.hex()}\n"
 
 
-def parse_secret_key(text: str) -> bytes:
+def parse_secret_key(text: str, where: str = A_FILE) -> bytes:
     """What a file of a signing key holds.
 
     Raises:
         DataLoss: FILE_CORRUPT.
     """
-    return _key_of(text.strip())
+    return _key_of(text.strip(), where)
 
 
-def parse_public_keys(text: str) -> list[bytes]:
+def parse_public_keys(text: str, where: str = A_FILE) -> list[bytes]:
     """What a file of public keys holds, a line each, the newest first.
 
     Raises:
         DataLoss: FILE_CORRUPT.
     """
     lines = [line.strip() for line in text.splitlines()]
-    keys = [_key_of(line) for line in lines if line and not line.startswith("#")]
+    keys = [_key_of(line, where) for line in lines if line and not line.startswith("#")]
     if not 1 <= len(keys) <= MAX_KEYS:
-        raise _corrupt(f"has {len(keys)} keys, not 1 to {MAX_KEYS}")
+        raise _corrupt(where, f"has {len(keys)} keys, not 1 to {MAX_KEYS}")
     return keys
 
 
-def _key_of(line: str) -> bytes:
+def _key_of(line: str, where: str) -> bytes:
     if re.fullmatch(r"ed25519 [0-9a-f]{64}", line) is None:
-        raise _corrupt("is none: it is not `ed25519` and 64 hexadecimal digits")
+        raise _corrupt(where, "has a line that is not `ed25519` and 64 hexadecimal digits")
     return bytes.fromhex(line.partition(" ")[2])
 
 
@@ -261,10 +265,10 @@ def _malformed(why: str) -> Unauthenticated:
     )
 
 
-def _corrupt(why: str) -> DataLoss:
+def _corrupt(where: str, why: str) -> DataLoss:
     return DataLoss(
         "FILE_CORRUPT",
-        f"A file of keys {why}.",
+        f"{where} {why}.",
         "Restore it from a copy; or remove the folder `keys` of the data directory: the next "
         "`pagestore up` makes other keys, and every token has to be made anew.",
     )

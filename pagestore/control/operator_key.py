@@ -105,7 +105,7 @@ def settle(state: ControlState, path: Path) -> OperatorKey:
     if known is not None and (key is None or key.id != known.key) and not accepted.exists():
         raise _lost(path, key)
     if key is None:
-        key = _make(path)
+        key = make(path)
     if known is None or known.key != key.id or not known.overwritten:
         _seal_all(state, key)
     accepted.unlink(missing_ok=True)
@@ -150,7 +150,8 @@ def _read(path: Path) -> OperatorKey | None:
     return OperatorKey(raw)
 
 
-def _make(path: Path) -> OperatorKey:
+def make(path: Path) -> OperatorKey:
+    """A new one, over what may be there."""
     raw = os.urandom(KEY_BYTES)
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.replace(path, f"{raw.hex()}\n".encode())

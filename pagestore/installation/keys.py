@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pagestore import durable, locks
 from pagestore.client.credentials import OPERATOR_TOKEN
-from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
+from pagestore.errors import FailedPrecondition, Unauthenticated
 from pagestore.tokens import (
     KEY_BYTES,
     MAX_KEYS,
@@ -63,7 +63,7 @@ def settle(data: Path) -> None:
             _refuse_lost_key(data)
             _make_key(data, [])
         signer = _signer(data)
-        known = parse_public_keys((data / PUBLIC_KEYS).read_text())
+        known = _public_keys(data)
         if signer.public_key not in known:
             # Stopped between the two files of a change: nobody has a token of the new key yet.
             _write_public_keys(data, [signer.public_key, *known])
@@ -74,7 +74,7 @@ def change(data: Path) -> None:
     """Signs with a new key from now on. Tokens of the one before hold until the next change, so
     whoever has one has until then to take another; parts read the new keys by themselves."""
     with locks.alone(data / "keys"):
-        known = parse_public_keys((data / PUBLIC_KEYS).read_text())
+        known = _public_keys(data)
         _make_key(data, known)
         _write_tokens(data, _signer(data))
 
@@ -105,12 +105,19 @@ def _write_tokens(data: Path, signer: Signer) -> None:
         durable.replace(path, f"{signer.of_part(scope, now)}\n".encode())
 
 
+def _public_keys(data: Path) -> list[bytes]:
+    """None where the file is gone: the one that signs is among them as soon as it is missed, and
+    tokens of the one before are refused by name."""
+    path = data / PUBLIC_KEYS
+    try:
+        return parse_public_keys(path.read_text(errors="replace"), str(path))
+    except FileNotFoundError:
+        return []
+
+
 def _signer(data: Path) -> Signer:
     path = data / SIGNING_KEY
-    try:
-        return Signer.parse(path.read_text())
-    except UnicodeDecodeError as error:
-        raise DataLoss("FILE_CORRUPT", f"{path} is no text.") from error
+    return Signer.parse(path.read_text(errors="replace"), str(path))
 
 
 def _refuse_lost_key(data: Path) -> None:

@@ -49,7 +49,7 @@ class Guard:
         self._remembered: dict[str, Claims] = {}
         try:
             self._seen = file_identity(keys)
-            self._verifier = Verifier(parse_public_keys(keys.read_text()))
+            self._verifier = Verifier(parse_public_keys(keys.read_text(), str(keys)))
         except (OSError, UnicodeDecodeError) as error:
             raise keys_missing(f"{keys} cannot be read ({error})") from error
 
@@ -96,7 +96,7 @@ class Guard:
             seen = file_identity(self._keys)
             if seen == self._seen:
                 return
-            verifier = Verifier(parse_public_keys(self._keys.read_text()))
+            verifier = Verifier(parse_public_keys(self._keys.read_text(), str(self._keys)))
         except (OSError, UnicodeDecodeError, DataLoss) as error:
             _log.warning("public keys cannot be read", path=str(self._keys), error=str(error))
             return
@@ -115,7 +115,7 @@ class SigningKey(Signer):
         self._path = path
         try:
             self._seen = file_identity(path)
-            super().__init__(parse_secret_key(path.read_text()))
+            super().__init__(parse_secret_key(path.read_text(), str(path)))
         except (OSError, UnicodeDecodeError) as error:
             raise keys_missing(f"{path} cannot be read ({error})") from error
 
@@ -137,7 +137,7 @@ class SigningKey(Signer):
         try:
             seen = file_identity(self._path)
             if seen != self._seen:
-                super().__init__(parse_secret_key(self._path.read_text()))
+                super().__init__(parse_secret_key(self._path.read_text(), str(self._path)))
                 self._seen = seen
         except (OSError, UnicodeDecodeError, DataLoss) as error:
             _log.warning("secret key cannot be read", path=str(self._path), error=str(error))

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pagestore.control import operator_key
 from pagestore.control.records import MembersRecord
 from pagestore.control.state import ControlState
 from pagestore.ingest.releases import consumer_of
+from pagestore.installation import keys
 from pagestore.timeline import Repository
 from tests.integration.installation import Whole, whole_pagestore
 
@@ -61,6 +63,8 @@ def _make_stores(data: Path) -> None:
         change.put_members(MembersRecord(settled=(1,)))
     Repository.open(data / "pageserver" / "store").close()
     consumer_of(data / "pageserver")
+    keys.settle(data)
+    operator_key.make(data / "operator-key")
 
 
 @pytest.fixture(scope="session")

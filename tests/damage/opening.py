@@ -7,20 +7,24 @@ right.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pagestore._native import Layer, NativeError
 from pagestore.agent.place import install
+from pagestore.control import operator_key
 from pagestore.control.state import TABLES, ControlState
 from pagestore.errors import PagestoreError, of_exception
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.ingest.releases import consumer_of
+from pagestore.installation import keys
 from pagestore.installation.layout import Installation, lib_dir
 from pagestore.installation.ownership import claim, outside
 from pagestore.postgres import majors
 from pagestore.timeline import Repository
+from pagestore.tokens import Verifier, parse_public_keys
 from pagestore.walservice import segments
 from pagestore.walservice.safekeeper import Safekeeper, Settings
 from pagestore.walservice.watch import TimelineKey
@@ -125,6 +129,26 @@ def command_line(data: Path) -> Contents:
     listens = {part: installation.config.listen(part) for part in installation.part_names}
     claim(data)  # as `up` does first
     return addresses, listens, installation.last_safekeeper_id
+
+
+def passwords(data: Path) -> Contents:
+    """Of all databases."""
+    with ControlState(data / "control") as state:
+        key = operator_key.settle(state, data / "operator-key")
+        return {
+            item.name: key.open(item.tenant, item.sealed_password)
+            for item in state.view().databases()
+        }
+
+
+def tokens(data: Path) -> Contents:
+    """Whom the parts know by the tokens that the operator and they have."""
+    keys.settle(data)
+    verifier = Verifier(parse_public_keys((data / keys.PUBLIC_KEYS).read_text()))
+    files = sorted((data / "tokens").iterdir())
+    return {
+        path.name: verifier.verify(path.read_text().strip(), time.time()).scope for path in files
+    }
 
 
 def library(data: Path) -> Contents:

@@ -63,8 +63,25 @@ KINDS = [
     Kind("horizon", f"{LOG}/horizon", "safekeeper", opening.safekeeper),
     Kind("witness", f"{LOG}/witness", "safekeeper", opening.safekeeper, 24),
     Kind("address book", "safekeeper/peers", "safekeeper", opening.address_book, 24),
+    Kind("operator key", "operator-key", ".", opening.passwords, 24),
+    Kind("signing key", "keys/signing-key", ".", opening.tokens, 24),
+    Kind("public keys", "keys/public-keys", ".", opening.tokens, 24),
+    Kind("a part's token", "tokens/*", ".", opening.tokens, 24),
     Kind("shim library", "computes/lib/pagestore_shim-*.so", "computes", opening.library),
 ]
+
+
+ELSEWHERE = {
+    "*/lock": "holds nothing but the lock",
+    "lock": "whose it is says the lock, not the text",
+    "*.log": "is read by people",
+    "*/address": "each part writes its own anew; the control plane's stands for all",
+    "computes/lib/pagestore_session-*.so": "is installed as the shim is",
+    "safekeeper/memory-of-peers": "tests/unit/walservice/test_memory_of_peers.py",
+    "control/session-secret": "another is made; sessions that slept end",
+    "proxy/stranger-secret": "another is made; strangers hear another salt",
+}
+"""Files that are not damaged here, and why."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +225,13 @@ def whole(case: Case) -> opening.Contents:
 
 
 cases = pytest.mark.parametrize("case", KINDS, indirect=True, ids=[k.name.strip() for k in KINDS])
+
+
+def test_every_file_of_an_installation_has_its_row(copies: Copies) -> None:
+    files = {path.relative_to(copies.newest) for path in copies.newest.rglob("*") if path.is_file()}
+    patterns = [*(kind.pattern for kind in KINDS), *ELSEWHERE]
+    left = [file for file in files if not any(file.match(pattern) for pattern in patterns)]
+    assert left == []
 
 
 @cases
