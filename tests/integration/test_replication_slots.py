@@ -117,6 +117,23 @@ def test_an_undo_keeps_the_slot_as_it_was_at_that_moment(
     undone.kill()
 
 
+def test_an_undo_disables_subscriptions_and_says_so(stack: Stack, timeline: TimelineId) -> None:
+    compute = stack.start(timeline, **APP)
+    words = "PUBLICATION p WITH (connect = false, slot_name = 'far')"
+    compute.sql(f"CREATE SUBSCRIPTION follows CONNECTION 'host=/nowhere' {words}")
+    compute.sql("ALTER SUBSCRIPTION follows ENABLE")
+    good = compute.lsn()
+    compute.stop()
+    compute = stack.start(timeline, **APP)
+    assert compute.sql("SELECT subenabled FROM pg_subscription") == [(True,)]
+    assert compute.running.remarks == ()
+    compute.stop()
+    undone = stack.start(stack.branch(timeline, good), **APP)
+    assert undone.sql("SELECT subenabled FROM pg_subscription") == [(False,)]
+    assert any("(follows)" in remark for remark in undone.running.remarks)
+    undone.kill()
+
+
 def test_an_undo_to_before_the_slot_has_none(stack: Stack, timeline: TimelineId) -> None:
     compute = stack.start(timeline, **APP)
     before = compute.lsn()

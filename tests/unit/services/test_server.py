@@ -98,6 +98,29 @@ async def error_of(call: Coroutine[Any, Any, Any]) -> PagestoreError:
     return caught.value
 
 
+def test_pings_that_come_all_at_once_are_answered() -> None:
+    """A server that was stopped for a while finds the keepalives of all that time."""
+    preface, settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    ping, answer = bytes([0, 0, 8, 6, 0]) + bytes(12), bytes([0, 0, 8, 6, 1])
+
+    async def main() -> None:
+        server, address = await serve()
+        host, _, port = address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(preface + settings + 50 * ping)
+        heard = b""
+        async with asyncio.timeout(20):
+            while heard.count(answer) < 50:
+                more = await reader.read(65536)
+                assert more, f"it hung up after {heard.count(answer)} answers"
+                heard += more
+        assert b"too_many_pings" not in heard
+        writer.close()
+        await server.stop(0)
+
+    run(main())
+
+
 def test_errors_reach_the_client_whole() -> None:
     async def body(client: AsyncPageClient) -> None:
         cases: list[tuple[int, type[PagestoreError], str]] = [
