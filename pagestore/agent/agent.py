@@ -19,6 +19,7 @@ from pagestore.agent import owner
 from pagestore.agent.generations import Generations
 from pagestore.agent.place import check_name, install, is_compute, log_of
 from pagestore.agent.ports import at_a_port
+from pagestore.agent.users import Users
 from pagestore.agent.watched import WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
@@ -51,6 +52,8 @@ class HostSettings:
         settings: for each postgresql.conf.
         host: an address at which other hosts reach the computes; empty for none.
         signer: makes the tokens that open their timelines' pages to them.
+        walls: whether computes run within walls.
+        uids: users of which each compute has one of its own there; None where we are not root.
     """
 
     directory: Path
@@ -60,6 +63,8 @@ class HostSettings:
     settings: Mapping[str, str] = field(default_factory=dict)
     host: str = ""
     signer: Signer | None = field(default=None, repr=False)
+    walls: bool = False
+    uids: range | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Agent:
         self.generations = generations or Generations()
         self._pages, self._wal = pages, wal
         self._starting: set[str] = set()
+        self._users = Users(host.uids, host.directory) if host.uids else None
         self._news = asyncio.Event()
         (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
@@ -230,6 +236,8 @@ class Agent:
             wal_password=wanted.wal_password if host.host else "",
             session=SessionLibrary(self._installed(session, wanted.major), key) if key else None,
             signer=host.signer,
+            walls=host.walls,
+            uid=self._users.take() if self._users is not None else None,
         )
 
     def _installed(self, library: Path, major: int) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,13 @@ ComputeHost = Annotated[
         metavar="ADDRESS", help="Where safekeepers and clients on other hosts reach computes."
     ),
 ]
+
+
+class Walls(StrEnum):
+    BUBBLEWRAP = "bubblewrap"
+    NONE = "none"
+
+
 DEFAULT_BINDIR = majors.BINDIR
 
 
@@ -223,6 +231,13 @@ def compute(
         typer.Option("--set", metavar="NAME=VALUE", help="For each compute's postgresql.conf."),
     ] = None,
     compute_host: ComputeHost = "",
+    walls: Annotated[
+        Walls, typer.Option(help="What stands around each compute.")
+    ] = Walls.BUBBLEWRAP,
+    uids: Annotated[
+        str | None,
+        typer.Option(metavar="FIRST-LAST", help="Under root: users, one for each compute."),
+    ] = None,
     keys: Keys = None,
     token_file: TokenFile = None,
     tls_certificate: TlsCertificate = None,
@@ -251,6 +266,8 @@ def compute(
             shim_library=shim_library,
             postgres_settings=_pairs(settings or []),
             compute_host=compute_host,
+            walls=walls.value,
+            uids=uids,
             keys=keys,
             tls_certificate=tls_certificate,
             tls_key=tls_key,

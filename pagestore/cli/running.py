@@ -158,6 +158,23 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
     sys.stdout.writelines(
         f"Postgres {major}: {exact}\n" for major, exact in fields.get("postgres", {}).items()
     )
+    _print_databases(run, fields)
+    for trouble in fields.get("troubles", []):
+        run.remark(f"amiss: {trouble}")
+    if fields["lost"]["count"]:
+        sys.stdout.write(
+            f"{fields['lost']['count']} files that no record names, "
+            f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
+        )
+
+
+def _print_databases(run: Session, fields: dict[str, Any]) -> None:
+    """What stands around them, and who is awake."""
+    walls = fields.get("walls")
+    names = ", ".join(walls or ["none: a superuser is whoever Postgres runs as"])
+    if walls is None:
+        names = "not known: `pagestore compute` has not said"
+    sys.stdout.write(f"walls around each database: {names}\n")
     if fields.get("awake"):
         run.table(
             ("database", "state", "sessions", "waiting", "idle", "kept awake by"),
@@ -172,11 +189,4 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
                 )
                 for row in fields["awake"]
             ],
-        )
-    for trouble in fields.get("troubles", []):
-        run.remark(f"amiss: {trouble}")
-    if fields["lost"]["count"]:
-        sys.stdout.write(
-            f"{fields['lost']['count']} files that no record names, "
-            f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
         )

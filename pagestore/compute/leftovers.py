@@ -27,8 +27,11 @@ def adopt(directory: Path) -> RunningCompute | None:
     record = ComputeRecord.load(directory)
     if record is None or not record.ready:
         return None
-    server = ServerProcess.find(record.process)
-    return None if server is None else RunningCompute(directory, record, server)
+    server = record.server()
+    if server is None:
+        record.end_sandbox()
+        return None
+    return RunningCompute(directory, record, server)
 
 
 def ended(directory: Path) -> RunningCompute | None:
@@ -45,7 +48,10 @@ async def clear(directory: Path) -> None:
     record = ComputeRecord.load(directory)
     if record is None:
         return
-    await _end(record.process)
+    server = record.server() or ServerProcess.find(record.process)
+    if server is not None:
+        await server.kill()
+    record.end_sandbox()
     await asyncio.to_thread(removal.remove, directory, record)
 
 
@@ -66,7 +72,9 @@ async def clear_version_1(directory: Path) -> None:
     with contextlib.suppress(ValueError, TypeError, KeyError, OSError):
         process = Identity(int(facts["pid"]), int(facts["start_ticks"]), boot_id())
         if Path(f"/proc/{process.pid}").stat().st_uid == owner:
-            await _end(process)
+            server = ServerProcess.find(process)
+            if server is not None:
+                await server.kill()
     await asyncio.to_thread(_remove_version_1, directory)
 
 
@@ -78,12 +86,6 @@ def _remove_version_1(directory: Path) -> None:
     record.save(aside)
     directory.rename(aside / "data")
     removal.finish_removal(aside, record)
-
-
-async def _end(process: Identity) -> None:
-    server = ServerProcess.find(process)
-    if server is not None:
-        await server.kill()
 
 
 def _owner(directory: Path) -> int | None:

@@ -28,9 +28,10 @@ import structlog
 
 from pagestore import durable
 from pagestore._native import crc32c
+from pagestore.compute.sandbox import NOBODY, Sandbox, WalledServer
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
-from pagestore.postgres.process import Identity
+from pagestore.postgres.process import Identity, ServerProcess
 from pagestore.postgres.untrusted import open_root, read_regular
 from pagestore.postgres.wal_role import WAL_ROLE
 
@@ -39,7 +40,6 @@ _VERSION = 2
 _LONGEST = 65_536
 _CONNECT_SECONDS = 10
 """Whoever listens on the socket need not be a server."""
-_NOBODY = Identity(0, 0, "")
 _log = structlog.get_logger(__name__)
 
 
@@ -49,6 +49,8 @@ class ComputeRecord:
 
     Args:
         outside: directories of this compute alone that lie elsewhere.
+        sandbox: the processes around the server; None where there are no walls.
+        uid: the user that the server runs as, where it has one of its own; else 0.
         ready: commits have worked.
     """
 
@@ -58,7 +60,9 @@ class ComputeRecord:
     socket_directory: str
     log: str
     outside: tuple[str, ...] = ()
-    process: Identity = _NOBODY
+    process: Identity = NOBODY
+    sandbox: Sandbox | None = None
+    uid: int = 0
     term: int = 0
     start_lsn: int = 0
     system_id: int = 0
@@ -77,7 +81,25 @@ class ComputeRecord:
         return self.process.alive
 
     def of_process(self, pid: int) -> ComputeRecord:
-        return replace(self, process=Identity.of(pid) or _NOBODY)
+        return replace(self, process=Identity.of(pid) or NOBODY)
+
+    def of_outer(self, pid: int) -> ComputeRecord:
+        """With the outermost process of its walls; the others are not known yet."""
+        return replace(self, sandbox=Sandbox(Identity.of(pid) or NOBODY))
+
+    def of_server(self, server: WalledServer) -> ComputeRecord:
+        return replace(self, process=server.server, sandbox=server.sandbox)
+
+    def server(self) -> ServerProcess | None:
+        """The server that runs; None when it, or what holds it within its walls, is gone."""
+        if self.sandbox is None:
+            return ServerProcess.find(self.process)
+        return WalledServer.of(self.sandbox, self.process)
+
+    def end_sandbox(self) -> None:
+        """Ends what a superuser's programs have left running within the walls."""
+        if self.sandbox is not None:
+            self.sandbox.end()
 
     def now_ready(self) -> ComputeRecord:
         return replace(self, ready=True)
@@ -121,11 +143,18 @@ class ComputeRecord:
             facts.pop("crc32c", None)
             facts["tenant"] = TenantId.parse(str(facts["tenant"]))
             facts["timeline"] = TimelineId.parse(str(facts["timeline"]))
-            pid, ticks, boot = facts.pop("process")
+            process = _identity(facts.pop("process"))
+            if (sandbox := facts.pop("sandbox", None)) is not None:
+                sandbox = Sandbox(*map(_identity, sandbox))
             facts["outside"] = tuple(map(str, facts["outside"]))
-            return cls(process=Identity(int(pid), int(ticks), str(boot)), **facts)
+            return cls(process=process, sandbox=sandbox, **facts)
         except (ValueError, TypeError, KeyError, PagestoreError):
             return None
+
+
+def _identity(words: Any) -> Identity:
+    pid, ticks, boot = words
+    return Identity(int(pid), int(ticks), str(boot))
 
 
 def facts_in(directory: Path, owner: int) -> dict[str, Any]:

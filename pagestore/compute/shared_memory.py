@@ -19,6 +19,8 @@ from pagestore.postgres.process import Identity, boot_id, start_ticks
 
 DYNSHMEM = "pg_dynshmem"
 SETTINGS = {"dynamic_shared_memory_type": "mmap"}
+WALLED_SETTINGS = {"dynamic_shared_memory_type": "posix"}
+"""Within walls, where /dev/shm is the server's own and goes with it, as its segments do."""
 _PLACE = Path("/dev/shm")  # noqa: S108
 _SEGMENTS = Path("/proc/sysvipc/shm")
 _HEADER_BYTES = 56

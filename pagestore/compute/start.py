@@ -33,6 +33,7 @@ from pathlib import Path
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
 from pagestore.compute import page_access, shared_memory
+from pagestore.compute.execution import Execution, execute
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.parking import SETTINGS, Line
 from pagestore.compute.places import (
@@ -70,7 +71,6 @@ from pagestore.postgres.process import (
     ServerProcess,
     account,
     own_user,
-    spawn,
     wait_accepting,
 )
 from pagestore.postgres.prologue import Prologue, enabled_subscriptions, write_prologue
@@ -125,6 +125,8 @@ class ComputeSpec:
         wal_password: by which safekeepers log in there.
         session: what lets sessions outlive the server; None where nobody needs that.
         signer: makes the token that opens the timeline's pages to the server.
+        walls: whether it runs within walls; see walls.py.
+        uid: the user of its own that it runs as there, instead of `run_as`; None for none.
     """
 
     tenant: TenantId
@@ -145,6 +147,8 @@ class ComputeSpec:
     wal_password: str = field(default="", repr=False)
     session: SessionLibrary | None = None
     signer: Signer | None = field(default=None, repr=False)
+    walls: bool = False
+    uid: int | None = None
     start_timeout: float = 60.0
 
     @property
@@ -163,9 +167,10 @@ async def start_compute(
         DeadlineExceeded: COMPUTE_START_TIMEOUT.
         PagestoreError: what the page server or the WAL service answered.
     """
-    owner = account(spec.run_as)
+    owner = Owner(spec.uid, spec.uid) if spec.uid is not None else account(spec.run_as)
     programs = majors.programs(spec.bindir, spec.major)
-    check_reachable(spec.directory.parent, owner)
+    if not spec.walls:
+        check_reachable(spec.directory.parent, owner)
     spread_children(spec.directory.parent)
     authority = page_access.authority_for(spec.page_server, pages.credentials)
     start = _Start(spec, owner, authority, programs)
@@ -226,6 +231,7 @@ class _Start:
         self.log = ServerLog.from_now(spec.log_path)
         self.group = owner.gid if owner is not None else os.getegid()
         self.server: ServerProcess | None = None
+        self.execution: Execution | None = None
         self.record: ComputeRecord | None = None
         self.made_directory = False
         self.attached = False
@@ -246,6 +252,7 @@ class _Start:
                     self.clock.mark("vote")
                     async with asyncio.timeout(spec.start_timeout):
                         await self._lay(directory, line, pages, wal)
+                await self._enter()
                 line.go()
                 return await self._serve(line, wal)
         finally:
@@ -265,7 +272,7 @@ class _Start:
         if self.authority is not None:
             page_access.lay_authority(spec.directory, self.authority, self.group)
         sockets = socket_directory(spec.directory, self.owner)
-        memory = shared_memory.make_directory(self.owner)
+        memory = None if spec.walls else shared_memory.make_directory(self.owner)
         self.record = self._first_record(sockets, memory)
         self.record.save(spec.directory)
         with HydratingDirectory(self.data, self.owner) as directory:
@@ -288,14 +295,32 @@ class _Start:
             if memory is not None:
                 directory.replace_by_link(shared_memory.DYNSHMEM, memory)
                 settings |= shared_memory.SETTINGS
+            elif spec.walls:
+                settings |= shared_memory.WALLED_SETTINGS
             argv = [str(self.programs / "postgres"), "-D", str(self.data)]
             for name, value in settings.items():
                 argv += ["-c", f"{name}={value}"]
-            child = spawn(argv, log=spec.log_path, owner=self.owner, stdin=line.theirs.fileno())
-            self.server = ServerProcess(child.pid, child)
-            self.record = self.record.of_process(child.pid)
+            self.execution = execute(
+                spec,
+                argv,
+                self.record,
+                data=self.data,
+                owner=self.owner,
+                stdin=line.theirs.fileno(),
+            )
+            self.record = self.execution.record
             self.record.save(spec.directory)
             yield directory
+
+    async def _enter(self) -> None:
+        """Until the server is within its walls, if it has any."""
+        assert self.execution is not None
+        self.server = await self.execution.enter()
+        if self.server is None:
+            raise ServerFailed(self.log, None)
+        if self.record != self.execution.record:
+            self.record = self.execution.record
+            self.record.save(self.spec.directory)
 
     def _first_record(self, sockets: Path, memory: Path | None) -> ComputeRecord:
         """What is known before the server is executed."""
@@ -311,6 +336,7 @@ class _Start:
             outside=tuple(str(directory.parent) for directory in inner),
             host=spec.host,
             wal_password=spec.wal_password,
+            uid=spec.uid or 0,
         )
 
     async def _lay(
@@ -542,6 +568,8 @@ class _Start:
                 await wal.check_term(self.spec.tenant, self.spec.timeline, self.won.term)
 
     async def undo(self, wal: WalService) -> None:
+        if self.server is None and self.execution is not None:
+            self.server = await self.execution.enter()
         if self.server is not None:
             await self.server.kill()
         if self.attached:

@@ -80,6 +80,7 @@ def _compute_options(installation: Installation, _: str) -> list[str]:
     words += ["--shim-library", str(lib_dir() / majors.library("shim"))]
     for name, value in config.computes.settings.items():
         words += ["--set", f"{name}={value}"]
+    words += ["--walls", config.computes.walls, "--uids", config.computes.uids]
     host = config.computes.host
     return [*words, "--compute-host", host] if host else words
 

@@ -77,11 +77,17 @@ class ProxyConfig(_Section):
     """Databases that may be awake at a time."""
 
 
+DEFAULT_UIDS = "1900000000-1900065535"
+
+
 class ComputesConfig(_Section):
     listen: str = ""
     """Of the agent; by default a Unix socket that nobody else can reach."""
     run_as: str = "postgres"
-    """The user of Postgres's processes, where pagestore itself is root."""
+    """The user of Postgres's processes that have no walls, where pagestore itself is root."""
+    walls: Literal["bubblewrap", "none"] = "bubblewrap"
+    uids: str = DEFAULT_UIDS
+    """First and last of the users that computes run as under root, each as one of its own."""
     directory: Path | None = None
     postgres_bindir: Path = majors.BINDIR
     """Where Postgres's programs are; with ``{major}`` in it, where each one's are."""

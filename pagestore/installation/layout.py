@@ -312,6 +312,14 @@ class Installation:
         text = json.dumps({name: asdict(part) for name, part in parts.items()})
         durable.replace(self.parts_file, text.encode())
 
+    def walls(self) -> list[str] | None:
+        """What stands around each compute, as the agent has last written; None where it has not."""
+        try:
+            found = json.loads((self.part_dir("compute") / "walls.json").read_text())
+            return [str(name) for name in found["standing"]]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def running_computes(self) -> list[ComputeRecord]:
         """The Postgres servers that run in this installation's compute directory."""
         from pagestore.compute.record import running_computes

@@ -62,6 +62,22 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
         certificates.settle_authority(installation.data, authority)
     installation.settle_compute_dir()
     majors.latest_programs(installation.config.computes.postgres_bindir)
+    _check_walls(installation)
+
+
+def _check_walls(installation: Installation) -> None:
+    """
+    Raises:
+        FailedPrecondition: WALLS_FORBIDDEN.
+        InvalidInput: INVALID_UIDS.
+    """
+    from pagestore.agent.users import range_of_uids
+    from pagestore.compute import walls
+
+    computes = installation.config.computes
+    uids = range_of_uids(computes.uids)
+    if computes.walls == walls.BUBBLEWRAP:
+        walls.check(uids[0])
 
 
 def _settle_proxy(installation: Installation) -> None:

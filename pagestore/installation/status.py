@@ -36,6 +36,7 @@ def described(installation: Installation) -> dict[str, Any]:
     left = {} if supervisor else orphans(installation)
     if supervisor or left:
         fields["parts"] = _part_rows(installation, left)
+        fields["walls"] = installation.walls()
     if supervisor and all(row["serving"] for row in fields["parts"]):
         fields |= _system(installation)
     return fields

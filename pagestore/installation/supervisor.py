@@ -307,6 +307,7 @@ class Supervisor:
 
     def _stop_postmasters(self, left: list[ComputeRecord]) -> None:
         """Without the control plane: their WAL still goes to the safekeeper, which is up."""
+        known = left
         for number in (signal.SIGINT, signal.SIGQUIT):
             for compute in left:
                 compute.process.send(number)
@@ -314,6 +315,8 @@ class Supervisor:
             while left and time.monotonic() < deadline:
                 time.sleep(0.05)
                 left = [compute for compute in left if compute.is_running]
+        for compute in known:
+            compute.end_sandbox()
 
 
 def _watch(note: PartProcess) -> ServerProcess | None:

@@ -231,16 +231,16 @@ class ServerProcess:
         """Ends the server and its backends at once, as a crash would."""
         if not self.alive:
             return  # its number may be another's by now
-        children = _children(self.pid)
+        backends = children(self.pid)
         self.send(signal.SIGQUIT)
         try:
             await asyncio.wait_for(self._exited.wait(), _KILL_GRACE_SECONDS)
         except TimeoutError:
-            children += _children(self.pid)
+            backends += children(self.pid)
             self.send(signal.SIGKILL)
             await self._exited.wait()
-        for child in children:
-            child.send(signal.SIGKILL)
+        for backend in backends:
+            backend.send(signal.SIGKILL)
 
     def _on_exit(self) -> None:
         if self._child is not None:
@@ -249,7 +249,8 @@ class ServerProcess:
         self._exited.set()
 
 
-def _children(pid: int) -> list[Identity]:
+def children(pid: int) -> list[Identity]:
+    """Of a process, as far as there are any."""
     try:
         names = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:

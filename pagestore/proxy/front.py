@@ -35,6 +35,8 @@ LOGIN_SECONDS = 60.0
 """As Postgres's authentication_timeout."""
 ENTRIES = 5
 """Attempts to enter a place that goes away again while one enters it."""
+ENTRY_PAUSE_SECONDS = 0.05
+"""After the first; each is twice as long as the one before."""
 RECOVERY_SECONDS = 60.0
 """For a server that says that it cannot take anybody in now."""
 LISTENERS_SECONDS = 10.0
@@ -201,9 +203,11 @@ class Front:
 
     async def _enter(self, session: Session, said: bytes) -> None:
         """Parks it, and joins it with a backend once its place is awake."""
-        for _ in range(ENTRIES):
+        for number in range(ENTRIES):
             if await self._enter_at(session, *(await self._parked(session)), said):
                 return
+            # Whoever wakes it may not have heard yet that it is gone.
+            await asyncio.sleep(ENTRY_PAUSE_SECONDS * 2**number)
         raise _Refusal(
             messages.error_response(
                 "57P03",

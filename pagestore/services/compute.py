@@ -6,6 +6,9 @@ Serves as soon as it has taken up what an earlier agent left; other parts may co
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +19,7 @@ import structlog
 from psycopg.conninfo import make_conninfo
 from pydantic import Field
 
-from pagestore import locks, tasks
+from pagestore import durable, locks, tasks
 from pagestore.agent import owner
 from pagestore.agent.agent import Agent, HostSettings, Wanted
 from pagestore.agent.alter_system import after_restart, alter_system
@@ -25,10 +28,12 @@ from pagestore.agent.generations import Generations
 from pagestore.agent.place import make_compute_dir
 from pagestore.agent.strangers import strangers
 from pagestore.agent.template import Postgres, make_template
+from pagestore.agent.users import DEFAULT_UIDS, range_of_uids
 from pagestore.agent.watched import WatchedCompute
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute import page_access
+from pagestore.compute import page_access, walls
 from pagestore.compute.running import KEPT
+from pagestore.compute.walls import BUBBLEWRAP
 from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import versions
@@ -46,6 +51,7 @@ from pagestore.walservice.messages import MAX_GENERATION
 LOOK_SECONDS = 1.0
 """How often it is looked for complaints that have come or gone."""
 FIRST_CONTACT_SECONDS = 120.0
+WALLS_FILE = "walls.json"
 MAX_GRANT = 1024
 
 _T = TypeVar("_T")
@@ -68,6 +74,9 @@ class ComputeSettings(Secured):
     """For every compute's postgresql.conf, over the defaults."""
     compute_host: str = ""
     """An address of this machine at which other hosts reach the computes; empty for none."""
+    walls: str = Field(BUBBLEWRAP, pattern="^(bubblewrap|none)$")
+    uids: str | None = None
+    """First and last of the users that computes run as under root, each as one of its own."""
     signing_key: Path | None = None
     """The file of the key that signs computes' tokens; the one in the environment if not given."""
 
@@ -291,11 +300,20 @@ def _failure(error: ServerFailed) -> pb.StartFailure:
     )
 
 
+def _tell_walls(path: Path, host: HostSettings) -> None:
+    """What stands around computes, for `pagestore status`."""
+    standing = walls.standing(own_user=host.uids is not None) if host.walls else []
+    with contextlib.suppress(OSError):  # a full disk hinders no compute
+        durable.replace(path, json.dumps({"standing": standing}).encode())
+
+
 async def serve(settings: ComputeSettings) -> None:
     """Runs the agent until SIGTERM; computes stay.
 
     Raises:
-        FailedPrecondition: DATA_DIR_IN_USE, COMPUTE_DIR_NOT_OURS, COMPUTE_HOST_NOT_OURS.
+        FailedPrecondition: DATA_DIR_IN_USE, COMPUTE_DIR_NOT_OURS, COMPUTE_HOST_NOT_OURS,
+            WALLS_FORBIDDEN.
+        InvalidInput: INVALID_UIDS.
     """
     configure_logging()
     guard, identity = settings.secure()
@@ -309,6 +327,9 @@ async def serve(settings: ComputeSettings) -> None:
         socket.parent.mkdir(mode=0o700, exist_ok=True)
     if settings.compute_host:
         check_compute_host(settings.compute_host)
+    uids = range_of_uids(settings.uids or DEFAULT_UIDS)
+    if is_walled := settings.walls == BUBBLEWRAP:
+        walls.check(uids[0])
     host = HostSettings(
         directory=settings.compute_dir,
         bindir=settings.postgres_bindir,
@@ -317,10 +338,13 @@ async def serve(settings: ComputeSettings) -> None:
         settings=settings.postgres_settings,
         host=settings.compute_host,
         signer=signer,
+        walls=is_walled,
+        uids=uids if is_walled and os.geteuid() == 0 else None,
     )
     pages = AsyncPageClient(settings.page_server)
     generations = Generations()
     wal = wal_service(settings.wal_services, generations.take)
+    _tell_walls(settings.data_dir / WALLS_FILE, host)
     async with pages, wal:
         agent = Agent(host, pages, wal, generations)
         await agent.adopt()

@@ -78,6 +78,7 @@ ELSEWHERE = {
     "*/address": "each part writes its own anew; the control plane's stands for all",
     "computes/lib/pagestore_session-*.so": "is installed as the shim is",
     "safekeeper/memory-of-peers": "tests/unit/walservice/test_memory_of_peers.py",
+    "compute/walls.json": "the agent writes it anew at each start, and only `status` reads it",
     "control/session-secret": "another is made; sessions that slept end",
     "proxy/stranger-secret": "another is made; strangers hear another salt",
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 from tests.integration.installation import Whole, patiently
 
@@ -92,6 +94,11 @@ class Tenant:
             rows = session.execute("SELECT line FROM said").fetchall()
         return "\n".join(str(row[0]) for row in rows)
 
+    def kill_all(self) -> None:
+        """Every process that his user may signal."""
+        with suppress(psycopg.OperationalError), self.whole.connect(self.name) as session:
+            session.execute("COPY (SELECT 1) TO PROGRAM 'kill -9 -1'")
+
     @property
     def pid(self) -> int:
         return int(self.whole.json("show", self.name)["compute_pid"])
@@ -107,18 +114,10 @@ class Tenant:
 
 
 def shared_memory_of(pid: int) -> set[str]:
-    """A postmaster's shared memory of the kernel's two kinds: what outlives it, by names."""
+    """What of a postmaster's shared memory would outlive it without walls, by names: in this
+    machine's /dev/shm and among its segments, and in its own."""
     lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
     segments = {f"sysv {line.split()[1]}" for line in lines if int(line.split()[4]) == pid}
-    maps = Path(f"/proc/{pid}/maps")
-    if maps.exists():
-        words = (line.split()[-1] for line in maps.read_text().splitlines())
-        segments |= {word for word in words if word.startswith("/dev/shm/")}
-    return segments
-
-
-def is_there(segment: str) -> bool:
-    if not segment.startswith("sysv "):
-        return Path(segment).exists()
-    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    return segment.removeprefix("sysv ") in {line.split()[1] for line in lines}
+    assert not segments
+    own = Path(f"/proc/{pid}/root/dev/shm")
+    return {path.name for path in own.iterdir()} if own.exists() else set()

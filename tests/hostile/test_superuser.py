@@ -22,7 +22,7 @@ import pytest
 from pagestore.installation import config
 from pagestore.installation.layout import Installation
 from pagestore.installation.supervisor import Supervisor
-from tests.hostile.tenant import Tenant, Victims, is_there, shared_memory_of, victims
+from tests.hostile.tenant import Tenant, Victims, shared_memory_of, victims
 from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.waiting import stays
 
@@ -219,11 +219,8 @@ def test_one_database_does_not_read_anothers_tables(
                 f"psql -w -h {host} -p {port} -U {user} -d neighbour -c 'TABLE secrets'"
             )
             assert "hunter2" not in said
-            refused = ("FATAL", "fe_sendauth") if host == sockets else ("Connection refused",)
-            assert any(words in said for words in refused), said
-    assert "FATAL" in tenant.told(
-        f"psql -w -h {sockets} -p {port} -d 'user=postgres replication=true' -c 'IDENTIFY_SYSTEM'"
-    )
+            refused = "No such file" if host == sockets else "Connection refused"
+            assert refused in said
 
 
 def test_roots_own_sessions_need_no_password(whole: Whole, tenant: Tenant) -> None:
@@ -277,16 +274,11 @@ def test_nothing_in_the_data_directory_is_for_others_eyes(whole: Whole) -> None:
 def test_a_killed_server_leaves_nothing_in_shared_memory(tenant: Tenant) -> None:
     for _ in range(2):
         pid = tenant.pid
-        segments = shared_memory_of(pid)
-        assert len(segments) > 1
+        assert shared_memory_of(pid)
         os.kill(pid, 9)
         tenant.works()
         assert tenant.pid != pid
-        patiently(lambda segments=segments: _none_is_there(segments), 30)
-
-
-def _none_is_there(segments: set[str]) -> None:
-    assert not [segment for segment in segments if is_there(segment)]
+        assert not shared_memory_of(pid)
 
 
 def test_a_stop_does_not_wait_for_ten_thousand_files(whole: Whole, tenant: Tenant) -> None:

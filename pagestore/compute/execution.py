@@ -1,0 +1,70 @@
+"""Executes a server, within walls or without."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.sandbox import WalledServer, entered
+from pagestore.compute.walls import Room, walled
+from pagestore.postgres.datadir import Owner
+from pagestore.postgres.process import ServerProcess, spawn
+
+if TYPE_CHECKING:
+    from pagestore.compute.start import ComputeSpec
+
+
+@dataclass(slots=True)
+class Execution:
+    """One under way: `record` says at each moment what is to be ended if we die."""
+
+    record: ComputeRecord
+    server: ServerProcess | None = None
+    entering: asyncio.Task[WalledServer | None] | None = None
+
+    async def enter(self) -> ServerProcess | None:
+        """The server, as soon as it is within its walls, if it has any; None when it ended."""
+        if self.entering is not None:
+            server = await asyncio.shield(self.entering)
+            if server is not None:
+                self.server, self.record = server, self.record.of_server(server)
+        return self.server
+
+
+def execute(
+    spec: ComputeSpec,
+    argv: Sequence[str],
+    record: ComputeRecord,
+    *,
+    data: Path,
+    owner: Owner | None,
+    stdin: int,
+) -> Execution:
+    """
+    Args:
+        argv: of the server by itself.
+        record: its compute's, which knows its socket's directory.
+
+    Raises:
+        FailedPrecondition: POSTGRES_MISSING.
+    """
+    if not spec.walls:
+        child = spawn(argv, log=spec.log_path, owner=owner, stdin=stdin)
+        return Execution(record.of_process(child.pid), ServerProcess(child.pid, child))
+    command = walled(argv, room_of(spec, Path(argv[0]), data, Path(record.socket_directory)), owner)
+    child = spawn(command, log=spec.log_path, owner=None, stdin=stdin)
+    return Execution(record.of_outer(child.pid), entering=asyncio.create_task(entered(child)))
+
+
+def room_of(spec: ComputeSpec, program: Path, data: Path, sockets: Path) -> Room:
+    """What a compute's server has to see: its program with all that is installed beside it, too."""
+    readable = [spec.directory, program.parents[1], program.parent.resolve().parent]
+    readable.append(spec.shim_library)
+    readable += [spec.session.path] if spec.session is not None else []
+    if spec.page_server.startswith("unix:"):
+        readable.append(Path(spec.page_server.removeprefix("unix:")).parent)
+    return Room((data, sockets), tuple(readable))

@@ -1,0 +1,137 @@
+"""Walls by themselves: what a program sees within them, and how its processes end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pagestore.compute import walls
+from pagestore.compute.record import ComputeRecord
+from pagestore.compute.sandbox import Sandbox, WalledServer, entered
+from pagestore.compute.walls import Room, walled
+from pagestore.errors import FailedPrecondition
+from pagestore.ids import DEFAULT_TENANT, TimelineId
+from pagestore.postgres.datadir import Owner
+from tests.waiting import until
+
+UID = 1_900_070_000
+OWNER = Owner(UID, UID) if os.geteuid() == 0 else None
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    for name in ("own/data", "own/run", "another"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "own/secret").write_text("secret")
+    (tmp_path / "own/secret").chmod(0o600)
+    (tmp_path / "another/file").touch()
+    if OWNER is not None:
+        for name in ("own/data", "own/run"):
+            os.chown(tmp_path / name, *OWNER)
+        (tmp_path / "own").chmod(0o711)
+    return Room((tmp_path / "own/data", tmp_path / "own/run"), (tmp_path / "own",))
+
+
+def said(room: Room, script: str) -> str:
+    command = walled(["sh", "-c", f"( {script} ) 2>&1"], room, OWNER)
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+
+
+def test_only_what_is_its_own_is_there_and_only_that_can_be_written(room: Room) -> None:
+    data, outer = room.writable[0], room.readable[0]
+    assert said(room, f"ls {outer.parent}") == "own\n"
+    assert said(room, f"touch {data}/x && echo done") == "done\n"
+    for place in (outer, outer.parent, "/", "/dev", "/usr", "/etc", "/proc"):
+        assert "done" not in said(room, f"touch {place}/x && echo done")
+    assert said(room, "ls -A /dev/shm") == ""
+    assert set(said(room, "ls -A /tmp").split()) <= {outer.parts[2]}
+    for place in ("/var", "/home", "/root", "/run", "/sys", "/boot"):
+        assert "No such file" in said(room, f"ls {place}")
+    if OWNER is not None:
+        assert "Permission denied" in said(room, f"cat {outer}/secret")
+
+
+def test_memory_that_is_its_own_is_bounded(room: Room) -> None:
+    assert said(room, "df --output=size -B1M /tmp /dev/shm").split()[1:] == ["256", "1024"]
+
+
+def test_nobody_else_can_be_seen_or_signalled(room: Room) -> None:
+    assert len(said(room, "ls -d /proc/[0-9]*").split()) <= 4
+    assert "No such process" in said(room, f"kill -9 {os.getpid()}")
+    assert "none\n" in said(room, "ipcs -m | grep -q 0x || echo none")
+
+
+def test_it_has_no_rank_and_gets_none(room: Room) -> None:
+    status = said(room, "cat /proc/self/status")
+    assert "NoNewPrivs:\t1" in status
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert f"{name}:\t0000000000000000" in status
+    user = os.geteuid() if OWNER is None else UID
+    assert f"Uid:\t{user}\t{user}\t{user}\t{user}" in status
+    assert "Groups:\t \n" in status or OWNER is None
+    assert "done" not in said(room, "mount -t tmpfs x /tmp && echo done")
+
+
+def test_all_end_with_the_server_and_its_exit_code_is_known(room: Room) -> None:
+    async def scenario(script: str, number: int | None) -> int | None:
+        child = subprocess.Popen(walled(["bash", "-c", script], room, OWNER))
+        server = await entered(child)
+        assert server is not None
+        await until(lambda: (room.writable[0] / "left").exists())
+        if number is not None:
+            server.send(signal.Signals(number))
+        code = await server.wait()
+        await until(lambda: not server.sandbox.first.alive)
+        (room.writable[0] / "left").unlink()
+        return code
+
+    left = f"cd {room.writable[0]}; trap 'exit 3' TERM; setsid sleep 1000 & touch left;"
+    assert asyncio.run(scenario(f"{left} sleep 0.2; exit 5", None)) == 5
+    assert asyncio.run(scenario(f"{left} while :; do sleep 0.1; done", signal.SIGTERM)) == 3
+    assert asyncio.run(scenario(f"{left} while :; do sleep 0.1; done", signal.SIGKILL)) == -9
+
+
+def test_one_that_runs_is_found_by_its_record_and_ended(room: Room, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        child = subprocess.Popen(walled(["sleep", "1000"], room, OWNER), start_new_session=True)
+        server = await entered(child)
+        assert server is not None
+        record = ComputeRecord(DEFAULT_TENANT, TimelineId.generate(), 1, "", "", uid=UID)
+        record.of_server(server).save(tmp_path)
+        server.release()
+        loaded = ComputeRecord.load(tmp_path)
+        assert loaded is not None
+        assert loaded.is_running
+        found = loaded.server()
+        assert isinstance(found, WalledServer)
+        await found.kill()
+        assert not loaded.is_running
+        assert loaded.server() is None
+        child.wait()
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_agent_died_before_it_was_inside_is_ended(room: Room) -> None:
+    child = subprocess.Popen(walled(["sleep", "1000"], room, OWNER))
+    record = ComputeRecord(DEFAULT_TENANT, TimelineId.generate(), 1, "", "").of_outer(child.pid)
+    record.end_sandbox()
+    assert child.wait(10) < 0
+    assert isinstance(record.sandbox, Sandbox)
+
+
+def test_walls_that_cannot_be_built_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    walls.check(UID)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FailedPrecondition) as caught:
+        walls.check(UID)
+    assert caught.value.reason == "WALLS_FORBIDDEN"
+    assert "apt-get install bubblewrap" in str(caught.value.hint)
