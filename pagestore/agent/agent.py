@@ -15,7 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from pagestore import tasks
 from pagestore.agent import owner
+from pagestore.agent.disk import DiskWatch
 from pagestore.agent.generations import Generations
 from pagestore.agent.place import check_name, install, is_compute, log_of
 from pagestore.agent.ports import at_a_port
@@ -25,6 +27,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.compute import removal
 from pagestore.compute.leftovers import adopt, clear, clear_version_1, ended, resume_removal
+from pagestore.compute.limits import Limits
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.running import RunningCompute, StopResult
 from pagestore.compute.start import ComputeSpec, start_compute
@@ -53,6 +56,8 @@ class HostSettings:
         host: an address at which other hosts reach the computes; empty for none.
         signer: makes the tokens that open their timelines' pages to them.
         walls: whether computes run within walls.
+        page_socket: where they read pages, without the machine's network; None where they have it.
+        limits: what each may take there.
         uids: users of which each compute has one of its own there; None where we are not root.
     """
 
@@ -64,6 +69,8 @@ class HostSettings:
     host: str = ""
     signer: Signer | None = field(default=None, repr=False)
     walls: bool = False
+    page_socket: Path | None = None
+    limits: Limits | None = None
     uids: range | None = None
 
 
@@ -98,6 +105,7 @@ class Agent:
         self.generations = generations or Generations()
         self._pages, self._wal = pages, wal
         self._starting: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
         self._users = Users(host.uids, host.directory) if host.uids else None
         self._news = asyncio.Event()
         (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
@@ -121,6 +129,11 @@ class Agent:
                 self._take(found)
             else:
                 await clear(directory)
+        if (limits := self.host.limits) is not None:
+            for hierarchy in limits.hierarchies:
+                hierarchy.sweep()
+            watch = DiskWatch(self.host.directory, limits.disk_bytes)
+            self._watching = tasks.endless(watch.run(self.computes.values), "watch disk")
 
     def _found(self, directory: Path) -> RunningCompute | None:
         found = adopt(directory)
@@ -202,6 +215,9 @@ class Agent:
 
     async def close(self) -> None:
         """Lets the computes go on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(compute.close() for compute in self.computes.values()))
 
     def _take(self, running: RunningCompute) -> WatchedCompute:
@@ -216,13 +232,15 @@ class Agent:
 
     def _spec(self, wanted: Wanted, port: int) -> ComputeSpec:
         host, key = self.host, wanted.session_key
+        socket = host.page_socket
         session = host.shim_library.with_name(SESSION_LIBRARY)
         return ComputeSpec(
             tenant=wanted.tenant,
             timeline=wanted.timeline,
             directory=host.directory / wanted.name,
             port=port,
-            page_server=self._pages.address,
+            page_server=f"unix:{socket}" if socket is not None else self._pages.address,
+            network=socket is None,
             run_as=host.run_as,
             bindir=host.bindir,
             major=wanted.major,
@@ -237,6 +255,7 @@ class Agent:
             session=SessionLibrary(self._installed(session, wanted.major), key) if key else None,
             signer=host.signer,
             walls=host.walls,
+            limits=host.limits,
             uid=self._users.take() if self._users is not None else None,
         )
 

@@ -36,6 +36,8 @@ class WatchedCompute:
         self.running = running
         self.entering = Entering(running, pages, wal)
         self.fenced = False
+        self.blame = ""
+        """Why it was ended from here, if it was."""
         self.why = ""
         self.lock = asyncio.Lock()
         """Held by whoever stops or discards it."""
@@ -81,7 +83,8 @@ class WatchedCompute:
         self.running.release()
 
     async def _see_end(self) -> None:
-        self.why = _words(await self.running.wait_exit(), self.fenced)
+        code = await self.running.wait_exit()
+        self.why = self.blame or _words(code, self.fenced)
         await self._end_keeping()
         self._on_end()
 
@@ -92,6 +95,11 @@ class WatchedCompute:
             if self.complaint:
                 with contextlib.suppress(psycopg.Error, OSError):
                     await self.entering.conninfo()
+
+    async def end(self, why: str) -> None:
+        """At once, for a reason that is said."""
+        self.blame = why
+        await asyncio.shield(self.running.kill())
 
     async def _fence(self) -> None:
         self.fenced = True

@@ -238,6 +238,23 @@ def compute(
         str | None,
         typer.Option(metavar="FIRST-LAST", help="Under root: users, one for each compute."),
     ] = None,
+    page_socket: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="The page server's Unix socket; computes have no network then."
+        ),
+    ] = None,
+    memory_bytes: Annotated[
+        int | None, typer.Option(min=256 << 20, help="A compute's; default: a quarter of all.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=64, help="A compute's, at most.")] = 1024,
+    cpus: Annotated[
+        float | None, typer.Option(min=0.01, help="A compute's; default: all, shared evenly.")
+    ] = None,
+    disk_bytes: Annotated[
+        int | None,
+        typer.Option(min=64 << 20, help="A compute's; default: half of the file system."),
+    ] = None,
     keys: Keys = None,
     token_file: TokenFile = None,
     tls_certificate: TlsCertificate = None,
@@ -268,6 +285,11 @@ def compute(
             compute_host=compute_host,
             walls=walls.value,
             uids=uids,
+            page_socket=page_socket,
+            memory_bytes=memory_bytes,
+            processes=processes,
+            cpus=cpus,
+            disk_bytes=disk_bytes,
             keys=keys,
             tls_certificate=tls_certificate,
             tls_key=tls_key,

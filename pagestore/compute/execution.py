@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,12 +50,19 @@ def execute(
         record: its compute's, which knows its socket's directory.
 
     Raises:
+        OSError: of its control groups.
         FailedPrecondition: POSTGRES_MISSING.
     """
     if not spec.walls:
         child = spawn(argv, log=spec.log_path, owner=owner, stdin=stdin)
         return Execution(record.of_process(child.pid), ServerProcess(child.pid, child))
-    command = walled(argv, room_of(spec, Path(argv[0]), data, Path(record.socket_directory)), owner)
+    limits = spec.limits
+    room = room_of(spec, Path(argv[0]), data, Path(record.socket_directory))
+    command = walled(argv, room, owner, limits.inside() if limits is not None else ())
+    if limits is not None:
+        groups = limits.make_groups(spec.directory.name)
+        record = replace(record, groups=tuple(map(str, groups)))
+        command = limits.outside(groups, command)
     child = spawn(command, log=spec.log_path, owner=None, stdin=stdin)
     return Execution(record.of_outer(child.pid), entering=asyncio.create_task(entered(child)))
 
@@ -67,4 +74,4 @@ def room_of(spec: ComputeSpec, program: Path, data: Path, sockets: Path) -> Room
     readable += [spec.session.path] if spec.session is not None else []
     if spec.page_server.startswith("unix:"):
         readable.append(Path(spec.page_server.removeprefix("unix:")).parent)
-    return Room((data, sockets), tuple(readable))
+    return Room((data, sockets), tuple(readable), spec.network)

@@ -50,6 +50,7 @@ class ComputeRecord:
     Args:
         outside: directories of this compute alone that lie elsewhere.
         sandbox: the processes around the server; None where there are no walls.
+        groups: control groups of this compute alone.
         uid: the user that the server runs as, where it has one of its own; else 0.
         ready: commits have worked.
     """
@@ -63,6 +64,7 @@ class ComputeRecord:
     process: Identity = NOBODY
     sandbox: Sandbox | None = None
     uid: int = 0
+    groups: tuple[str, ...] = ()
     term: int = 0
     start_lsn: int = 0
     system_id: int = 0
@@ -147,6 +149,7 @@ class ComputeRecord:
             if (sandbox := facts.pop("sandbox", None)) is not None:
                 sandbox = Sandbox(*map(_identity, sandbox))
             facts["outside"] = tuple(map(str, facts["outside"]))
+            facts["groups"] = tuple(map(str, facts.get("groups", ())))
             return cls(process=process, sandbox=sandbox, **facts)
         except (ValueError, TypeError, KeyError, PagestoreError):
             return None

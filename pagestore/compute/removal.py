@@ -16,8 +16,10 @@ import os
 import stat
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
+from pagestore.compute import cgroups
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.shared_memory import remove_segments
 
@@ -73,7 +75,15 @@ def finish_removal(aside: Path, record: ComputeRecord | None) -> None:
             env={"PATH": "/usr/bin:/bin"},
             start_new_session=True,
         )
-        threading.Thread(target=process.wait, daemon=True).start()
+        groups = [Path(group) for group in record.groups] if record is not None else []
+        threading.Thread(target=_see_off, args=(process, groups), daemon=True).start()
+
+
+def _see_off(process: subprocess.Popen[bytes], groups: Sequence[Path]) -> None:
+    """Groups go last, when the last process that was killed in them is gone."""
+    process.wait()
+    for group in groups:
+        cgroups.remove(group)
 
 
 def _is_our_directory(path: str) -> bool:

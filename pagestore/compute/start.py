@@ -35,6 +35,7 @@ from pagestore.client.walservice import WalService, Won
 from pagestore.compute import page_access, shared_memory
 from pagestore.compute.execution import Execution, execute
 from pagestore.compute.hydrating import HydratingDirectory
+from pagestore.compute.limits import Limits
 from pagestore.compute.parking import SETTINGS, Line
 from pagestore.compute.places import (
     check_reachable,
@@ -126,6 +127,8 @@ class ComputeSpec:
         session: what lets sessions outlive the server; None where nobody needs that.
         signer: makes the token that opens the timeline's pages to the server.
         walls: whether it runs within walls; see walls.py.
+        network: whether it has the machine's there; else `page_server` is a Unix socket.
+        limits: what it may take there; None for whatever there is.
         uid: the user of its own that it runs as there, instead of `run_as`; None for none.
     """
 
@@ -148,6 +151,8 @@ class ComputeSpec:
     session: SessionLibrary | None = None
     signer: Signer | None = field(default=None, repr=False)
     walls: bool = False
+    network: bool = True
+    limits: Limits | None = None
     uid: int | None = None
     start_timeout: float = 60.0
 

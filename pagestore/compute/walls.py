@@ -10,10 +10,10 @@ by bubblewrap, and is harmless there:
 - *Processes*: a pid namespace of its own. Nobody else's process can be seen, signalled or traced;
   when its first process ends, the kernel ends all of them, whatever they have forked.
 - *Shared memory*: an ipc namespace of its own, gone with its last process.
+- *Network*: one of its own, unless told otherwise, with nobody else in it. Page server,
+  safekeepers, proxy and agent are met by Unix sockets in directories that it sees.
 - *Rank*: no capabilities, and none to be had (no_new_privs): set-user-id programs are programs.
   Where we are root, a user that nobody else is; else our own, in a user namespace.
-
-What is not walled yet is the network: the parts are reached by TCP.
 
 Whose processes are whose is told in :mod:`pagestore.compute.sandbox`.
 
@@ -54,35 +54,46 @@ class Room:
     Args:
         writable: directories that are the server's.
         readable: what else it has to see; the writable may lie within.
+        network: whether it has the machine's, or one of its own with nobody else in it.
     """
 
     writable: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    network: bool = True
 
 
-def walled(argv: Sequence[str], room: Room, owner: Owner | None) -> list[str]:
+def walled(
+    argv: Sequence[str], room: Room, owner: Owner | None, bounds: Sequence[str] = ()
+) -> list[str]:
     """The command that executes `argv` within walls, as `owner`; None for our own user, who needs
-    a user namespace for the others."""
+    a user namespace for the others.
+
+    Args:
+        bounds: words before the command within, by which it bounds itself.
+    """
     command = [PROGRAM, *_NAMESPACES, *_system(), *_own(room)]
+    if not room.network:
+        command.append("--unshare-net")
     for place in ("/", "/dev"):  # where our own user could write into memory without bound
         command += ["--remount-ro", place]
     if owner is None:
-        return [*command, "--unshare-user", "--cap-drop", "ALL", "--", *argv]
+        return [*command, "--unshare-user", "--cap-drop", "ALL", "--", *bounds, *argv]
     identity = [f"--reuid={owner.uid}", f"--regid={owner.gid}", "--clear-groups"]
-    return [*command, "--", "setpriv", *identity, *_NO_RANK, "--", *argv]
+    return [*command, "--", *bounds, "setpriv", *identity, *_NO_RANK, "--", *argv]
 
 
-def check(uid: int) -> None:
+def check(uid: int, *, network: bool) -> None:
     """That this machine lets walls be built.
 
     Args:
         uid: of a compute, where we are root.
+        network: whether computes have the machine's.
 
     Raises:
         FailedPrecondition: WALLS_FORBIDDEN.
     """
     owner = Owner(uid, uid) if os.geteuid() == 0 else None
-    fault = _fault(walled(["true"], Room(), owner))
+    fault = _fault(walled(["true"], Room(network=network), owner))
     if fault is not None:
         raise FailedPrecondition(
             "WALLS_FORBIDDEN",
@@ -93,10 +104,11 @@ def check(uid: int) -> None:
         )
 
 
-def standing(*, own_user: bool) -> list[str]:
+def standing(*, own_user: bool, network: bool) -> list[str]:
     """Names of the walls, as `pagestore status` says them."""
     names = ["files", "processes", "shared memory", "rank"]
-    return [*names, "user"] if own_user else names
+    names += ["user"] if own_user else []
+    return names if network else [*names, "network"]
 
 
 def _fault(command: Sequence[str]) -> str | None:

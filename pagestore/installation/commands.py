@@ -81,6 +81,11 @@ def _compute_options(installation: Installation, _: str) -> list[str]:
     for name, value in config.computes.settings.items():
         words += ["--set", f"{name}={value}"]
     words += ["--walls", config.computes.walls, "--uids", config.computes.uids]
+    if (socket := installation.page_socket) is not None:
+        words += ["--page-socket", str(socket)]
+    for name in ("memory_bytes", "processes", "cpus", "disk_bytes"):
+        if (value := getattr(config.computes, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
     host = config.computes.host
     return [*words, "--compute-host", host] if host else words
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -88,6 +88,17 @@ class ComputesConfig(_Section):
     walls: Literal["bubblewrap", "none"] = "bubblewrap"
     uids: str = DEFAULT_UIDS
     """First and last of the users that computes run as under root, each as one of its own."""
+    network: bool | Literal["host"] = True
+    """Whether computes within walls have the machine's: for dblink, foreign data wrappers and
+    subscriptions. They have it in any case where `host` is set."""
+    memory_bytes: int | None = Field(default=None, ge=256 << 20)
+    """What a compute may take within its walls; a quarter of the machine's by default."""
+    processes: int | None = Field(default=None, ge=64)
+    """1024 by default; more than max_connections."""
+    cpus: float | None = Field(default=None, gt=0)
+    """In cores; by default they share all, each as much as any other."""
+    disk_bytes: int | None = Field(default=None, ge=64 << 20)
+    """Of local disk; half of the file system by default."""
     directory: Path | None = None
     postgres_bindir: Path = majors.BINDIR
     """Where Postgres's programs are; with ``{major}`` in it, where each one's are."""

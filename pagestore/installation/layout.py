@@ -162,6 +162,13 @@ class Installation:
         return path if len(os.fsencode(path)) <= MAX_SOCKET_PATH else None
 
     @property
+    def page_socket(self) -> Path | None:
+        """The page server's, for computes that have no network; None where they have one."""
+        computes = self.config.computes
+        has_network = bool(computes.network or computes.host) or computes.walls == "none"
+        return None if has_network else self.socket("pageserver")
+
+    @property
     def run_dir(self) -> Path | None:
         """Where these sockets are: where Postgres's user can pass, and only we can write."""
         if _reachable(self.data, self.run_as):

@@ -77,7 +77,7 @@ def _check_walls(installation: Installation) -> None:
     computes = installation.config.computes
     uids = range_of_uids(computes.uids)
     if computes.walls == walls.BUBBLEWRAP:
-        walls.check(uids[0])
+        walls.check(uids[0], network=installation.page_socket is None)
 
 
 def _settle_proxy(installation: Installation) -> None:

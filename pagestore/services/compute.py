@@ -32,6 +32,8 @@ from pagestore.agent.users import DEFAULT_UIDS, range_of_uids
 from pagestore.agent.watched import WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute import page_access, walls
+from pagestore.compute.cgroups import Bounds, hierarchies
+from pagestore.compute.limits import DEFAULT_PROCESSES, Limits, default_disk, default_memory
 from pagestore.compute.running import KEPT
 from pagestore.compute.walls import BUBBLEWRAP
 from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
@@ -77,6 +79,16 @@ class ComputeSettings(Secured):
     walls: str = Field(BUBBLEWRAP, pattern="^(bubblewrap|none)$")
     uids: str | None = None
     """First and last of the users that computes run as under root, each as one of its own."""
+    page_socket: Path | None = None
+    """The page server's Unix socket: computes within walls use it, and have no network. Without
+    it they have this machine's."""
+    memory_bytes: int | None = Field(None, ge=256 << 20)
+    """What each compute may take within its walls; by default a quarter of the machine's."""
+    processes: int = Field(DEFAULT_PROCESSES, ge=64)
+    cpus: float | None = Field(None, gt=0)
+    """In cores; by default computes share them all, each as much as any other."""
+    disk_bytes: int | None = Field(None, ge=64 << 20)
+    """Of local disk; by default half of the file system that computes are on."""
     signing_key: Path | None = None
     """The file of the key that signs computes' tokens; the one in the environment if not given."""
 
@@ -300,9 +312,22 @@ def _failure(error: ServerFailed) -> pb.StartFailure:
     )
 
 
+def _limits(settings: ComputeSettings) -> Limits:
+    bounds = Bounds(
+        settings.memory_bytes or default_memory(), settings.processes, settings.cpus or 0.0
+    )
+    disk = settings.disk_bytes or default_disk(settings.compute_dir)
+    return Limits(bounds, disk, tuple(hierarchies(settings.compute_dir)))
+
+
 def _tell_walls(path: Path, host: HostSettings) -> None:
     """What stands around computes, for `pagestore status`."""
-    standing = walls.standing(own_user=host.uids is not None) if host.walls else []
+    standing = (
+        walls.standing(own_user=host.uids is not None, network=host.page_socket is None)
+        if host.walls
+        else []
+    )
+    standing += host.limits.standing() if host.limits is not None else []
     with contextlib.suppress(OSError):  # a full disk hinders no compute
         durable.replace(path, json.dumps({"standing": standing}).encode())
 
@@ -328,8 +353,10 @@ async def serve(settings: ComputeSettings) -> None:
     if settings.compute_host:
         check_compute_host(settings.compute_host)
     uids = range_of_uids(settings.uids or DEFAULT_UIDS)
+    limits = None
     if is_walled := settings.walls == BUBBLEWRAP:
-        walls.check(uids[0])
+        walls.check(uids[0], network=settings.page_socket is None)
+        limits = _limits(settings)
     host = HostSettings(
         directory=settings.compute_dir,
         bindir=settings.postgres_bindir,
@@ -339,6 +366,8 @@ async def serve(settings: ComputeSettings) -> None:
         host=settings.compute_host,
         signer=signer,
         walls=is_walled,
+        limits=limits,
+        page_socket=settings.page_socket if is_walled else None,
         uids=uids if is_walled and os.geteuid() == 0 else None,
     )
     pages = AsyncPageClient(settings.page_server)

@@ -6,12 +6,16 @@ He gets no further than his own directory; everybody else goes on, and his datab
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from pagestore.compute.record import ComputeRecord
 from pagestore.postgres.process import start_ticks
 from tests.hostile.tenant import Tenant, Victims, victims
 from tests.integration.installation import Whole, patiently, whole_pagestore
@@ -20,9 +24,19 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a user for each compute needs root")
 
 
+LIMITS = {
+    "PAGESTORE_COMPUTES__MEMORY_BYTES": str(512 << 20),
+    "PAGESTORE_COMPUTES__PROCESSES": "100",
+    "PAGESTORE_COMPUTES__DISK_BYTES": str(400 << 20),
+    "PAGESTORE_COMPUTES__NETWORK": "false",
+}
+GO_ON = 30.0
+"""Seconds within which a neighbour is served on a machine that others work on, too."""
+
+
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with whole_pagestore() as running:
+    with whole_pagestore(environment=LIMITS) as running:
         yield running
 
 
@@ -150,6 +164,28 @@ def test_his_shared_memory_is_his_alone(tenant: Tenant, neighbour: Tenant, victi
     assert "planted" not in neighbour.told("ls /dev/shm")
 
 
+def test_he_reaches_no_port_and_no_socket_but_his_own(
+    whole: Whole, tenant: Tenant, neighbour: Tenant, victim: Victims
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ports = [listening.getsockname()[1]]
+        parts = whole.installation.part_names
+        addresses = [address for part in parts for address in whole.installation.listens(part)]
+        ports += [address.rpartition(":")[2] for address in addresses if address[:4] != "unix"]
+        assert len(ports) >= 6
+        for port in ports:
+            said = tenant.told(f"bash -c 'echo < /dev/tcp/127.0.0.1/{port} && echo reached'")
+            assert "reached" not in said
+            assert "refused" in said
+    assert "unreachable" in tenant.told("bash -c 'echo < /dev/tcp/192.0.2.1/80'").lower()
+    theirs = neighbour.directory / "run"
+    assert "No such file" in tenant.told(f"psql -h {theirs} -U postgres -c 'SELECT 1'")
+    whole.kill("pageserver")
+    patiently(lambda: neighbour.sql("SELECT count(*) FROM pg_class"), 60)
+    tenant.sql("CREATE TABLE IF NOT EXISTS u AS SELECT generate_series(1, 1000) AS x")
+    assert tenant.sql("SELECT count(*) FROM u") == [(1000,)]
+
+
 def test_an_agent_that_comes_back_finds_him_behind_his_walls(
     whole: Whole, tenant: Tenant, victim: Victims
 ) -> None:
@@ -162,6 +198,61 @@ def test_an_agent_that_comes_back_finds_him_behind_his_walls(
     assert tenant.sql("SELECT 1") == [(1,)]
     whole.run("stop", tenant.name)
     wait_until(lambda: not processes_of(user))
+
+
+BOMB = 'exec("import os\\nwhile 1:\\n try: os.fork()\\n except OSError: pass")'
+
+
+def test_a_fork_bomb_is_bounded_and_ends_with_his_database(
+    whole: Whole, tenant: Tenant, neighbour: Tenant, victim: Victims
+) -> None:
+    user, url = user_of(tenant), whole.json("url", neighbour.name)["url"]
+    tenant.shell(f"setsid python3 -c '{BOMB}' </dev/null &")
+    wait_until(lambda: len(processes_of(user)) > 50)
+    for _ in range(3):
+        began = time.monotonic()
+        with psycopg.connect(url) as session:
+            assert session.execute("SELECT x FROM t").fetchall() == [(1,)]
+        assert time.monotonic() - began < GO_ON
+        assert len(processes_of(user)) <= 100
+    whole.run("stop", tenant.name)
+    wait_until(lambda: not processes_of(user))
+
+
+def test_memory_is_bounded_and_what_is_too_much_ends_his_own(
+    whole: Whole, tenant: Tenant, victim: Victims
+) -> None:
+    if "memory (cgroup)" not in whole.json("status")["walls"]:
+        pytest.skip("no control group can be made here")
+    tenant.shell("python3 -c 'x = bytearray(3 << 30); print(len(x))' > done")
+    patiently(lambda: tenant.sql("SELECT 1"), 60)
+    assert tenant.told("cat done") == "" or "No such file" in tenant.told("cat done")
+    assert "No space left" in tenant.told("head -c 300M /dev/zero > /tmp/full")
+
+
+FILLERS = {
+    "by a file": "head -c 450M /dev/zero > full; sleep 1000",
+    "by one that was deleted": "exec 5>full; rm full; head -c 450M /dev/zero >&5; sleep 1000",
+}
+
+
+@pytest.mark.parametrize("how", FILLERS)
+def test_he_fills_no_disk(whole: Whole, tenant: Tenant, victim: Victims, how: str) -> None:
+    before, user = tenant.pid, user_of(tenant)
+    tenant.shell(f"setsid sh -c '{FILLERS[how]}' </dev/null &")
+    patiently(lambda: _has_ended(tenant, before), 120)
+    wait_until(lambda: not processes_of(user))
+    log = whole.installation.log_tail("compute", 40)
+    assert "MiB of local disk, and a database may take 400" in log
+
+
+def test_what_is_left_of_a_compute_has_no_group(whole: Whole, tenant: Tenant) -> None:
+    record = ComputeRecord.load(tenant.directory)
+    assert record is not None
+    groups = [Path(group) for group in record.groups]
+    assert all(group.exists() for group in groups)
+    whole.run("stop", tenant.name)
+    wait_until(lambda: not any(group.exists() for group in groups))
 
 
 def test_no_walls_no_databases_unless_told_so(whole: Whole) -> None:

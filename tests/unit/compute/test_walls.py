@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,18 @@ def test_nobody_else_can_be_seen_or_signalled(room: Room) -> None:
     assert "none\n" in said(room, "ipcs -m | grep -q 0x || echo none")
 
 
+def test_a_network_of_its_own_has_nobody_in_it(room: Room) -> None:
+    alone = replace(room, network=False)
+    assert (
+        said(alone, "ls /sys/class/net; tail -n +3 /proc/net/dev | cut -d: -f1").split()[-1] == "lo"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        knock = f"bash -c 'echo < /dev/tcp/127.0.0.1/{port}' && echo done"
+        assert "done" in said(room, knock)
+        assert "refused" in said(alone, knock)
+
+
 def test_it_has_no_rank_and_gets_none(room: Room) -> None:
     status = said(room, "cat /proc/self/status")
     assert "NoNewPrivs:\t1" in status
@@ -129,9 +143,9 @@ def test_one_whose_agent_died_before_it_was_inside_is_ended(room: Room) -> None:
 
 
 def test_walls_that_cannot_be_built_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    walls.check(UID)
+    walls.check(UID, network=False)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(FailedPrecondition) as caught:
-        walls.check(UID)
+        walls.check(UID, network=False)
     assert caught.value.reason == "WALLS_FORBIDDEN"
     assert "apt-get install bubblewrap" in str(caught.value.hint)
