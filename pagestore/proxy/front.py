@@ -35,8 +35,6 @@ LOGIN_SECONDS = 60.0
 """As Postgres's authentication_timeout."""
 ENTRIES = 5
 """Attempts to enter a place that goes away again while one enters it."""
-ENTRY_PAUSE_SECONDS = 0.05
-"""After the first; each is twice as long as the one before."""
 RECOVERY_SECONDS = 60.0
 """For a server that says that it cannot take anybody in now."""
 LISTENERS_SECONDS = 10.0
@@ -203,11 +201,12 @@ class Front:
 
     async def _enter(self, session: Session, said: bytes) -> None:
         """Parks it, and joins it with a backend once its place is awake."""
-        for number in range(ENTRIES):
+        # Whoever wakes it may not have heard yet that it is gone.
+        pauses = Pauses(5 * PAUSE_SECONDS, 1.0)
+        for _ in range(ENTRIES):
             if await self._enter_at(session, *(await self._parked(session)), said):
                 return
-            # Whoever wakes it may not have heard yet that it is gone.
-            await asyncio.sleep(ENTRY_PAUSE_SECONDS * 2**number)
+            await pauses.sleep()
         raise _Refusal(
             messages.error_response(
                 "57P03",
