@@ -88,7 +88,7 @@ class ComputesConfig(_Section):
     walls: Literal["bubblewrap", "none"] = "bubblewrap"
     uids: str = DEFAULT_UIDS
     """First and last of the users that computes run as under root, each as one of its own."""
-    network: bool | Literal["host"] = True
+    network: bool | Literal["host"] = False
     """Whether computes within walls have the machine's: for dblink, foreign data wrappers and
     subscriptions. They have it in any case where `host` is set."""
     memory_bytes: int | None = Field(default=None, ge=256 << 20)

@@ -28,7 +28,6 @@ LIMITS = {
     "PAGESTORE_COMPUTES__MEMORY_BYTES": str(512 << 20),
     "PAGESTORE_COMPUTES__PROCESSES": "100",
     "PAGESTORE_COMPUTES__DISK_BYTES": str(400 << 20),
-    "PAGESTORE_COMPUTES__NETWORK": "false",
 }
 GO_ON = 30.0
 """Seconds within which a neighbour is served on a machine that others work on, too."""
