@@ -21,6 +21,7 @@ import psycopg
 from pagestore.agent.users import DEFAULT_UIDS, range_of_uids
 from pagestore.bench.harness import Bench, Settings
 from pagestore.bench.report import Report
+from pagestore.client import credentials
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.compute.cgroups import Bounds, hierarchies
@@ -86,6 +87,7 @@ def main(rounds: int = 20) -> None:
         Path(folder).chmod(0o711)
         bench = Bench(Settings(), Path(folder), Report({}))
         try:
+            credentials.use(bench.stack.credentials)
             control = bench.stack.control
             control.create("walls")
             control.stop("walls")
