@@ -56,6 +56,10 @@
 #define smgrreadv smgrread
 #define smgrwritev smgrwrite
 #define smgrdestroyall smgrcloseall
+#define SuperuserReservedConnections ReservedBackends
+
+/* No connections are kept for roles of pg_use_reserved_connections. */
+#define ReservedConnections 0
 
 /* One block at a time. */
 #define mdreadv(reln, fork, block, buffers, n) mdread(reln, fork, block, (buffers)[0])

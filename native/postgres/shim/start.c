@@ -35,6 +35,7 @@
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/wait_event.h"
+#include "version.h"
 
 #define LONGEST_MESSAGE 65536
 #define POLL_MS 1
@@ -94,9 +95,11 @@ apply_settings(char *message, size_t length)
 static void
 refuse_what_postmaster_would(void)
 {
-    if (ReservedBackends >= MaxConnections)
-        ereport(FATAL, (errmsg("superuser_reserved_connections (%d) must be less than"
-                               " max_connections (%d)", ReservedBackends, MaxConnections)));
+    if (SuperuserReservedConnections + ReservedConnections >= MaxConnections)
+        ereport(FATAL, (errmsg("superuser_reserved_connections (%d) plus reserved_connections (%d)"
+                               " must be less than max_connections (%d)",
+                               SuperuserReservedConnections, ReservedConnections,
+                               MaxConnections)));
 }
 
 void
