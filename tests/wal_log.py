@@ -11,7 +11,7 @@ from pathlib import Path
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn, parse_lsn
 from pagestore.pgformat import wal
-from tests.plain_postgres import BINDIR, PlainPostgres, unprivileged
+from tests.plain_postgres import BINDIR, VERSION, PlainPostgres, unprivileged
 
 
 @dataclass(repr=False)
@@ -44,7 +44,8 @@ class WalLog:
 
     def records(self) -> Iterator[wal.RecordHeader]:
         """By the Python reference, up to the first bytes that are no record."""
-        reader = wal.read_records(self.data[self.first_record - self.start :], self.first_record)
+        data = self.data[self.first_record - self.start :]
+        reader = wal.read_records(data, self.first_record, version=VERSION)
         while True:
             try:
                 yield next(reader)

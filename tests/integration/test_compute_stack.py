@@ -19,7 +19,7 @@ from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
 from tests import access
 from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
-from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
+from tests.plain_postgres import VERSION, PlainPostgres, plain_postgres, reachable_dir
 
 SETUP = """
     CREATE TABLE items (id int PRIMARY KEY, body text);
@@ -381,8 +381,8 @@ def test_settings_of_the_imported_cluster(case: str, stack: Stack) -> None:
     # A second start changes no setting any more, so it logs no record of a change.
     start_lsn = stack.start(timeline).running.start_lsn
     wal = stack.wait(read_wal(stack, timeline, start_lsn))
-    parameter_changes = [r for r in read_records(wal, start_lsn) if (r.rmgr, r.info) == (0, 0x60)]
-    assert parameter_changes == []
+    records = read_records(wal, start_lsn, version=VERSION)
+    assert [r for r in records if (r.rmgr, r.info) == (0, 0x60)] == []  # PARAMETER_CHANGE
 
 
 async def read_wal(stack: Stack, timeline: TimelineId, start: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from pagestore import _native
 from pagestore.pgformat import wal
 from pagestore.v1.page_pb2 import ControlCounters
-from tests.plain_postgres import plain_postgres, reachable_dir
+from tests.plain_postgres import VERSION, plain_postgres, reachable_dir
 from tests.wal_log import WalLog, framing, waldump
 
 COUNTERS = ControlCounters(
@@ -114,10 +114,16 @@ OFFSETS += [wal.SEGMENT_SIZE - PAGE, wal.SEGMENT_SIZE - 64, wal.SEGMENT_SIZE - 8
 def test_pg_waldump_reads_the_synthesized_checkpoint(offset: int, segments: Path) -> None:
     start = START + offset
     data, record_lsn, end = wal.checkpoint_shutdown_bytes(
-        start, START - 104, COUNTERS, timestamp=1_700_000_000, system_id=0x1234567890ABCDEF
+        start,
+        START - 104,
+        COUNTERS,
+        timestamp=1_700_000_000,
+        system_id=0x1234567890ABCDEF,
+        version=VERSION,
     )
     assert len(data) == end - start
-    assert [(r.start_lsn, r.end_lsn) for r in wal.read_records(data, start)] == [(record_lsn, end)]
+    records = wal.read_records(data, start, version=VERSION)
+    assert [(r.start_lsn, r.end_lsn) for r in records] == [(record_lsn, end)]
     _write_segments(segments, start, data)
     dump = waldump(segments, record_lsn)
     assert framing(dump) == [(record_lsn, 114, START - 104)]
@@ -131,7 +137,8 @@ def test_pg_waldump_reads_the_synthesized_checkpoint(offset: int, segments: Path
 
 def _write_segments(directory: Path, start: int, data: bytes) -> None:
     base = start - start % wal.SEGMENT_SIZE
-    pieces = [(base + at, b) for at, b in wal.segment_prefix(start, system_id=0x1234567890ABCDEF)]
+    prefix = wal.segment_prefix(start, system_id=0x1234567890ABCDEF, version=VERSION)
+    pieces = [(base + at, b) for at, b in prefix]
     pieces.append((start, data))
     for lsn, piece in pieces:
         while piece:

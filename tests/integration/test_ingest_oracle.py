@@ -25,8 +25,10 @@ from pagestore.keyspace import (
     database_range,
     kind_range,
 )
+from pagestore.pg_control_values import pack_settings
+from pagestore.v1 import page_pb2 as pb
 from tests.integration import ingest_workload
-from tests.plain_postgres import plain_postgres
+from tests.plain_postgres import VERSION, plain_postgres
 from tests.wal_log import WalLog, framing
 
 FORK_SUFFIX = {Fork.MAIN: "", Fork.FSM: "_fsm", Fork.VM: "_vm", Fork.INIT: "_init"}
@@ -44,11 +46,19 @@ MANAGERS = [
 Entry = tuple[bytes, int, int, int, bytes]
 
 
+def empty_meta() -> _native.MetaTable:
+    """Nothing but of which Postgres the log is."""
+    meta = _native.MetaTable()
+    settings = pb.ControlSettings(catalog_version=VERSION.catalog_version)
+    meta.put(SETTINGS.pack(), pack_settings(settings))
+    return meta
+
+
 @dataclass(repr=False)
 class Outcome:
     """All that came out of a log."""
 
-    meta: _native.MetaTable = field(default_factory=_native.MetaTable)
+    meta: _native.MetaTable = field(default_factory=empty_meta)
     entries: list[Entry] = field(default_factory=list)
     records: int = 0
     end: int = 0
@@ -273,7 +283,7 @@ def test_chunks_may_end_anywhere(log: WalLog, outcome: Outcome) -> None:
 
 def ingest_until_unsure(log: WalLog, end: int, step: int) -> list[Entry]:
     """Like ingest(), but the log may be cut inside a record."""
-    meta = _native.MetaTable()
+    meta = empty_meta()
     ingestor = _native.WalIngestor(log.first_record, 0)
     entries = []
     while ingestor.next_lsn < end:

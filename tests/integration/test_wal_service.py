@@ -14,6 +14,7 @@ import pytest
 from pagestore.client.wal import WalClient
 from pagestore.errors import Aborted, DataLoss, FailedPrecondition, OutOfRange
 from pagestore.pgformat.wal import read_records
+from tests.plain_postgres import VERSION
 from tests.safekeeper_process import (
     Timeline,
     compute_wal,
@@ -80,7 +81,7 @@ def test_lsns_align_to_record_ends(followed: Timeline) -> None:
     followed.postgres.sql("INSERT INTO ledger SELECT i FROM generate_series(6000, 6300) i")
     end = followed.status().commit_lsn
     data = followed.read()[: end - followed.start_lsn]
-    records = list(read_records(data, followed.start_lsn, 0))
+    records = list(read_records(data, followed.start_lsn, 0, version=VERSION))
     ends = {followed.start_lsn: 0} | {record.end_lsn: record.start_lsn for record in records}
     for lsn in [*range(followed.start_lsn, end, 5003), end - 1, end, *list(ends)[1:40:3]]:
         aligned, prev = followed.safekeeper.call(
