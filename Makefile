@@ -1,4 +1,4 @@
-# `make quickstart` and `make test` do all set-up on a fresh Debian 12 machine.
+# `make quickstart` and `make test` do all set-up on a fresh machine of Debian 12, 13 or sid.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+from pagestore.postgres import majors
 from tests import access
+from tests.plain_postgres import MAJOR
 
 _CLONE_NEWNET = 0x40000000
 
@@ -39,6 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def pytest_report_header() -> str:
+    """Of failures it has to be known on what they were."""
+    debian = Path("/etc/debian_version")
+    there = majors.exact_versions(majors.BINDIR)
+    return "\n".join(
+        [
+            f"Debian: {debian.read_text().strip() if debian.exists() else 'no'}",
+            f"Postgres: {there.get(MAJOR, 'none')}; installed: {', '.join(map(str, there))}",
+        ]
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

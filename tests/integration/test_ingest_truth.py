@@ -22,14 +22,16 @@ import pytest
 from pagestore import _native
 from pagestore.keyspace import PAGE_SIZE, SETTINGS, WILL_INIT, Fork, Key, Kind, ValueKind
 from pagestore.oracle.replay import end_of_wal
+from pagestore.pg_control_values import pack_settings
 from pagestore.pgformat.bufmask import PageKind
 from pagestore.pgformat.pagekind import differing_rows
 from pagestore.reader.redo import LOG_HINTS, RedoHelpers
+from pagestore.v1 import page_pb2 as pb
 from tests.integration.ingest_workload import run_tables
 from tests.integration.replayed import judge, page_in, replayed
 from tests.integration.test_redo_truth import SETTINGS as QUIET
 from tests.integration.wal_chains import Block
-from tests.plain_postgres import BINDIR, PlainPostgres, plain_postgres
+from tests.plain_postgres import BINDIR, VERSION, PlainPostgres, plain_postgres
 from tests.wal_log import WalLog
 
 Request = tuple[bytes, bytes | None, list[tuple[int, int, int, bytes]]]
@@ -66,7 +68,10 @@ class Ingested:
                 db = int(path.parent.name) if path.parent.name.isdigit() else 0
                 key = Key(Kind.REL_SIZE, 1663 if db else 1664, db, int(number), FORKS[fork])
                 self.meta.put(key.pack(), struct.pack("<I", path.stat().st_size // PAGE_SIZE))
-        self.meta.put(SETTINGS.pack(), struct.pack("<QI", 1, 1) + bytes(76))
+        settings = pb.ControlSettings(
+            system_id=1, wal_level=1, catalog_version=VERSION.catalog_version
+        )
+        self.meta.put(SETTINGS.pack(), pack_settings(settings))
 
     def put(self, raw: bytes, lsn: int, kind: int, flags: int, payload: bytes) -> None:
         self.kinds[ValueKind(kind)] += 1

@@ -266,12 +266,14 @@ def test_changed_free_space_maps_are_logged_at_a_clean_stop(
         free = "SELECT sum(avail) FROM pg_freespace('accounts')"
         compute.sql("CREATE EXTENSION pg_freespacemap")
         assert compute.sql(free)[0][0] > 0
-        numbers = {fork_of(compute, name)[2] for name in ("accounts", "shrinking")}
+        accounts, shrinking = (fork_of(compute, name)[2] for name in ("accounts", "shrinking"))
         untouched = fork_of(compute, "docs")[2]
         [(since,)] = compute.sql("SELECT pg_current_wal_insert_lsn()")
         compute.stop()
         images = fsm_images(compute, since)
-        assert {(number, block) for number in numbers for block in (0, 1, 2)} <= images
+        # Of accounts the leaf alone: from 16 on a table grows by some pages at once, so that its
+        # root knew of whole free ones before.
+        assert {(accounts, 2), *((shrinking, block) for block in (0, 1, 2))} <= images
         assert untouched not in {number for number, _ in images}
 
 
