@@ -178,6 +178,7 @@ class Timeline:
                 layer = self._open_layer()
                 with store_errors():
                     layer.put(batch)
+            # Last: no reader asks for what lies behind the position, so none sees half a record.
             self._position = IngestPosition(Lsn(last_record_lsn), Lsn(prev_record_lsn))
         self._store.account(self)
 
@@ -214,6 +215,7 @@ class Timeline:
             if layer is None or layer.count == 0 or layer.last_lsn > self.last_record_lsn:
                 return False
             layer.freeze()
+            # Snapshots that were taken have the layer itself, frozen or not, and stay true.
             self._frozen.insert(0, Frozen(layer, self._position))
             self._open = None
             return True
@@ -295,6 +297,8 @@ class Timeline:
             Unavailable: ANCESTOR_BEHIND: after a restart, an ancestor has not yet ingested
                 again what this timeline needs of it.
         """
+        # Without the lock, which a branch or a flush may hold: whoever takes the snapshot away
+        # replaces it as a whole, and the old one still reads the same.
         snapshot = self._snapshot
         if snapshot is not None:
             return snapshot
@@ -335,6 +339,8 @@ class Timeline:
             own = [frozen.layer for frozen in timeline._frozen]
             if timeline._open is not None:
                 own.insert(0, timeline._open)
+            # An ancestor's layer is left out where it begins behind the branch, or with nothing.
+            # Our own is in from the first: its first value shall need no other snapshot.
             sources.extend(
                 (layer, limit) for layer in own if timeline is self or 0 < layer.first_lsn <= limit
             )

@@ -144,7 +144,9 @@ class Trials:
             "PEERS_SILENT",
             f"Whether the log of timeline {key.timeline} is an older copy is for its other "
             f"safekeepers to say, and too few answer; away: {', '.join(map(str, sorted(silent)))}.",
-            "Start them: `pagestore status` shows which are down.",
+            "Start them: `pagestore status` shows which are down. If `pagestore safekeepers` lists "
+            "them no more, they were replaced, and this is a copy from before that: remove the "
+            "timeline's directory, and the safekeeper comes back as a new member.",
         )
 
 

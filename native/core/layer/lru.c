@@ -88,7 +88,7 @@ pin_if_there(ps_layer *layer, int which)
     int there = layer->lru[which].there;
     if (there) {
         layer->lru[which].pins++;
-        if (lists[which].newest != layer) {
+        if (lists[which].newest != layer) { /* most hits are of the one that was hit last */
             unlink_layer(layer, which);
             link_newest(layer, which);
         }
@@ -156,6 +156,7 @@ pin_index_locked(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_LRU_INDEXES))
         return PS_OK;
+    /* The file only while its index is read: descriptors are scarcer than memory. */
     int rc = pin_file_locked(layer, err);
     if (rc < 0)
         return rc;
@@ -173,6 +174,7 @@ ps_layer_pin(ps_layer *layer, ps_error *err)
         return PS_OK;
     if (!ps_patience_allows_files())
         return ps_fail(err, PS_ERR_WOULD_WAIT, "the index of %s is to be read", layer->path);
+    /* The layer's own lock: while its index is read, others are found by the lists' one. */
     pthread_mutex_lock(&layer->loading);
     int rc = pin_index_locked(layer, err);
     pthread_mutex_unlock(&layer->loading);

@@ -185,7 +185,7 @@ find_or_add(ps_open_layer *layer, const ps_key *key, uint32_t hash)
     node **of_kind = &layer->kinds[ps_key_kind(key)];
     *made = (node){.next_of_kind = *of_kind, .key = *key};
     *of_kind = made;
-    *at = (slot){.at = made, .hash = hash};
+    *at = (slot){.at = made, .hash = hash}; /* with the hash, most keys need no look */
     layer->stats.keys++;
     return made;
 }
@@ -280,6 +280,7 @@ put_some(ps_open_layer *layer, const ps_batch *batch, size_t from, size_t end,
     for (size_t i = from; i < end; i++) {
         const ps_entry *entry = &batch->entries[i];
         prefetch(layer, hashes, i - from, end - from);
+        /* A record that changes several blocks stands in the batch once, and once here. */
         if (i == 0 || entry->offset != entry[-1].offset || entry->length != entry[-1].length)
             *data = ps_arena_copy(&layer->arena, batch->data + entry->offset, entry->length);
         int rc = *data == NULL ? PS_ERR_NOMEM : put_one(layer, entry, hashes[i - from], *data);
@@ -295,6 +296,7 @@ ps_open_layer_put(ps_open_layer *layer, const ps_batch *batch, ps_error *err)
     /* Only the one writer changes last_lsn and frozen's owner orders freeze after put. */
     int rc = check_batch(batch, layer->stats.last_lsn, err);
     const uint8_t *data = NULL;
+    /* In strides, so that readers wait for some of a batch and not for all of it. */
     for (size_t i = 0; rc == PS_OK && i < batch->count;) {
         size_t end = batch->count - i > PUT_STRIDE ? i + PUT_STRIDE : batch->count;
         pthread_rwlock_wrlock(&layer->lock);

@@ -211,6 +211,7 @@ bury(batch *b, ps_redo_lane *lane)
         if (request->status == SENT_AGAIN)
             finish(b, request, PS_ERR_REDO, text);
         else
+            /* It may hold back so many answers: any of these may be what it died of. */
             request->status = i < PS_REDO_ANSWERS_AT_ONCE ? WAITING_AGAIN : WAITING;
         if (index < b->cursor)
             b->cursor = index;

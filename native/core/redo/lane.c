@@ -63,6 +63,8 @@ reserve(ps_redo_lane *lane, ps_redo_request *const *requests, uint32_t count)
     size_t pieces = 0;
     for (uint32_t r = 0; r < count; r++) {
         const ps_redo_request *request = requests[r];
+        /* A base that lies where its page goes is needed until the whole answer is there: if this
+         * helper dies, another one gets it. */
         if (request->base == request->out && lane->staging == NULL &&
             (lane->staging = malloc(PS_REDO_WINDOW * PS_PAGE_SIZE)) == NULL)
             return PS_ERR_NOMEM;
@@ -189,7 +191,7 @@ ps_redo_lane_send(ps_redo_lane *lane)
             continue;
         if (n < 0)
             return errno == EAGAIN ? PS_OK : PS_ERR_REDO;
-        ps_redo_lane_silent_since(lane, ps_redo_now_ms());
+        ps_redo_lane_silent_since(lane, ps_redo_now_ms()); /* who takes bytes in is not hung */
         while (lane->piece_at < lane->piece_count &&
                (size_t)n >= lane->pieces[lane->piece_at].iov_len)
             n -= (ssize_t)lane->pieces[lane->piece_at++].iov_len;
@@ -242,7 +244,7 @@ ps_redo_lane_receive(ps_redo_lane *lane, ps_redo_request **done, uint32_t *done_
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN ? PS_OK : PS_ERR_REDO;
-    if (n == 0)
+    if (n == 0) /* its end is closed: it is gone */
         return PS_ERR_REDO;
     lane->received += (size_t)n;
     while (lane->count > 0 && lane->received >= whole) {

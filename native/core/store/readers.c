@@ -85,6 +85,8 @@ enqueue(ps_readers *readers, ps_pages_job *job)
 {
     queue *q = &readers->queues[job->step];
     append(q, job);
+    /* Threads that were signalled count as idle until they have the lock, and each has one of the
+     * waiting jobs to take: so one is free only where there are as many as jobs. */
     if (q->idle >= q->length)
         pthread_cond_signal(&q->filled);
     else if (q->started < q->most)
@@ -109,7 +111,7 @@ work(void *arg)
         pthread_mutex_unlock(&readers->mutex);
         ps_pages_continue(job);
         pthread_mutex_lock(&readers->mutex);
-        if (job->step != PS_PAGES_DONE && readers->closed)
+        if (job->step != PS_PAGES_DONE && readers->closed) /* nobody will come for it */
             ps_pages_abandon(job);
         if (job->step == PS_PAGES_DONE)
             complete(readers, job);
@@ -171,6 +173,7 @@ ps_readers_close(ps_readers *readers)
 {
     pthread_mutex_lock(&readers->mutex);
     readers->closed = 1;
+    /* Not what a helper has begun: its answer goes into the job's memory. */
     abandon_waiting(readers, &readers->queues[PS_PAGES_FILES]);
     abandon_waiting(readers, &readers->queues[PS_PAGES_REDO]);
     for (size_t i = 0; i < QUEUES; i++)
@@ -220,7 +223,7 @@ void
 ps_readers_cancel(ps_readers *readers, const ps_pages_job *job)
 {
     pthread_mutex_lock(&readers->mutex);
-    for (size_t i = 0; i < PS_PAGES_REDO_BEGUN; i++) {
+    for (size_t i = 0; i < PS_PAGES_REDO_BEGUN; i++) { /* what is begun ends by itself */
         queue *q = &readers->queues[i];
         for (ps_pages_job **at = &q->first; *at != NULL; at = &(*at)->next) {
             if (*at != job)

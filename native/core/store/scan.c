@@ -37,6 +37,7 @@ settle(walk *w, const ps_key *high, ps_error *err)
             w->data = data;
             return PS_OK;
         }
+        /* Its values lie newest first: to the first that is not too new, or to the next key. */
         rc = ps_layer_cursor_seek(&w->cursor, &header.key, w->upto, 0, err);
     }
     return rc;
@@ -130,6 +131,7 @@ merge(walk *walks, size_t count, const ps_key *high, ps_visit visit, void *arg, 
             visit(arg, &newest->key, newest->data, newest->length) != 0)
             return PS_OK;
         ps_key key = newest->key;
+        /* The older sources' values of this key; those before stand at greater ones. */
         for (walk *w = newest; w < walks + count; w++) {
             if (!w->valid || ps_key_compare(&w->key, &key) != 0)
                 continue;
@@ -235,6 +237,6 @@ ps_snapshot_last(const ps_snapshot *snapshot, const ps_key *low, const ps_key *h
         ps_arena_free(&arena);
         if (rc < 0 || alive)
             return rc;
-        end = *found;
+        end = *found; /* it was deleted by then: look below it */
     }
 }

@@ -408,6 +408,7 @@ ps_pages_begin(ps_pages_job *job)
     job->status.code = 0;
     if (job->request.block_count > BLOCKS_AT_ONCE)
         return;
+    /* The caller is the event loop, on which all other reads wait. */
     ps_patience_set(PS_PATIENCE_NONE);
     read_files(job);
     ps_patience_set(PS_PATIENCE_FILES);
@@ -416,7 +417,7 @@ ps_pages_begin(ps_pages_job *job)
     int rc = ps_page_read_begin_redo(&job->read, REDO_AT_ONCE_NS, &err);
     if (rc != PS_ERR_WOULD_WAIT)
         redone(job, rc, &err);
-    else if (job->read.batch != NULL)
+    else if (job->read.batch != NULL) /* else no helper was free, and a thread waits for one */
         job->step = PS_PAGES_REDO_BEGUN;
 }
 
