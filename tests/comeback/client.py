@@ -93,7 +93,9 @@ class Client:
             return pid
         if part == "compute":
             with self.whole.control() as control:
-                return int(control.get("app").compute_pid)
+                pid = int(control.get("app").compute_pid)
+                assert pid, "its clients keep it awake"
+                return pid
         return installation.parts()["compute" if part == "agent" else part].pid
 
     def kill(self, part: str) -> None:

@@ -35,7 +35,9 @@ def _shown(whole: Whole) -> Database:
 
 def _pid_of(whole: Whole, victim: str) -> int:
     if victim == "compute":
-        return int(patiently(lambda: _shown(whole)).compute_pid)
+        pid = int(patiently(lambda: _shown(whole)).compute_pid)
+        assert pid, "somebody commits, so there is one"
+        return pid
     return whole.installation.parts()[victim].pid
 
 
