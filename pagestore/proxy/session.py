@@ -174,9 +174,10 @@ class Session:
 
     def lose(self, words: bytes) -> None:
         """Ends it: its backend has gone, and what it was is not known."""
-        self.let_go()
+        # In this order: while it is joined, the end of its backend would be its own.
         self.client.send(words)
         self.client.close()
+        self.let_go()
 
     def let_go(self) -> None:
         """Ends its backend; the session lives on in its state."""

@@ -76,7 +76,12 @@ def kill_parts(whole: Whole) -> None:
         whole.kill(part)
 
 
-EVENTS: list[Callable[[Whole], None]] = [sleep, restore, undo, crash, kill_parts]
+def down_and_up(whole: Whole) -> None:
+    whole.run("down", "--keep-sessions")
+    whole.up()
+
+
+EVENTS: list[Callable[[Whole], None]] = [sleep, restore, undo, crash, kill_parts, down_and_up]
 happenings = pytest.mark.parametrize("happens", EVENTS, ids=lambda event: event.__name__)
 
 
@@ -146,13 +151,17 @@ def test_asyncpgs_pool_notices_nothing(whole: Whole, happens: Callable[[Whole], 
     asyncio.run(story())
 
 
-def test_a_transaction_at_a_restore_ends(whole: Whole) -> None:
+def test_a_transaction_at_a_restore_ends_and_is_told_why(whole: Whole) -> None:
     with whole.connect("app") as session:
+        session.execute("INSERT INTO facts VALUES (2)")  # so that the restore goes somewhere
         session.execute("BEGIN")
         session.execute("INSERT INTO facts VALUES (3)")
         whole.run("restore", "app", "start")
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.errors.AdminShutdown) as caught:
             session.execute("COMMIT")
+    assert "was taken to checkpoint start (restore)" in str(caught.value)
+    assert caught.value.diag.message_hint is not None
+    assert "Connect again" in caught.value.diag.message_hint
 
 
 def test_sessions_of_a_database_that_is_removed_end(whole: Whole) -> None:
@@ -160,7 +169,7 @@ def test_sessions_of_a_database_that_is_removed_end(whole: Whole) -> None:
     with whole.connect("gone") as session:
         session.execute("SELECT 1")
         whole.run("rm", "gone")
-        with pytest.raises(psycopg.OperationalError):
+        with pytest.raises(psycopg.OperationalError, match="gone was removed"):
             session.execute("SELECT 1")
 
 

@@ -33,7 +33,7 @@ typedef struct connection {
 
 typedef struct relay_loop relay_loop;
 
-/* --- connection.c: what happens to one */
+/* --- connection.c, joined.c: what happens to one */
 
 connection *connection_new(relay_loop *loop, uint64_t id, int fd, bool is_client);
 /* Tells why, closes, frees; of a joined pair, both. `why` may be NULL. */

@@ -197,6 +197,12 @@ between_messages(const ps_framing *framing)
 }
 
 bool
+ps_session_server_between(const ps_session *session)
+{
+    return between_messages(&session->server);
+}
+
+bool
 ps_session_at_rest(const ps_session *session)
 {
     return session->awaited == 0 && session->status == 'I' && !session->copying_in &&

@@ -55,6 +55,9 @@ void ps_session_end(ps_session *session);
 void ps_session_from_client(ps_session *session, const uint8_t *data, size_t length);
 void ps_session_from_server(ps_session *session, const uint8_t *data, size_t length);
 
+/* Whether the backend's bytes stand between two messages: one of somebody else's would be read. */
+bool ps_session_server_between(const ps_session *session);
+
 /* Whether both directions stand between messages, nothing is owed and no transaction is open. */
 bool ps_session_at_rest(const ps_session *session);
 

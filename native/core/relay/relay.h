@@ -86,6 +86,7 @@ size_t ps_relay_take(ps_relay *relay, ps_relay_event *events, size_t limit);
 
 /* PS_ERR_NOMEM; everything else is told by events. */
 int ps_relay_read(ps_relay *relay, uint64_t id, ps_error *err);
+/* To a joined client: its last words, before `close`; passed over within a message. */
 int ps_relay_send(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
 /* Sends, then reads: what `send` and `read` do, as one order. */
 int ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);

@@ -242,6 +242,34 @@ def test_a_client_that_leaves_ends_its_backend() -> None:
         assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
 
 
+def test_a_joined_client_hears_a_last_word_between_two_messages() -> None:
+    with Driver() as d:
+        client, c, backend, b = d.pair()
+        c.sendall(message(b"Q", b"BEGIN\0"))
+        assert receive(b, 11) == message(b"Q", b"BEGIN\0")
+        b.sendall(message(b"Z", b"T"))
+        assert receive(c, 6) == message(b"Z", b"T")
+        words = message(b"E", b"SFATAL\0MMoved\0\0")
+        d.relay.send(client, words)
+        d.relay.close(client)
+        assert receive(c, len(words)) == words
+        assert c.recv(1) == b""
+        assert b.recv(1) == b""
+        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+
+
+def test_within_a_message_of_its_backends_it_hears_nothing_else() -> None:
+    with Driver() as d:
+        client, c, _, b = d.pair()
+        c.sendall(message(b"Q", b"SELECT\0"))
+        receive(b, 12)
+        b.sendall(message(b"D", b"0123456789")[:8])
+        assert receive(c, 8) == message(b"D", b"0123456789")[:8]
+        d.relay.send(client, message(b"E", b"\0"))
+        d.relay.close(client)
+        assert c.recv(1) == b""
+
+
 def test_a_held_client_that_leaves_is_told() -> None:
     with Driver() as d:
         client, c, _, _ = d.pair()
