@@ -27,6 +27,7 @@ from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start,
 from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
 from pagestore.proxy.needs import FindRole, Need, Role
+from pagestore.proxy.parting import PAUSE_SECONDS, Parting
 from pagestore.proxy.places import Address, Place, Places
 from pagestore.proxy.session import GONE, BackendGone, NoRoom, NotReady, Session
 from pagestore.proxy.status import PlaceStatus, describe
@@ -39,15 +40,11 @@ RECOVERY_SECONDS = 60.0
 """For a server that says that it cannot take anybody in now."""
 LISTENERS_SECONDS = 10.0
 """For those that listen to be back in a place that woke, before others enter it."""
-MOVE_SECONDS = 3.0
-"""For a session's state, when its backend is about to be ended by somebody else."""
 CANCEL_PAUSES = (0.05, 0.2, 1.0)
 """Before each try to cancel what a session does that was asleep when its client spoke."""
 TICK_SECONDS = 1.0
 ADOPT_SECONDS = 2.0
 """How often it is asked what others have started."""
-PAUSE_SECONDS = 0.01
-"""Between two looks at sessions that are just coming or going."""
 WRITE_DOWN_SECONDS = 1.0
 """After so long at rest a session's state is kept."""
 _SQLSTATES = {
@@ -92,13 +89,13 @@ class Front:
         self._keys: CancelKeys[Session] = CancelKeys()
         self._sessions: dict[int, Session] = {}
         """Those that are joined, by their client's number."""
-        self.hindrances: dict[Place, str] = {}
-        """Why a place was kept awake when it was last to sleep; empty words for no reason."""
         self._entering: set[Session] = set()
         """Those that are just being brought to a backend."""
         self._released: dict[Session, asyncio.Future[tuple[Address, int]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
+        self._parting = Parting(self.sessions, self._is_entered, self._take_up)
+        self.hindrances = self._parting.hindrances
         full = messages.error_response("53300", "sorry, too many clients already")
         self.links = Links(self._accept, threads=threads, full=full)
         self._held(tasks.endless(self._watch(), "watch sessions"))
@@ -363,13 +360,11 @@ class Front:
             _log.error("a return failed", exc_info=error)
         finally:
             session.coming = None
-        if session.backend_link is None and session.spoke:
-            session.spoke = False
-            self._take_up(session)
+        self._parting.heed(session)
 
     async def _bring_listeners_back(self, place: Place, address: Address, attempt: int) -> None:
         """Before others are let in, who could notify them."""
-        listeners = [item for item in self._at(place) if item.state and item.state.listens]
+        listeners = [item for item in self._parting.at(place) if item.state and item.state.listens]
         for session in listeners:
             if session.coming is None and session.backend_link is None:
                 self._bring(session, self._bring_back(session, address, attempt))
@@ -430,7 +425,7 @@ class Front:
 
     async def _stop(self, place: Place, attempt: int) -> None:
         now = self._loop.time
-        if not await self._take_down(place):
+        if not await self._parting.take_down(place):
             self._carry_out(self._fleet.kept_awake(place, attempt, now()))
             return
         try:
@@ -458,78 +453,13 @@ class Front:
         """
         self._carry_out(self._fleet.left(place, self._loop.time()))
         if end_all:
-            return 0, self._end_all(place, words)
-        deadline = self._loop.time() + seconds
-        carried = ended = 0
-        while True:
-            left = deadline - self._loop.time()
-            joined = [item for item in self._joined(place) if not item.going_down]
-            went = await asyncio.gather(*(self._part(item, words, left) for item in joined))
-            carried, ended = carried + went.count(True), ended + went.count(False)
-            await self._let_sleep(
-                [item for item, goes_on in zip(joined, went, strict=True) if goes_on]
-            )
-            if not (self._is_entered(place) or self._joined(place)) or left < 0:
-                return carried, ended
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _part(self, session: Session, words: bytes, seconds: float) -> bool:
-        """Whether it goes on."""
-        hindrance = await session.take_down(max(seconds, PAUSE_SECONDS), MOVE_SECONDS)
-        if hindrance:
-            session.lose(words)
-        return session.state is not None and not session.client.ended
-
-    def _end_all(self, place: Place, words: bytes) -> int:
-        there = self._at(place)
-        for session in there:
-            session.lose(words)
-        return len(there)
-
-    def _at(self, place: Place) -> list[Session]:
-        return [item for item in self._sessions.values() if item.destination.place == place]
-
-    def _joined(self, place: Place) -> list[Session]:
-        return [session for session in self._at(place) if session.backend_link is not None]
-
-    async def _let_sleep(self, sessions: list[Session]) -> None:
-        """Ends the backends of sessions that were taken down."""
-        # Those that came down first may have been notified by those that came last.
-        await asyncio.gather(*(session.hear_all() for session in sessions))
-        for session in sessions:
-            session.let_go()
-            if session.spoke:
-                session.spoke = False
-                self._take_up(session)
-
-    async def _take_down(self, place: Place) -> bool:
-        """Carries every session of a place out of it; all of them, or none."""
-        sessions = self._joined(place)
-        if any(session.going_down for session in sessions):
-            self.hindrances[place] = "the state of a session is being written down"
-            return False
-        if self._is_entered(place):
-            self.hindrances[place] = "a session is coming in"  # whose state nobody has
-            return False
-        hindrances = await asyncio.gather(*(session.take_down() for session in sessions))
-        self.hindrances[place] = next(filter(None, hindrances), "")
-        if self.hindrances[place]:
-            for session in sessions:
-                session.go_on()
-            return False
-        await self._let_sleep(sessions)
-        return True
+            return 0, self._parting.end_all(place, words)
+        return await self._parting.carry_out(place, words, seconds)
 
     def _is_entered(self, place: Place) -> bool:
         """Whether somebody was released into a place, and is not joined yet."""
         released = [item for item, future in self._released.items() if future.done()]
         return any(item.destination.place == place for item in (*self._entering, *released))
-
-    async def _write_down(self, session: Session) -> None:
-        """Keeps a session's state while it goes on, so that it outlives a crash of its backend."""
-        if session.backend_link is not None and not session.going_down:
-            await session.take_down()
-            session.go_on()
 
     async def _watch(self) -> None:
         """Tells the fleet what sessions do, and the time."""
@@ -579,7 +509,7 @@ class Front:
             changed = item.spoken or not session.tried
             rests = item.at_rest and item.idle_seconds >= WRITE_DOWN_SECONDS
             if changed and rests and self.state(session.destination.place) is State.AWAKE:
-                self._spawn(self._write_down(session))
+                self._spawn(self._parting.write_down(session))
 
     def _activity(
         self, activity: list[Activity], now: float

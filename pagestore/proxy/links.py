@@ -45,6 +45,16 @@ _PARTED = frozenset({Event.AT_REST, Event.LEFT})
 _LEFT = frozenset({Event.LEFT, Event.ENDED})
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A session between two messages, outside a transaction."""
+
+    spoken: bool
+    """Whether its client has said anything since it was joined."""
+    unnamed: bytes
+    """The body of the Parse message of its unnamed statement."""
+
+
 class LinkEnded(Exception):
     """The peer has gone, or the relay ended the connection; the text says why, if it is known."""
 
@@ -90,7 +100,7 @@ class Link:
         """Until the peer says something, which stays unread."""
         await self._after(_READABLE, self._relay.watch, self.number)
 
-    async def part(self) -> bytes | None:
+    async def part(self) -> Rest | None:
         """Of a joined client: until its session is at rest and parted from its backend, for the
         Parse of its unnamed statement; None if its backend has ended meanwhile.
 
@@ -101,7 +111,7 @@ class Link:
         except asyncio.CancelledError:
             self._relay.release(self.number)
             raise
-        return data if event is Event.AT_REST else None
+        return Rest(data[:1] == b"\1", data[1:]) if event is Event.AT_REST else None
 
     def send(self, data: bytes) -> None:
         self._relay.send(self.number, data)

@@ -134,12 +134,14 @@ class Session:
         backend, parted = self.backend_link, False
         try:
             async with asyncio.timeout(seconds) as limit:
-                unnamed = await self.client.part()
-                if unnamed is None:
+                rest = await self.client.part()
+                if rest is None:
                     return ""  # its backend has left, which the front was told
                 parted = True
+                if rest.spoken:
+                    self.state = None
                 limit.reschedule(asyncio.get_running_loop().time() + patience)
-                outcome = await drive(dehydrate(unnamed, self._hear), backend)
+                outcome = await drive(dehydrate(rest.unnamed, self._hear), backend)
         except TimeoutError:
             self.state = None
             if parted:  # its answer may still come, and would reach the client
@@ -151,12 +153,19 @@ class Session:
             return str(error)
         except LinkEnded:
             if parted and not self.client.ended:
-                self.lose(GONE)
+                self._fall_back()
             return ""
         finally:
             self.going_down = False
         self.state = None if isinstance(outcome, Hindrance) else outcome
         return outcome.words if isinstance(outcome, Hindrance) else ""
+
+    def _fall_back(self) -> None:
+        """Its backend has gone instead of answering: what it was before holds, if it is known."""
+        if self.state is None:
+            self.lose(GONE)
+        else:
+            self.let_go()
 
     async def hear_all(self) -> None:
         """Of a session that was taken down: its backend's notifications, before it goes."""
@@ -168,8 +177,8 @@ class Session:
 
     def go_on(self) -> None:
         """Joins it with its backend again, from which it was parted."""
-        self.spoke = False
         if self.backend_link is not None:
+            self.spoke = False
             self.client.join(self.backend_link)
 
     def lose(self, words: bytes) -> None:

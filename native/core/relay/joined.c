@@ -73,14 +73,15 @@ take_apart(relay_loop *loop, connection *client)
     connection_update_interest(loop, server);
     ps_session *session = client->session;
     size_t length = session->unnamed != NULL ? session->unnamed_length : 0;
-    uint8_t *unnamed = length > 0 ? malloc(length) : NULL;
-    if (length > 0 && unnamed == NULL) {
+    uint8_t *told = malloc(1 + length);
+    if (told == NULL) {
         connection_end(loop, client, "out of memory");
         return;
     }
+    told[0] = session->spoken;
     if (length > 0)
-        memcpy(unnamed, session->unnamed, length);
-    part(loop, client, PS_RELAY_AT_REST, unnamed, length);
+        memcpy(told + 1, session->unnamed, length);
+    part(loop, client, PS_RELAY_AT_REST, told, 1 + length);
 }
 
 static bool

@@ -40,7 +40,8 @@ typedef enum ps_relay_kind {
     PS_RELAY_ACCEPTED = 1, /* in FEED; data: the peer's address as text */
     PS_RELAY_DATA,         /* a piece, after `read` */
     PS_RELAY_SECURE,       /* the TLS handshake is done; in FEED */
-    PS_RELAY_AT_REST,      /* after `hold`; id is the client's, which is in HOLD; data: the body of
+    PS_RELAY_AT_REST,      /* after `hold`; id is the client's, which is in HOLD; data: a byte, 1
+                            * where the client has spoken since it was joined, and the body of
                             * the Parse that made its unnamed statement */
     PS_RELAY_LEFT,         /* its backend is gone, the client is in HOLD; data: a byte, 1 where the
                             * client has spoken since it was joined, and the backend's last words */

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from pagestore.proxy.links import Event, Link, LinkEnded
+from pagestore.proxy.links import Event, Link, LinkEnded, Rest
 
 
 class Silent:
@@ -20,7 +20,7 @@ class Silent:
         pass
 
 
-async def parting(event: Event) -> tuple[list[Event], bytes | LinkEnded | None]:
+async def parting(event: Event) -> tuple[list[Event], Rest | LinkEnded | None]:
     """What a link's watcher, and who waits for its session to come to rest, hear of an event."""
     link = Link(cast(Any, Silent()), 1)
     heard: list[Event] = []
@@ -35,7 +35,7 @@ async def parting(event: Event) -> tuple[list[Event], bytes | LinkEnded | None]:
 
 
 def test_an_answer_is_for_who_waits_alone() -> None:
-    assert asyncio.run(parting(Event.AT_REST)) == ([], b"")
+    assert asyncio.run(parting(Event.AT_REST)) == ([], Rest(False, b""))
 
 
 def test_that_a_backend_left_is_heard_by_both() -> None:
