@@ -54,6 +54,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "rm": Verb("databases"),
         "tenant": Verb("tenants"),
         "settings": Verb("settings"),
+        "idle": Verb("settings"),
         "password": Verb("settings"),
         "role": Verb("roles"),
     },

@@ -177,7 +177,7 @@ def _print_databases(run: Session, fields: dict[str, Any]) -> None:
     sys.stdout.write(f"walls around each database: {names}\n")
     if fields.get("awake"):
         run.table(
-            ("database", "state", "sessions", "waiting", "idle", "kept awake by"),
+            ("database", "state", "sessions", "waiting", "idle", "sleeps after", "kept awake by"),
             [
                 (
                     row["name"],
@@ -185,8 +185,13 @@ def _print_databases(run: Session, fields: dict[str, Any]) -> None:
                     str(row["sessions"]),
                     str(row["waiting"]),
                     f"{row['idle_seconds']:.0f} s" if row["state"] == "awake" else "-",
+                    _seconds(row["sleeps_after"]),
                     row["why"] or "-",
                 )
                 for row in fields["awake"]
             ],
         )
+
+
+def _seconds(count: float | str) -> str:
+    return count if isinstance(count, str) else f"{count:g} s"

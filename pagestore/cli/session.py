@@ -8,6 +8,7 @@ error is ``{"error": {"reason", "message", "hint"}}`` on stderr.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,6 +153,7 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
         "created": database.created,
         "created_at": timestamp(database.created_unix_micros),
         "postgres_database": database.postgres_database,
+        "sleeps_after": sleeps_after(database),
         "compute_pid": database.compute_pid or None,
         "compute_error": database.compute_error or None,
         "remarks": list(database.remarks) or None,
@@ -203,6 +205,13 @@ def compute_state(database: pb.Database) -> str:
     from pagestore.v1 import control_pb2
 
     return control_pb2.ComputeState.Name(database.compute).removeprefix("COMPUTE_STATE_").lower()
+
+
+def sleeps_after(database: pb.Database) -> float | str:
+    """Seconds without activity; or a word."""
+    if not database.HasField("idle"):
+        return "default"
+    return "never" if database.idle == math.inf else database.idle
 
 
 def timestamp(unix_micros: int) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
 
-from pagestore.cli.session import Data, Json, Name, database_fields, session
+from pagestore.cli.session import Data, Json, Name, database_fields, session, sleeps_after
 from pagestore.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
+
+_WORDS = {"never": math.inf, "default": None}
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh]?)")
 
 Set = Annotated[
     list[str] | None,
@@ -64,6 +70,49 @@ def settings(
             run.remark(
                 f"At the next start: {names}. pagestore stop {name} && pagestore start {name}"
             )
+
+
+def idle(
+    name: Name,
+    limit: Annotated[
+        str | None,
+        typer.Argument(metavar="[TIME]", help="30s, 5m, never, or default for the proxy's own."),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change how long a database may do nothing until it is put to sleep.
+
+    It holds within seconds, stays over restore and undo, and a branch begins with it.
+
+    Example: pagestore idle app 5m
+    """
+    with session(data, as_json) as run:
+        seconds = idle_limit(limit) if limit is not None else None
+        found = (
+            run.control.get(name, brief=True)
+            if limit is None
+            else run.control.change_idle(name, seconds)
+        )
+        said = sleeps_after(found)
+        words = said if isinstance(said, str) else f"{said:g}s"
+        run.answer({"name": name, "sleeps_after": said}, words)
+
+
+def idle_limit(text: str) -> float | None:
+    """Seconds; infinity for "never", None for "default".
+
+    Raises:
+        InvalidInput: INVALID_SETTING.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    found = _TIME.fullmatch(text)
+    if found is None or not float(found[1]):
+        raise InvalidInput(
+            "INVALID_SETTING", f'{text!r} is neither a time as 30s, 5m or 1h, nor "never".'
+        )
+    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 def settings_fields(found: pb.DatabaseSettings) -> dict[str, Any]:

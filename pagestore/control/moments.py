@@ -161,6 +161,7 @@ def _as_of(database: DatabaseRecord, name: str, making: Making, moment: Moment) 
             "branch_lsn": moment.lsn,
             "created_micros": database.created_micros ^ (moment.lsn << 1 | 1),
             "settings": UserSettings(wanted=values, good=values),
+            "idle": None,
             "parent": "",
             "parent_timeline": None,
         }

@@ -6,6 +6,7 @@ stopped has them in its record alone, and Postgres judges at the next start (set
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from pagestore.control.records import DatabaseRecord, EventRecord, UserSettings,
 from pagestore.control.setting_aside import changed
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.turns import Turns
+from pagestore.errors import InvalidInput
 from pagestore.ids import TenantId
 from pagestore.postgres.majors import Installed
 from pagestore.postgres.user_settings import check
@@ -88,6 +90,28 @@ class OwnSettings:
             if compute is None:
                 return self._change_stopped(record, values, reset)
             return await self._told(tenant, name, compute, values, reset)
+
+    async def change_idle(
+        self, tenant: TenantId, database: str, seconds: float | None
+    ) -> DatabaseRecord:
+        """How long it may do nothing until it is put to sleep.
+
+        Args:
+            seconds: infinity for never; None for as long as the proxy lets any.
+
+        Raises:
+            InvalidInput: INVALID_SETTING.
+        """
+        name = database_name(database)
+        if seconds is not None and not seconds > 0:
+            raise InvalidInput("INVALID_SETTING", f"{seconds} is no number of seconds above zero.")
+        async with self._turns.on(tenant, name):
+            with self._state.change() as change:
+                record = change.known_database(tenant, name)
+                idle = 0.0 if seconds == math.inf else seconds
+                record = record.model_copy(update={"idle": idle})
+                change.put_database(record)
+            return record
 
     async def reset_password(self, tenant: TenantId, database: str) -> DatabaseRecord:
         """Another password, and a role that may log in with it. Needs the compute to run."""

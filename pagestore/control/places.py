@@ -8,6 +8,7 @@ a start that is asked for while the name moves brings the compute of afterwards.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
@@ -37,6 +38,28 @@ class PlaceName:
     """Of the database, when it was last seen."""
     point: str = ""
     """Empty for now; else a Moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    place: PlaceName
+    inner: str
+    """The database inside Postgres."""
+    idle: float | None
+    """Seconds until it sleeps; infinity for never, None for as long as any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awake:
+    place: PlaceName
+    compute: Compute
+    idle: float | None = None
+    """As in Found."""
+
+
+def idle_of(record: DatabaseRecord) -> float | None:
+    """As in Found."""
+    return math.inf if record.idle == 0 else record.idle
 
 
 def place_of(record: DatabaseRecord, moment: Moment | None = None) -> PlaceName:
@@ -71,8 +94,8 @@ class Places:
             await self._roles.of(DEFAULT_TENANT, template.timeline, target[:64])
         return None
 
-    async def find(self, target: str) -> tuple[PlaceName, str]:
-        """A place, and which database inside it is meant.
+    async def find(self, target: str) -> Found:
+        """What a client names.
 
         Raises:
             NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND.
@@ -83,7 +106,8 @@ class Places:
             raise _no_such(target)
         record, asked = found
         moment = await self._moments.find(record, asked.point) if asked.point else None
-        return place_of(record, moment), asked.inner or record.postgres_database
+        inner = asked.inner or record.postgres_database
+        return Found(place_of(record, moment), inner, None if moment else idle_of(record))
 
     async def url_fault(self, record: DatabaseRecord, secret: str) -> str:
         """Why the owner cannot log in by this password; empty where it can, or is not known to be
@@ -109,15 +133,15 @@ class Places:
         """Stops its compute, unless somebody is in there; words for who is."""
         return await self._turns.to_its_end(self._stop(place))
 
-    def awake(self) -> list[tuple[PlaceName, Compute]]:
+    def awake(self) -> list[Awake]:
         """Those with a compute that runs."""
         past = self._moments.running()
-        found = [(place_of(record, moment), compute) for record, moment, compute in past]
+        found = [Awake(place_of(record, moment), compute) for record, moment, compute in past]
         for tenant, name in self._computes.names():
             compute = self._computes.running_compute((tenant, name))
             record = self._state.view().database(tenant, name)
             if compute is not None and record is not None:
-                found.append((place_of(record), compute))
+                found.append(Awake(place_of(record), compute, idle_of(record)))
         return found
 
     async def _start(self, place: PlaceName) -> Compute:

@@ -122,6 +122,8 @@ class DatabaseRecord(Record):
     postgres_database: str
     settings: UserSettings = UserSettings()
     """The database's, whatever timeline it stands on: a branch begins with a copy."""
+    idle: float | None = None
+    """Seconds without activity until it is put to sleep; 0: never; None: as the proxy has it."""
     password_was_reset: bool = False
     """Older states of its cluster may have another password than this one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pagestore.client.proxy import ProxyClient
@@ -25,6 +26,7 @@ def awake(installation: Installation) -> list[dict[str, Any]]:
             "sessions": item.sessions,
             "waiting": item.waiting,
             "idle_seconds": round(item.idle_seconds, 1),
+            "sleeps_after": item.idle_limit if item.idle_limit != math.inf else "never",
             "why": item.why or None,
         }
         for item in found.places

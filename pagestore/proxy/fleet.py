@@ -197,8 +197,11 @@ class Fleet(Generic[Place, Waiter, _Address]):
         return [] if berth is None else self.lost(place, berth.attempt, now)
 
     def adopt(self, place: Place, address: _Address, now: float, idle: float | None) -> None:
-        """It runs, started by somebody else. One that is known already stays what it is."""
-        if place not in self._places:
+        """It runs, started by somebody else. One that is known already stays what it is, but for
+        how long it may idle."""
+        if place in self._places:
+            self._places[place].idle_limit = idle
+        else:
             self._attempts += 1
             self._places[place] = _Berth(
                 State.AWAKE, self._attempts, address, idle_limit=idle, active_at=now
@@ -277,6 +280,12 @@ class Fleet(Generic[Place, Waiter, _Address]):
         """Since anybody did anything there; 0 for one that is not awake."""
         berth = self._places.get(place)
         return now - berth.active_at if berth is not None and berth.state is State.AWAKE else 0.0
+
+    def idle_limit(self, place: Place) -> float:
+        """After so long without activity it goes to sleep."""
+        berth = self._places.get(place)
+        own = berth.idle_limit if berth is not None else None
+        return self._limits.idle if own is None else own
 
     def is_busy(self, place: Place) -> bool:
         berth = self._places.get(place)

@@ -19,6 +19,8 @@ class PlaceStatus:
     """Clients, with a backend or without."""
     waiting: int
     idle_seconds: float
+    idle_limit: float
+    """Seconds until it sleeps; infinity for never."""
     why: str
     """What keeps it awake, beyond that it was used a moment ago."""
 
@@ -42,6 +44,7 @@ def describe(
             counts[place],
             fleet.waiting(place),
             fleet.idle_seconds(place, now),
+            fleet.idle_limit(place),
             _why(fleet, hindrances, place),
         )
         for place in dict.fromkeys([*fleet.places(), *counts])

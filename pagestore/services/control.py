@@ -28,6 +28,7 @@ from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.past import Moved
+from pagestore.control.places import idle_of
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
@@ -282,6 +283,14 @@ class ControlService:
         )
         return messages.settings(shown)
 
+    async def change_idle(self, request: pb.ChangeIdleRequest, _: Any) -> pb.Database:
+        idle = request.idle if request.HasField("idle") else None
+        return self._described(
+            await self._plane.own_settings.change_idle(
+                self.tenant(request), request.database, idle
+            )
+        )
+
     async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:
         record = await self._plane.own_settings.reset_password(
             self.tenant(request), request.database
@@ -401,6 +410,7 @@ class ControlService:
             set_aside=record.settings.set_aside,
             set_aside_complaint=record.settings.complaint,
             postgres_major=self._plane.state.view().known_timeline(record.timeline).major,
+            idle=idle_of(record),
         )
 
     def _url(self, record: DatabaseRecord, tenant: str, place: Place, secret: str) -> str:

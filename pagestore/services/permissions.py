@@ -113,6 +113,7 @@ NEEDED: Mapping[str, Needed] = {
             "StopDatabase": [_TENANT],
             "GetSettings": [_TENANT],
             "ChangeSettings": [_TENANT],
+            "ChangeIdle": [_TENANT],
             "ResetPassword": [_TENANT],
             "StopComputes": [],
             "BeginImport": [],

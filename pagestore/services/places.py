@@ -27,8 +27,8 @@ class PlaceService:
         )
 
     async def find_place(self, request: pb.FindPlaceRequest, _: Any) -> pb.FoundPlace:
-        place, inner = await self._places.find(request.target)
-        return pb.FoundPlace(place=_message(place), inner=inner)
+        found = await self._places.find(request.target)
+        return pb.FoundPlace(place=_message(found.place), inner=found.inner, idle=found.idle)
 
     async def start_place(self, request: pb.StartPlaceRequest, _: Any) -> pb.PlaceAddress:
         compute = await self._places.start(_place(request.place))
@@ -41,10 +41,11 @@ class PlaceService:
         self, request: pb.ListAwakePlacesRequest, _: Any
     ) -> pb.ListAwakePlacesResponse:
         answer = pb.ListAwakePlacesResponse()
-        for place, compute in self._places.awake():
+        for item in self._places.awake():
             answer.places.add(
-                place=_message(place),
-                address=pb.PlaceAddress(socket=compute.place.socket),
+                place=_message(item.place),
+                address=pb.PlaceAddress(socket=item.compute.place.socket),
+                idle=item.idle,
             )
         return answer
 

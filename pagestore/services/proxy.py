@@ -74,6 +74,7 @@ class ProxyService:
                 waiting=item.waiting,
                 idle_seconds=item.idle_seconds,
                 why=item.why,
+                idle_limit=item.idle_limit,
             )
         return answer
 

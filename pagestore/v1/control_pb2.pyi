@@ -35,7 +35,7 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major", "idle")
     class SetAsideEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class Database(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -91,7 +92,8 @@ class Database(_message.Message):
     slots: _containers.RepeatedCompositeFieldContainer[DatabaseSlot]
     slot_wal_limit: int
     postgres_major: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ...) -> None: ...
+    idle: float
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ..., idle: _Optional[float] = ...) -> None: ...
 
 class DatabaseSlot(_message.Message):
     __slots__ = ("name", "plugin", "wal_bytes", "lost")
@@ -450,6 +452,16 @@ class DatabaseSettings(_message.Message):
     complaint: str
     after_restart: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, settings: _Optional[_Mapping[str, str]] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., complaint: _Optional[str] = ..., after_restart: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ChangeIdleRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "idle")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    idle: float
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., idle: _Optional[float] = ...) -> None: ...
 
 class ResetPasswordRequest(_message.Message):
     __slots__ = ("tenant_id", "database")

@@ -126,6 +126,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
                 _registered_method=True)
+        self.ChangeIdle = channel.unary_unary(
+                '/pagestore.v1.ControlService/ChangeIdle',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.ChangeIdleRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                _registered_method=True)
         self.ResetPassword = channel.unary_unary(
                 '/pagestore.v1.ControlService/ResetPassword',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ResetPasswordRequest.SerializeToString,
@@ -290,6 +295,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeIdle(self, request, context):
+        """How long a database may do nothing until it is put to sleep; awake or asleep.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResetPassword(self, request, context):
         """Another password for the role of the URL, which may log in afterwards whatever was done to it.
         """
@@ -431,6 +443,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.ChangeSettings,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.DatabaseSettings.SerializeToString,
+            ),
+            'ChangeIdle': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeIdle,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.ChangeIdleRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
             ),
             'ResetPassword': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetPassword,
@@ -956,6 +973,33 @@ class ControlService:
             '/pagestore.v1.ControlService/ChangeSettings',
             pagestore_dot_v1_dot_control__pb2.ChangeSettingsRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.DatabaseSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeIdle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/ChangeIdle',
+            pagestore_dot_v1_dot_control__pb2.ChangeIdleRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.Database.FromString,
             options,
             channel_credentials,
             insecure,

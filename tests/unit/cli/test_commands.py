@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pagestore import errors
 from pagestore.cli import main
 from pagestore.cli.main import app
 from pagestore.cli.session import human_bytes, point_message
-from pagestore.errors import PagestoreError
+from pagestore.cli.settings import idle_limit
+from pagestore.errors import InvalidInput, PagestoreError
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/cli.md"
 COMMANDS = {
@@ -148,3 +150,18 @@ def test_a_question_to_the_control_plane_loads_neither_numpy_nor_pydantic(tmp_pa
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30.0), ("90", 90.0), ("5m", 300.0), ("1h", 3600.0), ("0.5s", 0.5),
+     ("never", math.inf), ("default", None)],
+)  # fmt: skip
+def test_how_long_a_database_may_idle_is_read(text: str, seconds: float | None) -> None:
+    assert idle_limit(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-1", "1d", "1e3", "inf", "nan", "s", "1 s"])
+def test_what_is_no_time_to_idle_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="30s"):
+        idle_limit(text)

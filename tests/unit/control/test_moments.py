@@ -25,13 +25,13 @@ async def before(world: Plane) -> None:
 
 
 async def enter(world: Plane, target: str) -> tuple[PlaceName, Compute]:
-    place, _ = await world.plane.places.find(target)
+    place = (await world.plane.places.find(target)).place
     return place, await world.plane.places.start(place)
 
 
 async def leave(world: Plane, place: PlaceName) -> None:
     """As the proxy does when nobody was there for a while; a fake compute answers no SQL."""
-    compute = next(item for name, item in world.plane.places.awake() if name == place)
+    compute = next(item.compute for item in world.plane.places.awake() if item.place == place)
     assert isinstance(compute, FakeCompute)
     moments = world.plane._moments
     slot = next(

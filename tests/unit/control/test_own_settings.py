@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from pagestore.client.points import AtCheckpoint, Head
 from pagestore.control.records import UserSettings, Verb
+from pagestore.errors import InvalidInput
 from pagestore.postgres.server_log import ServerFailed, ServerLog
 from tests.unit.control.fakes import TENANT, Plane, Story, play
 
@@ -102,4 +104,28 @@ STORIES: list[Story] = [
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__.strip("_"))
 def test_that(story: Story, tmp_path: Path) -> None:
+    play(tmp_path, story)
+
+
+def test_how_long_a_database_may_idle_is_its_own_and_its_branches(tmp_path: Path) -> None:
+    async def story(plane: Plane) -> None:
+        databases, settings = plane.plane.databases, plane.plane.own_settings
+        await databases.create(TENANT, "app")
+
+        async def said(name: str) -> list[float | None]:
+            running = [item.idle for item in plane.plane.places.awake() if item.place.name == name]
+            return [(await plane.plane.places.find(name)).idle, *running]
+
+        assert await said("app") == [None, None], "the proxy's"
+        for seconds in (30.0, math.inf, None, 2.5):
+            await settings.change_idle(TENANT, "app", seconds)
+            assert await said("app") == [seconds, seconds]
+        for wrong in (0.0, -1.0, math.nan):
+            with pytest.raises(InvalidInput):
+                await settings.change_idle(TENANT, "app", wrong)
+        await databases.branch(TENANT, "app", "twig", Head())
+        assert await said("twig") == [2.5]
+        await plane.plane.past.checkpoint(TENANT, "app", "then")
+        assert await said("app@then") == [None]
+
     play(tmp_path, story)

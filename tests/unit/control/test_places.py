@@ -29,7 +29,7 @@ def test_what_was_put_to_sleep_stays_so_when_the_control_plane_starts_anew(
         started = len(world.launcher.started)
         plane = world.new_plane()
         await plane.recover()
-        assert [place.name for place, _ in plane.places.awake()] == ["awake"]
+        assert [item.place.name for item in plane.places.awake()] == ["awake"]
         assert awake.alive, "it is taken over"
         assert len(world.launcher.started) == started, "nothing is started"
         await plane.close()

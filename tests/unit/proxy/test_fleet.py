@@ -111,6 +111,17 @@ def test_a_place_has_its_own_limit_and_may_never_sleep() -> None:
     assert machine.tick(1e9) == []
 
 
+def test_a_limit_that_is_changed_holds_for_a_place_that_is_awake() -> None:
+    machine = fleet()
+    attempt = awake(machine, "app")
+    assert machine.idle_limit("app") == LIMITS.idle
+    machine.adopt("app", "at app", 1.0, math.inf)
+    assert machine.idle_limit("app") == math.inf
+    assert machine.tick(1e6) == []
+    machine.adopt("app", "at app", 1e6, 2.0)
+    assert machine.tick(1e6) == [Stop("app", attempt)], "what it did is known from before"
+
+
 def test_who_arrives_during_a_stop_is_parked_and_the_place_starts_again() -> None:
     machine = fleet()
     attempt = awake(machine, "app")
