@@ -13,7 +13,7 @@ killed in the middle finds the old name there, and does it all again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import psycopg
@@ -27,7 +27,7 @@ from pagestore.compute.roles import read_roles
 from pagestore.compute.running import RunningCompute
 from pagestore.errors import PagestoreError
 from pagestore.postgres.operator_session import operator_session
-from pagestore.postgres.roles import superuser_to_enter_by
+from pagestore.postgres.roles import RoleEntry, roles_to_enter_as, superuser_to_enter_by
 
 RELOAD_SECONDS = 10.0
 """For the server to read its files again."""
@@ -73,11 +73,13 @@ class Entering:
             if self._running.record != known:
                 return True  # somebody else has found him meanwhile
             try:
-                superuser = await self._superuser()
-                if superuser in (None, known.superuser):
+                roles = (await self._roles()).values()
+                superuser = superuser_to_enter_by(roles)
+                if superuser is None or superuser == known.superuser:
                     return False
                 _log.info("another superuser", compute=self._running.directory.name)
-                record = await asyncio.to_thread(self._running.let_in, superuser)
+                others = roles_to_enter_as(roles, superuser)
+                record = await asyncio.to_thread(self._running.let_in, superuser, others)
                 await _let_in(record)
                 await self._follow(record)
             except PagestoreError as error:
@@ -86,12 +88,11 @@ class Entering:
             await asyncio.to_thread(self._running.keep, record)
         return True
 
-    async def _superuser(self) -> str | None:
+    async def _roles(self) -> Mapping[str, RoleEntry]:
         record = self._running.record
         status = await self._wal.get_status(record.tenant, record.timeline)
         lsn, _ = await self._wal.align_lsn(record.tenant, record.timeline, status.commit_lsn)
-        roles = await read_roles(self._pages, record.tenant, record.timeline, lsn)
-        return superuser_to_enter_by(roles.values())
+        return await read_roles(self._pages, record.tenant, record.timeline, lsn)
 
     async def _follow(self, record: ComputeRecord) -> None:
         """Of several safekeepers their keeper sees to those whose stream is broken."""

@@ -246,9 +246,7 @@ class ControlClient(BlockingClosing):
     def change_idle(self, database: str, seconds: float | None) -> pb.Database:
         """`seconds` without activity until it sleeps: infinity for never, None for as long as the
         proxy lets any."""
-        request = pb.ChangeIdleRequest(
-            tenant_id=self.tenant.raw, database=database, idle=seconds
-        )
+        request = pb.ChangeIdleRequest(tenant_id=self.tenant.raw, database=database, idle=seconds)
         return self.call("ChangeIdle", request, pb.Database)
 
     def reset_password(self, database: str) -> pb.Database:

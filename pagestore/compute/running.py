@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,12 +129,12 @@ class RunningCompute:
         """Until the server is gone; its exit code, None when it was adopted."""
         return await self._server.wait()
 
-    def let_in(self, superuser: str) -> ComputeRecord:
-        """From now on pagestore's own user is this role over the Unix socket, and no other. The
-        record that says so is not kept yet: see :meth:`keep`."""
+    def let_in(self, superuser: str, roles: Sequence[str]) -> ComputeRecord:
+        """From now on pagestore's own user is this superuser over the Unix socket, or one of these
+        roles, and no other. The record that says so is not kept yet: see :meth:`keep`."""
         for name, text in (
-            (HBA_FILE, hba(superuser, self.record.host)),
-            (IDENT_FILE, ident(superuser, [own_user()])),
+            (HBA_FILE, hba(superuser, self.record.host, roles)),
+            (IDENT_FILE, ident(superuser, [own_user()], roles)),
         ):
             target = self.directory / name
             lay_readable(target, text, target.stat().st_gid)

@@ -28,6 +28,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient, Rel
@@ -76,6 +77,7 @@ from pagestore.postgres.process import (
 )
 from pagestore.postgres.prologue import Prologue, enabled_subscriptions, write_prologue
 from pagestore.postgres.remote_map import Fork
+from pagestore.postgres.roles import find_roles, roles_to_enter_as
 from pagestore.postgres.server_log import ServerFailed, ServerLog
 from pagestore.postgres.settings import (
     AUTO_CONF,
@@ -243,6 +245,7 @@ class _Start:
         self.end_lsn = 0
         self.settings = pb.ControlSettings()
         self.entry = Entry("postgres", "postgres")
+        self.roles: list[str] = []
         self.remarks: tuple[str, ...] = ()
 
     async def run(self, pages: AsyncPageClient, wal: WalService) -> RunningCompute:
@@ -487,13 +490,19 @@ class _Start:
             fork = (*_SHARED, mapping[oid], 0)
             hot = directory.hot_pages(fork)
             heaps.append(hot or await self._pages(directory, pages, fork))
-        return catalog.find_entry(heaps[0], heaps[1], lambda xid: _committed(directory, xid))
+        committed = partial(_committed, directory)
+        entry = catalog.find_entry(heaps[0], heaps[1], committed)
+        roles = find_roles(heaps[0], committed).values()
+        self.roles = roles_to_enter_as(roles, entry.superuser)
+        return entry
 
     def _say_who_enters(self) -> None:
         """The server reads it once its files are there."""
         superuser, directory = self.entry.superuser, self.spec.directory
-        lay_readable(directory / HBA_FILE, hba(superuser, self.spec.host), self.group)
-        lay_readable(directory / IDENT_FILE, ident(superuser, [own_user()]), self.group)
+        who = hba(superuser, self.spec.host, self.roles)
+        lay_readable(directory / HBA_FILE, who, self.group)
+        whom = ident(superuser, [own_user()], self.roles)
+        lay_readable(directory / IDENT_FILE, whom, self.group)
 
     def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
         """What the server reads before it makes its shared memory. A slow one may not have read

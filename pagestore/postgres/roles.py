@@ -10,6 +10,7 @@ Source: ``catalog/pg_authid.h``; ``access/htup_details.h`` for how columns are l
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ _FIXED = struct.Struct("<I64s7?xi")
 rolbypassrls, rolconnlimit: none of them is ever null."""
 _PASSWORD, _VALID_UNTIL = 10, 11
 """Numbers of columns, from 0."""
+MOST_NAMED = 1000
+"""The files are read by each new session."""
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f/+@\\][^\x00-\x1f\x7f\\]*")
 _POSTGRES_EPOCH_MICROS = 946_684_800_000_000
 _INFINITY, _MINUS_INFINITY = 2**63 - 1, -(2**63)
 
@@ -68,6 +72,14 @@ def superuser_to_enter_by(roles: Iterable[RoleEntry]) -> str | None:
     )
     chosen = min(able, key=lambda role: (role.oid != BOOTSTRAP_SUPERUSER, role.oid), default=None)
     return chosen.name if chosen is not None else None
+
+
+def roles_to_enter_as(roles: Iterable[RoleEntry], superuser: str) -> list[str]:
+    """Those that may log in, besides the superuser, and that pg_hba.conf and pg_ident.conf can name
+    in every version: nothing of a name is read there but as a name."""
+    names = [role.name for role in roles if role.can_login and role.name != superuser]
+    plain = [name for name in names if _PLAIN.fullmatch(name)]
+    return sorted(plain)[:MOST_NAMED]
 
 
 def _parse(nulls: frozenset[int], data: bytes) -> RoleEntry:

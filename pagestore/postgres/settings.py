@@ -88,6 +88,11 @@ _HBA = """\
 # machine may run as one user, so that user is nobody here.
 local  all          {superuser}        peer map={map}
 local  replication  {superuser}        peer map={map}
+"""
+_HBA_ROLE = """\
+local  all          {role}  peer map={map}
+"""
+_HBA_OTHERS = """\
 local  all          all                scram-sha-256
 """
 _HBA_ANYWHERE = f"""\
@@ -127,15 +132,22 @@ class SessionLibrary:
     key: str = field(repr=False)
 
 
-def hba(superuser: str, host: str) -> str:
-    """pg_hba.conf of a server that listens at `host` too, if not empty."""
+def hba(superuser: str, host: str, roles: Iterable[str] = ()) -> str:
+    """pg_hba.conf of a server that listens at `host` too, if not empty.
+
+    Args:
+        roles: as which our own user enters, too, whatever their passwords are by now: for the
+            proxy, which asks for those that the database has now, wherever the server stands.
+    """
     local = _HBA.format(superuser=_role(superuser), map=_MAP)
-    return local + (_HBA_ANYWHERE if host else "")
+    local += "".join(_HBA_ROLE.format(role=_role(role), map=_MAP) for role in roles)
+    return local + _HBA_OTHERS + (_HBA_ANYWHERE if host else "")
 
 
-def ident(superuser: str, users: Iterable[str]) -> str:
-    """pg_ident.conf: these users of the system are the superuser."""
-    return "".join(f"{_MAP}  {_role(user)}  {_role(superuser)}\n" for user in users)
+def ident(superuser: str, users: Iterable[str], roles: Iterable[str] = ()) -> str:
+    """pg_ident.conf: these users of the system are the superuser, and any of `roles`."""
+    names = [superuser, *roles]
+    return "".join(f"{_MAP}  {_role(user)}  {_role(name)}\n" for user in users for name in names)
 
 
 def _role(name: str) -> str:

@@ -286,9 +286,7 @@ class ControlService:
     async def change_idle(self, request: pb.ChangeIdleRequest, _: Any) -> pb.Database:
         idle = request.idle if request.HasField("idle") else None
         return self._described(
-            await self._plane.own_settings.change_idle(
-                self.tenant(request), request.database, idle
-            )
+            await self._plane.own_settings.change_idle(self.tenant(request), request.database, idle)
         )
 
     async def reset_password(self, request: pb.ResetPasswordRequest, _: Any) -> pb.Database:

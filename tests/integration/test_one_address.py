@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import ANY
 
 import psycopg
 import pytest
@@ -76,6 +77,69 @@ def test_the_past_has_a_name_and_is_only_read(whole: Whole) -> None:
         assert [item["name"] for item in whole.json("ls")["databases"]] == ["app"]
         assert "no checkpoint" in refusal(whole, database="app@never")
         session.execute("DROP TABLE past")
+
+
+def test_the_past_is_opened_by_the_passwords_of_now(whole: Whole) -> None:
+    with connect(whole) as session:
+        for role in ("gone", "changed"):
+            session.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'of then'")
+        whole.json("checkpoint", "app", "roles of then")
+        session.execute("ALTER ROLE changed PASSWORD 'of now'; DROP ROLE gone")
+        session.execute("CREATE ROLE later LOGIN PASSWORD 'of now'")
+    then = "app@roles of then"
+    refused = [("changed", "of then"), ("gone", "of then"), ("gone", "of now"), ("later", "of now")]
+    for role, password in refused:
+        said = refusal(whole, database=then, user=role, password=password)
+        assert "password authentication failed" in said
+    with connect(whole, then, user="changed", password="of now") as past:
+        assert past.execute("SELECT current_user").fetchone() == ("changed",)
+    owner_then = whole.json("password", "app", "--reset")["password"]
+    owner.cache_clear()
+    with connect(whole, then) as past:
+        assert past.info.password == owner_then
+
+
+def test_a_database_sleeps_after_a_time_of_its_own(whole: Whole) -> None:
+    with connect(whole) as session:
+        assert whole.json("idle", "app", "1s")["sleeps_after"] == 1.0
+        session.execute("SET work_mem = '7MB'")
+        patiently(lambda: _is(whole, "stopped"))
+        assert session.execute("SHOW work_mem").fetchone() == ("7MB",)
+        assert whole.json("idle", "app", "never")["sleeps_after"] == "never"
+        patiently(lambda: _sleeps_after(whole, "never"))
+    assert whole.json("idle", "app", "default") == whole.json("idle", "app") | {
+        "elapsed_ms": ANY,
+    }
+    assert whole.json("show", "app")["sleeps_after"] == "default"
+    assert whole.error("idle", "app", "soon")["reason"] == "INVALID_SETTING"
+
+
+def _is(whole: Whole, expected: str) -> None:
+    assert state(whole) == expected
+
+
+def _sleeps_after(whole: Whole, expected: str) -> None:
+    rows = whole.json("status")["awake"]
+    assert {row["sleeps_after"] for row in rows if row["name"] == "app"} == {expected}
+
+
+@pytest.mark.parametrize("where", ["asleep", "crashed"])
+def test_a_session_whose_password_was_changed_since_goes_on(whole: Whole, where: str) -> None:
+    """It has shown who it is: what it is asked for again is asked of nobody who has a backend."""
+    role = f"kept_{where}"
+    with connect(whole) as session:
+        session.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'first'")
+        with connect(whole, user=role, password="first") as other:
+            other.execute("SET work_mem = '6MB'")
+            session.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+            whole.run("stop", "app")
+            if where == "crashed":
+                whole.run("start", "app")
+                crash(whole)
+            assert other.execute("SHOW work_mem").fetchone() == ("6MB",)
+            assert other.execute("SELECT current_user").fetchone() == (role,)
+        assert "password" in refusal(whole, user=role, password="first")
+        session.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("how", ["awake", "asleep", "crashed"])

@@ -46,6 +46,19 @@ def test_nobody_enters_by_the_socket_without_a_password_but_pagestores_user() ->
     assert ident('the "boss"', ["root"]) == 'pagestore  "root"  "the ""boss"""\n'
 
 
+def test_pagestores_user_enters_as_the_roles_that_are_named() -> None:
+    lines = [line.split() for line in hba("postgres", "", ["web", "all"]).splitlines()]
+    assert lines[-3:] == [
+        ["local", "all", '"web"', "peer", "map=pagestore"],
+        ["local", "all", '"all"', "peer", "map=pagestore"],
+        ["local", "all", "all", "scram-sha-256"],
+    ]
+    assert ident("postgres", ["root"], ["web"]).splitlines() == [
+        'pagestore  "root"  "postgres"',
+        'pagestore  "root"  "web"',
+    ]
+
+
 def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
     kept = {"work_mem": "1MB", "Synchronous_Standby_Names": "", "wal_level": "minimal"}
     assert auto_conf(kept).splitlines()[1:] == ["work_mem = '1MB'"]
