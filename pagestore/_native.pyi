@@ -329,7 +329,8 @@ class Relay:
 
     Args:
         notify_fd: an eventfd, signalled when `take` has something.
-        max_connections, max_logins: of each thread; who comes beyond is told `full`.
+        max_connections, max_logins: of each thread; who comes beyond is told `full`, or, where
+            there is a login that nobody knows anything of yet, the oldest such.
     """
 
     def __init__(

@@ -283,6 +283,7 @@ connection_watch(relay_loop *loop, connection *conn)
 {
     if (conn->mode != MODE_FEED && conn->mode != MODE_HOLD)
         return;
+    loop_admit(loop, conn);
     conn->mode = MODE_HOLD;
     conn->wanted = true;
     connection_look(loop, conn);

@@ -14,6 +14,8 @@ typedef struct connection {
     uint32_t interest;      /* what epoll watches for */
     bool is_client;
     bool login;             /* accepted, and never joined */
+    bool stranger;          /* a login that was never watched: nobody knows yet who it is */
+    struct connection *older, *newer; /* stranger: among the others */
     bool wanted;            /* FEED: a piece was asked for; HOLD: to be told */
     bool reading_ended;     /* the peer sends nothing more */
     bool writing_ended;     /* we have said so to it */
@@ -55,6 +57,8 @@ void connection_close(relay_loop *loop, connection *conn);
 
 void loop_watch(relay_loop *loop, connection *conn, uint32_t interest);
 void loop_forget(relay_loop *loop, connection *conn);
+/* A client is no stranger any more, if it was one. */
+void loop_admit(relay_loop *loop, connection *conn);
 connection *loop_find(relay_loop *loop, uint64_t id);
 /* Takes `data`, which may be NULL, over. */
 void relay_tell(ps_relay *relay, uint64_t id, ps_relay_kind kind, uint8_t *data, size_t length);

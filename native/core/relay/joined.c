@@ -229,6 +229,7 @@ connection_join(relay_loop *loop, connection *client, connection *server, const 
     if (client->login)
         loop->logins--;
     client->login = false;
+    loop_admit(loop, client);
     client->session = session;
     give_unnamed_back(client);
     client->peer = server;

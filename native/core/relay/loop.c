@@ -70,10 +70,36 @@ loop_watch(relay_loop *loop, connection *conn, uint32_t interest)
     conn->interest = interest;
 }
 
+static void
+take_in(relay_loop *loop, connection *conn)
+{
+    conn->stranger = true;
+    conn->older = loop->newest;
+    if (loop->newest != NULL)
+        loop->newest->newer = conn;
+    else
+        loop->oldest = conn;
+    loop->newest = conn;
+    loop->count++;
+    loop->logins++;
+}
+
+void
+loop_admit(relay_loop *loop, connection *conn)
+{
+    if (!conn->stranger)
+        return;
+    conn->stranger = false;
+    *(conn->older != NULL ? &conn->older->newer : &loop->oldest) = conn->newer;
+    *(conn->newer != NULL ? &conn->newer->older : &loop->newest) = conn->older;
+    conn->older = conn->newer = NULL;
+}
+
 void
 loop_forget(relay_loop *loop, connection *conn)
 {
     loop_watch(loop, conn, 0);
+    loop_admit(loop, conn);
     if (conn->login)
         loop->logins--;
     if (conn->is_client)
@@ -105,11 +131,30 @@ address_text(const struct sockaddr_storage *address, size_t *length)
 }
 
 static void
-refuse(relay_loop *loop, int fd)
+tell_full(relay_loop *loop, int fd)
 {
     if (loop->options->full_length > 0)
         send(fd, loop->options->full, loop->options->full_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void
+refuse(relay_loop *loop, int fd)
+{
+    tell_full(loop, fd);
     close(fd);
+}
+
+/* Those who take their time with a login lock nobody out: the one that has taken longest goes.
+ * Whoever is known, and waits for a database, stays. */
+static void
+make_room(relay_loop *loop)
+{
+    connection *oldest = loop->oldest;
+    if (loop->logins < loop->options->max_logins || oldest == NULL)
+        return;
+    if (oldest->stream.ssl == NULL)
+        tell_full(loop, oldest->stream.fd);
+    connection_end(loop, oldest, "others came while it took its time");
 }
 
 static void
@@ -122,6 +167,7 @@ accept_some(relay_loop *loop, int listener)
         int fd = accept4(listener, (struct sockaddr *)&address, &size, flags);
         if (fd < 0)
             return;
+        make_room(loop);
         bool room = loop->count < loop->options->max_connections &&
                     loop->logins < loop->options->max_logins;
         uint64_t id = room ? loop_new_id(loop) : 0;
@@ -133,8 +179,7 @@ accept_some(relay_loop *loop, int listener)
             continue;
         }
         loop->table[slot_of(id)] = conn;
-        loop->count++;
-        loop->logins++;
+        take_in(loop, conn);
         size_t length;
         uint8_t *text = address_text(&address, &length);
         relay_tell(loop->relay, id, PS_RELAY_ACCEPTED, text, length);

@@ -53,6 +53,7 @@ struct relay_loop {
     pthread_t thread;
     connection **table; /* by slot; fixed size */
     uint32_t capacity, count, logins;
+    connection *oldest, *newest; /* strangers */
     uint8_t *scratch; /* PS_RELAY_BUFFER bytes */
     uint64_t now_ms;
 

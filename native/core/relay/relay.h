@@ -67,7 +67,8 @@ typedef struct ps_relay_options {
     int threads;
     int notify_fd;            /* an eventfd, signalled when there are events to take */
     uint32_t max_connections; /* of each thread; clients beyond are closed after `full` */
-    uint32_t max_logins;      /* of each thread: accepted clients that were never joined */
+    uint32_t max_logins;      /* of each thread: accepted clients that were never joined. Who comes
+                               * beyond has the place of the oldest that was never watched */
     const void *full;         /* what a client is told that comes beyond a bound; copied */
     size_t full_length;
 } ps_relay_options;

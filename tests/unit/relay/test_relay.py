@@ -281,17 +281,39 @@ def test_a_held_client_that_leaves_is_told() -> None:
 
 def test_beyond_the_bounds_a_client_is_told_so() -> None:
     with Driver(max_logins=2) as d:
-        first, c = d.client()
-        d.client()
+        known = [d.client() for _ in range(2)]
+        for client, _ in known:
+            d.relay.watch(client)
+        assert d.quiet()
         extra = socket.create_connection(d.address)
         assert extra.recv(100) == FULL
         assert extra.recv(1) == b""
         # Who is joined is no login any more.
+        first, c = known[0]
         backend, _ = d.backend(first)
         d.relay.join(first, backend, b"")
         wait_until(lambda: len(d.relay.sessions(10)) == 1)
         d.client()
         c.close()
+
+
+def test_the_slowest_login_makes_room_for_who_comes_and_nobody_else_does() -> None:
+    with Driver(max_logins=3) as d:
+        parked, p = d.client()
+        d.relay.watch(parked)
+        slowest, s = d.client()
+        slower, _ = d.client()
+        for gone, far in ((slowest, s), (slower, None)):
+            newcomer = socket.create_connection(d.address)
+            assert b"others came" in d.expect(gone, Kind.ENDED)
+            assert d.event()[1] is Kind.ACCEPTED
+            if far is not None:
+                assert receive(far, len(FULL)) == FULL
+                assert far.recv(1) == b""
+            assert not select.select([newcomer, p], [], [], 0.05)[0]
+            newcomer.detach()
+        p.sendall(b"still here")
+        assert d.expect(parked, Kind.READABLE) == b""
 
 
 def test_ids_are_never_used_again() -> None:
