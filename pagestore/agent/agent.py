@@ -219,6 +219,9 @@ class Agent:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(compute.close() for compute in self.computes.values()))
+        if self.host.limits is not None:
+            for hierarchy in self.host.limits.hierarchies:
+                hierarchy.leave()
 
     def _take(self, running: RunningCompute) -> WatchedCompute:
         compute = WatchedCompute(running, self._pages, self._wal, self._tell)

@@ -10,7 +10,8 @@ both processes and groups with controllers, but for the root: so where the agent
 cannot, the root's is taken, if it is ours to write. What cannot be had is not bounded so; see
 :mod:`pagestore.compute.limits` for what is bounded then.
 
-A group is removed with its compute's directory; what is left of others, at the agent's start.
+A group is removed with its compute's directory; what is left of others, at the agent's start and
+end.
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ class Hierarchy:
         for group in self.parent.glob("*/"):
             remove(group)
 
+    def leave(self) -> None:
+        """Removes what nobody is in, and the groups' parent if that was all."""
+        self.sweep()
+        remove(self.parent)
+
     def _v1(self, bounds: Bounds) -> dict[str, str]:
         values: dict[str, str] = {}
         if MEMORY in self.controllers and bounds.memory_bytes:
@@ -125,6 +131,13 @@ def hierarchies(directory: Path) -> list[Hierarchy]:
         elif kind == "cgroup2":
             found += _v2(mount, own.get("", "/"), name)
     return found
+
+
+def entry(group: Path) -> Path:
+    """Where a process writes 0 that enters it. Under version 1 that is the file by which a thread
+    moves itself: the other one waits until every core has come to rest (some milliseconds)."""
+    tasks = group / "tasks"
+    return tasks if tasks.exists() else group / "cgroup.procs"
 
 
 def remove(group: Path) -> None:

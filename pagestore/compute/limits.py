@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pagestore.compute.cgroups import CPU, MEMORY, PIDS, Bounds, Hierarchy, bounded
+from pagestore.compute.cgroups import CPU, MEMORY, PIDS, Bounds, Hierarchy, bounded, entry
 
 DEFAULT_PROCESSES = 1024
 _SMALLEST_MEMORY = 1 << 30
@@ -31,7 +31,7 @@ _BLOCK_BYTES = 512
 """Of ulimit -f."""
 _ENTER = (
     "ulimit -c 0; ulimit -f $1; shift; echo 500 > /proc/self/oom_score_adj; "
-    'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 126; shift; done; shift; '
+    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; '
     'exec "$@"'
 )
 
@@ -58,8 +58,9 @@ class Limits:
 
     def outside(self, groups: Sequence[Path], command: Sequence[str]) -> list[str]:
         """The command that enters the groups, and executes one that builds walls."""
+        entries = [str(entry(group)) for group in groups]
         blocks = max(self.disk_bytes, _SMALLEST_FILE) // _BLOCK_BYTES
-        return ["sh", "-c", _ENTER, "sh", str(blocks), *map(str, groups), "--", *command]
+        return ["sh", "-c", _ENTER, "sh", str(blocks), *entries, "--", *command]
 
     def inside(self) -> list[str]:
         """Words before what is executed within the walls: bounds that no group has. Only there do

@@ -99,8 +99,7 @@ def test_a_group_of_this_machines_bounds_what_is_in_it(tmp_path: Path) -> None:
 def _swept(found: list[cgroups.Hierarchy], groups: list[Path]) -> list[Path]:
     """What is still there: who was killed is gone when somebody has asked for him."""
     for one in found:
-        one.sweep()
-        cgroups.remove(one.parent)
+        one.leave()
     return [group for group in groups if group.exists()]
 
 
