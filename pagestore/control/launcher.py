@@ -289,7 +289,17 @@ class AgentLauncher:
                 tasks.errand(self._discard_stranger(said.name), "discard a compute")
         if update.whole:
             for name in self._known.keys() - {said.name for said in update.computes}:
-                self._lost(name)
+                tasks.errand(self._ask_after(name), "ask after a compute")
+
+    async def _ask_after(self, name: str) -> None:
+        """The list may be older than the answer to a start, which came by another way."""
+        try:
+            await self.agent.settings(name)
+        except NotFound:
+            self._lost(name)
+        except PagestoreError as error:
+            # Once it is there again, it has another list.
+            _log.info("an agent is away", error=str(error))
 
     def _lost(self, name: str) -> None:
         compute = self._known.pop(name, None)

@@ -79,6 +79,12 @@ class FakeAgent:
         self._ask(f"discard {name}")
         self.computes.pop(name, None)
 
+    async def settings(self, name: str) -> pb.ComputeSettings:
+        self._ask(f"settings {name}")
+        if name not in self.computes:
+            raise NotFound("COMPUTE_NOT_FOUND", "There is none.")
+        return pb.ComputeSettings()
+
     async def grant_generations(self, first: int, count: int) -> None:
         self.granted += [first, count]
 
@@ -162,6 +168,17 @@ def test_an_end_that_is_said_before_the_start_is_answered_is_not_missed() -> Non
         agent.on_start = falls
         compute = await started(launcher)
         assert await compute.wait_exit() == "at once"
+
+    play(story)
+
+
+def test_a_whole_list_that_is_older_than_a_start_does_not_lose_it() -> None:
+    async def story(agent: FakeAgent, launcher: AgentLauncher) -> None:
+        compute, gone = await started(launcher), await started(launcher)
+        agent.say(whole=True)
+        del agent.computes[gone.name]
+        assert await asyncio.wait_for(gone.wait_exit(), 5) == LOST
+        assert compute.alive
 
     play(story)
 
