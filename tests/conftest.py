@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -10,11 +11,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from pagestore.agent.users import range_of_uids
+from pagestore.compute import walls
+from pagestore.errors import FailedPrecondition
+from pagestore.installation.config import ComputesConfig
 from pagestore.postgres import majors
 from tests import access
 from tests.plain_postgres import MAJOR
 
 _CLONE_NEWNET = 0x40000000
+_WITHOUT_WALLS = "PAGESTORE_COMPUTES__WALLS"
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 hypothesis.settings.register_profile(
@@ -38,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Gives each worker of xdist a loopback of its own, where it may: no port is anybody else's."""
     access.use_it_here()
+    if _walls_fault():
+        os.environ[_WITHOUT_WALLS] = "none"
     if not hasattr(config, "workerinput") or os.geteuid() != 0:
         return
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) == 0:
@@ -51,6 +59,7 @@ def pytest_report_header() -> str:
     return "\n".join(
         [
             f"Debian: {debian.read_text().strip() if debian.exists() else 'no'}",
+            f"Walls: {_walls_fault() or 'yes'}",
             f"Postgres: {there.get(MAJOR, 'none')}; installed: {', '.join(map(str, there))}",
         ]
     )
@@ -61,9 +70,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    skip = pytest.mark.skip(reason="needs --slow")
+    reasons = {} if config.getoption("--slow") else {"slow": "needs --slow"}
+    if fault := _walls_fault():
+        reasons["walls"] = f"did NOT run: {fault}"
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+        for keyword, reason in reasons.items():
+            if keyword in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@functools.cache
+def _walls_fault() -> str:
+    """Why this machine forbids the walls; then whole stacks run without."""
+    try:
+        walls.check(range_of_uids(ComputesConfig().uids)[0], network=False)
+    except FailedPrecondition as error:
+        return error.message
+    return ""

@@ -21,7 +21,10 @@ from tests.hostile.tenant import Tenant, Victims, victims
 from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a user for each compute needs root")
+pytestmark = [
+    pytest.mark.walls,
+    pytest.mark.skipif(os.geteuid() != 0, reason="a user for each compute needs root"),
+]
 
 
 LIMITS = {

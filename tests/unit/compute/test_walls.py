@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from tests.waiting import until
 UID = 1_900_070_000
 OWNER = Owner(UID, UID) if os.geteuid() == 0 else None
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
+pytestmark = pytest.mark.walls
 
 
 @pytest.fixture
