@@ -105,6 +105,7 @@ def test_the_process_ends_with_a_line_in_its_log_even_if_that_is_full(log) -> No
 
 WAITS_FOR_THEM = {
     "tasks.py",
+    "compute/execution.py",
     "compute/running.py",
     "compute/start.py",
     "control/turns.py",
