@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from pagestore.compute.record import RECORD_FILE, ComputeRecord
+from pagestore.compute.sandbox import Sandbox
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import Identity
 
@@ -32,6 +34,22 @@ def test_a_record_of_before_checksums_is_read(tmp_path: Path) -> None:
     del facts["crc32c"]
     (tmp_path / RECORD_FILE).write_text(json.dumps(facts))
     assert ComputeRecord.load(tmp_path) == RECORD
+
+
+def test_a_record_of_before_there_were_walls_is_read(tmp_path: Path) -> None:
+    RECORD.save(tmp_path)
+    facts = json.loads((tmp_path / RECORD_FILE).read_text())
+    for name in ("crc32c", "sandbox", "uid", "groups"):
+        del facts[name]
+    (tmp_path / RECORD_FILE).write_text(json.dumps(facts))
+    assert ComputeRecord.load(tmp_path) == RECORD
+
+
+def test_walls_are_read_as_they_were_written(tmp_path: Path) -> None:
+    sandbox = Sandbox(Identity(40, 4710, "a boot"), Identity(41, 4711, "a boot"))
+    walled = replace(RECORD, sandbox=sandbox, uid=1_900_000_000, groups=("/sys/fs/cgroup/it",))
+    walled.save(tmp_path)
+    assert ComputeRecord.load(tmp_path) == walled
 
 
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
