@@ -209,10 +209,16 @@ parse_settings(void)
         refuse_setting("pagestore.lsn", lsn_text, "an LSN above 0/0");
 }
 
-/* Batches need reads announced well ahead; a value in the configuration still wins. */
+/*
+ * Batches need reads announced well ahead; a value in the configuration still wins. Where reads
+ * are started ahead instead, each would wait for the page server by itself: only io_method=sync
+ * names blocks before it wants them.
+ */
 static void
 widen_prefetching(void)
 {
+    if (GetConfigOption("io_method", true, false) != NULL)
+        SetConfigOption("io_method", "sync", PGC_POSTMASTER, PGC_S_DYNAMIC_DEFAULT);
     SetConfigOption("effective_io_concurrency", "64", PGC_POSTMASTER, PGC_S_DYNAMIC_DEFAULT);
     SetConfigOption("maintenance_io_concurrency", "64", PGC_POSTMASTER, PGC_S_DYNAMIC_DEFAULT);
 }
