@@ -147,7 +147,7 @@ def test_a_computes_token_is_on_no_command_line_and_for_its_server_alone(whole: 
     token = token_of_compute(whole, "app")
     lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not any(token.encode() in line for line in lines)
-    [path] = whole.installation.compute_dir.glob(f"*/{TOKEN_FILE}")
+    path = Path(whole.json("show", "app")["compute_dir"], TOKEN_FILE)
     assert path.stat().st_mode & 0o777 == 0o640
     done = as_nobody(whole, "-c", "import sys; open(sys.argv[1])", str(path))
     assert "PermissionError" in done.stderr
@@ -176,7 +176,7 @@ def test_a_token_that_is_about_to_end_is_renewed_while_the_compute_runs(whole: W
     from pagestore.tokens import Signer
 
     signer = Signer.parse((whole.data / SIGNING_KEY).read_text())
-    path = next(whole.installation.compute_dir.glob(f"*/{TOKEN_FILE}"))
+    path = Path(whole.json("show", "app")["compute_dir"], TOKEN_FILE)
     found = path.stat()
     path.write_text("pst1_ended\n")
     page_access.renew(whole.installation.compute_dir, signer)
