@@ -177,12 +177,12 @@ def test_a_connection_string_names_a_tenants_database(tmp_path: Path) -> None:
             records[tenant], _ = await world.plane.databases.create(tenant, "app")
         find = world.plane.places.find
         for target, tenant in (("app", TENANT), ("/acme/app", acme), ("/default/app", TENANT)):
-            place, inner = await find(target)
-            assert place.id == f"{tenant}/{records[tenant].created_micros}"
-            assert inner == "app"
-            compute = await world.plane.places.start(place)
+            found = await find(target)
+            assert found.place.id == f"{tenant}/{records[tenant].created_micros}"
+            assert found.inner == "app"
+            compute = await world.plane.places.start(found.place)
             assert compute.timeline == records[tenant].timeline
-        assert (await find("/acme/app/other"))[1] == "other"
+        assert (await find("/acme/app/other")).inner == "other"
         for target in ("/nobody/app", "/acme/nothing", "/acme", "/", "//app", "acme/app"):
             with pytest.raises(NotFound):
                 await find(target)
