@@ -12,7 +12,7 @@ SECRET_BYTES = 32
 _TEXT = re.compile(rb"[0-9a-f]{64}\n")
 
 
-def kept_secret(path: Path) -> bytes:
+def secret_of(path: Path) -> bytes:
     """SECRET_BYTES of randomness, the same each time as long as the file is there."""
     try:
         text = path.read_bytes()

@@ -107,7 +107,7 @@ class Agent:
         self._starting: set[str] = set()
         self._watching: asyncio.Task[None] | None = None
         self._users = Users(host.uids, host.directory) if host.uids else None
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
         (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -204,12 +204,12 @@ class Agent:
     def forget(self, timeline: TimelineId) -> None:
         log_of(self.host.directory, timeline).unlink(missing_ok=True)
 
-    async def news(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> None:
         """Until something has changed, or for so long."""
-        news = self._news
+        change = self._change
         try:
             async with asyncio.timeout(seconds):
-                await news.wait()
+                await change.wait()
         except TimeoutError:
             return
 
@@ -230,8 +230,8 @@ class Agent:
         return compute
 
     def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        change, self._change = self._change, asyncio.Event()
+        change.set()
 
     def _spec(self, wanted: Wanted, port: int) -> ComputeSpec:
         host, key = self.host, wanted.session_key

@@ -43,7 +43,7 @@ class HydratingDirectory(DataDirectory):
             pages = page.with_checksums(pages, blocks)
         self._hot += map(HotPage, [fork] * len(blocks), blocks, pages)
 
-    def lay_over(self, fork: Fork, pages: Mapping[int, bytes]) -> None:
+    def overlay(self, fork: Fork, pages: Mapping[int, bytes]) -> None:
         """Takes blocks that are other than what the page server has of them as yet."""
         blocks = sorted(pages)
         self._hot = [hot for hot in self._hot if hot.fork != fork or hot.block not in pages]

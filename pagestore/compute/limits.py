@@ -70,7 +70,7 @@ class Limits:
         words += [f"--data={self.bounds.memory_bytes}"] if MEMORY not in there else []
         return ["prlimit", *words, "--"] if words else []
 
-    def standing(self) -> list[str]:
+    def names(self) -> list[str]:
         """Names of what is bounded, as `pagestore status` says them."""
         there = bounded(self.hierarchies)
         how = {name: "cgroup" if name in there else "rlimit" for name in (MEMORY, PIDS)}

@@ -16,7 +16,7 @@ import structlog
 from pagestore.client.addresses import is_near
 from pagestore.client.channels import authority_unreadable
 from pagestore.client.credentials import Credentials
-from pagestore.compute.places import lay_readable
+from pagestore.compute.places import write_readable
 from pagestore.compute.record import ComputeRecord
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.settings import AUTHORITY_FILE, TOKEN_FILE
@@ -31,7 +31,7 @@ SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _log = structlog.get_logger(__name__)
 
 
-def lay_token(
+def write_token(
     directory: Path, tenant: TenantId, timeline: TimelineId, signer: Signer, group: int
 ) -> None:
     """Puts one into a compute's directory.
@@ -40,7 +40,7 @@ def lay_token(
         group: of the server's user.
     """
     token = signer.of_timeline(tenant, timeline, time.time(), SECONDS)
-    lay_readable(directory / TOKEN_FILE, f"{token}\n", group)
+    write_readable(directory / TOKEN_FILE, f"{token}\n", group)
 
 
 def authority_for(page_server: str, credentials: Credentials) -> Path | None:
@@ -48,7 +48,7 @@ def authority_for(page_server: str, credentials: Credentials) -> Path | None:
     return None if is_near(page_server) else credentials.believed or SYSTEM_AUTHORITIES
 
 
-def lay_authority(directory: Path, authority: Path, group: int) -> None:
+def write_authority(directory: Path, authority: Path, group: int) -> None:
     """A copy that the server can read.
 
     Raises:
@@ -58,7 +58,7 @@ def lay_authority(directory: Path, authority: Path, group: int) -> None:
         text = authority.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise authority_unreadable(authority, error) from error
-    lay_readable(directory / AUTHORITY_FILE, text, group)
+    write_readable(directory / AUTHORITY_FILE, text, group)
 
 
 async def renew_for_ever(computes: Path, signer: Signer) -> None:
@@ -79,6 +79,6 @@ def renew(computes: Path, signer: Signer) -> None:
         if record is None or not record.is_running:
             continue
         try:
-            lay_token(directory, record.tenant, record.timeline, signer, token.stat().st_gid)
+            write_token(directory, record.tenant, record.timeline, signer, token.stat().st_gid)
         except OSError as error:
             _log.warning("token not renewed", directory=str(directory), error=str(error))

@@ -47,7 +47,7 @@ def socket_directory(directory: Path, owner: Owner | None) -> Path:
     return inside
 
 
-def lay_readable(path: Path, text: str, group: int) -> None:
+def write_readable(path: Path, text: str, group: int) -> None:
     """A file of ours that the server's group can read; replaced as a whole."""
     temporary = path.with_name(f"{path.name}.tmp")
     with durable.begin(temporary) as file:

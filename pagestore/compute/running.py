@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pagestore.client.walservice import WalService
-from pagestore.compute.places import lay_readable
+from pagestore.compute.places import write_readable
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.removal import remove
 from pagestore.errors import (
@@ -45,10 +45,10 @@ from pagestore.postgres.untrusted import open_regular, open_root, read_regular
 from pagestore.postgres.user_settings import LONGEST_FILE, allowed, parse
 
 _DETACH_WAIT_MS = 1_000
-KEPT = ("pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat")
+CARRIED = ("pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat")
 """Files that no WAL holds, of use to the next compute of the same timeline. All may be lost, as
-after a crash; one that is larger than LONGEST_KEPT is."""
-LONGEST_KEPT = 4 << 20
+after a crash; one that is larger than LONGEST_CARRIED is."""
+LONGEST_CARRIED = 4 << 20
 RULE_SECONDS = 20.0
 LAST_WAL_SECONDS = 0.3
 """For whoever has not taken the last WAL yet, once enough of the others have."""
@@ -61,7 +61,7 @@ _HIGHEST_LSN = 1 << 63
 @dataclass(frozen=True, slots=True)
 class StopResult:
     """``clean``: the shutdown checkpoint is durable at the WAL service, so the next start
-    finds everything, and the files of KEPT can be."""
+    finds everything, and the files of CARRIED can be."""
 
     flush_lsn: int
     clean: bool
@@ -137,7 +137,7 @@ class RunningCompute:
             (IDENT_FILE, ident(superuser, [own_user()], roles)),
         ):
             target = self.directory / name
-            lay_readable(target, text, target.stat().st_gid)
+            write_readable(target, text, target.stat().st_gid)
         self._server.send(signal.SIGHUP)
         return replace(self.record, superuser=superuser)
 
@@ -155,7 +155,7 @@ class RunningCompute:
             DeadlineExceeded: RULE_NOT_TAKEN.
         """
         target = self.directory / SYNCHRONOUS_FILE
-        lay_readable(target, synchronous_conf(rule), target.stat().st_gid)
+        write_readable(target, synchronous_conf(rule), target.stat().st_gid)
         self._server.send(signal.SIGHUP)
         try:
             async with asyncio.timeout(RULE_SECONDS):
@@ -233,7 +233,7 @@ class RunningCompute:
 
     def _kept(self) -> dict[str, bytes]:
         with self._opened_data() as root:
-            found = {path: read_regular(root, path, LONGEST_KEPT) for path in KEPT}
+            found = {path: read_regular(root, path, LONGEST_CARRIED) for path in CARRIED}
         return {path: content for path, content in found.items() if content is not None}
 
     async def _shut_down(self, wal: WalService) -> None:

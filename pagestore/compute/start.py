@@ -40,10 +40,10 @@ from pagestore.compute.limits import Limits
 from pagestore.compute.parking import SETTINGS, Line
 from pagestore.compute.places import (
     check_reachable,
-    lay_readable,
     make_outer,
     socket_directory,
     spread_children,
+    write_readable,
 )
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.removal import remove
@@ -120,7 +120,7 @@ class ComputeSpec:
         bindir: where Postgres's programs are; with ``{major}`` in it where each one's are.
         settings: for postgresql.conf, over the defaults.
         log: the server's log; beside the directory unless given. Kept after a failure.
-        files: what no WAL holds, by path (running.KEPT), as the last clean stop returned it.
+        files: what no WAL holds, by path (running.CARRIED), as the last clean stop returned it.
         user_settings: what ALTER SYSTEM has set, or would have; see postgres/user_settings.py.
         owner: what tells the database from others whose timelines it may stem from.
         host: an address of this machine at which safekeepers and clients on other hosts reach the
@@ -274,11 +274,11 @@ class _Start:
         make_outer(spec.directory, self.owner)
         self.made_directory = True
         if spec.signer is not None:
-            page_access.lay_token(
+            page_access.write_token(
                 spec.directory, spec.tenant, spec.timeline, spec.signer, self.group
             )
         if self.authority is not None:
-            page_access.lay_authority(spec.directory, self.authority, self.group)
+            page_access.write_authority(spec.directory, self.authority, self.group)
         sockets = socket_directory(spec.directory, self.owner)
         memory = None if spec.walls else shared_memory.make_directory(self.owner)
         self.record = self._first_record(sockets, memory)
@@ -411,7 +411,7 @@ class _Start:
         slots = await write_slots(directory, prologue.dropped_slots, log, pages, wal)
         disabled: list[str] = []
         if prologue.pages:
-            directory.lay_over(prologue.fork, prologue.pages)
+            directory.overlay(prologue.fork, prologue.pages)
             rows = catalog.live_rows(
                 header.subscriptions.pages, lambda xid: _committed(directory, xid)
             )
@@ -500,9 +500,9 @@ class _Start:
         """The server reads it once its files are there."""
         superuser, directory = self.entry.superuser, self.spec.directory
         who = hba(superuser, self.spec.host, self.roles)
-        lay_readable(directory / HBA_FILE, who, self.group)
+        write_readable(directory / HBA_FILE, who, self.group)
         whom = ident(superuser, [own_user()], self.roles)
-        lay_readable(directory / IDENT_FILE, whom, self.group)
+        write_readable(directory / IDENT_FILE, whom, self.group)
 
     def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
         """What the server reads before it makes its shared memory. A slow one may not have read
@@ -510,7 +510,7 @@ class _Start:
         spec = self.spec
         write_control_file(directory, checkpoint)
         rule = quorum_rule(self.won.needed, self.won.standbys)
-        lay_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.group)
+        write_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.group)
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write(

@@ -104,7 +104,7 @@ def check(uid: int, *, network: bool) -> None:
         )
 
 
-def standing(*, own_user: bool, network: bool) -> list[str]:
+def names(*, own_user: bool, network: bool) -> list[str]:
     """Names of the walls, as `pagestore status` says them."""
     names = ["files", "processes", "shared memory", "rank"]
     names += ["user"] if own_user else []

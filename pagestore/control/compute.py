@@ -160,7 +160,7 @@ class Compute(Protocol):
 
 
 class Launcher(Protocol):
-    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute: ...
+    async def start(self, record: DatabaseRecord, carried: CarriedFiles) -> Compute: ...
     async def leftovers(self) -> list[Compute]:
         """Computes from before this process began, also such as have ended since.
 

@@ -321,8 +321,8 @@ class Computes:
         if slot is None or compute is None or not compute.alive:
             return
         settings = await compute.user_settings()
-        is_news = settings is not None and slot.noted != (compute, settings)
-        if settings is not None and is_news and slot.compute is compute:
+        is_new = settings is not None and slot.noted != (compute, settings)
+        if settings is not None and is_new and slot.compute is compute:
             self._memory.save(name, compute.timeline, CarriedFiles(settings=settings))
             slot.noted = compute, settings
 

@@ -160,10 +160,12 @@ class AgentCompute:
 
     async def stop(self) -> CarriedFiles:
         try:
-            kept = (await self._agent.stop(self.name)).kept
+            carried = (await self._agent.stop(self.name)).carried
         except NotFound:
             return CarriedFiles()
-        return CarriedFiles(dict(kept.files), dict(kept.settings) if kept.settings_known else None)
+        return CarriedFiles(
+            dict(carried.files), dict(carried.settings) if carried.settings_known else None
+        )
 
     async def discard(self) -> None:
         self._launcher.let_go(self.name)
@@ -211,12 +213,12 @@ class AgentLauncher:
         assert self._found is not None
         return self._found
 
-    async def start(self, record: DatabaseRecord, kept: CarriedFiles) -> Compute:
+    async def start(self, record: DatabaseRecord, carried: CarriedFiles) -> Compute:
         await self._is_there()
         name = f"{str(record.timeline)[:10]}-{secrets.token_hex(3)}"
         self._starting[name] = None
         try:
-            answer = await self.agent.start(self._request(name, record, kept))
+            answer = await self.agent.start(self._request(name, record, carried))
             if answer.HasField("failure"):
                 raise _failed(answer.failure)
             compute = self._known[name] = AgentCompute(self, answer.compute)
@@ -314,7 +316,7 @@ class AgentLauncher:
             _log.warning("a compute is not discarded", compute=name, error=str(error))
 
     def _request(
-        self, name: str, record: DatabaseRecord, kept: CarriedFiles
+        self, name: str, record: DatabaseRecord, carried: CarriedFiles
     ) -> pb.StartComputeRequest:
         reset, keys = record.password_was_reset, self._session_keys
         return pb.StartComputeRequest(
@@ -322,7 +324,7 @@ class AgentLauncher:
             tenant_id=record.tenant.raw,
             timeline_id=record.timeline.raw,
             owner=str(record.created_micros),
-            kept=pb.Kept(files=kept.files, settings=kept.settings or {}),
+            carried=pb.CarriedFiles(files=carried.files, settings=carried.settings or {}),
             wal_password=credentials.wal_password(self._key, record),
             password=credentials.password(self._key, record) if reset else "",
             session_key=keys.key(record) if keys is not None else "",

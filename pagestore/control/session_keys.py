@@ -12,7 +12,7 @@ import hmac
 from pathlib import Path
 
 from pagestore.control.records import DatabaseRecord
-from pagestore.secret_file import kept_secret
+from pagestore.secret_file import secret_of
 
 FILE_NAME = "session-secret"
 
@@ -22,9 +22,9 @@ class SessionKeys:
         self._secret = secret
 
     @classmethod
-    def kept(cls, directory: Path) -> SessionKeys:
+    def of_directory(cls, directory: Path) -> SessionKeys:
         """By the secret of this directory, made where there is none."""
-        return cls(kept_secret(directory / FILE_NAME))
+        return cls(secret_of(directory / FILE_NAME))
 
     def key(self, record: DatabaseRecord) -> str:
         name = f"{record.tenant}/{record.created_micros}".encode()

@@ -36,29 +36,31 @@ class Pace:
     def __init__(self, awaited: Callable[[], bool], known: Callable[[], int]) -> None:
         self.awaited = awaited
         self._known = known
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
         self._hastened = False
 
     def look(self) -> None:
         """What `awaited` or `known` tell has changed."""
-        self._news.set()
+        self._change.set()
 
     def hasten(self) -> None:
         """Makes the next piece due, once."""
         self._hastened = True
-        self._news.set()
+        self._change.set()
 
     async def rest(self, lsn: int, linger_seconds: float) -> bool:
         """Returns when WAL behind `lsn` is due; False when none came for `linger_seconds`."""
         began = asyncio.get_running_loop().time()
         while not (self._hastened or self.awaited()):
-            news = self._known() > lsn
-            self._news.clear()
+            changed = self._known() > lsn
+            self._change.clear()
             try:
-                async with asyncio.timeout_at(began + (PACE_SECONDS if news else linger_seconds)):
-                    await self._news.wait()
+                async with asyncio.timeout_at(
+                    began + (PACE_SECONDS if changed else linger_seconds)
+                ):
+                    await self._change.wait()
             except TimeoutError:
-                return news
+                return changed
         self._hastened = False
         return True
 

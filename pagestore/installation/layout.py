@@ -323,7 +323,7 @@ class Installation:
         """What stands around each compute, as the agent has last written; None where it has not."""
         try:
             found = json.loads((self.part_dir("compute") / "walls.json").read_text())
-            return [str(name) for name in found["standing"]]
+            return [str(name) for name in found["walls"]]
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

@@ -34,7 +34,7 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.compute import page_access, walls
 from pagestore.compute.cgroups import Bounds, hierarchies
 from pagestore.compute.limits import DEFAULT_PROCESSES, Limits, default_disk, default_memory
-from pagestore.compute.running import KEPT
+from pagestore.compute.running import CARRIED
 from pagestore.compute.walls import BUBBLEWRAP
 from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
 from pagestore.ids import TenantId, TimelineId
@@ -102,15 +102,15 @@ class ComputeService:
     async def start_compute(
         self, request: pb.StartComputeRequest, _: Any
     ) -> pb.StartComputeResponse:
-        if strange := request.kept.files.keys() - set(KEPT):
+        if strange := request.carried.files.keys() - set(CARRIED):
             raise InvalidInput("INVALID_FILE", f"{min(strange)[:80]!r} is nothing that is kept.")
         wanted = Wanted(
             name=request.name,
             tenant=TenantId(request.tenant_id),
             timeline=TimelineId(request.timeline_id),
             owner=request.owner,
-            files=dict(request.kept.files),
-            user_settings=dict(request.kept.settings),
+            files=dict(request.carried.files),
+            user_settings=dict(request.carried.settings),
             wal_password=request.wal_password,
             password=request.password,
             session_key=request.session_key,
@@ -125,10 +125,10 @@ class ComputeService:
     async def stop_compute(self, request: pb.StopComputeRequest, _: Any) -> pb.StopComputeResponse:
         result = await self._agent.stop(request.name)
         known = result.user_settings is not None
-        kept = pb.Kept(
+        carried = pb.CarriedFiles(
             files=result.files, settings=result.user_settings or {}, settings_known=known
         )
-        return pb.StopComputeResponse(kept=kept)
+        return pb.StopComputeResponse(carried=carried)
 
     async def discard_compute(
         self, request: pb.DiscardComputeRequest, _: Any
@@ -150,7 +150,7 @@ class ComputeService:
                 above = numbers.wanted_above
                 yield pb.ComputesUpdate(whole=whole, computes=changed, generations_above=above)
             told, wants, whole = now, numbers.wants, False
-            await self._agent.news(LOOK_SECONDS)
+            await self._agent.changed(LOOK_SECONDS)
 
     async def get_compute_settings(
         self, request: pb.GetComputeSettingsRequest, _: Any
@@ -322,14 +322,14 @@ def _limits(settings: ComputeSettings) -> Limits:
 
 def _tell_walls(path: Path, host: HostSettings) -> None:
     """What stands around computes, for `pagestore status`."""
-    standing = (
-        walls.standing(own_user=host.uids is not None, network=host.page_socket is None)
+    names = (
+        walls.names(own_user=host.uids is not None, network=host.page_socket is None)
         if host.walls
         else []
     )
-    standing += host.limits.standing() if host.limits is not None else []
+    names += host.limits.names() if host.limits is not None else []
     with contextlib.suppress(OSError):  # a full disk hinders no compute
-        durable.replace(path, json.dumps({"standing": standing}).encode())
+        durable.replace(path, json.dumps({"walls": names}).encode())
 
 
 async def serve(settings: ComputeSettings) -> None:

@@ -538,7 +538,7 @@ async def _serve(
     signer: Signer,
     sessions: Sessions,
 ) -> None:
-    session_keys = SessionKeys.kept(settings.data_dir)
+    session_keys = SessionKeys.of_directory(settings.data_dir)
     launcher = AgentLauncher(
         agent, generations(state, GENERATIONS), key, session_keys, lambda t: _major(state, t)
     )

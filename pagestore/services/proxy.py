@@ -22,7 +22,7 @@ from pagestore.pgwire.messages import error_response
 from pagestore.proxy.asked import AskedPlaces, place_message, place_of
 from pagestore.proxy.fleet import Limits
 from pagestore.proxy.front import Front
-from pagestore.secret_file import kept_secret
+from pagestore.secret_file import secret_of
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import proxy_pb2 as pb
@@ -98,7 +98,7 @@ async def serve(settings: ProxySettings) -> None:
     limits = Limits(idle=settings.idle, berths=settings.awake)
     with _listening(host, port) as listener:
         async with PlaceClient(settings.control, timeout=CONTROL_SECONDS) as control:
-            places = AskedPlaces(control, kept_secret(settings.data_dir / SECRET_FILE))
+            places = AskedPlaces(control, secret_of(settings.data_dir / SECRET_FILE))
             front = Front(
                 places,
                 limits,

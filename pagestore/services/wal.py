@@ -239,8 +239,8 @@ class WalService:
         watcher = self._safekeeper.commits.watch()
         told: dict[int, str] = {}
         try:
-            while news := watcher.take(POSITIONS_PER_UPDATE):
-                yield messages.commit_update(news)
+            while changes := watcher.take(POSITIONS_PER_UPDATE):
+                yield messages.commit_update(changes)
             yield pb.CommitUpdate(snapshot_complete=True)
             while True:
                 update = messages.commit_update(watcher.take(POSITIONS_PER_UPDATE))
@@ -260,12 +260,12 @@ class WalService:
         watcher = self._safekeeper.peer_statuses.watch(lambda status: number in status.peers)
         remembered = partial(self._safekeeper.peers.furthest, number)
         try:
-            while news := watcher.take(POSITIONS_PER_UPDATE):
-                yield messages.position_update(news, remembered)
+            while changes := watcher.take(POSITIONS_PER_UPDATE):
+                yield messages.position_update(changes, remembered)
             yield pb.PositionUpdate(snapshot_complete=True)
             while True:
-                news = watcher.take(POSITIONS_PER_UPDATE)
-                yield messages.position_update(news, remembered)
+                changes = watcher.take(POSITIONS_PER_UPDATE)
+                yield messages.position_update(changes, remembered)
                 await asyncio.sleep(COALESCE_SECONDS)
                 await watcher.wait(HEARTBEAT_SECONDS)
         finally:

@@ -6,7 +6,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class Kept(_message.Message):
+class CarriedFiles(_message.Message):
     __slots__ = ("files", "settings", "settings_known")
     class FilesEntry(_message.Message):
         __slots__ = ("key", "value")
@@ -31,12 +31,12 @@ class Kept(_message.Message):
     def __init__(self, files: _Optional[_Mapping[str, bytes]] = ..., settings: _Optional[_Mapping[str, str]] = ..., settings_known: _Optional[bool] = ...) -> None: ...
 
 class StartComputeRequest(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "owner", "kept", "wal_password", "password", "session_key", "postgres_major")
+    __slots__ = ("name", "tenant_id", "timeline_id", "owner", "carried", "wal_password", "password", "session_key", "postgres_major")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
-    KEPT_FIELD_NUMBER: _ClassVar[int]
+    CARRIED_FIELD_NUMBER: _ClassVar[int]
     WAL_PASSWORD_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     SESSION_KEY_FIELD_NUMBER: _ClassVar[int]
@@ -45,12 +45,12 @@ class StartComputeRequest(_message.Message):
     tenant_id: bytes
     timeline_id: bytes
     owner: str
-    kept: Kept
+    carried: CarriedFiles
     wal_password: str
     password: str
     session_key: str
     postgres_major: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., owner: _Optional[str] = ..., kept: _Optional[_Union[Kept, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., owner: _Optional[str] = ..., carried: _Optional[_Union[CarriedFiles, _Mapping]] = ..., wal_password: _Optional[str] = ..., password: _Optional[str] = ..., session_key: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
 
 class StartComputeResponse(_message.Message):
     __slots__ = ("compute", "failure")
@@ -113,10 +113,10 @@ class StopComputeRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class StopComputeResponse(_message.Message):
-    __slots__ = ("kept",)
-    KEPT_FIELD_NUMBER: _ClassVar[int]
-    kept: Kept
-    def __init__(self, kept: _Optional[_Union[Kept, _Mapping]] = ...) -> None: ...
+    __slots__ = ("carried",)
+    CARRIED_FIELD_NUMBER: _ClassVar[int]
+    carried: CarriedFiles
+    def __init__(self, carried: _Optional[_Union[CarriedFiles, _Mapping]] = ...) -> None: ...
 
 class DiscardComputeRequest(_message.Message):
     __slots__ = ("name",)

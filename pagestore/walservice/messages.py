@@ -277,24 +277,24 @@ def safekeepers(addresses: Addresses) -> list[pb.Member]:
     return [pb.Member(number=n, address=address) for n, address in sorted(addresses.items())]
 
 
-def commit_update(news: Iterable[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
+def commit_update(changes: Iterable[tuple[TimelineKey, int]]) -> pb.CommitUpdate:
     return pb.CommitUpdate(
         positions=[
             pb.CommitPosition(
                 tenant_id=key.tenant.raw, timeline_id=key.timeline.raw, commit_lsn=commit_lsn
             )
-            for key, commit_lsn in news
+            for key, commit_lsn in changes
         ]
     )
 
 
 def position_update(
-    news: Iterable[tuple[TimelineKey, PeerStatus]],
+    changes: Iterable[tuple[TimelineKey, PeerStatus]],
     remembered: Callable[[TimelineKey], Heard | None],
 ) -> pb.PositionUpdate:
     """What one peer is told of us, and of itself."""
     update = pb.PositionUpdate()
-    for key, status in news:
+    for key, status in changes:
         told = position(status.heard)
         told.tenant_id, told.timeline_id = key.tenant.raw, key.timeline.raw
         heard = remembered(key)

@@ -99,7 +99,7 @@ class WalTimeline:
         self._stored = Stored(directory, around.owner, loaded.control)
         self._stream: Stream | None = None
         self._lock = asyncio.Lock()
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
         self._finishing = Finishing()
         self._unheard: list[Heard] = []
         self._failure = ""
@@ -142,7 +142,7 @@ class WalTimeline:
         return LogFiles(self.directory, self.base_lsn, self._stored.control.epoch)
 
     @property
-    def kept(self) -> RetainedWal:
+    def retained(self) -> RetainedWal:
         return RetainedWal(self.directory, self.state.start, self.base_lsn, self.state.position)
 
     @property
@@ -339,7 +339,7 @@ class WalTimeline:
         finds the old end or the new one. Nothing behind it is claimed from now on, even if this
         fails: it has lost. Returns the position with the record that ends there."""
         if position.flush_lsn > self.base_lsn:
-            position = await asyncio.to_thread(self.kept.align, position.flush_lsn)
+            position = await asyncio.to_thread(self.retained.align, position.flush_lsn)
         self._become(replace(self.state, position=position))
         await self._stored.search_from(position)
         await asyncio.to_thread(log.cut, self._files, position)
@@ -423,8 +423,8 @@ class WalTimeline:
             self._finishing.begin(self._tidy())
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        self._change.set()
+        self._change = asyncio.Event()
 
     # Dropping
 
@@ -494,24 +494,24 @@ class WalTimeline:
                 while not reached() and not self._retired:
                     if self._stream is not None:
                         self._stream.hasten()
-                    await self._next_news(pause)
+                    await self._next_change(pause)
                     pause *= 2
         except TimeoutError:
             return reached()
         self._check_present()
         return True
 
-    async def _next_news(self, pause: float) -> None:
+    async def _next_change(self, pause: float) -> None:
         """Peers are asked, less and less often, until their own news come as soon."""
-        news = self._news
+        change = self._change
         if self.state.alone or pause > LAST_ASK:
-            await news.wait()
+            await change.wait()
             return
         if time.monotonic() - self._asked_at > FIRST_ASK:
             self._asked_at = time.monotonic()
             self._around.ask()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), pause)
+            await asyncio.wait_for(change.wait(), pause)
 
     async def read(self, lsn: int, limit: int) -> bytes:
         """Committed WAL from `lsn` on, at most `limit` bytes and within one segment.
@@ -523,12 +523,12 @@ class WalTimeline:
         self._check_present()
         end = min(self.state.commit_lsn, _read_end(lsn, limit))
         try:
-            self.kept.check(lsn)
+            self.retained.check(lsn)
             if end - lsn <= INLINE_READ:
                 return segments.read_range(self.directory, lsn, end)
             return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
         except DataLoss:
-            self.kept.check(lsn)
+            self.retained.check(lsn)
             raise
 
     async def read_log(self, term: int, lsn: int, limit: int) -> bytes:
@@ -541,7 +541,7 @@ class WalTimeline:
         async with self._exclusively():
             self._check_present()
             self._check_may_fill(term)
-            self.kept.check(lsn)
+            self.retained.check(lsn)
             end = min(self.state.position.flush_lsn, _read_end(lsn, limit))
             if lsn > end:
                 raise FailedPrecondition(
@@ -554,7 +554,7 @@ class WalTimeline:
         async with self._exclusively():
             self._check_present()
             self._check_may_fill(term)
-            first = await asyncio.to_thread(self.kept.first_end)
+            first = await asyncio.to_thread(self.retained.first_end)
             return (first or self.state.position).flush_lsn
 
     def _check_may_fill(self, term: int) -> None:
@@ -571,12 +571,12 @@ class WalTimeline:
         `consumed` all below proves that it was longer: DataLoss (LOG_ROLLED_BACK)."""
         self._check_present()
         self.refresh()
-        self.kept.check(lsn)
+        self.retained.check(lsn)
         if lsn > self.state.commit_lsn and not self.state.alone:
             await self.wait_commit(lsn, COMMIT_NEWS_SECONDS)
         if lsn > self.state.commit_lsn:
             if consumed and self.state.alone:
-                error = self.kept.rolled_back(lsn)
+                error = self.retained.rolled_back(lsn)
                 self._note_failure(error)
                 raise error
             raise OutOfRange(
@@ -587,7 +587,7 @@ class WalTimeline:
     async def align(self, lsn: int) -> WalPosition:
         """The last record's end at or below `lsn`."""
         await self.check_readable(lsn)
-        return await asyncio.to_thread(self.kept.align, lsn)
+        return await asyncio.to_thread(self.retained.align, lsn)
 
 
 def _segment(position: WalPosition) -> int:

@@ -46,7 +46,7 @@ class Trials:
         self._spoken: set[int] = set()
         self._heard_from: set[int] = set()
         self._patient_until = float("inf")
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
 
     def begin(self, keys: Iterable[TimelineKey]) -> None:
         """What was found at the start."""
@@ -107,7 +107,7 @@ class Trials:
                 raise self._silence(key, state)
             try:
                 async with asyncio.timeout(min(left, PATIENCE_SECONDS)):
-                    await self._news.wait()
+                    await self._change.wait()
             except TimeoutError:
                 continue
 
@@ -135,8 +135,8 @@ class Trials:
                 _log.error("an older copy", timeline=str(key.timeline), error=fault.message)
             elif not self.is_on_trial(key, state):
                 self._on_end(key, state)
-        self._news.set()
-        self._news = asyncio.Event()
+        self._change.set()
+        self._change = asyncio.Event()
 
     def _silence(self, key: TimelineKey, state: State) -> Unavailable:
         silent = {item.number for item in state.peers} - self._heard_from

@@ -1,7 +1,7 @@
-"""The last news of every timeline, and those who want to hear of changes.
+"""What is known last of every timeline, and those who want to hear of changes.
 
 A timeline that nobody writes costs one dictionary entry here. A watcher that is slow to take
-its news gets fewer of them, never more memory than one entry a timeline.
+what changes gets fewer of the changes, never more memory than one entry a timeline.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Watcher(Generic[_T]):
         wanted: Callable[[_T], bool],
         watchers: set[Watcher[_T]],
     ) -> None:
-        self._news = known
+        self._pending = known
         self._wanted = wanted
         self._event = asyncio.Event()
         self._watchers = watchers
@@ -75,11 +75,11 @@ class Watcher(Generic[_T]):
 
     def tell(self, key: TimelineKey, value: _T) -> None:
         if self._wanted(value):
-            self._news[key] = value
+            self._pending[key] = value
             self._event.set()
 
     def forget(self, key: TimelineKey) -> None:
-        self._news.pop(key, None)
+        self._pending.pop(key, None)
 
     def wake(self) -> None:
         """There is something else to tell."""
@@ -94,8 +94,8 @@ class Watcher(Generic[_T]):
             pass
 
     def take(self, limit: int) -> list[tuple[TimelineKey, _T]]:
-        """At most `limit` news, those first that have waited longest; [] when all are taken."""
-        taken = [(key, self._news.pop(key)) for key in list(islice(self._news, limit))]
-        if not self._news:
+        """At most `limit` changes, those first that have waited longest; [] when all are taken."""
+        taken = [(key, self._pending.pop(key)) for key in list(islice(self._pending, limit))]
+        if not self._pending:
             self._event.clear()
         return taken

@@ -267,7 +267,7 @@ def test_an_old_compute_that_thaws_after_its_successor_began_cannot_commit(
             assert not await waiting
             await session.close()
             while adopted.alive:
-                await first.agent.news(1)
+                await first.agent.changed(1)
             assert adopted.why == FENCED
             assert await rows(new) == ["after", "before"]
             await second.agent.stop(new.name)

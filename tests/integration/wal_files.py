@@ -64,7 +64,7 @@ class FileWalService:
         """Announces WAL of `directory` up to `commit_lsn`."""
         entry = self._timelines.setdefault((tenant.raw, timeline.raw), _Timeline(directory))
         entry.commit_lsn = commit_lsn
-        self._loop.call_soon_threadsafe(self._news.set)
+        self._loop.call_soon_threadsafe(self._change.set)
 
     def forget(self, tenant: TenantId, timeline: TimelineId) -> None:
         """As if its disk had been lost; what it has told stays told."""
@@ -80,7 +80,7 @@ class FileWalService:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop, self._news, self._broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._stop, self._change, self._broken = asyncio.Event(), asyncio.Event(), asyncio.Event()
         server = GrpcServer(access.guard())
         names = ("WatchCommits", "ReadWal")
         handlers = _Handlers(self)
@@ -111,23 +111,23 @@ class _Handlers:
         told: dict[tuple[bytes, bytes], int] = {}
         complete = False
         while True:
-            service._news.clear()
-            news = {
+            service._change.clear()
+            changes = {
                 key: entry.commit_lsn
                 for key, entry in service._timelines.items()
                 if told.get(key) != entry.commit_lsn and not service.frozen
             }
-            told.update(news)
-            if news or not complete:
+            told.update(changes)
+            if changes or not complete:
                 complete = True
                 yield pb.CommitUpdate(
                     positions=[
                         pb.CommitPosition(tenant_id=k[0], timeline_id=k[1], commit_lsn=lsn)
-                        for k, lsn in news.items()
+                        for k, lsn in changes.items()
                     ],
                     snapshot_complete=True,
                 )
-            await _first(service._news, service._broken)
+            await _first(service._change, service._broken)
             if service._broken.is_set():
                 asyncio.get_running_loop().call_later(0.05, service._broken.clear)
                 raise ConnectionError("broken on purpose")

@@ -76,7 +76,7 @@ def test_where_nothing_can_be_had_nothing_is_bounded_so(tree: Path) -> None:
     assert cgroups.hierarchies(tree / "computes") == []
     limits = Limits(BOUNDS, 1 << 30)
     assert limits.inside() == ["prlimit", "--nproc=20", f"--data={200 << 20}", "--"]
-    assert limits.standing()[:2] == ["memory (rlimit)", "number of processes (rlimit)"]
+    assert limits.names()[:2] == ["memory (rlimit)", "number of processes (rlimit)"]
 
 
 def test_a_group_of_this_machines_bounds_what_is_in_it(tmp_path: Path) -> None:

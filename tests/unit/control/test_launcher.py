@@ -72,8 +72,8 @@ class FakeAgent:
         self._ask(f"stop {name}")
         if name not in self.computes:
             raise NotFound("COMPUTE_NOT_FOUND", "There is none.")
-        kept = pb.Kept(files={"f": b"1"}, settings={"a": "1"}, settings_known=True)
-        return pb.StopComputeResponse(kept=kept)
+        carried = pb.CarriedFiles(files={"f": b"1"}, settings={"a": "1"}, settings_known=True)
+        return pb.StopComputeResponse(carried=carried)
 
     async def discard(self, name: str) -> None:
         self._ask(f"discard {name}")

@@ -24,17 +24,17 @@ def record(name: str = "app", created: int = 1) -> DatabaseRecord:
 
 
 def test_a_key_is_the_databases_whatever_its_name_and_timeline(tmp_path: Path) -> None:
-    keys = SessionKeys.kept(tmp_path)
+    keys = SessionKeys.of_directory(tmp_path)
     assert keys.key(record()) == keys.key(record("renamed"))
     assert keys.key(record()) != keys.key(record(created=2))
-    assert SessionKeys.kept(tmp_path).key(record()) == keys.key(record())
+    assert SessionKeys.of_directory(tmp_path).key(record()) == keys.key(record())
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("left", [b"", b"0123", b"\0" * 65])
 def test_a_secret_that_is_damaged_is_made_anew(tmp_path: Path, left: bytes) -> None:
-    before = SessionKeys.kept(tmp_path).key(record())
+    before = SessionKeys.of_directory(tmp_path).key(record())
     (tmp_path / FILE_NAME).write_bytes(left)
-    after = SessionKeys.kept(tmp_path).key(record())
+    after = SessionKeys.of_directory(tmp_path).key(record())
     assert after != before
-    assert SessionKeys.kept(tmp_path).key(record()) == after
+    assert SessionKeys.of_directory(tmp_path).key(record()) == after

@@ -85,7 +85,7 @@ class FakeSource:
         self.serve: Serve = self.serves
         self.copies: dict[TimelineKey, bytes] = {}
         """Where it has another log than it should."""
-        self._news = asyncio.Condition()
+        self._change = asyncio.Condition()
         self.stopped: set[TimelineKey] = set()
         """Whose reads have been broken off by the reader."""
 
@@ -99,8 +99,8 @@ class FakeSource:
         await self._announce()
 
     async def _announce(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+        async with self._change:
+            self._change.notify_all()
 
     def read_at(self, key: TimelineKey) -> list[int]:
         return [item.lsn for item in self.reads if item.key == key]
@@ -120,8 +120,8 @@ class FakeSource:
             ]
             others = [pb.Member(number=9, address=address) for address in self.safekeepers]
             yield pb.CommitUpdate(positions=positions, safekeepers=others, snapshot_complete=True)
-            async with self._news:
-                await self._news.wait()
+            async with self._change:
+                await self._change.wait()
 
     async def read_wal(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, *, linger_ms: int = 0
@@ -150,8 +150,8 @@ class FakeSource:
                 return
             else:
                 try:
-                    async with asyncio.timeout(read.linger_ms / 1000), self._news:
-                        await self._news.wait()
+                    async with asyncio.timeout(read.linger_ms / 1000), self._change:
+                        await self._change.wait()
                 except TimeoutError:
                     return
         raise AWAY

@@ -12,7 +12,7 @@ import pytest
 
 from pagestore import durable
 from pagestore.agent.place import install
-from pagestore.compute.places import lay_readable
+from pagestore.compute.places import write_readable
 from pagestore.compute.record import RECORD_FILE, ComputeRecord
 from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
@@ -168,7 +168,7 @@ def test_nor_do_the_files_of_a_compute_take_anything_over(
     elsewhere = tmp_path / "precious"
     elsewhere.write_text("precious")
     plant(tmp_path / "pg_hba.conf.tmp", elsewhere)
-    lay_readable(tmp_path / "pg_hba.conf", "local all all peer\n", NOBODY)
+    write_readable(tmp_path / "pg_hba.conf", "local all all peer\n", NOBODY)
     found = (tmp_path / "pg_hba.conf").lstat()
     expected = (stat.S_IFREG | 0o640, os.geteuid(), NOBODY)
     assert (found.st_mode, found.st_uid, found.st_gid) == expected
