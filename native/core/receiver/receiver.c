@@ -249,6 +249,7 @@ ensure_slot(ps_receiver *receiver, ps_error *err)
 {
     char text[192];
     PGresult *result;
+    /* RESERVE_WAL: the compute keeps its WAL from now on, not only once the stream has begun. */
     snprintf(text, sizeof text,
              "CREATE_REPLICATION_SLOT " PS_RECEIVER_SLOT_PREFIX "%s PHYSICAL RESERVE_WAL",
              receiver->name);
@@ -289,6 +290,7 @@ confirm(ps_receiver *receiver, ps_wal_position position, ps_error *err)
     uint8_t message[STATUS_MESSAGE] = {'r'};
     put64(message + 1, position.write_lsn);
     put64(message + 9, position.flush_lsn);
+    /* Nothing is applied here, but a commit with remote_apply waits for this. */
     put64(message + 17, position.flush_lsn);
     put64(message + 25, (uint64_t)((now.tv_sec - POSTGRES_EPOCH_SECONDS) * 1000000 +
                                    now.tv_nsec / 1000));
@@ -325,6 +327,7 @@ take_message(ps_receiver *receiver, const uint8_t *message, size_t length, ps_er
 static int
 next_message(ps_receiver *receiver, char **message, ps_error *err)
 {
+    /* Twice: what has arrived may lie in libpq, or in the socket still. */
     for (int looked = 0; looked < 2; looked++) {
         int length = PQgetCopyData(receiver->connection, message, 1);
         if (length > 0)
@@ -353,6 +356,7 @@ drain(ps_receiver *receiver, bool *more, ps_error *err)
             return status;
         bytes += (size_t)length;
     }
+    /* libpq may hold further messages, of which poll would say nothing. */
     *more = length > 0;
     return length < 0 ? length : PS_OK;
 }
@@ -368,6 +372,7 @@ settle(ps_receiver *receiver, bool due, ps_error *err)
     bool advanced = position.flush_lsn != receiver->confirmed_flush;
     if (!receiver->stream_ended && (advanced || receiver->reply_wanted || due))
         status = confirm(receiver, position, err);
+    /* After the compute, where a commit waits; and even if that is gone: the WAL is durable. */
     if (advanced && receiver->notify_fd >= 0)
         (void)eventfd_write(receiver->notify_fd, 1);
     return status;
@@ -380,6 +385,7 @@ end_of_stream(ps_receiver *receiver, ps_error *err)
     PGresult *result = PQgetResult(receiver->connection);
     ExecStatusType kind = PQresultStatus(result);
     PQclear(result);
+    /* COPY_IN: it has ended its half of the copy, and ours is still open. */
     if (kind == PGRES_COMMAND_OK || kind == PGRES_COPY_IN)
         return PS_OK;
     return lost(receiver, "the compute ended the stream", err);
@@ -424,5 +430,6 @@ ps_receiver_run(ps_receiver *receiver, ps_error *err)
     }
     PQfinish(receiver->connection);
     receiver->connection = NULL;
+    /* A wait that stop cut short looks like a lost connection. */
     return atomic_load(&receiver->stopping) && status == PS_ERR_CLOSED ? PS_OK : status;
 }

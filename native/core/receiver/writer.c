@@ -125,6 +125,7 @@ sync_names(ps_wal_writer *writer, ps_error *err)
 static int
 sync_segment(ps_wal_writer *writer, ps_error *err)
 {
+    /* Never tried again: the kernel may have dropped the pages, and a second would succeed. */
     if (writer->dirty && fdatasync(writer->fd) < 0)
         return file_failed(writer, writer->segment, "sync", errno, err);
     writer->dirty = false;
@@ -138,6 +139,7 @@ close_segment(ps_wal_writer *writer)
     if (writer->fd < 0)
         return;
     uint64_t used = writer->write_lsn - writer->segment * PS_WAL_SEGMENT;
+    /* Needs no sync: hole or block, it reads as zeros. */
     if (writer->failed == 0 && writer->prepared > used)
         (void)clear_range(writer->fd, used, PS_WAL_SEGMENT);
     close(writer->fd);
@@ -152,6 +154,7 @@ create_segment(ps_wal_writer *writer, uint64_t segment, ps_error *err)
     int fd = openat(writer->directory_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return file_failed(writer, segment, "create", errno, err);
+    /* Full length at once: a sync then need not write a new size as well. */
     if (ftruncate(fd, PS_WAL_SEGMENT) < 0) {
         int number = errno;
         close(fd);
@@ -181,6 +184,7 @@ holds_bytes(int fd, uint32_t offset)
         return 0;
     if (lseek(fd, (off_t)next, SEEK_DATA) >= 0)
         return 1;
+    /* ENXIO: a hole up to the end. EINVAL: this file system cannot tell, so assume bytes. */
     return errno == ENXIO ? 0 : errno == EINVAL ? 1 : -1;
 }
 
@@ -274,12 +278,14 @@ ps_wal_writer_open(ps_wal_writer **out, const char *directory, uint64_t start_ls
     writer->position = (ps_wal_position){flush_lsn, prev_record_lsn, flush_lsn};
     writer->received_lsn = writer->write_lsn = flush_lsn;
     int status = ps_wal_reader_init(&writer->reader, flush_lsn, prev_record_lsn, err);
+    /* Even after an error: it is 0 by calloc until here, and close would close that. */
     writer->directory_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (status == PS_OK && writer->directory_fd < 0)
         status = ps_fail(err, PS_ERR_IO, "cannot open %s: %s", directory, strerror(errno));
     if (status == PS_OK)
         writer->witness_fd = openat(writer->directory_fd, PS_WAL_WITNESS,
                                     O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    /* An empty log keeps no file, not even the one that its start lies inside. */
     if (status == PS_OK && flush_lsn == start_lsn)
         status = remove_segments_from(writer, start_lsn / PS_WAL_SEGMENT * PS_WAL_SEGMENT, err);
     else if (status == PS_OK && (status = remove_segments_from(writer, flush_lsn, err)) == PS_OK)
@@ -314,12 +320,14 @@ write_part(ps_wal_writer *writer, const uint8_t *data, size_t length, size_t *do
 {
     uint64_t segment = writer->write_lsn / PS_WAL_SEGMENT;
     uint32_t offset = (uint32_t)(writer->write_lsn % PS_WAL_SEGMENT);
+    /* A flush syncs the open segment only: this one's turn is now. */
     if (writer->fd >= 0 && writer->segment != segment) {
         int status = sync_segment(writer, err);
         if (status != PS_OK)
             return status;
         close_segment(writer);
     }
+    /* Truncates nothing of the log: where it has bytes in the segment, open has opened that. */
     if (writer->fd < 0) {
         int status = create_segment(writer, segment, err);
         if (status != PS_OK)
@@ -460,6 +468,7 @@ flush_locked(ps_wal_writer *writer, bool ahead, ps_error *err)
         return ps_fail(err, writer->failed, "%s", writer->failure_text);
     int status = write_held(writer, err);
     if (status == PS_OK && writer->reader.end_lsn != writer->position.flush_lsn) {
+        /* Before the sync, which then makes the new blocks durable as well. */
         if (ahead && writer->fd >= 0 && writer->dirty)
             prepare_ahead(writer);
         status = sync_segment(writer, err);

@@ -55,6 +55,7 @@ ps_wal_align(const uint8_t *data, size_t length, uint64_t lsn, uint64_t limit,
     const uint8_t *cursor = data + (start - lsn);
     ps_wal_record record;
     int found = known_start != 0;
+    /* What stops the reader is the answer, not a fault: behind the last record lies anything. */
     while ((rc = ps_wal_reader_next(&reader, &cursor, data + length, &record, NULL)) == PS_OK)
         found = 1;
     *end = reader.end_lsn;

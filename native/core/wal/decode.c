@@ -67,6 +67,7 @@ decode_image_header(cursor *c, ps_wal_block *b)
 static int
 decode_block_header(cursor *c, uint8_t id, ps_wal_decoded *d)
 {
+    /* Ids that only rise, up to 32, are also what keeps this within `blocks`. */
     if (d->block_count > 0 && id <= d->blocks[d->block_count - 1].id)
         return PS_ERR_CORRUPT;
     const ps_wal_block *before = d->block_count > 0 ? &d->blocks[d->block_count - 1] : NULL;
@@ -153,6 +154,7 @@ ps_wal_decode(const ps_wal_record *record, ps_wal_decoded *decoded, ps_error *er
         return ps_fail(err, PS_ERR_CORRUPT,
                        "at " PS_LSN_FORMAT ": the headers in a WAL record do not add up",
                        PS_LSN_ARGS(record->lsn));
+    /* No bound to check any more: the lengths come to exactly what is left. */
     const uint8_t *at = c.at;
     for (unsigned i = 0; i < decoded->block_count; i++) {
         ps_wal_block *b = &decoded->blocks[i];

@@ -50,6 +50,7 @@ ps_wal_format_by_magic(uint16_t magic)
 const ps_wal_format *
 ps_wal_format_by_catalog(uint32_t catalog_version)
 {
+    /* Zeros are what control values that are not there read as (xlog.c): the oldest major. */
     if (catalog_version == 0)
         return &formats[0];
     for (size_t i = 0; i < FORMATS; i++)

@@ -26,6 +26,7 @@ clear_bits(ps_ingest *in, const ps_wal_block *heap, unsigned bits)
         ps_key_make(PS_KIND_REL_SIZE, heap->spc, heap->db, heap->rel, PS_FORK_VM, 0);
     uint32_t size;
     int rc = ps_get_size(in, &size_key, &size);
+    /* A map page that is not there has no bit to clear, and must not come to be by this. */
     if (rc != PS_OK || size == PS_SIZE_ABSENT || page >= size)
         return rc;
     rc = ps_patch_fill(in, MAP_HEADER + in_page / HEAP_BLOCKS_PER_BYTE, 1,
@@ -69,6 +70,7 @@ route_update(ps_ingest *in)
 int
 ps_route_heap(ps_ingest *in)
 {
+    /* 0x80, INIT_PAGE, may be set with any of them, and says nothing of the map. */
     switch (in->decoded->record.info & 0x70) {
     case 0x00: /* INSERT */
         return clear_if(in, 2, 1, 0, ALL_VISIBLE | ALL_FROZEN);

@@ -36,6 +36,7 @@ ps_pglz_decompress(const uint8_t *in, size_t in_length, uint8_t *out, size_t out
                 return PS_ERR_CORRUPT;
             if (length > out_length - made)
                 length = out_length - made;
+            /* Byte by byte: a copy may run into what it writes itself, and repeats it then. */
             for (; length > 0; length--, made++)
                 out[made] = out[made - distance];
         }
@@ -79,6 +80,7 @@ ps_wal_restore_image(const ps_wal_block *b, uint64_t lsn, uint8_t *page, ps_erro
         memcpy(page + behind, from + b->hole_offset, PS_PAGE_SIZE - behind);
     }
     if (ps_get_le16(page + PD_UPPER) != 0) {
+        /* pd_lsn is two u32, the upper one first. A new page has none, and must stay all zeros. */
         uint32_t halves[2] = {(uint32_t)(lsn >> 32), (uint32_t)lsn};
         memcpy(page, halves, sizeof halves);
     }

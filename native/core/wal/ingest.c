@@ -91,6 +91,7 @@ ps_put_zero(ps_ingest *in, const ps_key *key)
 int
 ps_latest(ps_ingest *in, const ps_key *key, uint8_t *out, size_t capacity, size_t *length)
 {
+    /* A walk will do: only copied databases and a change of origin ask. Sizes have a table. */
     for (size_t i = in->batch->count; i > in->batch_start; i--) {
         const ps_entry *entry = &in->batch->entries[i - 1];
         if (ps_key_compare(&entry->key, key) != 0)
@@ -176,6 +177,7 @@ route(ps_ingest *in)
         return ps_refuse(in, PS_ERR_UNSUPPORTED, "its major has no such operation");
     if (!manager->has_blocks && in->decoded->block_count > 0)
         return ps_refuse(in, PS_ERR_CORRUPT, "it refers to blocks, which it should not");
+    /* Any record may be the first to show an id; the counters are put once, at the end. */
     ps_advance_xid(in, r->xid);
     int rc = manager->route != NULL ? manager->route(in) : PS_OK;
     if (rc == PS_OK && in->decoded->block_count > 0)
@@ -197,6 +199,7 @@ take_record(ps_ingest *in, const ps_wal_record *record)
     if (rc == PS_OK) {
         in->decoded = &decoded;
         in->lsn = record->end_lsn;
+        /* A record that failed may have left half a patch. */
         in->op_count = 0;
         rc = route(in);
         in->decoded = NULL;
@@ -205,6 +208,7 @@ take_record(ps_ingest *in, const ps_wal_record *record)
         in->step->records++;
         return PS_OK;
     }
+    /* What a record puts stands at the end: cutting there takes back this record and no other. */
     batch->count = count;
     batch->data_length = length;
     if (checks != NULL) {
@@ -227,8 +231,10 @@ forget(ps_ingest *in)
 static void
 begin_feed(ps_ingest *in)
 {
+    /* Only between feeds: during one, nobody else knows what it changed. */
     if (in->sizes.count > KEPT_SIZES)
         ps_forget_sizes(in);
+    /* Around 2^32: 0 says "never changed", and old numbers would come again. */
     if (++in->sizes.feed == 0) {
         ps_forget_sizes(in);
         in->sizes.feed = 1;
@@ -249,6 +255,7 @@ feed(ps_ingest *in, const uint8_t *chunk, size_t length)
         if (rc != PS_OK)
             break;
         rc = take_record(in, &record);
+        /* The reader counts it as given already; after a failure it must be given again. */
         if (rc != PS_OK)
             ps_wal_reader_rewind(&in->reader, end, prev);
     }
@@ -272,6 +279,7 @@ ps_ingest_feed(ps_ingest *in, const uint8_t *chunk, size_t length, const ps_meta
     in->err = err != NULL ? err : &ignored;
     int rc = feed(in, chunk, length);
     if (rc != PS_OK) {
+        /* Half a record of an earlier feed may be under way: it comes again from its start. */
         ps_wal_reader_rewind(&in->reader, in->reader.end_lsn, in->reader.prev_lsn);
         forget(in);
     } else if (step->has_clone) {

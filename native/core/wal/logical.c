@@ -84,6 +84,7 @@ ps_route_logicalmsg(ps_ingest *in)
     const uint8_t *name = p + MESSAGE_HEAD;
     if (ps_get_le32(p) != 0 || p[MESSAGE_TRANSACTIONAL] != 0)
         return PS_OK;
+    /* The record counts the zero behind a prefix, and so does sizeof. */
     if (prefix == sizeof slot_prefix && memcmp(name, slot_prefix, sizeof slot_prefix) == 0)
         return put_slot(in, name + prefix, content);
     if (prefix == sizeof owner_prefix && memcmp(name, owner_prefix, sizeof owner_prefix) == 0)

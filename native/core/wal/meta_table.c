@@ -131,6 +131,7 @@ static int
 put(ps_meta_table *t, const ps_key *key, const void *value, size_t length)
 {
     size_t at = lower_bound(t, key);
+    /* Copied first, so that a failure leaves the table as it was; malloc(0) may say NULL. */
     uint8_t *copy = malloc(length > 0 ? length : 1);
     if (copy == NULL)
         return PS_ERR_NOMEM;

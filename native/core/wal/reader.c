@@ -69,6 +69,8 @@ drop_held(ps_wal_reader *reader)
 static int
 hold(ps_wal_reader *reader, const uint8_t *bytes, size_t length)
 {
+    /* Grows with the bytes that come, not to the length the record claims: no CRC vouches for that
+     * yet, and it may be 1 GiB. */
     size_t need = reader->held_length + length;
     if (need > reader->held_capacity) {
         size_t grown = reader->held_capacity ? reader->held_capacity : 4096;
@@ -115,6 +117,8 @@ check_page(ps_wal_reader *reader, uint64_t page_lsn, ps_error *err)
         reader->under_way = 0;
         return PS_OK;
     }
+    /* The total is known by now: records start at multiples of 8, so the four bytes that tell it
+     * never lie in two pages. */
     uint32_t left = reader->under_way ? reader->total - (uint32_t)reader->held_length : 0;
     if (((info & PS_WAL_CONTRECORD) != 0) != (left != 0) || (left != 0 && runs_on != left))
         return ps_fail(err, PS_ERR_CORRUPT,
@@ -163,6 +167,8 @@ check_record(const ps_wal_reader *reader, const uint8_t *data, uint32_t total, u
                        "at " PS_LSN_FORMAT ": the record names " PS_LSN_FORMAT
                        " as the one before it, not " PS_LSN_FORMAT,
                        PS_LSN_ARGS(start), PS_LSN_ARGS(prev), PS_LSN_ARGS(reader->prev_lsn));
+    /* The body first: Postgres knows xl_prev, in the header, only once it has found the record's
+     * place, and adds the header then. */
     uint32_t crc =
         ps_crc32c(0, data + PS_WAL_RECORD_HEADER, total - PS_WAL_RECORD_HEADER);
     crc = ps_crc32c(crc, data, 20);
@@ -208,11 +214,13 @@ take_whole(ps_wal_reader *reader, const uint8_t **cursor, const uint8_t *limit,
     int rc = check_length(reader->lsn, total, err);
     if (rc != PS_OK)
         return rc;
+    /* With its padding, since the next byte wanted lies behind that. */
     if (ps_align8(total) > n)
         return PS_WAL_MORE;
     rc = check_record(reader, *cursor, total, reader->lsn, record, err);
     if (rc != PS_OK)
         return rc;
+    /* The rest of a switch's segment is to be skipped, over chunks maybe: finish() can. */
     if (is_switch(record))
         return PS_WAL_MORE;
     *cursor += ps_align8(total);
@@ -260,6 +268,7 @@ static int
 finish(ps_wal_reader *reader, const uint8_t **cursor, const uint8_t *limit,
        ps_wal_record *record, ps_error *err)
 {
+    /* Kept from call to call. Padding stays in its page: both are multiples of 8. */
     if (reader->skip_to == 0)
         reader->skip_to = ps_align8(reader->lsn);
     skip(reader, cursor, limit, reader->skip_to);
@@ -297,6 +306,7 @@ next(ps_wal_reader *reader, const uint8_t **cursor, const uint8_t *limit, ps_wal
             rc = take_whole(reader, cursor, limit, record, err);
             if (rc != PS_WAL_MORE)
                 return rc;
+            /* Not sooner: the record given last may lie there until this call. */
             if (reader->held_capacity > KEPT_CAPACITY)
                 drop_held(reader);
             reader->under_way = 1;

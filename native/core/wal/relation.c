@@ -7,6 +7,7 @@
 int
 ps_get_size(ps_ingest *in, const ps_key *key, uint32_t *size)
 {
+    /* Most records follow one of the same fork. */
     if (in->last_size_known && ps_key_compare(key, &in->last_size_key) == 0) {
         *size = in->last_size;
         return PS_OK;
@@ -16,6 +17,7 @@ ps_get_size(ps_ingest *in, const ps_key *key, uint32_t *size)
     if (entry == NULL)
         return ps_ingest_nomem(in);
     if (!found) {
+        /* An error leaves the new entry, absent, behind: a feed that fails forgets them all. */
         uint8_t value[4];
         size_t length = 0;
         int rc = in->source->get(in->source->context, key, in->source_lsn, value, sizeof value,
@@ -150,6 +152,8 @@ ps_reach_block(ps_ingest *in, const ps_wal_block *b, int *grew)
         return ps_refuse(in, PS_ERR_CORRUPT, "it names the block that is no block");
     if (b->block - size > MAX_GAP)
         return ps_refuse(in, PS_ERR_UNSUPPORTED, "it makes a relation grow by over 16 GiB at once");
+    /* Zeros for what is skipped: cutting a fork leaves its pages' values, which must not be seen
+     * again when it grows. */
     rc = ps_set_size(in, &key, b->block + 1);
     for (uint32_t skipped = size; rc == PS_OK && skipped < b->block; skipped++) {
         ps_key page =
@@ -162,6 +166,7 @@ ps_reach_block(ps_ingest *in, const ps_wal_block *b, int *grew)
 int
 ps_drop_relation(ps_ingest *in, uint32_t spc, uint32_t db, uint32_t rel)
 {
+    /* Only the sizes: reads as of before still want the pages. */
     for (uint8_t fork = PS_FORK_MAIN; fork <= PS_FORK_INIT; fork++) {
         ps_key key = ps_key_make(PS_KIND_REL_SIZE, spc, db, rel, fork, 0);
         uint32_t size;

@@ -61,6 +61,7 @@ grow(ps_sizes *sizes)
 ps_size_entry *
 ps_sizes_slot(ps_sizes *sizes, const ps_key *key, int *found)
 {
+    /* Never full: a free slot is what ends a probe. */
     if ((sizes->slots == NULL || sizes->count * 3 >= sizes->mask * 2) && grow(sizes) != PS_OK)
         return NULL;
     ps_size_entry *entry = probe(sizes, key);

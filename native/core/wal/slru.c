@@ -299,6 +299,7 @@ create_multi(ps_ingest *in)
     uint32_t multi = ps_get_le32(p), offset = ps_get_le32(p + 4), count = ps_get_le32(p + 8);
     if (count > (in->decoded->main_length - 12) / 8)
         return ps_refuse(in, PS_ERR_CORRUPT, "it is too short for its members");
+    /* The next id's offset tells how many members this one has. 0 is neither id nor offset. */
     uint32_t following = multi + 1 == 0 ? 1 : multi + 1;
     uint32_t behind = offset + count == 0 ? 1 : offset + count;
     rc = set_offset(in, multi, offset);
@@ -327,6 +328,7 @@ truncate_multis(ps_ingest *in)
     in->counters.oldest_multi = oldest;
     in->counters.oldest_multi_db = ps_get_le32(p);
     in->counters_changed = 1;
+    /* Ends: both lie on the circle up to MAX_MEMBER_SEGMENT. */
     while (rc == PS_OK && segment != last) {
         ps_key key = segment_key(PS_SLRU_MULTIXACT_MEMBERS, segment);
         uint32_t size;
@@ -335,6 +337,7 @@ truncate_multis(ps_ingest *in)
             rc = ps_drop_size(in, &key);
         segment = segment == MAX_MEMBER_SEGMENT ? 0 : segment + 1;
     }
+    /* One id back, as Postgres: if none is newer, the oldest's own page may not be there yet. */
     uint32_t before = oldest == 1 ? UINT32_MAX : oldest - 1;
     if (rc == PS_OK)
         rc = drop_segments(in, PS_SLRU_MULTIXACT_OFFSETS, offsets_segment_is_old,

@@ -42,6 +42,7 @@ cut(ps_ingest *in, relation r, uint8_t fork, uint32_t blocks, int tail)
         ps_key page = ps_key_make(PS_KIND_REL_BLOCK, r.spc, r.db, r.rel, fork, blocks - 1);
         rc = ps_patch_put(in, &page);
     }
+    /* A fork that ends before has no use for the patch. */
     in->op_count = 0;
     if (rc == PS_OK && size != PS_SIZE_ABSENT && size > blocks)
         rc = ps_set_size(in, &key, blocks);
@@ -72,6 +73,7 @@ static int
 cut_fsm(ps_ingest *in, relation r, uint32_t heap_blocks)
 {
     uint32_t leaf = heap_blocks / FSM_SLOTS, slot = heap_blocks % FSM_SLOTS;
+    /* Before a leaf: the root, earlier leaves, an upper page for each FSM_SLOTS of them. */
     uint32_t page = leaf + leaf / FSM_SLOTS + leaf / FSM_SLOTS / FSM_SLOTS + 2;
     if (slot == 0)
         return cut(in, r, PS_FORK_FSM, page, 0);
@@ -89,6 +91,7 @@ truncate_relation(ps_ingest *in)
     uint32_t blocks = ps_get_le32(in->decoded->main);
     relation r = get_relation(in->decoded->main + 4);
     uint32_t flags = ps_get_le32(in->decoded->main + 16);
+    /* Redo makes the fork where it is not; so does this. */
     ps_key main_key = size_key(r, PS_FORK_MAIN);
     uint32_t size;
     rc = ps_get_size(in, &main_key, &size);
@@ -197,6 +200,7 @@ clone_database(ps_ingest *in)
                         .src_db = ps_get_le32(p + 8),
                         .src_spc = ps_get_le32(p + 12)};
     in->step->has_clone = 1;
+    /* Redo empties the target first, in case an earlier try left something there. */
     rc = drop_sizes_of(in, clone->dst_spc, clone->dst_db);
     if (rc == PS_OK)
         rc = copy_database(in, clone);

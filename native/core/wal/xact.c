@@ -144,6 +144,7 @@ set_status(ps_ingest *in, const finished *f, unsigned status)
         }
         unsigned shift = xid % 4 * 2;
         uint32_t at = xid % XACTS_PER_PAGE / 4;
+        /* Neighbours share a byte, and then an op. The last is of this page: a put begins anew. */
         ps_patch_op *last = in->op_count > 0 ? &in->ops[in->op_count - 1] : NULL;
         if (rc == PS_OK && last != NULL && last->offset == at) {
             last->mask |= (uint8_t)(3u << shift);
@@ -177,6 +178,7 @@ advance_origin(ps_ingest *in, uint16_t origin, uint64_t remote_lsn, int force)
 {
     uint64_t progress[2] = {0, 0};
     size_t length = 0;
+    /* No origin, and the mark of what is not to be replicated. */
     if (origin == 0 || origin == UINT16_MAX)
         return PS_OK;
     ps_key key = ps_key_make(PS_KIND_ORIGIN, 0, 0, 0, 0, origin);
@@ -209,6 +211,7 @@ ps_route_replorigin(ps_ingest *in)
     int rc = ps_need_main(in, 2);
     if (rc != PS_OK)
         return rc;
+    /* Its number may be given to another, whose progress begins anew. */
     in->origin = 0;
     ps_key key = ps_key_make(PS_KIND_ORIGIN, 0, 0, 0, 0, ps_get_le16(p));
     return ps_put_tombstone(in, &key);

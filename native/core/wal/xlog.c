@@ -34,6 +34,7 @@ ps_load_control(ps_ingest *in)
         return ps_fail(in->err, PS_ERR_UNSUPPORTED,
                        "no known Postgres has the catalog version %u of this timeline",
                        in->settings.catalog_version);
+    /* Pages of another major are refused from here on, whatever came first. */
     in->reader.format = in->format;
     in->told_next_full_xid = in->counters.next_full_xid;
     in->counters_changed = 0;
@@ -77,6 +78,7 @@ int
 ps_put_counters(ps_ingest *in)
 {
     ps_counters value = in->counters;
+    /* Ids may be skipped, never given twice: so up, and one value serves many transactions. */
     if (value.next_full_xid > in->told_next_full_xid) {
         value.next_full_xid = (value.next_full_xid + XID_STEP - 1) / XID_STEP * XID_STEP;
         if ((uint32_t)value.next_full_xid < FIRST_NORMAL_XID)
@@ -165,6 +167,7 @@ change_commit_ts(ps_ingest *in, uint32_t track)
         return PS_OK;
     in->settings.track_commit_timestamp = track;
     in->counters_changed = 1;
+    /* While it is off nothing is noted: earlier times would have a gap behind them, unseen. */
     if (!track) {
         in->counters.oldest_commit_ts_xid = 0;
         in->counters.newest_commit_ts_xid = 0;
@@ -249,6 +252,7 @@ ps_route_standby(ps_ingest *in)
         return rc;
     uint32_t next_xid = ps_get_le32(in->decoded->main + 12);
     uint32_t oldest = ps_get_le32(in->decoded->main + 16);
+    /* The first that was not given yet. */
     if (next_xid > FIRST_NORMAL_XID)
         ps_advance_xid(in, next_xid - 1);
     if (oldest != in->counters.oldest_active_xid) {
