@@ -260,8 +260,9 @@ class ControlClient(BlockingClosing):
             pb.Database,
         )
 
-    def stop_computes(self) -> int:
-        return self.call("StopComputes", pb.StopComputesRequest(), pb.StopComputesResponse).stopped
+    def stop_computes(self, *, carry_sessions: bool = False) -> int:
+        request = pb.StopComputesRequest(carry_sessions=carry_sessions)
+        return self.call("StopComputes", request, pb.StopComputesResponse).stopped
 
     def begin_import(self, name: str) -> TimelineId:
         request = pb.BeginImportRequest(tenant_id=self.tenant.raw, name=name)

@@ -345,11 +345,21 @@ class Computes:
         except (PagestoreError, OSError) as error:
             _log.warning("settings are not kept", name=name[1], error=str(error))
 
-    async def stop_all(self) -> int:
-        """Stops all cleanly and starts none any more; how many were running."""
+    async def stop_all(self, before: Callable[[Slotted], Awaitable[None]] | None = None) -> int:
+        """Stops all cleanly and starts none any more; how many were running.
+
+        Args:
+            before: what has to be done before each stop.
+        """
+
+        async def stop(name: Slotted) -> None:
+            if before is not None:
+                await before(name)
+            await self.stop(name)
+
         self._closed = True
         names = [name for name, slot in self._slots.items() if slot.compute is not None]
-        results = await asyncio.gather(*map(self.stop, names), return_exceptions=True)
+        results = await asyncio.gather(*map(stop, names), return_exceptions=True)
         for name, result in zip(names, results, strict=True):
             if isinstance(result, BaseException):
                 _log.warning("a compute did not stop cleanly", name=name[1], error=str(result))

@@ -22,7 +22,7 @@ from pagestore.client.points import Head, Point
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.compute import Compute, Owner
-from pagestore.control.computes import Computes
+from pagestore.control.computes import Computes, Slotted
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.keeping import set_aside_event
 from pagestore.control.operator_key import OperatorKey
@@ -185,7 +185,22 @@ class Databases:
             await self._computes.stop((tenant, record.name))
             return record
 
+    async def stop_all(self, *, carry_sessions: bool) -> int:
+        """Stops every compute, and starts none any more; how many ran.
+
+        Args:
+            carry_sessions: the proxy stays, and keeps those that can be carried.
+        """
+        return await self._computes.stop_all(self._part_all if carry_sessions else None)
+
     # How they are done
+
+    async def _part_all(self, slot: Slotted) -> None:
+        record = self._state.view().database(*slot)
+        if record is not None:
+            await self._sessions.carry_out(
+                record, "pagestore is stopped", "It takes connections once it is up again."
+            )
 
     async def _made_template(self, tenant: TenantId, major: int) -> TemplateRecord:
         template = self._state.view().template(tenant, major or versions.OLDEST.major)

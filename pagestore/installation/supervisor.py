@@ -105,7 +105,7 @@ class Supervisor:
         if not keep_proxy:
             # No session wakes again what is being stopped.
             await self._retire("proxy", LEAVE_SECONDS)
-        await asyncio.to_thread(self._stop_computes)
+        await asyncio.to_thread(self._stop_computes, keep_proxy)
         names = [*self._installation.part_names, *self._processes]
         for part in reversed(list(dict.fromkeys(names))):
             if not (keep_proxy and part == "proxy"):
@@ -290,7 +290,7 @@ class Supervisor:
             process.send(signal.SIGKILL)
             await process.wait()
 
-    def _stop_computes(self) -> None:
+    def _stop_computes(self, carry_sessions: bool = False) -> None:
         try:
             address = self._installation.address("control")
             if not is_serving(address, ADOPT_SECONDS):
@@ -298,7 +298,7 @@ class Supervisor:
             with ControlClient(
                 address, timeout=STOP_COMPUTES_SECONDS, credentials=self._installation.credentials
             ) as control:
-                control.stop_computes()
+                control.stop_computes(carry_sessions=carry_sessions)
         except PagestoreError as error:
             _say(f"the control plane did not stop the computes: {error}")
         # Nor does it any whose agent is away.

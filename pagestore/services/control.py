@@ -298,7 +298,8 @@ class ControlService:
     async def stop_computes(
         self, request: pb.StopComputesRequest, _: Any
     ) -> pb.StopComputesResponse:
-        return pb.StopComputesResponse(stopped=await self._plane.computes.stop_all())
+        stopped = await self._plane.databases.stop_all(carry_sessions=request.carry_sessions)
+        return pb.StopComputesResponse(stopped=stopped)
 
     async def begin_import(self, request: pb.BeginImportRequest, _: Any) -> pb.BeginImportResponse:
         timeline = await self._plane.databases.begin_import(self.tenant(request), request.name)

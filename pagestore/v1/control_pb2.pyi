@@ -480,8 +480,10 @@ class StopDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
 
 class StopComputesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("carry_sessions",)
+    CARRY_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    carry_sessions: bool
+    def __init__(self, carry_sessions: _Optional[bool] = ...) -> None: ...
 
 class StopComputesResponse(_message.Message):
     __slots__ = ("stopped",)

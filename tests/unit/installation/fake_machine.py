@@ -176,7 +176,7 @@ class Machine:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def stop_computes(self) -> None:
+    def stop_computes(self, *, carry_sessions: bool = False) -> None:
         if self.computes_stop is not None:
             raise self.computes_stop
         self.note("stopped", "computes")
