@@ -8,6 +8,7 @@ from typing import Any
 from pagestore.client.proxy import ProxyClient
 from pagestore.errors import PagestoreError
 from pagestore.installation.layout import Installation
+from pagestore.v1 import proxy_pb2 as pb
 
 ANSWER_SECONDS = 3.0
 
@@ -21,7 +22,7 @@ def awake(installation: Installation) -> list[dict[str, Any]]:
         return []
     return [
         {
-            "name": item.place.name,
+            "name": _named(item.place),
             "state": item.state,
             "sessions": item.sessions,
             "waiting": item.waiting,
@@ -31,3 +32,9 @@ def awake(installation: Installation) -> list[dict[str, Any]]:
         }
         for item in found.places
     ]
+
+
+def _named(place: pb.Place) -> str:
+    """As one connects to it: a moment also says whose history it is of, which no name needs."""
+    lsn = place.point.partition(" ")[0]
+    return f"{place.name}@{lsn}" if lsn else place.name

@@ -73,6 +73,8 @@ def test_the_past_has_a_name_and_is_only_read(whole: Whole) -> None:
             assert then.execute(where).fetchone() == same.execute(where).fetchone()
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                 same.execute("INSERT INTO past VALUES (3)")
+            awake = [item["name"] for item in whole.json("status")["awake"]]
+            assert sorted(awake) == ["app", f"app@{made['lsn']}"]
         assert session.execute("SELECT count(*) FROM past").fetchone() == (2,)
         assert [item["name"] for item in whole.json("ls")["databases"]] == ["app"]
         assert "no checkpoint" in refusal(whole, database="app@never")
