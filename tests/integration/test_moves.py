@@ -121,13 +121,14 @@ def test_an_undo_whose_compute_does_not_start_moves_nothing(
     (library,) = (whole.installation.compute_dir / "lib").glob("pagestore_shim-*.so")
     aside = library.with_suffix(".aside")
     library.rename(aside)
-    library.write_bytes(b"no library")
+    library.mkdir()  # where the next start lays its library
     try:
         for _ in range(2):
             with pytest.raises(PagestoreError, match="unmoved stays where it was"):
                 control.undo("unmoved", request_id="one")
             assert control.get("unmoved", brief=True).timeline_id == here
     finally:
+        library.rmdir()
         aside.rename(library)
     assert patiently(lambda: rows(url)) == [1, 2]
     assert control.undo("unmoved", request_id="one").changed
