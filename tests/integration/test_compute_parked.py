@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pagestore.compute import execution
 from pagestore.compute import start as compute_start
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.leftovers import clear
@@ -74,7 +75,7 @@ def test_a_server_that_is_slow_to_begin_finds_what_it_is_told(
         asyncio.get_running_loop().call_later(0.5, child.send_signal, signal.SIGCONT)
         return child
 
-    monkeypatch.setattr(compute_start, "spawn", frozen_at_first)
+    monkeypatch.setattr(execution, "spawn", frozen_at_first)
 
     async def main() -> None:
         async with world(source, safekeeper, root) as w:
