@@ -173,14 +173,14 @@ async def insert(session: Session, who: str) -> bool:
 
 async def connect_and_insert(compute: WatchedCompute, who: str) -> bool:
     try:
-        async with await connect(compute.conninfo) as session:
+        async with await connect(compute.running.conninfo()) as session:
             return await insert(session, who)
     except psycopg.Error:
         return False
 
 
 async def rows(compute: WatchedCompute) -> list[str]:
-    async with await connect(compute.conninfo) as session:
+    async with await connect(compute.running.conninfo()) as session:
         found = await (await session.execute("SELECT who FROM t ORDER BY 1")).fetchall()
     return [str(row[0]) for row in found]
 
