@@ -125,9 +125,10 @@ def compute(settings: Mapping[str, str]) -> Iterator[str]:
 
 def run_suite(suite: Path, url: str, output: Path, tests: list[str]) -> dict[str, str]:
     """The result files, by test; paths of one run alone are taken out."""
-    output.mkdir()
+    (output / "results").mkdir(parents=True)  # where the server writes, too
     if os.geteuid() == 0:
-        shutil.chown(output, "postgres", "postgres")
+        for path in (output, output / "results"):
+            shutil.chown(path, "postgres", "postgres")
     info = psycopg.conninfo.conninfo_to_dict(url)
     command: list[object] = [
         PG_REGRESS,
