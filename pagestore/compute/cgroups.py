@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,8 +201,3 @@ def _own_groups(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             yield controller, path
-
-
-def facts(found: Iterable[Hierarchy]) -> Mapping[str, str]:
-    """Where each is bounded, for a human."""
-    return {name: str(one.parent) for one in found for name in sorted(one.controllers)}
