@@ -20,13 +20,23 @@ class PlaceClient(RetryingClient):
         stubs: Any = proxy_pb2_grpc
         self._stub = stubs.PlaceServiceStub(self._channel)
 
-    async def role(self, target: str, user: str) -> pb.LookUpRoleResponse:
-        request = pb.LookUpRoleRequest(target=target, user=user)
-        return await self._call(self._stub.LookUpRole, request, pb.LookUpRoleResponse)
+    async def role(
+        self, target: str, user: str, *, patience: float | None = None
+    ) -> pb.LookUpRoleResponse:
+        """
+        Args:
+            patience: seconds for a control plane that is away, where they are not the client's.
+        """
+        request, method = pb.LookUpRoleRequest(target=target, user=user), self._stub.LookUpRole
+        return await self._call(method, request, pb.LookUpRoleResponse, patience=patience)
 
-    async def find(self, target: str) -> pb.FoundPlace:
-        request = pb.FindPlaceRequest(target=target)
-        return await self._call(self._stub.FindPlace, request, pb.FoundPlace)
+    async def find(self, target: str, *, patience: float | None = None) -> pb.FoundPlace:
+        """
+        Args:
+            patience: as of `role`.
+        """
+        request, method = pb.FindPlaceRequest(target=target), self._stub.FindPlace
+        return await self._call(method, request, pb.FoundPlace, patience=patience)
 
     async def start(self, place: pb.Place) -> pb.PlaceAddress:
         request = pb.StartPlaceRequest(place=place)

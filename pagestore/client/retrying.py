@@ -51,9 +51,19 @@ class RetryingClient(Closing):
         await self._channel.close()
 
     async def _call(
-        self, method: Any, request: Any, answer: type[_T], *, answer_timeout: float | None = None
+        self,
+        method: Any,
+        request: Any,
+        answer: type[_T],
+        *,
+        answer_timeout: float | None = None,
+        patience: float | None = None,
     ) -> _T:
-        """One unary call, repeated while the service is away."""
+        """One unary call, repeated while the service is away.
+
+        Args:
+            patience: seconds for that, where they are not the client's own.
+        """
 
         async def once() -> _T:
             try:
@@ -63,14 +73,17 @@ class RetryingClient(Closing):
             assert isinstance(response, answer)
             return response
 
-        return await self._retried(once)
+        return await self._retried(once, patience)
 
     def _may_pass(self, error: Unavailable) -> bool:
         """Whether a call that failed by this is repeated."""
         return passes(error)
 
-    async def _retried(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        deadline = asyncio.get_running_loop().time() + self.timeout
+    async def _retried(
+        self, call: Callable[[], Awaitable[_T]], patience: float | None = None
+    ) -> _T:
+        seconds = self.timeout if patience is None else patience
+        deadline = asyncio.get_running_loop().time() + seconds
         try:
             return await patiently(call, deadline, may_pass=self._may_pass)
         except asyncio.InvalidStateError as error:

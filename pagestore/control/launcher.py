@@ -22,8 +22,9 @@ from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Own
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
-from pagestore.errors import DeadlineExceeded, NotFound, PagestoreError, Unavailable
+from pagestore.errors import DeadlineExceeded, NotFound, PagestoreError
 from pagestore.ids import TimelineId
+from pagestore.pauses import Pauses
 from pagestore.pgformat import versions
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.postgres.settings import SOCKET_PREFIX
@@ -31,6 +32,7 @@ from pagestore.v1 import compute_pb2 as pb
 
 AGAIN_SECONDS = 0.2
 """Until an agent that went away is looked for again."""
+LONGEST_PAUSE = 5.0
 GENERATIONS = 30
 """Numbers for changes of members that are sent at a time."""
 LOST = "its agent does not know it any more"
@@ -173,7 +175,8 @@ class AgentCompute:
         self.lost()
         try:
             await self._agent.discard(self.name)
-        except Unavailable as error:
+        except PagestoreError as error:
+            # It is nobody's from now on, and so goes with the next whole list.
             _log.info("a compute is discarded later", compute=self.name, error=str(error))
 
 
@@ -207,6 +210,8 @@ class AgentLauncher:
         self._there = asyncio.Event()
         self._found: list[Compute] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._granting: asyncio.Task[None] | None = None
+        self._generations_above = 0
 
     async def leftovers(self) -> list[Compute]:
         await self._is_there()
@@ -241,9 +246,10 @@ class AgentLauncher:
         self._known.pop(name, None)
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        running = [task for task in (self._watching, self._granting) if task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
 
     async def _is_there(self) -> None:
         """
@@ -276,8 +282,22 @@ class AgentLauncher:
             self._take_changes(update)
         self._there.set()
         if update.generations_above:
-            first = self._generations(update.generations_above)
-            await self.agent.grant_generations(first, GENERATIONS)
+            self._generations_above = max(self._generations_above, update.generations_above)
+            if self._granting is None or self._granting.done():
+                self._granting = tasks.errand(self._grant(), "grant generations")
+
+    async def _grant(self) -> None:
+        """Once they can be written down: until then whoever needs one waits, and all else goes
+        on."""
+        pauses = Pauses(AGAIN_SECONDS, LONGEST_PAUSE)
+        while True:
+            try:
+                first = self._generations(self._generations_above)
+                await self.agent.grant_generations(first, GENERATIONS)
+                return
+            except PagestoreError as error:
+                _log.warning("generations are granted later", error=str(error))
+            await pauses.sleep()
 
     def _take_changes(self, update: pb.ComputesUpdate) -> None:
         for said in update.computes:

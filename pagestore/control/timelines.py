@@ -158,12 +158,16 @@ class Timelines:
 
     def _abandon(self, timeline: TimelineId) -> None:
         self._abandoned.add(timeline)
+        self._drop_abandoned_if_possible()
+        self.collect_soon()
+
+    def _drop_abandoned_if_possible(self) -> None:
+        """Else it is done with the next that is collected; nothing else has to wait for it."""
         try:
             self._drop_abandoned()
         except (PagestoreError, OSError) as error:
-            # What has failed is told. This is done with the next that is collected.
-            _log.warning("a timeline is dropped later", timeline=str(timeline), error=str(error))
-        self.collect_soon()
+            left = [str(timeline) for timeline in self._abandoned]
+            _log.warning("timelines are dropped later", timelines=left, error=str(error))
 
     def _drop_abandoned(self) -> None:
         with self._state.change() as change:
@@ -177,11 +181,11 @@ class Timelines:
     def drop_unfinished(self) -> None:
         """At start: what is pending now is the rest of a verb that was killed."""
         stale = now_micros() - STALE_IMPORT_MICROS
-        with self._state.change() as change:
-            for record in change.unsettled():
-                unfinished = record.state is TimelineState.PENDING
-                if unfinished and not (record.imported and record.created_micros > stale):
-                    change.set_timeline_state(record.timeline, TimelineState.DROPPED)
+        for record in self._state.view().unsettled():
+            unfinished = record.state is TimelineState.PENDING
+            if unfinished and not (record.imported and record.created_micros > stale):
+                self._abandoned.add(record.timeline)
+        self._drop_abandoned_if_possible()
 
     async def collect(self) -> int:
         """Deletes dropped timelines off which nothing branches; how many it deleted.

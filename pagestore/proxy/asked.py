@@ -1,16 +1,25 @@
-"""Places as the control plane knows them."""
+"""Places as the control plane knows them; while it is away, as it knew them last (memory.py)."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pagestore.client.places import PlaceClient
+from pagestore.errors import NotFound, Unavailable
 from pagestore.pgwire.scram import Verifier
+from pagestore.proxy.memory import Memory
 from pagestore.proxy.needs import Role
 from pagestore.proxy.places import Address, Destination, Place
 from pagestore.proxy.target import Target
 from pagestore.v1 import proxy_pb2 as pb
+
+_AWAY = (
+    "57P03",
+    "the password is not the one that this role had when it was last looked up, and the control "
+    "plane, which would know of another, is away: try again in a moment",
+)
 
 
 class AskedPlaces:
@@ -22,15 +31,38 @@ class AskedPlaces:
     def __init__(self, control: PlaceClient, secret: bytes) -> None:
         self._control = control
         self._secret = secret
+        self._memory = Memory()
 
     async def role(self, target: Target, user: str) -> Role:
-        found = await self._control.role(_readable(str(target)), _readable(user))
-        return judged(found, user, Verifier.of_nobody(f"{target}\0{user}", self._secret))
+        nobody = Verifier.of_nobody(f"{target}\0{user}", self._secret)
+        asked = _readable(str(target)), _readable(user)
+        try:
+            found = await self._control.role(*asked, patience=0)
+        except Unavailable:
+            known = self._memory.role(target, user)
+            if known is not None:
+                return replace(judged(known, user, nobody), failure=_AWAY)
+            found = await self._control.role(*asked)
+        self._memory.learn_role(target, user, found)
+        return judged(found, user, nobody)
 
     async def find(self, target: Target) -> Destination:
-        found = await self._control.find(_readable(str(target)))
+        asked = _readable(str(target))
+        try:
+            try:
+                found = await self._control.find(asked, patience=0)
+            except Unavailable:
+                known = self._memory.destination(target)
+                if known is not None:
+                    return known
+                found = await self._control.find(asked)
+        except NotFound:
+            self._memory.forget_destination(target)
+            raise
         idle = found.idle if found.HasField("idle") else None
-        return Destination(place_of(found.place), found.inner, idle)
+        destination = Destination(place_of(found.place), found.inner, idle)
+        self._memory.learn_destination(target, destination)
+        return destination
 
     async def start(self, place: Place) -> Address:
         return _address(await self._control.start(place_message(place)))
@@ -39,7 +71,7 @@ class AskedPlaces:
         return await self._control.stop(place_message(place))
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
-        return [
+        found = [
             (
                 place_of(item.place),
                 _address(item.address),
@@ -47,6 +79,8 @@ class AskedPlaces:
             )
             for item in await self._control.awake()
         ]
+        self._memory.seen(place for place, _, _ in found)
+        return found
 
 
 def judged(found: pb.LookUpRoleResponse, user: str, nobody: Verifier) -> Role:

@@ -7,18 +7,23 @@ Seconds count from when there is room again, or syncs succeed again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
+from pagestore.errors import PagestoreError
 from tests.comeback.client import PATIENCE, Behind, Client
 from tests.comeback.conftest import Table
 from tests.comeback.disks import Disks
 from tests.integration.installation import patiently
 
+BRANCHES = 300
+"""Some hundreds of kilobytes of records."""
 FULL, FAILS = "No space|no room|STORE_FULL", "Input/output error"
 
 
@@ -33,6 +38,7 @@ class Observer:
     def __init__(self, disks: Disks, client: Client) -> None:
         self.disks, self.whole, self.client = disks, disks.whole, client
         self.other = self.whole.json("create", "other")["url"]
+        self._numbers = itertools.count()
         self.whole.sql("other", "CREATE TABLE o AS SELECT generate_series(1, 1000) i")
 
     def provoke(self, part: str) -> Behind | None:
@@ -43,9 +49,18 @@ class Observer:
 
     def words(self, part: str, waiting: Behind | None) -> str:
         """All that is said, by whoever is asked."""
-        verb = ("create", "another") if part == "control" else ("show", "app")
-        said = [self._ask("status"), self._ask(*verb)]
+        said = [self._ask("status"), *self._asked(part)]
         return "\n".join([*said, repr(waiting.error if waiting else "")])
+
+    def _asked(self, part: str) -> Iterator[str]:
+        if part != "control":
+            yield self._ask("show", "app")
+            return
+        # What finds room within its file goes on; so many do not find it.
+        with contextlib.suppress(PagestoreError), self.whole.control() as control:
+            for _ in range(BRANCHES):
+                control.branch("app", f"another-{next(self._numbers)}")
+        yield self._ask("branch", "app", f"another-{next(self._numbers)}")
 
     def _ask(self, *verb: str) -> str:
         done = self.whole.run(*verb, "--json", check=False)
@@ -75,9 +90,15 @@ class Observer:
             errors = (psycopg.Error,) if part == "compute" else ()
             with contextlib.suppress(*errors):
                 waiting.join(PATIENCE)
-        patiently(lambda: self.whole.run("rm", "another", "--if-exists"))
+        patiently(self._remove_branches)
         patiently(self.client.bulk)
         return seconds
+
+    def _remove_branches(self) -> None:
+        with self.whole.control() as control:
+            for database in control.databases():
+                if database.name.startswith("another-"):
+                    control.delete(database.name)
 
 
 @pytest.fixture(scope="module")

@@ -233,6 +233,24 @@ def test_a_part_that_is_killed_loses_no_connection(whole: Whole, part: str) -> N
         assert session.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_who_has_come_before_comes_in_while_there_is_no_control_plane(whole: Whole) -> None:
+    with connect(whole):
+        pass
+    supervisor = whole.installation.running_supervisor()
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        whole.kill("control")
+        with connect(whole) as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+        assert "the control plane, which would know of another, is away" in (
+            refusal(whole, password="wrong")
+        )
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    patiently(lambda: whole.run("show", "app"))
+
+
 def test_a_proxy_that_is_killed_loses_no_compute(whole: Whole) -> None:
     with connect(whole) as session:
         started = session.execute("SELECT pg_postmaster_start_time()").fetchone()

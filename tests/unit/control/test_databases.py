@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -11,7 +12,14 @@ from pagestore.client.points import Head
 from pagestore.control.compute import NOWHERE
 from pagestore.control.credentials import direct_url
 from pagestore.control.records import TimelineState
-from pagestore.errors import AlreadyExists, InvalidInput, PagestoreError, Unavailable
+from pagestore.control.timelines import planned
+from pagestore.errors import (
+    AlreadyExists,
+    InvalidInput,
+    PagestoreError,
+    ResourceExhausted,
+    Unavailable,
+)
 from tests.unit.control.fakes import TEMPLATE, TENANT, Plane, play
 
 REFUSED = Unavailable("COMPUTE_FAILED", "refused by the test")
@@ -148,3 +156,28 @@ def test_a_database_without_a_proxy_has_the_url_of_the_place_where_it_runs(tmp_p
         assert direct_url(record, NOWHERE) == ""
 
     play(tmp_path, story)
+
+
+def test_a_control_plane_begins_where_nothing_can_be_written_and_tidies_up_later(
+    tmp_path: Path,
+) -> None:
+    async def story(world: Plane) -> None:
+        await world.plane.databases.create(TENANT, "app")
+        await world.plane.close()
+        with world.state.change() as change:
+            change.put_timeline(planned(TENANT, "half"))
+        world.plane = world.new_plane()
+        with pytest.MonkeyPatch.context() as full:
+            full.setattr(world.state, "change", _full)
+            await world.plane.recover()
+            await world.settled()
+            assert world.session("app").alive
+        assert len(world.state.view().unsettled()) == 1
+        await world.plane.collect()
+        assert world.state.view().unsettled() == []
+
+    play(tmp_path, story)
+
+
+def _full() -> NoReturn:
+    raise ResourceExhausted("STORE_FULL", "There is no room.")

@@ -10,11 +10,17 @@ import pytest
 
 from pagestore.client.computes import AGENT_AWAY, AWAY_SECONDS
 from pagestore.control.compute import CarriedFiles
-from pagestore.control.launcher import GENERATIONS, LOST, AgentCompute, AgentLauncher
+from pagestore.control.launcher import (
+    GENERATIONS,
+    LONGEST_PAUSE,
+    LOST,
+    AgentCompute,
+    AgentLauncher,
+)
 from pagestore.control.operator_key import KEY_BYTES, OperatorKey
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.setting_aside import is_worth_another
-from pagestore.errors import DeadlineExceeded, NotFound, Unavailable
+from pagestore.errors import DeadlineExceeded, NotFound, ResourceExhausted, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.v1 import compute_pb2 as pb
@@ -30,7 +36,7 @@ class FakeAgent:
     address = "agent:1"
 
     def __init__(self) -> None:
-        self.away = False
+        self.away = self.slow = False
         self.computes: dict[str, pb.Compute] = {}
         self.asked: list[str] = []
         self.on_start: Callable[[pb.StartComputeRequest], Coroutine[Any, Any, None]] | None = None
@@ -77,6 +83,8 @@ class FakeAgent:
 
     async def discard(self, name: str) -> None:
         self._ask(f"discard {name}")
+        if self.slow:
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", "No answer in time.")
         self.computes.pop(name, None)
 
     async def settings(self, name: str) -> pb.ComputeSettings:
@@ -266,5 +274,44 @@ def test_numbers_for_changes_of_members_are_sent_when_they_are_wanted() -> None:
         agent.say(generations_above=7)
         await settle()
         assert agent.granted == [8, GENERATIONS]
+
+    play(story)
+
+
+def test_numbers_that_cannot_be_given_away_yet_keep_nobody_from_starting() -> None:
+    async def story(agent: FakeAgent, launcher: AgentLauncher) -> None:
+        full = True
+
+        def generations(above: int) -> int:
+            if full:
+                raise ResourceExhausted("STORE_FULL", "There is no room.")
+            return above + 1
+
+        launcher._generations = generations
+        await launcher.leftovers()
+        agent.say(generations_above=7)
+        await settle()
+        assert (await started(launcher)).alive
+        assert agent.granted == []
+        full = False
+        await asyncio.sleep(LONGEST_PAUSE)
+        assert agent.granted == [8, GENERATIONS]
+
+    play(story)
+
+
+def test_a_compute_that_cannot_be_discarded_now_is_nobodys_and_goes_later() -> None:
+    async def story(agent: FakeAgent, launcher: AgentLauncher) -> None:
+        compute = await started(launcher)
+        agent.slow = True
+        await compute.discard()
+        assert not compute.alive
+        assert compute.name in agent.computes
+        agent.slow = False
+        agent.die()
+        await settle()
+        agent.away = False
+        await asyncio.sleep(1)
+        assert agent.computes == {}
 
     play(story)
