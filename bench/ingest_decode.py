@@ -13,7 +13,7 @@ import time
 
 from pagestore import _native
 from tests.plain_postgres import PlainPostgres, plain_postgres
-from tests.wal_log import WalLog
+from tests.wal_log import WalLog, empty_meta
 
 CHUNK = 1 << 20
 SEGMENT = 16 << 20
@@ -59,7 +59,7 @@ def segment_start(cluster: PlainPostgres) -> int:
 
 def run(data: bytes, start: int) -> tuple[float, int, int, int]:
     ingestor = _native.WalIngestor(start, 0)
-    meta, batch = _native.MetaTable(), _native.Batch()
+    meta, batch = empty_meta(), _native.Batch()
     records = entries = made = 0
     spent = 0.0
     view = memoryview(data)

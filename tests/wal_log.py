@@ -8,10 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pagestore import _native
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn, parse_lsn
+from pagestore.keyspace import SETTINGS
+from pagestore.pg_control_values import pack_settings
 from pagestore.pgformat import wal
+from pagestore.pgformat.versions import Version
+from pagestore.v1 import page_pb2
 from tests.plain_postgres import BINDIR, VERSION, PlainPostgres, unprivileged
+
+
+def empty_meta(version: Version = VERSION) -> _native.MetaTable:
+    """Nothing but of which Postgres a log is."""
+    meta = _native.MetaTable()
+    settings = page_pb2.ControlSettings(catalog_version=version.catalog_version)
+    meta.put(SETTINGS.pack(), pack_settings(settings))
+    return meta
 
 
 @dataclass(repr=False)

@@ -2,6 +2,7 @@
 
     .venv/bin/python tools/regress.py [--work DIR] [--source DIR] [--buffers default,16MB]
     .venv/bin/python tools/regress.py --contrib pg_stat_statements
+    .venv/bin/python tools/regress.py --postgres 18
 
 The suite's sources come through Debian's source package (of the installed version where the
 mirror has it) into the work directory; nothing of them is kept here. Both sides run the same
@@ -21,65 +22,85 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psycopg
 
-from tests.integration.installation import whole_pagestore
-from tests.plain_postgres import plain_postgres
+from pagestore.postgres import majors
 
-LIBRARIES = Path("/usr/lib/postgresql/15/lib")
-PG_REGRESS = LIBRARIES / "pgxs/src/test/regress/pg_regress"
-BINDIR = "/usr/lib/postgresql/15/bin"
 DEBIAN = "http://deb.debian.org/debian"
-SUITES = (
-    (DEBIAN, "bookworm"),
-    (DEBIAN, "bookworm-updates"),
-    (f"{DEBIAN}-security", "bookworm-security"),
-)
 WITHOUT_WALLS = {"PAGESTORE_COMPUTES__WALLS": "none"}
 SETTINGS = {"max_prepared_transactions": "2", "timezone": "America/Los_Angeles"}
 
 
-def fetch(work: Path) -> Path:
+@dataclass(frozen=True)
+class Postgres:
+    """The major whose suite it is, as the distribution has it."""
+
+    major: int
+
+    @property
+    def bindir(self) -> Path:
+        return majors.programs(majors.BINDIR, self.major)
+
+    @property
+    def libraries(self) -> Path:
+        return majors.libraries(majors.BINDIR, self.major)
+
+    @property
+    def package(self) -> str:
+        return f"postgresql-{self.major}"
+
+
+def distribution() -> list[tuple[str, str]]:
+    """Where the source packages of this Debian are: mirror and suite."""
+    if "sid" in Path("/etc/debian_version").read_text():
+        return [(DEBIAN, "sid")]
+    found = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
+    name = found[1] if found else "stable"
+    return [(DEBIAN, name), (DEBIAN, f"{name}-updates"), (f"{DEBIAN}-security", f"{name}-security")]
+
+
+def fetch(work: Path, postgres: Postgres) -> Path:
     """The unpacked source package, fetched without touching the machine's own apt."""
+    package, suites = postgres.package, distribution()
     place = work / "source"
     place.mkdir(parents=True, exist_ok=True)
     lists = place / "apt/lists/partial"
     lists.mkdir(parents=True, exist_ok=True)
     key = "/usr/share/keyrings/debian-archive-keyring.gpg"
     (place / "sources.list").write_text(
-        "".join(f"deb-src [signed-by={key}] {uri} {suite} main\n" for uri, suite in SUITES)
+        "".join(f"deb-src [signed-by={key}] {uri} {suite} main\n" for uri, suite in suites)
     )
     apt = ["apt-get", "-qq"]
     apt += ["-o", f"Dir::Etc::SourceList={place}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
     apt += ["-o", f"Dir::State::Lists={place}/apt/lists", "-o", f"Dir::Cache={place}/apt"]
     apt += ["-o", "APT::Sandbox::User=root"]
     subprocess.run([*apt, "update"], check=True)
-    query = ["dpkg-query", "-W", "-f", "${Version}", "postgresql-15"]
+    query = ["dpkg-query", "-W", "-f", "${Version}", package]
     version = subprocess.run(query, check=True, capture_output=True, text=True).stdout
     # A mirror may list a version that it no longer has: then another minor version will do.
-    for choice in (f"={version}", *(f"/{suite}" for _, suite in reversed(SUITES))):
-        if subprocess.run([*apt, "source", f"postgresql-15{choice}"], cwd=place).returncode == 0:
-            return next(path for path in place.glob("postgresql-15-*") if path.is_dir())
-    sys.exit(f"No source package of Postgres 15 can be had: see {place} or give --source.")
+    for choice in (f"={version}", *(f"/{suite}" for _, suite in reversed(suites))):
+        if subprocess.run([*apt, "source", f"{package}{choice}"], cwd=place).returncode == 0:
+            return next(path for path in place.glob(f"{package}-*") if path.is_dir())
+    sys.exit(f"No source of {package} can be had: see {place} or give --source.")
 
 
-def prepare(source: Path, work: Path) -> Path:
+def prepare(source: Path, work: Path, postgres: Postgres) -> Path:
     """A copy of the suite with its library, for the unprivileged user to write in."""
     suite = work / "suite"
     shutil.rmtree(suite, ignore_errors=True)
     shutil.copytree(source / "src/test/regress", suite)
     (suite / "lib").mkdir()
-    include = subprocess.run(
-        ["pg_config", "--includedir-server"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    query = [postgres.bindir / "pg_config", "--includedir-server"]
+    include = subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
     compile_library = ["cc", "-O2", "-fPIC", "-shared", "-w", "-I", include, "-o"]
     subprocess.run([*compile_library, suite / "lib/regress.so", suite / "regress.c"], check=True)
     for name in ("refint.so", "autoinc.so"):
-        shutil.copy(LIBRARIES / name, suite / "lib" / name)
+        shutil.copy(postgres.libraries / name, suite / "lib" / name)
     give_away(work, suite)
     return suite
 
@@ -107,6 +128,8 @@ def give_away(work: Path, suite: Path) -> None:
 
 @contextmanager
 def plain(settings: Mapping[str, str]) -> Iterator[str]:
+    from tests.plain_postgres import plain_postgres
+
     with plain_postgres("--no-locale", "-E", "UTF8", fsync="off", **settings) as cluster:
         yield f"postgresql://postgres@127.0.0.1:{cluster.port}/postgres"
 
@@ -115,6 +138,9 @@ def plain(settings: Mapping[str, str]) -> Iterator[str]:
 def compute(settings: Mapping[str, str]) -> Iterator[str]:
     """A compute of a cluster like the plain one, at its own socket: the suite makes databases and
     has the server write and load files beside itself, which walls would hide."""
+    from tests.integration.installation import whole_pagestore
+    from tests.plain_postgres import plain_postgres
+
     with plain_postgres("--no-locale", "-E", "UTF8") as cluster:
         cluster.stop()
         with whole_pagestore(settings, environment=WITHOUT_WALLS) as whole:
@@ -123,7 +149,9 @@ def compute(settings: Mapping[str, str]) -> Iterator[str]:
             yield whole.json("url", "regress", "--direct")["url"]
 
 
-def run_suite(suite: Path, url: str, output: Path, tests: list[str]) -> dict[str, str]:
+def run_suite(
+    postgres: Postgres, suite: Path, url: str, output: Path, tests: list[str]
+) -> dict[str, str]:
     """The result files, by test; paths of one run alone are taken out."""
     (output / "results").mkdir(parents=True)  # where the server writes, too
     if os.geteuid() == 0:
@@ -131,9 +159,9 @@ def run_suite(suite: Path, url: str, output: Path, tests: list[str]) -> dict[str
             shutil.chown(path, "postgres", "postgres")
     info = psycopg.conninfo.conninfo_to_dict(url)
     command: list[object] = [
-        PG_REGRESS,
+        postgres.libraries / "pgxs/src/test/regress/pg_regress",
         *(f"--inputdir={suite}", f"--outputdir={output}", f"--dlpath={suite}/lib"),
-        *(f"--bindir={BINDIR}", f"--host={info['host']}", f"--port={info['port']}"),
+        *(f"--bindir={postgres.bindir}", f"--host={info['host']}", f"--port={info['port']}"),
         *("--user=postgres", "--max-concurrent-tests=20"),
         *(tests or [f"--schedule={suite}/parallel_schedule"]),
     ]
@@ -160,19 +188,23 @@ def compare(name: str, theirs: Mapping[str, str], ours: Mapping[str, str]) -> bo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/pagestore-regress"))
-    parser.add_argument("--source", type=Path, help="an unpacked source tree of Postgres 15")
+    parser.add_argument("--source", type=Path, help="an unpacked source tree of Postgres")
     parser.add_argument("--buffers", default="default,16MB")
+    parser.add_argument("--postgres", type=int, help="the major; the oldest that is installed")
     parser.add_argument("--contrib", help="the suite of this extension instead")
     parser.add_argument("tests", nargs="*", help="instead of the parallel schedule")
     given = parser.parse_args()
+    postgres = Postgres(given.postgres or min(majors.installed(majors.BINDIR)))
+    # What the servers of both sides are of: tests/plain_postgres.py reads it when imported.
+    os.environ["PAGESTORE_TEST_MAJOR"] = str(postgres.major)
     given.work.mkdir(parents=True, exist_ok=True)
-    source = given.source or fetch(given.work)
+    source = given.source or fetch(given.work, postgres)
     tests, asked = given.tests, dict(SETTINGS)
     if given.contrib:
         suite, tests, own = prepare_contrib(source, given.work, given.contrib)
         asked |= own
     else:
-        suite = prepare(source, given.work)
+        suite = prepare(source, given.work, postgres)
     right = True
     for buffers in given.buffers.split(","):
         settings = dict(asked)
@@ -183,8 +215,11 @@ def main() -> None:
             output = given.work / f"{side}-{buffers}"
             shutil.rmtree(output, ignore_errors=True)
             with server(settings) as url:
-                results.append(run_suite(suite, url, output, tests))
-        right = compare(f"shared_buffers {buffers}", results[0], results[1]) and right
+                results.append(run_suite(postgres, suite, url, output, tests))
+        right = (
+            compare(f"Postgres {postgres.major}, shared_buffers {buffers}", results[0], results[1])
+            and right
+        )
     sys.exit(0 if right else 1)
 
 

@@ -19,9 +19,13 @@ import psycopg
 
 from pagestore.client.control import ControlClient
 from pagestore.installation.layout import Installation
+from pagestore.postgres import majors
 from pagestore.postgres.listening import free_ports
 from tests import access
+from tests.plain_postgres import BINDIR
 
+PROGRAMS = BINDIR if len(majors.installed(majors.BINDIR)) > 1 else majors.BINDIR
+"""Where whole stacks have Postgres: the major under test alone, though others may be installed."""
 RUNS_WITHIN = 30.0
 """Seconds; the supervisor pauses longer and longer before it starts a part again."""
 
@@ -116,6 +120,7 @@ def whole_pagestore(
     environment: Mapping[str, str] | None = None,
     directory: str = "/tmp",
     within: Sequence[str] = (),
+    programs: Path = PROGRAMS,
 ) -> Iterator[Whole]:
     """Up at the start, down and removed at the end, in a place of its own below `directory`.
 
@@ -123,13 +128,14 @@ def whole_pagestore(
         settings: for each compute's postgresql.conf.
         environment: of `up`, and so of the parts.
         within: what each command line runs in; see Whole.
+        programs: of Postgres; ``majors.BINDIR`` for every major that is installed.
     """
     data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir=directory))
     data.chmod(0o711)
     whole = Whole(data, environment)
     whole.within = [*within]
     try:
-        configure(whole.installation.config_file, settings or {}, safekeepers)
+        configure(whole.installation.config_file, settings or {}, safekeepers, programs)
         access.give_keys(data)
         whole.up()
         yield whole
@@ -137,7 +143,9 @@ def whole_pagestore(
         whole.end()
 
 
-def configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None:
+def configure(
+    path: Path, settings: Mapping[str, str], safekeepers: int, programs: Path = PROGRAMS
+) -> None:
     """As the first `up` would, but with ports that no other test's `up` looks for."""
     several = [f"[[safekeepers]]\nid = {n + 1}" for n in range(safekeepers)]
     heads = ["[control]", "[pageserver]", *(several if safekeepers > 1 else ["[safekeeper]"])]
@@ -148,6 +156,7 @@ def configure(path: Path, settings: Mapping[str, str], safekeepers: int) -> None
     # What a test does not touch for a minute stays awake; test_outliving and others say otherwise.
     lines += ["[proxy]", f'listen = "127.0.0.1:{clients}"', 'idle = "never"']
     lines += [f'service = "127.0.0.1:{service}"']
+    lines += ["[computes]", f'postgres_bindir = "{programs}"']
     lines += ["[computes.settings]", *(f'{name} = "{value}"' for name, value in settings.items())]
     path.write_text("\n".join(lines) + "\n")
 

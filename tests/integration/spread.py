@@ -19,11 +19,13 @@ from pagestore.compute.record import running_computes
 from pagestore.installation.layout import lib_dir
 from pagestore.postgres.majors import library
 from tests import access
+from tests.integration.installation import PROGRAMS
 from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
 from tests.plain_postgres import passable_dir
 
 PORT, PROXY_PORT, CLIENTS_PORT = 7432, 7433, 5432
+POSTGRES = ["--postgres-bindir", str(PROGRAMS)]
 
 
 class Part:
@@ -119,7 +121,7 @@ class Spread:
         return Part(host, self.root / f"safekeeper-{number}", words, host.at(PORT))
 
     def _page_server(self, host: Host, places: dict[int, str]) -> Part:
-        words = ["pageserver", "--redo-library", str(lib_dir() / library("redo")), *_run_as()]
+        words = ["pageserver", "--redo-library", str(lib_dir() / library("redo")), *_postgres()]
         words += _wal_services(places)
         return Part(host, self.root / "pageserver", words, host.at(PORT))
 
@@ -127,13 +129,13 @@ class Spread:
         words = ["compute", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
         words += ["--compute-dir", str(self.root / "computes"), "--compute-host", host.address]
-        words += ["--shim-library", str(lib_dir() / library("shim")), *_run_as()]
+        words += ["--shim-library", str(lib_dir() / library("shim")), *_postgres()]
         return Part(host, self.root / "compute", words, f"unix:{self.root}/compute.sock")
 
     def _control_plane(self, host: Host, places: dict[int, str], listen: str) -> Part:
         words = ["control", "--page-server", self.pages.host.at(PORT)]
         words += _wal_services(places)
-        words += ["--compute-agent", self.agent.listen]
+        words += ["--compute-agent", self.agent.listen, *POSTGRES]
         words += ["--address", host.at(CLIENTS_PORT), "--proxy", host.at(PROXY_PORT)]
         return Part(host, self.root / "control", words, listen)
 
@@ -193,8 +195,8 @@ def _wal_services(places: dict[int, str]) -> list[str]:
     return [word for n, place in places.items() for word in ("--wal-service", f"{n}={place}")]
 
 
-def _run_as() -> list[str]:
-    return ["--run-as", RUN_AS] if RUN_AS else []
+def _postgres() -> list[str]:
+    return [*POSTGRES, *(["--run-as", RUN_AS] if RUN_AS else [])]
 
 
 @contextmanager

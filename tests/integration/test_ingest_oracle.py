@@ -25,11 +25,9 @@ from pagestore.keyspace import (
     database_range,
     kind_range,
 )
-from pagestore.pg_control_values import pack_settings
-from pagestore.v1 import page_pb2 as pb
 from tests.integration import ingest_workload
-from tests.plain_postgres import VERSION, plain_postgres
-from tests.wal_log import WalLog, framing
+from tests.plain_postgres import plain_postgres
+from tests.wal_log import WalLog, empty_meta, framing
 
 FORK_SUFFIX = {Fork.MAIN: "", Fork.FSM: "_fsm", Fork.VM: "_vm", Fork.INIT: "_init"}
 SLRU_DIR = {
@@ -44,14 +42,6 @@ MANAGERS = [
     *("ReplicationOrigin", "LogicalMessage"),
 ]
 Entry = tuple[bytes, int, int, int, bytes]
-
-
-def empty_meta() -> _native.MetaTable:
-    """Nothing but of which Postgres the log is."""
-    meta = _native.MetaTable()
-    settings = pb.ControlSettings(catalog_version=VERSION.catalog_version)
-    meta.put(SETTINGS.pack(), pack_settings(settings))
-    return meta
 
 
 @dataclass(repr=False)

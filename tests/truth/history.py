@@ -11,7 +11,7 @@ import contextlib
 import random
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,14 +168,25 @@ async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) ->
         at = found[0]
 
 
+def as_written(wal: bytes, start: int) -> bytes:
+    """WAL of a history, as the cluster has it."""
+    return wal
+
+
 @contextmanager
 def history(
     workload: Workload,
     *initdb_options: str,
     page_server: Mapping[str, object] | None = None,
+    rewritten: Callable[[bytes, int], bytes] = as_written,
     **settings: object,
 ) -> Iterator[History]:
-    """The workload on a plain cluster, whose WAL a page server follows."""
+    """The workload on a plain cluster, whose WAL a page server follows.
+
+    Args:
+        rewritten: what becomes of the WAL, from its start LSN, before anybody sees it: records of
+            the same lengths.
+    """
     configured = {
         **WORKLOAD_SETTINGS,
         "max_prepared_transactions": 100,
@@ -197,9 +208,10 @@ def history(
             cluster.start()
             workload.run(cluster)
             cluster.stop()
-            wal = _wal_of(cluster, start, end_of_wal(cluster.data))
-            stack.wait(_append(stack, timeline, start, wal[0]), WAIT_SECONDS)
-            made = History(stack, workload, root / "base", timeline, start, *wal)
+            wal, *places = _wal_of(cluster, start, end_of_wal(cluster.data))
+            wal = rewritten(wal, start)
+            stack.wait(_append(stack, timeline, start, wal), WAIT_SECONDS)
+            made = History(stack, workload, root / "base", timeline, start, wal, *places)
             made.wait()
             yield made
     finally:

@@ -18,10 +18,12 @@ from pagestore.bench.harness import BULK, OURS, Bench
 from pagestore.bench.plain import BINDIR, USER, PlainCluster
 from pagestore.bench.report import Target
 from pagestore.bench.stack import end_of_wal
-from pagestore.keyspace import WILL_INIT, Key, Kind, ValueKind
+from pagestore.keyspace import SETTINGS, WILL_INIT, Key, Kind, ValueKind
+from pagestore.pg_control_values import pack_settings
 from pagestore.pgformat.wal import SEGMENT_SIZE, segment_name
 from pagestore.postgres.cluster import read_control
 from pagestore.reader.redo import RedoHelpers
+from pagestore.v1 import page_pb2
 
 Item = tuple[int, int, int, bytes]
 Request = tuple[bytes, bytes | None, list[Item]]
@@ -59,7 +61,7 @@ def _chains(cluster: PlainCluster, rows: int) -> dict[bytes, list[Item]]:
     cluster.stop()
     batch = _native.Batch()
     ingestor = _native.WalIngestor(start, previous)
-    meta = _native.MetaTable()
+    meta = _meta_of(cluster)
     found: dict[bytes, list[Item]] = defaultdict(list)
     wal = _wal(cluster, start, end_of_wal(cluster))
     for at in range(0, len(wal), CHUNK):
@@ -75,6 +77,15 @@ def _chains(cluster: PlainCluster, rows: int) -> dict[bytes, list[Item]]:
         for key, items in found.items()
         if len(items) >= max(LENGTHS) and items[0][2] & WILL_INIT and Key.unpack(key).fork == 0
     }
+
+
+def _meta_of(cluster: PlainCluster) -> _native.MetaTable:
+    """Nothing but of which Postgres the WAL is."""
+    meta = _native.MetaTable()
+    catalog_version = read_control(cluster.data).catalog_version
+    settings = page_pb2.ControlSettings(catalog_version=catalog_version)
+    meta.put(SETTINGS.pack(), pack_settings(settings))
+    return meta
 
 
 def _wal(cluster: PlainCluster, start: int, end: int) -> bytes:
