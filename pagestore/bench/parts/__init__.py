@@ -9,6 +9,7 @@ from pagestore.bench.parts import (
     branches,
     commit,
     compute,
+    fleet,
     getpage,
     ingest,
     proxy,
@@ -25,5 +26,6 @@ PARTS: dict[str, Part] = {
     "commit": commit.run,
     "branches": branches.run,
     "proxy": proxy.run,
+    "fleet": fleet.run,
 }
 """In the order in which they run."""
