@@ -31,6 +31,8 @@ class Version:
         two_phase_digits: of a state file's name; with 16 the epoch comes first.
         summaries: whether there is a directory pg_wal/summaries.
         checksums_by_default: whether initdb turns them on.
+        scan_ahead_blocks: how far a backend's first scan of pg_attribute, which ends early, has
+            read on by then: from 17 on scans read by streams.
         pinned_settings: what a compute's command line says besides: no summaries, which need WAL
             that a stateless directory lacks, and no end of slots that are idle.
         redo_settings: what a redo helper is told besides.
@@ -48,6 +50,7 @@ class Version:
     two_phase_digits: int
     summaries: bool
     checksums_by_default: bool
+    scan_ahead_blocks: int
     pinned_settings: tuple[tuple[str, str], ...] = ()
     redo_settings: tuple[tuple[str, str], ...] = ()
 
@@ -85,6 +88,7 @@ POSTGRES_15: Final = Version(
     two_phase_digits=8,
     summaries=False,
     checksums_by_default=False,
+    scan_ahead_blocks=0,
 )
 POSTGRES_17: Final = Version(
     major=17,
@@ -99,6 +103,7 @@ POSTGRES_17: Final = Version(
     two_phase_digits=16,
     summaries=True,
     checksums_by_default=False,
+    scan_ahead_blocks=8,
     pinned_settings=(("summarize_wal", "off"),),
 )
 POSTGRES_18: Final = Version(
@@ -114,6 +119,7 @@ POSTGRES_18: Final = Version(
     two_phase_digits=16,
     summaries=True,
     checksums_by_default=True,
+    scan_ahead_blocks=24,
     pinned_settings=(("summarize_wal", "off"), ("idle_replication_slot_timeout", "0")),
     redo_settings=(
         ("io_method", "sync"),

@@ -83,7 +83,7 @@ def base_backup(
         part = packed[start : start + RELATION_BYTES_PER_CHUNK]
         yield pb.BaseBackupChunk(relations=pb.BackupRelations(packed=part))
     if hot_pages:
-        yield from _page_chunks(snapshot, lsn, redo, hotpages.choose(packed, relmaps))
+        yield from _page_chunks(snapshot, lsn, redo, hotpages.choose(packed, relmaps, version))
     relations = len(packed) // RELATION_BYTES
     yield pb.BaseBackupChunk(end=pb.BackupEnd(relations=relations, files=files))
 
