@@ -303,6 +303,7 @@ class WalReceiver:
         port: str,
         user: str,
         password: str,
+        certificate: str,
         name: str,
         system_id: int,
         notify_fd: int,

@@ -9,6 +9,9 @@ ends, in Unix seconds; for a tenant's the tenant, for a timeline's also the time
 scope opens is not said here but by the services (pagestore/services/permissions.py). A timeline's
 token names no ancestors: it reads what its timeline inherits, by its timeline's own name.
 
+The same key signs where a safekeeper finds a compute (:meth:`Signer.sign_address`): who may call a
+safekeeper may still not tell it where to connect.
+
 Keys are changed without a pause: two public keys are accepted, the newer one signs.
 
 Nothing here reads a clock.
@@ -27,7 +30,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from pagestore.errors import DataLoss, InvalidInput, Unauthenticated
+from pagestore.errors import DataLoss, InvalidInput, PermissionDenied, Unauthenticated
 from pagestore.ids import TenantId, TimelineId
 
 PREFIX = "pst1_"
@@ -39,8 +42,13 @@ _CLAIMS = struct.Struct(">BBH4sQQ16s16s")
 _VERSION = 1
 _SIGNATURE_BYTES = 64
 _TEXT = re.compile(r"pst1_[A-Za-z0-9_-]{160}")
+_SIGNED = re.compile(r"(.*) signature='([^']*)'", re.DOTALL)
+_SIGNATURE = re.compile(r"[A-Za-z0-9_-]{91}")
 _DOMAIN = b"pagestore token\0"
 """Signed in front of the claims: no other thing that the key signs can be taken for a token."""
+_ADDRESS_DOMAIN = b"pagestore address\0"
+_ADDRESS = struct.Struct(">16s16sQ")
+_KEY_ID_BYTES = 4
 _NOBODY = bytes(16)
 
 
@@ -142,6 +150,13 @@ class Signer:
         whole = said + self._key.sign(_DOMAIN + said)
         return PREFIX + base64.urlsafe_b64encode(whole).decode()
 
+    def sign_address(self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str) -> str:
+        """The conninfo, signed: the timeline's compute of this term is found there. A safekeeper
+        wants to see that before it connects."""
+        whole = key_id(self.public_key) + self._key.sign(_address(tenant, timeline, term, conninfo))
+        signature = base64.urlsafe_b64encode(whole).decode().rstrip("=")
+        return f"{conninfo} signature='{signature}'"
+
     def of_operator(self, now: float) -> str:
         """Opens everything, until the key is changed."""
         return self.sign(Claims(Scope.OPERATOR, int(now)))
@@ -187,14 +202,38 @@ class Verifier:
             )
         return claims
 
-    def _check_signature(self, said: bytes, signature: bytes) -> None:
-        key = self._keys.get(said[4:8])
+    def check_address(self, tenant: TenantId, timeline: TimelineId, term: int, text: str) -> None:
+        """
+        Raises:
+            PermissionDenied: ADDRESS_NOT_SIGNED, or for another timeline, term or address.
+        """
+        conninfo, signature = split_address(text)
+        if _SIGNATURE.fullmatch(signature):
+            whole = base64.urlsafe_b64decode(signature + "=")
+            key, signed = whole[:_KEY_ID_BYTES], whole[_KEY_ID_BYTES:]
+            if self._has_signed(key, signed, _address(tenant, timeline, term, conninfo)):
+                return
+        raise PermissionDenied(
+            "ADDRESS_NOT_SIGNED",
+            f"No key of this installation has signed that timeline {timeline} has its compute of "
+            f"term {term} there.",
+            "A compute's host signs its address, and does it again when keys have changed; is "
+            "`pagestore compute` running, and of this installation?",
+        )
+
+    def _has_signed(self, name: bytes, signature: bytes, said: bytes) -> bool:
+        key = self._keys.get(name)
         try:
             if key is not None:
-                key.verify(signature, _DOMAIN + said)
-                return
+                key.verify(signature, said)
+                return True
         except InvalidSignature:
             pass
+        return False
+
+    def _check_signature(self, said: bytes, signature: bytes) -> None:
+        if self._has_signed(said[4:8], signature, _DOMAIN + said):
+            return
         raise Unauthenticated(
             "TOKEN_FOREIGN",
             "No key of this installation has signed the token.",
@@ -206,6 +245,19 @@ class Verifier:
 def key_id(public_key: bytes) -> bytes:
     """Four bytes by which a token names the key that it was signed with."""
     return hashlib.sha256(public_key).digest()[:4]
+
+
+def split_address(text: str) -> tuple[str, str]:
+    """What :meth:`Signer.sign_address` made: the conninfo, and the signature; empty where there is
+    none. Neither is checked."""
+    found = _SIGNED.fullmatch(text)
+    return (found[1], found[2]) if found is not None else (text, "")
+
+
+def _address(tenant: TenantId, timeline: TimelineId, term: int, conninfo: str) -> bytes:
+    """What is signed of a compute's address (docs/formats/token.md)."""
+    whose = _ADDRESS.pack(tenant.raw, timeline.raw, term)
+    return _ADDRESS_DOMAIN + whose + conninfo.encode()
 
 
 def key_text(key: bytes) -> str:

@@ -20,6 +20,7 @@ import grpc
 from pagestore.client import credentials
 from pagestore.client.channels import Channel
 from pagestore.client.credentials import AUTHORITY, AUTHORITY_VARIABLE, Credentials
+from pagestore.ids import TenantId, TimelineId
 from pagestore.installation import certificates, keys
 from pagestore.services.guard import KEYS_VARIABLE, SIGNING_KEY_VARIABLE, Guard
 from pagestore.services.identity import CERTIFICATE_VARIABLE, KEY_VARIABLE
@@ -37,6 +38,11 @@ def data() -> Path:
 @cache
 def signer() -> Signer:
     return Signer.parse((data() / keys.SIGNING_KEY).read_text())
+
+
+def address(tenant: TenantId, timeline: TimelineId, term: int, conninfo: str) -> str:
+    """Of a compute, as safekeepers believe it."""
+    return signer().sign_address(tenant, timeline, term, conninfo)
 
 
 def guard() -> Guard:

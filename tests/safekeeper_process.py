@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from pagestore.client.credentials import Credentials
 from pagestore.client.wal import WalClient
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.v1 import wal_pb2 as pb
@@ -90,11 +91,16 @@ class SafekeeperProcess:
             self._process.wait(timeout=30)
             self._process = None
 
-    def call(self, work: Callable[[WalClient], Coroutine[Any, Any, _T]]) -> _T:
-        """Runs `work` with a client of this safekeeper."""
+    def call(
+        self,
+        work: Callable[[WalClient], Coroutine[Any, Any, _T]],
+        credentials: Credentials | None = None,
+    ) -> _T:
+        """Runs `work` with a client of this safekeeper; an operator's, unless given others."""
 
         async def main() -> _T:
-            async with WalClient(self.listen, timeout=self.timeout) as client:
+            given = {"credentials": credentials} if credentials is not None else {}
+            async with WalClient(self.listen, timeout=self.timeout, **given) as client:
                 return await work(client)
 
         return asyncio.run(main())
@@ -140,7 +146,7 @@ class Timeline:
                 self.tenant,
                 self.id,
                 self.term,
-                self.postgres.conninfo(),
+                access.address(self.tenant, self.id, self.term, self.postgres.conninfo()),
                 self.start_lsn if lsn is None else lsn,
             )
         )

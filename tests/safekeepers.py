@@ -16,6 +16,7 @@ from pathlib import Path
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat.wal import lay_out, record_bytes
 from pagestore.v1 import wal_pb2 as pb
+from tests import access
 from tests.safekeeper_process import SafekeeperProcess
 
 ALL = (1, 2, 3)
@@ -137,10 +138,11 @@ class Safekeepers:
 
     def attach(self, numbers: Sequence[int], conninfo: str) -> None:
         """At the end of each one's log."""
+        address = access.address(*self.key, self.term, conninfo)
         for number in numbers:
             at = self.status(number).flush_lsn
             self.at[number].call(
-                lambda client, at=at: client.attach_compute(*self.key, self.term, conninfo, at)
+                lambda client, at=at: client.attach_compute(*self.key, self.term, address, at)
             )
 
     # WAL without a compute

@@ -134,15 +134,15 @@ static PyTypeObject WriterType = {
 static int
 receiver_init(ReceiverObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"writer",    "host", "port", "user", "password", "name", "system_id",
-                            "notify_fd", NULL};
+    static char *names[] = {"writer",      "host", "port",      "user",      "password",
+                            "certificate", "name", "system_id", "notify_fd", NULL};
     PyObject *writer;
     unsigned long long system_id;
     ps_receiver_options options;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!$sssssKi:WalReceiver", names, &WriterType,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!$ssssssKi:WalReceiver", names, &WriterType,
                                      &writer, &options.host, &options.port, &options.user,
-                                     &options.password, &options.name, &system_id,
-                                     &options.notify_fd))
+                                     &options.password, &options.certificate, &options.name,
+                                     &system_id, &options.notify_fd))
         return -1;
     if (self->receiver != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a WalReceiver is made once");

@@ -136,11 +136,15 @@ class Agent:
             self._watching = tasks.endless(watch.run(self.computes.values), "watch disk")
 
     def _found(self, directory: Path) -> RunningCompute | None:
-        found = adopt(directory)
-        if found is not None and found.record.host != self.host.host:
+        found = adopt(directory, self.host.signer)
+        if found is not None and not self._is_reached(found.record):
             found.release()
             return None
         return found or ended(directory)
+
+    def _is_reached(self, record: ComputeRecord) -> bool:
+        """Not, if safekeepers on other hosts would have to come in clear, as once they did."""
+        return record.host == self.host.host and bool(record.certificate) == bool(record.host)
 
     async def start(self, wanted: Wanted) -> WatchedCompute:
         """Returns when commits work.

@@ -96,11 +96,11 @@ class Entering:
 
     async def _follow(self, record: ComputeRecord) -> None:
         """Of several safekeepers their keeper sees to those whose stream is broken."""
-        before = self._running.record.wal_conninfo()
-        if isinstance(self._wal, WalClient) and record.wal_conninfo() != before:
+        before, now = self._running.for_safekeepers(), self._running.for_safekeepers(record)
+        if isinstance(self._wal, WalClient) and now != before:
             key = record.tenant, record.timeline
             end = await self._wal.detach_compute(*key, record.term)
-            await self._wal.attach_compute(*key, record.term, record.wal_conninfo(), end)
+            await self._wal.attach_compute(*key, record.term, now, end)
 
 
 async def _let_in(record: ComputeRecord) -> None:

@@ -132,5 +132,6 @@ def _keeper(
         return Keeper(wal, running, fence)
     if isinstance(wal, WalClient):
         record = running.record
-        return Lookout(wal, (record.tenant, record.timeline), record.term, fence)
+        key = record.tenant, record.timeline
+        return Lookout(wal, key, record.term, running.for_safekeepers, fence)
     return None

@@ -98,8 +98,11 @@ class Stack:
 
     def token_of(self, timeline: TimelineId) -> str:
         """What a compute of it would show."""
-        signer = Signer.parse((self.data / SIGNING_KEY).read_text())
-        return signer.of_timeline(DEFAULT_TENANT, timeline, time.time(), 3600)
+        return self.signer.of_timeline(DEFAULT_TENANT, timeline, time.time(), 3600)
+
+    @property
+    def signer(self) -> Signer:
+        return Signer.parse((self.data / SIGNING_KEY).read_text())
 
     def direct(self, name: str) -> str:
         """The URL of a database's own socket, past the proxy, while it is awake."""
@@ -165,8 +168,9 @@ class Followed:
     def attach(self, conninfo: str) -> None:
         async def work(client: WalClient) -> int:
             term = (await client.vote_next(DEFAULT_TENANT, self.timeline)).term
+            address = self.stack.signer.sign_address(DEFAULT_TENANT, self.timeline, term, conninfo)
             await client.attach_compute(
-                DEFAULT_TENANT, self.timeline, term, conninfo, self.start_lsn
+                DEFAULT_TENANT, self.timeline, term, address, self.start_lsn
             )
             return int(term)
 

@@ -16,10 +16,14 @@ from pagestore.compute.record import ComputeRecord, facts_in
 from pagestore.compute.running import RunningCompute
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import GONE, Identity, ServerProcess, boot_id
+from pagestore.tokens import Signer
 
 
-def adopt(directory: Path) -> RunningCompute | None:
+def adopt(directory: Path, signer: Signer | None = None) -> RunningCompute | None:
     """The compute that runs in a directory, or None.
+
+    Args:
+        signer: of its address.
 
     None also for one whose start was never finished, or that is dead; what is left of it
     is then for :func:`clear` to end and remove.
@@ -31,7 +35,7 @@ def adopt(directory: Path) -> RunningCompute | None:
     if server is None:
         record.end_sandbox()
         return None
-    return RunningCompute(directory, record, server)
+    return RunningCompute(directory, record, server, signer=signer)
 
 
 def ended(directory: Path) -> RunningCompute | None:

@@ -34,6 +34,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import Identity, ServerProcess
 from pagestore.postgres.untrusted import open_root, read_regular
 from pagestore.postgres.wal_role import WAL_ROLE
+from pagestore.tokens import Signer
 
 RECORD_FILE = "compute.json"
 _VERSION = 2
@@ -52,6 +53,7 @@ class ComputeRecord:
         sandbox: the processes around the server; None where there are no walls.
         groups: control groups of this compute alone.
         uid: the user that the server runs as, where it has one of its own; else 0.
+        certificate: what the server shows at `host`, as base64url of DER.
         ready: commits have worked.
     """
 
@@ -72,6 +74,7 @@ class ComputeRecord:
     database: str = ""
     host: str = ""
     wal_password: str = field(default="", repr=False)
+    certificate: str = ""
     ready: bool = False
 
     @property
@@ -117,11 +120,18 @@ class ComputeRecord:
         )
 
     def wal_conninfo(self) -> str:
-        """libpq keywords by which safekeepers reach the walsender. May hold a password."""
+        """Keywords, as of libpq, by which safekeepers reach the walsender. May hold a password."""
         port = str(self.port)
         if not self.host:
             return _conninfo(host=self.socket_directory, port=port, user=self.superuser)
-        return _conninfo(host=self.host, port=port, user=WAL_ROLE, password=self.wal_password)
+        words = {"user": WAL_ROLE, "password": self.wal_password, "certificate": self.certificate}
+        return _conninfo(host=self.host, port=port, **words)
+
+    def signed_for_safekeepers(self, signer: Signer | None) -> str:
+        """The same, as they believe it."""
+        if signer is None:
+            return self.wal_conninfo()
+        return signer.sign_address(self.tenant, self.timeline, self.term, self.wal_conninfo())
 
     def save(self, directory: Path) -> None:
         facts = asdict(self) | {

@@ -43,6 +43,7 @@ from pagestore.postgres.settings import (
 )
 from pagestore.postgres.untrusted import open_regular, open_root, read_regular
 from pagestore.postgres.user_settings import LONGEST_FILE, allowed, parse
+from pagestore.tokens import Signer
 
 _DETACH_WAIT_MS = 1_000
 CARRIED = ("pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat")
@@ -80,6 +81,7 @@ class RunningCompute:
         server: ServerProcess,
         phases: Mapping[str, float] | None = None,
         remarks: tuple[str, ...] = (),
+        signer: Signer | None = None,
     ) -> None:
         self.phases = dict(phases or {})
         """Seconds that each phase of its start took; none for an adopted one."""
@@ -88,6 +90,7 @@ class RunningCompute:
         self.directory = directory
         self.record = record
         self._server = server
+        self._signer = signer
 
     @property
     def pid(self) -> int:
@@ -124,6 +127,10 @@ class RunningCompute:
     def conninfo(self) -> str:
         """libpq keywords: the superuser, over the Unix socket."""
         return self.record.conninfo()
+
+    def for_safekeepers(self, record: ComputeRecord | None = None) -> str:
+        """Where they find it, signed; by another record than the one that is kept, if given."""
+        return (record or self.record).signed_for_safekeepers(self._signer)
 
     async def wait_exit(self) -> int | None:
         """Until the server is gone; its exit code, None when it was adopted."""

@@ -25,7 +25,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +33,8 @@ from pathlib import Path
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
 from pagestore.compute import page_access, shared_memory
+from pagestore.compute.certificate import make_certificate
+from pagestore.compute.clock import Clock
 from pagestore.compute.execution import Execution, execute
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.limits import Limits
@@ -127,7 +128,7 @@ class ComputeSpec:
             server; empty for this machine alone.
         wal_password: by which safekeepers log in there.
         session: what lets sessions outlive the server; None where nobody needs that.
-        signer: makes the token that opens the timeline's pages to the server.
+        signer: of the token that opens the timeline's pages, and of where safekeepers find it.
         walls: whether it runs within walls; see walls.py.
         network: whether it has the machine's there; else `page_server` is a Unix socket.
         limits: what it may take there; None for whatever there is.
@@ -209,19 +210,6 @@ def _disk_error(directory: Path, error: OSError) -> PagestoreError:
     )
 
 
-class _Clock:
-    """How long each phase of a start took, in seconds."""
-
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def mark(self, phase: str) -> None:
-        now = time.monotonic()
-        self.phases[phase] = now - self._last
-        self._last = now
-
-
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
@@ -231,7 +219,7 @@ class _Start:
         self.spec = spec
         self.authority = authority
         self.programs = programs
-        self.clock = _Clock()
+        self.clock = Clock()
         self.owner = owner
         self.won = Won(0, 0, 0, 0, ())
         self.data = spec.directory / "data"
@@ -335,6 +323,7 @@ class _Start:
         spec = self.spec
         inner = [sockets] if sockets.parent != spec.directory else []
         inner += [memory] if memory is not None else []
+        place = (spec.directory, spec.host, self.group)
         return ComputeRecord(
             tenant=spec.tenant,
             timeline=spec.timeline,
@@ -344,6 +333,7 @@ class _Start:
             outside=tuple(str(directory.parent) for directory in inner),
             host=spec.host,
             wal_password=spec.wal_password,
+            certificate=make_certificate(*place) if spec.host else "",
             uid=spec.uid or 0,
         )
 
@@ -537,14 +527,15 @@ class _Start:
         if spec.host:
             await ensure_wal_role(record.conninfo(), spec.wal_password)
         self.attached = True
-        await wal.attach_compute(
-            spec.tenant, spec.timeline, self.won.term, record.wal_conninfo(), self.end_lsn
-        )
+        address = record.signed_for_safekeepers(spec.signer)
+        await wal.attach_compute(spec.tenant, spec.timeline, self.won.term, address, self.end_lsn)
         await self._wait_attached(line, wal)
         self.clock.mark("streaming")
         record = record.now_ready()
         record.save(spec.directory)
-        return RunningCompute(spec.directory, record, self.server, self.clock.phases, self.remarks)
+        return RunningCompute(
+            spec.directory, record, self.server, self.clock.phases, self.remarks, spec.signer
+        )
 
     async def _wait_attached(self, line: Line, wal: WalService) -> None:
         """Until enough safekeepers are synchronous standbys."""

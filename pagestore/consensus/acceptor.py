@@ -440,7 +440,9 @@ def _attach(state: State, message: Attach) -> Step:
     if state.attachment == attachment:
         return Step(state)
     if state.attachment is not None:
-        return Step(state, refusal=_attached(state))
+        # The term has one compute: what is new is where it is, or who has signed that.
+        moved = replace(state, attachment=attachment)
+        return Step(moved, (StopStream(), Persist(clean=False), StartStream()))
     end = state.position.flush_lsn
     unelected = state.configuration.generation == 0
     if message.start_lsn > end or (unelected and message.start_lsn != end):

@@ -67,6 +67,8 @@ TOKEN_FILE = "pagestore.token"  # noqa: S105  (a name)
 """What the server shows the page server; renewed while it runs."""
 AUTHORITY_FILE = "pagestore.authority.pem"
 """Whose certificates the server believes, where the page server is on another machine."""
+CERTIFICATE_FILE, KEY_FILE = "pagestore.certificate.pem", "pagestore.key.pem"
+"""What the server shows safekeepers on other hosts."""
 AUTO_CONF = "postgresql.auto.conf"
 HBA_FILE = "pg_hba.conf"
 IDENT_FILE = "pg_ident.conf"
@@ -96,10 +98,8 @@ _HBA_OTHERS = """\
 local  all          all                scram-sha-256
 """
 _HBA_ANYWHERE = f"""\
-# The address is one that other hosts reach: safekeepers, and whoever has the URL.
-host   replication  {WAL_ROLE}  all  scram-sha-256
-host   all          {WAL_ROLE}  all  reject
-host   all          all  all  scram-sha-256
+# The address is one that other hosts reach, and is there for safekeepers alone.
+hostssl  replication  {WAL_ROLE}  all  scram-sha-256
 """
 
 
@@ -109,7 +109,8 @@ class ServerPlace:
 
     Args:
         host: an address of this machine that other hosts reach; empty for its socket alone.
-        files: the directory of HBA_FILE, IDENT_FILE, TOKEN_FILE and SYNCHRONOUS_FILE.
+        files: the directory of HBA_FILE, IDENT_FILE, TOKEN_FILE and SYNCHRONOUS_FILE; with
+            `host`, of CERTIFICATE_FILE and KEY_FILE.
         encrypted: what goes to the page server, by AUTHORITY_FILE, which is in `files` then.
     """
 
@@ -223,6 +224,7 @@ def command_line(place: ServerPlace, version: Version = versions.OLDEST) -> dict
         "full_page_writes": "off",
         "restart_after_crash": "off",
         "archive_mode": "off",
+        **(_encryption(place.files) if place.host else {}),
         **dict(version.pinned_settings),
         PRELOADED: str(place.shim_library),
         "pagestore.page_server": place.page_server,
@@ -231,6 +233,15 @@ def command_line(place: ServerPlace, version: Version = versions.OLDEST) -> dict
         "pagestore.tenant_id": str(place.tenant),
         "pagestore.timeline_id": str(place.timeline),
         "pagestore.remote_map": remote_map.FILE_NAME,
+    }
+
+
+def _encryption(files: Path) -> dict[str, str]:
+    return {
+        "ssl": "on",
+        "ssl_cert_file": str(files / CERTIFICATE_FILE),
+        "ssl_key_file": str(files / KEY_FILE),
+        "ssl_ca_file": "",
     }
 
 

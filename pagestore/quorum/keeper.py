@@ -231,7 +231,7 @@ class Keeper:
     async def attach(self, number: int, lsn: int) -> None:
         """Has a safekeeper follow the compute from the end of its log on."""
         await self._drop_slots()
-        conninfo = self._compute.record.wal_conninfo()
+        conninfo = self._compute.for_safekeepers()
         async with self._client.safekeepers.answer(number) as client:
             await client.attach_compute(*self._key, self._term, conninfo, lsn)
         _log.info("attached", timeline=str(self._key[1]), safekeeper=number)

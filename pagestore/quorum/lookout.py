@@ -2,12 +2,14 @@
 
 There is nobody to choose or to bring in. But its clients wait in their commits while it is away or
 its disk fails, and for ever once somebody else has been promised a higher term. The one is said;
-the other ends the compute, so that its clients get an error instead.
+the other ends the compute, so that its clients get an error instead. One that does not believe
+the compute's address any more, since the keys have changed twice, is told it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -27,14 +29,21 @@ class Lookout:
     """Of one compute, which writes in `term`.
 
     Args:
+        address: where it is found, signed as of now.
         fenced: called once, when the compute cannot commit any more.
     """
 
     def __init__(
-        self, wal: WalClient, key: Key, term: int, fenced: Callable[[], Awaitable[None]]
+        self,
+        wal: WalClient,
+        key: Key,
+        term: int,
+        address: Callable[[], str],
+        fenced: Callable[[], Awaitable[None]],
     ) -> None:
         self.complaint = ""
-        self._wal, self._key, self._term, self._fenced = wal, key, term, fenced
+        self._wal, self._key, self._term = wal, key, term
+        self._address, self._fenced = address, fenced
 
     async def run(self) -> None:
         """Until cancelled, or the compute is fenced."""
@@ -61,4 +70,10 @@ class Lookout:
             return None, str(error)
         if status.receiving or not status.last_error:
             return status, ""
+        if status.term == self._term:
+            with contextlib.suppress(PagestoreError):
+                # Nothing, where it is known there, word by word.
+                await self._wal.attach_compute(
+                    *self._key, self._term, self._address(), status.flush_lsn
+                )
         return status, f"Commits wait: the safekeeper takes no WAL: {status.last_error}."

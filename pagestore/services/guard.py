@@ -18,6 +18,7 @@ import structlog
 
 from pagestore.client.credentials import file_identity
 from pagestore.errors import DataLoss, FailedPrecondition, Unauthenticated
+from pagestore.ids import TenantId, TimelineId
 from pagestore.services import permissions
 from pagestore.tokens import Claims, Signer, Verifier, parse_public_keys, parse_secret_key
 
@@ -78,6 +79,11 @@ class Guard:
         permissions.check_method(method, claims)
         return None if method in permissions.DESCRIBING else claims
 
+    def verifier(self) -> Verifier:
+        """By the keys of now."""
+        self._take_changed_keys()
+        return self._verifier
+
     def _claims(self, token: str) -> Claims:
         self._take_changed_keys()
         now = self._clock()
@@ -130,6 +136,10 @@ class SigningKey(Signer):
     def sign(self, claims: Claims) -> str:
         self.current()
         return super().sign(claims)
+
+    def sign_address(self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str) -> str:
+        self.current()
+        return super().sign_address(tenant, timeline, term, conninfo)
 
     def current(self) -> bytes:
         """Its public half of now. The key that was there stays in force while the file cannot be

@@ -17,6 +17,7 @@ from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
+from pagestore.tokens import split_address
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import compute_address, messages
 from pagestore.walservice.filling import fill
@@ -62,7 +63,7 @@ async def serve(settings: WalSettings) -> None:
     guard, identity = settings.secure()
     compute_address.forget_environment()
     peers = messages.parse_addresses(settings.peers)
-    inner = Settings(settings.id, peers, settings.keep_bytes)
+    inner = Settings(settings.id, peers, settings.keep_bytes, guard.verifier)
     safekeeper = await Safekeeper.open(settings.data_dir, inner)
     try:
         server = GrpcServer(guard, identity)
@@ -171,10 +172,13 @@ class WalService:
     async def attach_compute(
         self, request: pb.AttachComputeRequest, context: Any
     ) -> pb.AttachComputeResponse:
-        term, address = messages.term_of(request), compute_address.parse(request.conninfo)
+        term = messages.term_of(request)
+        address = compute_address.parse(split_address(request.conninfo)[0])
         if self._near:
             await asyncio.to_thread(compute_address.check_near, address)
-        async with self._safekeeper.use(key_of(request)) as timeline:
+        key = key_of(request)
+        async with self._safekeeper.use(key) as timeline:
+            self._safekeeper.believed(key, term, request.conninfo)
             await timeline.attach(term, request.conninfo, request.start_lsn)
         return pb.AttachComputeResponse()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from pagestore.consensus.acceptor import Heard, State
+from pagestore.consensus.acceptor import Attachment, Heard, State
 from pagestore.errors import DataLoss
+from pagestore.walservice.compute_address import ComputeAddress
 from pagestore.walservice.owner import Owner
 
 
@@ -31,3 +32,7 @@ class TimelineHost(Protocol):
 
     def fault(self, state: State) -> DataLoss | None:
         """What the peers remember, and the log does not have."""
+
+    def believed(self, attachment: Attachment) -> ComputeAddress:
+        """Where the compute is; raises PermissionDenied, InvalidInput, FailedPrecondition if it may
+        not be believed."""

@@ -16,7 +16,7 @@ import re
 import secrets
 import shutil
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import structlog
 
 from pagestore import durable, locks
 from pagestore.consensus import acceptor
-from pagestore.consensus.acceptor import Elect, Heard, State, WalPosition
+from pagestore.consensus.acceptor import Attachment, Elect, Heard, State, WalPosition
 from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
 from pagestore.consensus.testimony import contradicts
 from pagestore.errors import (
@@ -38,9 +38,11 @@ from pagestore.errors import (
 )
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
-from pagestore.walservice import control_file
+from pagestore.tokens import Verifier, split_address
+from pagestore.walservice import compute_address, control_file
 from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.attempts import until_done
+from pagestore.walservice.compute_address import ComputeAddress
 from pagestore.walservice.control_file import Control
 from pagestore.walservice.finishing import Finishing
 from pagestore.walservice.memory_of_peers import MemoryOfPeers
@@ -66,11 +68,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`peers` are addresses by number; `keep_bytes` of WAL stay before each log's end."""
+    """`peers` are addresses by number; `keep_bytes` of WAL stay before each log's end; `verifier`
+    is by the keys of now, which sign where computes are."""
 
     number: int = 1
     peers: Mapping[int, str] = field(default_factory=dict)
     keep_bytes: int = KEEP_BYTES
+    verifier: Callable[[], Verifier] = field(default=lambda: Verifier(()))
 
 
 class Safekeeper:
@@ -80,6 +84,7 @@ class Safekeeper:
         self.data_dir = data_dir
         self.number = settings.number
         self.keep_bytes = settings.keep_bytes
+        self.verifier = settings.verifier
         self.commits: Watchable[int] = Watchable()
         self.peer_statuses: Watchable[PeerStatus] = Watchable()
         self.book = AddressBook(data_dir)
@@ -125,6 +130,17 @@ class Safekeeper:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def believed(self, key: TimelineKey, term: int, text: str) -> ComputeAddress:
+        """Where the compute of this term is, as its host has told and signed it.
+
+        Raises:
+            InvalidInput: INVALID_CONNINFO. FailedPrecondition: TLS_REQUIRED.
+            PermissionDenied: ADDRESS_NOT_SIGNED.
+        """
+        address = compute_address.parse(split_address(text)[0])
+        self.verifier().check_address(*key, term, text)
+        return address
 
     async def _open_found(self, key: TimelineKey) -> None:
         """Searches its log's end, and resumes what is attached. Where the disk fails, tries again
@@ -379,6 +395,9 @@ class _TimelineHost:
 
     def fault(self, state: State) -> DataLoss | None:
         return self._safekeeper.trials.fault(self._key, state)
+
+    def believed(self, attachment: Attachment) -> ComputeAddress:
+        return self._safekeeper.believed(self._key, attachment.term, attachment.conninfo)
 
 
 def _failed(task: asyncio.Task[WalTimeline]) -> bool:

@@ -23,10 +23,10 @@ import structlog
 
 from pagestore import tasks
 from pagestore._native import NativeError, WalReceiver, WalWriter
-from pagestore.consensus.acceptor import State, WalPosition
+from pagestore.consensus.acceptor import Attachment, State, WalPosition
 from pagestore.errors import PagestoreError
 from pagestore.pauses import Pauses
-from pagestore.walservice import compute_address
+from pagestore.walservice.compute_address import ComputeAddress
 from pagestore.walservice.log import LogFiles
 
 FIRST_PAUSE = 0.02
@@ -43,7 +43,8 @@ _log = structlog.get_logger(__name__)
 class Stream:
     """Pulls for `state.attachment` from `state.position` on. Make it in the event loop.
 
-    `on_advance` is called in the loop after the log has grown.
+    `on_advance` is called in the loop after the log has grown. `believe` says where the compute is:
+    asked once, before the first connection, so that keys that change later end no stream.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Stream:
         state: State,
         name: str,
         on_advance: Callable[[], None],
+        believe: Callable[[Attachment], ComputeAddress],
     ) -> None:
         assert state.attachment is not None
         self.attachment = state.attachment
@@ -64,6 +66,8 @@ class Stream:
         self._receiver: WalReceiver | None = None
         self._stopping = threading.Event()
         self._on_advance = on_advance
+        self._believe = believe
+        self._address: ComputeAddress | None = None
         self._loop = asyncio.get_running_loop()
         self._news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._timer: asyncio.TimerHandle | None = None
@@ -152,13 +156,14 @@ class Stream:
         writer = self._files.open(self._position)
         try:
             self._writer = writer
-            address = compute_address.parse(self.attachment.conninfo)
+            address = self._address = self._address or self._believe(self.attachment)
             self._receiver = WalReceiver(
                 writer,
                 host=address.host,
                 port=str(address.port),
                 user=address.user,
                 password=address.password,
+                certificate=address.certificate,
                 name=self._name,
                 system_id=self._system_id,
                 notify_fd=self._news_fd,

@@ -390,7 +390,7 @@ class WalTimeline:
     def _start_stream(self, state: State) -> None:
         self._failure = ""
         name = named(state, self._around.owner.number).standby_name
-        self._stream = Stream(self._files, state, name, self.refresh)
+        self._stream = Stream(self._files, state, name, self.refresh, self._around.believed)
 
     def _is_far_from_stored(self) -> bool:
         stored, end = self._stored.position, self.state.position

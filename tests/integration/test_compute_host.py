@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from pagestore.compute.record import RECORD_FILE
+from pagestore.compute.certificate import make_certificate
+from pagestore.compute.record import RECORD_FILE, ComputeRecord
+from pagestore.compute.running import RunningCompute
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.listening import check_compute_host
+from pagestore.postgres.settings import KEY_FILE
 from pagestore.postgres.wal_role import WAL_ROLE
+from tests import access
 from tests.integration.stack import Compute, Stack, running_stack
 from tests.plain_postgres import plain_postgres
+from tests.waiting import wait_until
 
 HOST = "localhost"
 PASSWORD = "a password that nobody else has"
@@ -96,14 +103,78 @@ def test_the_next_start_mends_what_a_user_did_to_the_role(
     again.stop()
 
 
-def test_clients_come_with_a_password_and_the_role_may_only_replicate(compute: Compute) -> None:
-    with _over_tcp(compute, "writer", "his own", dbname="postgres") as session:
-        assert session.execute("SELECT 1").fetchone() == (1,)
-    for user, password in (("writer", "wrong"), (WAL_ROLE, PASSWORD)):
-        with pytest.raises(psycopg.OperationalError):
-            _over_tcp(compute, user, password, dbname="postgres")
-    with pytest.raises(psycopg.OperationalError):
-        _over_tcp(compute, WAL_ROLE, "wrong", replication="true")
+def test_nobody_else_comes_over_tcp_and_the_role_may_only_replicate(compute: Compute) -> None:
+    for user, password, where in (
+        ("writer", "his own", {"dbname": "postgres"}),
+        (WAL_ROLE, PASSWORD, {"dbname": "postgres"}),
+        (WAL_ROLE, "wrong", {"replication": "true"}),
+    ):
+        for mode in ("require", "disable"):
+            with pytest.raises(psycopg.OperationalError):
+                _over_tcp(compute, user, password, sslmode=mode, **where)
+    with _over_tcp(compute, WAL_ROLE, PASSWORD, replication="true", sslmode="require") as session:
+        assert session.pgconn.ssl_in_use
+
+
+def test_what_comes_in_clear_is_refused_by_name(compute: Compute) -> None:
+    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba.conf entry .* no encryption"):
+        _over_tcp(compute, WAL_ROLE, PASSWORD, replication="true", sslmode="disable")
+
+
+def test_wal_is_encrypted_whatever_a_superuser_sets(compute: Compute) -> None:
+    compute.sql("ALTER SYSTEM SET ssl = off")
+    compute.sql("SELECT pg_reload_conf()")
+    query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)"
+    pid = compute.sql("SELECT active_pid FROM pg_replication_slots WHERE active")[0][0]
+    compute.sql(f"SELECT pg_terminate_backend({pid})")
+    wait_until(lambda: compute.sql("SELECT 1 FROM pg_stat_replication") != [])
+    assert compute.sql(query) == [(True,)]
+    compute.sql("INSERT INTO t VALUES (2)")
+
+
+def test_the_key_is_the_servers_to_read_and_nobodys_to_write(compute: Compute) -> None:
+    key = (compute.running.directory / KEY_FILE).stat()
+    data = compute.running.data.stat()
+    assert key.st_uid == os.geteuid()
+    assert key.st_gid == data.st_gid
+    assert stat.S_IMODE(key.st_mode) == (0o640 if os.geteuid() == 0 else 0o600)
+    with pytest.raises(psycopg.Error, match="Permission denied"):
+        compute.sql(f"COPY (SELECT 1) TO '{compute.running.directory / KEY_FILE}'")
+
+
+def test_a_compute_that_shows_another_certificate_is_refused_by_name(
+    stack: Stack, timeline: TimelineId, compute: Compute, tmp_path: Path
+) -> None:
+    """And followed again, as soon as its own is told."""
+    running = compute.running
+    stranger = make_certificate(tmp_path, HOST, os.getegid())
+    other = replace(running.record, certificate=stranger)
+    assert "certificate verify failed" in _after(stack, timeline, running, other)
+    _tell(stack, timeline, running, running.record)
+    compute.sql("INSERT INTO t VALUES (3)")
+    assert compute.sql(STANDBYS) == [(WAL_ROLE, True)]
+
+
+def _tell(
+    stack: Stack, timeline: TimelineId, running: RunningCompute, record: ComputeRecord
+) -> None:
+    address = record.signed_for_safekeepers(access.signer())
+    attaching = stack.wal.attach_compute(DEFAULT_TENANT, timeline, running.term, address, 0)
+    stack.wait(attaching)
+
+
+def _after(
+    stack: Stack, timeline: TimelineId, running: RunningCompute, record: ComputeRecord
+) -> str:
+    """What the safekeeper says, once it has been told that the compute is there."""
+    _tell(stack, timeline, running, record)
+
+    def said() -> str:
+        status = stack.wait(stack.wal.get_status(DEFAULT_TENANT, timeline))
+        return str(status.last_error)
+
+    wait_until(said)
+    return said()
 
 
 def test_the_password_is_in_private_files_alone(

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from pagestore.client.wal import WalClient
+from pagestore.compute.certificate import make_certificate
+from pagestore.compute.record import ComputeRecord, running_computes
+from pagestore.postgres.wal_role import WAL_ROLE
+from tests import access
 from tests.integration.installation import patiently, sql
 from tests.integration.spread import Spread, spread_pagestore
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -23,6 +34,12 @@ def ask(spread: Spread, name: str, statement: str) -> list[tuple[Any, ...]]:
     """Over the URL, from the clients' host."""
     url = spread.run("url", name)["url"]
     return spread.client.run(lambda: patiently(lambda: sql(url, statement)))
+
+
+def record_of(spread: Spread, name: str) -> ComputeRecord:
+    pid = spread.control.host.run(lambda: spread.compute_pid(name))
+    [record] = [item for item in running_computes(spread.root / "computes") if item.pid == pid]
+    return record
 
 
 def test_the_verbs_work(spread: Spread) -> None:
@@ -40,3 +57,47 @@ def test_the_verbs_work(spread: Spread) -> None:
     spread.run("stop", "app")
     spread.run("start", "app")
     assert ask(spread, "app", "SELECT count(*) FROM t") == [(10,)]
+
+
+def test_wal_between_hosts_is_encrypted_and_refused_without(spread: Spread) -> None:
+    ask(spread, "app", "CREATE TABLE IF NOT EXISTS w (id int)")
+    record = record_of(spread, "app")
+    words: dict[str, Any] = {
+        "host": record.host,
+        "port": record.port,
+        "user": WAL_ROLE,
+        "password": record.wal_password,
+        "replication": "true",
+    }
+    for host in (spread.client, spread.control.host):
+        with pytest.raises(psycopg.OperationalError, match=r"no pg_hba.conf entry .* no encrypt"):
+            host.run(lambda: psycopg.connect(**words, sslmode="disable"))
+    streams = "SELECT bool_and(ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)"
+    assert ask(spread, "app", streams) == [(True, len(spread.safekeepers))]
+
+
+def test_a_safekeeper_believes_no_certificate_but_the_computes(
+    spread: Spread, tmp_path: Path
+) -> None:
+    """It is told another one's, says so, and is told the right one by who looks after it."""
+    ask(spread, "app", "CREATE TABLE IF NOT EXISTS w (id int)")
+    record = record_of(spread, "app")
+    key, place = (record.tenant, record.timeline), spread.safekeepers[1].listen
+    stranger = make_certificate(tmp_path, record.host, os.getegid())
+    address = replace(record, certificate=stranger).signed_for_safekeepers(access.signer())
+
+    async def mislead() -> str:
+        async with WalClient(place) as client:
+            await client.attach_compute(*key, record.term, address, 0)
+            while not (status := await client.get_status(*key)).last_error:
+                await asyncio.sleep(0.01)
+            return str(status.last_error)
+
+    assert "certificate verify failed" in spread.client.run(lambda: asyncio.run(mislead()))
+
+    async def follows() -> bool:
+        async with WalClient(place) as client:
+            return bool((await client.get_status(*key)).receiving)
+
+    wait_until(lambda: spread.client.run(lambda: asyncio.run(follows())))
+    ask(spread, "app", "INSERT INTO w VALUES (1)")

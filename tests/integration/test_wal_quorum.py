@@ -11,6 +11,7 @@ from pagestore.errors import DataLoss, FailedPrecondition, InvalidInput, NotFoun
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import control_file
 from pagestore.walservice.owner import Owner
+from tests import access
 from tests.safekeepers import ALL, Safekeepers, three_safekeepers
 from tests.waiting import stays
 
@@ -208,9 +209,10 @@ def test_who_is_lost_again_is_somebody_else_again(three: Safekeepers) -> None:
 def test_only_who_is_elected_attaches(three: Safekeepers) -> None:
     three.term = 1
     three.vote(1)
+    nowhere = access.address(*three.key, 1, NOWHERE)
     with pytest.raises(FailedPrecondition) as refusal:
         three.at[1].call(
-            lambda client: client.attach_compute(*three.key, 1, NOWHERE, three.start_lsn)
+            lambda client: client.attach_compute(*three.key, 1, nowhere, three.start_lsn)
         )
     assert refusal.value.reason == "NOT_ELECTED"
 

@@ -122,7 +122,8 @@ def test_terms_fence(shared: SafekeeperProcess) -> None:
         assert sorted(vote.term for vote in votes) == list(range(1, 11))
         await raises(client.append_wal(T, timeline, 9, START, data), Aborted, "STALE_TERM")
         await client.append_wal(T, timeline, 10, START, data)
-        stale = client.attach_compute(T, timeline, 9, NOWHERE, end)
+        nowhere = access.address(T, timeline, 9, NOWHERE)
+        stale = client.attach_compute(T, timeline, 9, nowhere, end)
         await raises(stale, Aborted, "STALE_TERM")
         await raises(client.detach_compute(T, timeline, 9), Aborted, "STALE_TERM")
         assert await client.detach_compute(T, timeline, 10) == end
@@ -161,7 +162,9 @@ def test_wrong_requests_have_reasons(shared: SafekeeperProcess) -> None:
         calls: list[Callable[[Any, Any], Awaitable[Any]]] = [
             client.get_status, client.vote_next,
             lambda tenant, line: client.append_wal(tenant, line, 1, START, b"x"),
-            lambda tenant, line: client.attach_compute(tenant, line, 1, NOWHERE, START),
+            lambda tenant, line: client.attach_compute(
+                tenant, line, 1, access.address(tenant, line, 1, NOWHERE), START
+            ),
             lambda tenant, line: client.align_lsn(tenant, line, START),
             lambda tenant, line: client.detach_compute(tenant, line, 1),
             lambda tenant, line: anext(client.read_wal(tenant, line, START)),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pagestore.errors import DataLoss, Unauthenticated
+from pagestore.errors import DataLoss, PermissionDenied, Unauthenticated
 from pagestore.ids import TenantId, TimelineId
 from pagestore.tokens import (
     PREFIX,
@@ -18,6 +19,7 @@ from pagestore.tokens import (
     Verifier,
     key_text,
     parse_public_keys,
+    split_address,
 )
 
 NOW = 1_800_000_000.5
@@ -133,3 +135,60 @@ def test_files_of_keys_are_read_strictly() -> None:
         assert caught.value.reason == "FILE_CORRUPT"
     with pytest.raises(DataLoss):
         Signer.parse("")
+
+
+ADDRESS = "host='/run/x' port='1' user='a'"
+
+
+def refused(text: str, *key: Any, verifier: Verifier = VERIFIER) -> str:
+    with pytest.raises(PermissionDenied) as caught:
+        verifier.check_address(*(key or (TENANT, TIMELINE, 7)), text)
+    return caught.value.reason
+
+
+def test_an_address_that_was_signed_is_believed_for_its_term_of_its_timeline_alone() -> None:
+    text = SIGNER.sign_address(TENANT, TIMELINE, 7, ADDRESS)
+    VERIFIER.check_address(TENANT, TIMELINE, 7, text)
+    assert split_address(text)[0] == ADDRESS
+    for key in (
+        (TENANT, TimelineId(b"m" * 16), 7),
+        (TenantId(b"u" * 16), TIMELINE, 7),
+        (TENANT, TIMELINE, 8),
+        (TENANT, TIMELINE, 6),
+    ):
+        assert refused(text, *key) == "ADDRESS_NOT_SIGNED"
+
+
+def test_no_character_of_an_address_can_be_changed() -> None:
+    text = SIGNER.sign_address(TENANT, TIMELINE, 7, ADDRESS)
+    for at, character in enumerate(text[: len(ADDRESS)]):
+        bent = text[:at] + ("x" if character != "x" else "y") + text[at + 1 :]
+        assert refused(bent) == "ADDRESS_NOT_SIGNED"
+    for bent in (
+        ADDRESS,
+        f"{ADDRESS} signature=''",
+        text + "'",
+        text + " ",
+        f"{ADDRESS} port='2'" + text[len(ADDRESS) :],
+        text + text[len(ADDRESS) :],
+        text.replace("signature='", "signature='A"),
+    ):
+        assert refused(bent) == "ADDRESS_NOT_SIGNED"
+
+
+def test_an_address_is_believed_by_two_keys_and_by_no_token() -> None:
+    text, newer = SIGNER.sign_address(TENANT, TIMELINE, 7, ADDRESS), Signer(b"n" * 32)
+    Verifier([newer.public_key, SIGNER.public_key]).check_address(TENANT, TIMELINE, 7, text)
+    assert refused(text, verifier=Verifier([newer.public_key])) == "ADDRESS_NOT_SIGNED"
+    token = raw(SIGNER.of_timeline(TENANT, TIMELINE, NOW, 60))
+    shown = base64.urlsafe_b64encode(token[4:8] + token[-64:]).decode().rstrip("=")
+    assert refused(f"{ADDRESS} signature='{shown}'") == "ADDRESS_NOT_SIGNED"
+
+
+def test_what_is_signed_of_an_address_is_what_the_page_shows() -> None:
+    text = SIGNER.sign_address(TENANT, TIMELINE, 7, ADDRESS)
+    whole = base64.urlsafe_b64decode(split_address(text)[1] + "=")
+    key = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key()
+    assert whole[:4] == hashlib.sha256(key.public_bytes_raw()).digest()[:4]
+    said = TENANT.raw + TIMELINE.raw + (7).to_bytes(8, "big") + ADDRESS.encode()
+    key.verify(whole[4:], b"pagestore address\0" + said)

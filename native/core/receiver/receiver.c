@@ -6,9 +6,11 @@
 #include <libpq-fe.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +29,7 @@ struct ps_receiver {
     ps_wal_writer *writer;
     char *host, *port, *user, *password;
     char *name;
+    int certificate_fd; /* what is believed of the compute, a file in memory; -1: no TLS */
     uint64_t system_id;
     int notify_fd;
     int stop_fd;
@@ -56,6 +59,16 @@ get64(const uint8_t *at)
     return value;
 }
 
+/* libpq reads whom it believes from a file, and from nothing else. */
+static bool
+keep_certificate(ps_receiver *receiver, const char *pem)
+{
+    size_t length = strlen(pem);
+    receiver->certificate_fd = memfd_create("certificate", MFD_CLOEXEC);
+    return receiver->certificate_fd >= 0 &&
+           write(receiver->certificate_fd, pem, length) == (ssize_t)length;
+}
+
 int
 ps_receiver_new(ps_receiver **out, ps_wal_writer *writer, const ps_receiver_options *options,
                 ps_error *err)
@@ -77,10 +90,15 @@ ps_receiver_new(ps_receiver **out, ps_wal_writer *writer, const ps_receiver_opti
     receiver->system_id = options->system_id;
     receiver->notify_fd = options->notify_fd;
     receiver->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    receiver->certificate_fd = -1;
     if (receiver->host == NULL || receiver->port == NULL || receiver->user == NULL ||
         receiver->password == NULL || receiver->name == NULL || receiver->stop_fd < 0) {
         ps_receiver_free(receiver);
         return ps_fail(err, PS_ERR_NOMEM, "no memory or descriptor for a receiver");
+    }
+    if (*options->certificate != '\0' && !keep_certificate(receiver, options->certificate)) {
+        ps_receiver_free(receiver);
+        return ps_fail(err, PS_ERR_NOMEM, "no memory or descriptor for a certificate");
     }
     *out = receiver;
     return PS_OK;
@@ -93,6 +111,8 @@ ps_receiver_free(ps_receiver *receiver)
         return;
     if (receiver->stop_fd >= 0)
         close(receiver->stop_fd);
+    if (receiver->certificate_fd >= 0)
+        close(receiver->certificate_fd);
     free(receiver->host);
     free(receiver->port);
     free(receiver->user);
@@ -143,6 +163,9 @@ static PGconn *
 begin_connection(ps_receiver *receiver)
 {
     static const char nowhere[] = "/dev/null/nowhere";
+    bool encrypted = receiver->certificate_fd >= 0;
+    char believed[64];
+    snprintf(believed, sizeof believed, "/proc/self/fd/%d", receiver->certificate_fd);
     const char *const options[][2] = {
         {"host", receiver->host},
         {"port", receiver->port},
@@ -155,7 +178,8 @@ begin_connection(ps_receiver *receiver)
         {"passfile", nowhere},
         {"sslcert", nowhere},
         {"sslkey", nowhere},
-        {"sslrootcert", nowhere},
+        {"sslmode", encrypted ? "verify-full" : "disable"},
+        {"sslrootcert", encrypted ? believed : nowhere},
         {"sslcrl", nowhere},
         {"gssencmode", "disable"},
         {"target_session_attrs", "any"},

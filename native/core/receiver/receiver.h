@@ -27,6 +27,7 @@ typedef struct ps_receiver_options {
     const char *port;
     const char *user;
     const char *password; /* "": none */
+    const char *certificate; /* PEM: TLS, and the server shows exactly this one; "": no TLS */
     const char *name;     /* application_name, and the slot's behind its prefix: [a-z0-9_] */
     uint64_t system_id;   /* 0: take any cluster's */
     int notify_fd;        /* an eventfd that is signalled after each advance; or -1 */

@@ -116,10 +116,16 @@ def test_before_any_vote_nothing_is_appended() -> None:
 def test_one_compute_at_a_time() -> None:
     attached = step(state_at(1, 0x1000), Attach(1, "host=a", 0x1000)).state
     assert step(attached, Attach(1, "host=a", 0x1000)) == Step(attached)
-    for message in (Attach(1, "host=b", 0x1000), Append(1, 0x1000, 8)):
-        refusal = step(attached, message).refusal
-        assert refusal is not None
-        assert refusal.reason == "ATTACHED"
+    refusal = step(attached, Append(1, 0x1000, 8)).refusal
+    assert refusal is not None
+    assert refusal.reason == "ATTACHED"
+
+
+def test_the_compute_of_a_term_may_be_told_anew_and_is_still_one() -> None:
+    attached = step(state_at(1, 0x1000), Attach(1, "host=a", 0x1000)).state
+    told = step(attached, Attach(1, "host=b", 0))
+    assert told.actions == (StopStream(), Persist(clean=False), StartStream())
+    assert told.state == replace(attached, attachment=Attachment(1, "host=b"))
 
 
 class Disk:
@@ -205,9 +211,10 @@ class AcceptorModel(RuleBasedStateMachine):
             assert term >= self.answered
             self.confirmed = lsn + 16
 
-    @rule(below=st.integers(0, 1), crash=st.integers(0, 3))
-    def attach(self, below: int, crash: int) -> None:
-        self.drive(Attach(self.state.term - below, "host=a", self.state.position.flush_lsn), crash)
+    @rule(below=st.integers(0, 1), host=st.sampled_from("ab"), crash=st.integers(0, 3))
+    def attach(self, below: int, host: str, crash: int) -> None:
+        term, end = self.state.term - below, self.state.position.flush_lsn
+        self.drive(Attach(term, f"host={host}", end), crash)
 
     @rule(crash=st.integers(0, 3))
     def detach(self, crash: int) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.settings import (
+    KEY_FILE,
     SYNCHRONOUS_FILE,
     ServerPlace,
     auto_conf,
@@ -14,6 +16,7 @@ from pagestore.postgres.settings import (
     quorum_rule,
     synchronous_conf,
 )
+from pagestore.postgres.wal_role import WAL_ROLE
 from pagestore.v1 import page_pb2 as pb
 
 PLACE = ServerPlace(
@@ -57,6 +60,17 @@ def test_pagestores_user_enters_as_the_roles_that_are_named() -> None:
         'pagestore  "root"  "postgres"',
         'pagestore  "root"  "web"',
     ]
+
+
+def test_from_other_hosts_nobody_comes_but_safekeepers_and_they_by_tls_alone() -> None:
+    local, there = hba("postgres", ""), hba("postgres", "10.0.0.1")
+    assert there.startswith(local)
+    [line] = [line for line in there[len(local) :].splitlines() if line[0] != "#"]
+    assert line.split() == ["hostssl", "replication", WAL_ROLE, "all", "scram-sha-256"]
+    told = command_line(replace(PLACE, host="10.0.0.1"))
+    assert told["ssl"] == "on"
+    assert told["ssl_key_file"] == str(PLACE.files / KEY_FILE)
+    assert "ssl" not in command_line(PLACE)
 
 
 def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:

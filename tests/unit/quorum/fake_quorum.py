@@ -75,7 +75,7 @@ class FakeSafekeeper:
         state, compute = self.timelines.get(key), self.quorum.computes.get(key)
         if state is None or state.attachment is None or compute is None:
             return False
-        is_this = state.attachment.conninfo == compute.record.wal_conninfo()
+        is_this = state.attachment.conninfo == compute.for_safekeepers()
         return is_this and not self.broken and not self.away
 
     def asked(self, name: str) -> list[float]:
@@ -272,9 +272,6 @@ class Record:
     timeline: TimelineId
     term: int
 
-    def wal_conninfo(self) -> str:
-        return f"term {self.term}"
-
 
 class FakeCompute:
     """It writes, and tells its client of a commit when so many of the rule have confirmed it."""
@@ -282,6 +279,7 @@ class FakeCompute:
     def __init__(self, quorum: Quorum, key: Key, term: int, end: int, rule: str) -> None:
         self.quorum, self.key = quorum, key
         self.record = Record(*key, term)
+        self.for_safekeepers = f"term {term}".__str__
         self.end = WalPosition(end, 0)
         self.told = end
         """The end of what a client was told to be committed."""
@@ -364,7 +362,7 @@ class Quorum:
         won = await client.win_term(*key)
         rule = f"ANY {won.needed} ({', '.join(won.standbys)})"
         self.computes[key] = FakeCompute(self, key, won.term, won.end_lsn, rule)
-        conninfo = self.computes[key].record.wal_conninfo()
+        conninfo = self.computes[key].for_safekeepers()
         await client.attach_compute(*key, won.term, conninfo, won.end_lsn)
         return self.computes[key]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ class Wal:
     def __init__(self, *answers: pb.WalTimelineStatus | PagestoreError | None) -> None:
         self._answers = iter(answers)
         self.seen: list[str] = []
+        self.told: list[Any] = []
         self.lookout: Lookout
 
     async def get_status(self, *key: Any) -> pb.WalTimelineStatus:
@@ -40,6 +42,9 @@ class Wal:
             raise answer
         assert answer is not None
         return answer
+
+    async def attach_compute(self, *told: Any) -> None:
+        self.told.append(told)
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +62,15 @@ def run(*answers: pb.WalTimelineStatus | PagestoreError | None) -> tuple[list[st
         nonlocal ended
         ended += 1
 
-    async def main() -> list[str]:
-        wal = Wal(*answers)
-        wal.lookout = Lookout(wal, KEY, 3, fenced)  # type: ignore[arg-type]
-        with contextlib.suppress(asyncio.CancelledError):
-            await wal.lookout.run()
-        return wal.seen[1:]
+    wal = Wal(*answers)
+    asyncio.run(look(wal, fenced))
+    return wal.seen[1:], ended
 
-    return asyncio.run(main()), ended
+
+async def look(wal: Wal, fenced: Callable[[], Awaitable[None]]) -> None:
+    wal.lookout = Lookout(wal, KEY, 3, lambda: "signed", fenced)  # type: ignore[arg-type]
+    with contextlib.suppress(asyncio.CancelledError):
+        await wal.lookout.run()
 
 
 def test_a_disk_that_fails_is_said_until_it_works_again() -> None:
@@ -89,3 +95,15 @@ def test_a_fenced_compute_is_ended_rather_than_left_waiting() -> None:
     """Its client hung for ever, while `show` said that it runs."""
     _, ended = run(WELL, pb.WalTimelineStatus(term=4), WELL)
     assert ended == 1
+
+
+def test_a_safekeeper_that_takes_no_wal_is_told_the_address_anew() -> None:
+    """It may not believe what it remembers: it was signed by a key before the last two."""
+    refusing = pb.WalTimelineStatus(term=3, flush_lsn=7, last_error="No key has signed that")
+
+    async def never() -> None:
+        raise AssertionError("the compute goes on")
+
+    wal = Wal(WELL, refusing, WELL)
+    asyncio.run(look(wal, never))
+    assert wal.told == [(*KEY, 3, "signed", 7)]

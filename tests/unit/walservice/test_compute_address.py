@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import ssl
 import subprocess
 import sys
 
@@ -11,17 +13,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pagestore.errors import InvalidInput
+from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.walservice import compute_address
 from pagestore.walservice.compute_address import ComputeAddress, check_near, parse
+
+SHOWN = base64.urlsafe_b64encode(b"a certificate").decode().rstrip("=")
+SHOWN_PEM = ssl.DER_cert_to_PEM_cert(b"a certificate")
 
 
 def test_what_the_control_plane_sends_is_read() -> None:
     assert parse("host='/run/a b' port='5433' user='it\\'s' dbname=postgres") == ComputeAddress(
         "/run/a b", 5433, "it's", ""
     )
-    found = parse("host='db.example.com' port='5432' user='w' password='a\\\\b c'")
-    assert found == ComputeAddress("db.example.com", 5432, "w", "a\\b c")
+    found = parse(
+        f"host='db.example.com' port='5432' user='w' password='a\\\\b c' certificate='{SHOWN}'"
+    )
+    assert found == ComputeAddress("db.example.com", 5432, "w", "a\\b c", SHOWN_PEM)
     assert "a\\b" not in repr(found)
 
 
@@ -34,6 +41,21 @@ def test_it_reads_as_libpq_does(user: str, password: str) -> None:
     text = make_conninfo(host="/run/x", port=5432, user=user, password=password)
     assert parse(text) == ComputeAddress("/run/x", 5432, user, password)
     assert conninfo_to_dict(text)["user"] == user
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2001:db8::1", "db.example.com", "10.0.0.1"])
+def test_an_address_beyond_this_machine_without_a_certificate_is_refused(host: str) -> None:
+    with pytest.raises(FailedPrecondition, match="in clear") as refusal:
+        parse(f"host={host} port=1 user=a")
+    assert refusal.value.reason == "TLS_REQUIRED"
+    assert parse(f"host={host} port=1 user=a certificate={SHOWN}").certificate == SHOWN_PEM
+
+
+@pytest.mark.parametrize("certificate", ["''", "a", "é", "'a b'", "x" * 4097])
+def test_what_is_no_certificate_is_refused(certificate: str) -> None:
+    with pytest.raises(InvalidInput, match="certificate") as refusal:
+        parse(f"host=/run/x port=1 user=a certificate={certificate}")
+    assert refusal.value.reason == "INVALID_CONNINFO"
 
 
 GOOD = "host=/run/x port=5432 user=a"
@@ -81,7 +103,7 @@ def test_this_machine_is_near(host: str) -> None:
 @pytest.mark.parametrize("host", ["8.8.8.8", "2001:db8::1", "db.example.com"])
 def test_a_safekeeper_of_this_machine_goes_to_no_other(host: str) -> None:
     with pytest.raises(InvalidInput, match="no address of this machine"):
-        check_near(parse(f"host={host} port=1 user=a"))
+        check_near(parse(f"host={host} port=1 user=a certificate={SHOWN}"))
 
 
 def test_the_environment_says_nothing_to_libpq() -> None:
@@ -98,4 +120,4 @@ def test_the_environment_says_nothing_to_libpq() -> None:
 
 
 def test_the_bounds_are_those_of_the_page() -> None:
-    assert compute_address.ALLOWED == ("host", "port", "user", "password", "dbname")
+    assert compute_address.ALLOWED == ("host", "port", "user", "password", "dbname", "certificate")
