@@ -86,6 +86,9 @@ class OneCluster:
             self._awake = False
         return ""
 
+    def forget(self, place: Place) -> None:
+        pass
+
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
         place = Place(self._settings.database)
         return [(place, self._address(), None)] if self._awake else []

@@ -1,4 +1,4 @@
-"""Verbs on databases: create, branch, ls, show, rename, rm, url, psql, start, stop."""
+"""Verbs on databases: create, branch, keep, ls, show, rename, rm, url, psql, start, stop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from pagestore.cli import durations
 from pagestore.cli.session import (
     Data,
     Json,
     Name,
     compute_state,
     database_fields,
+    expires_at,
     human_bytes,
     point_message,
     session,
     short_time,
     slot_fields,
     slot_words,
+    time_left,
 )
 from pagestore.cli.settings import Set, pairs
 from pagestore.client.urls import without_password
@@ -48,6 +51,10 @@ At = Annotated[
         help="LSN (0/16B3748), time (2026-11-23T10:15, '10 minutes ago'), checkpoint, or head.",
     ),
 ]
+Ttl = Annotated[
+    str | None,
+    typer.Option("--ttl", metavar="TIME", help="Remove it by itself after so long: 30m, 1h, 7d."),
+]
 IfNotExists = Annotated[
     bool, typer.Option("--if-not-exists", help="Succeed when it exists already.")
 ]
@@ -60,6 +67,7 @@ def create(
     postgres: Annotated[
         int, typer.Option(metavar="MAJOR", help="Default: the newest that is installed.")
     ] = 0,
+    ttl: Ttl = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -69,7 +77,11 @@ def create(
     """
     with session(data, as_json) as run:
         database = run.control.create(
-            name, if_not_exists=if_not_exists, settings=pairs(settings or []), major=postgres
+            name,
+            if_not_exists=if_not_exists,
+            settings=pairs(settings or []),
+            major=postgres,
+            ttl=_ttl(ttl),
         )
         remark = f"created {database.name}" if database.created else f"{database.name} exists"
         run.answer(database_fields(database), database.url, remark)
@@ -80,6 +92,7 @@ def branch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new database.")],
     at: At = None,
     if_not_exists: IfNotExists = False,
+    ttl: Ttl = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +101,7 @@ def branch(
     Its cost does not depend on the size of the source. Without --at the point is the last
     commit of now.
 
-    Example: pagestore branch app try-2 --at before-migration
+    Example: pagestore branch app try-2 --at before-migration --ttl 1h
     """
     with session(data, as_json) as run:
         database = run.control.branch(
@@ -96,10 +109,41 @@ def branch(
             name,
             point_message(at),
             if_not_exists=if_not_exists,
+            ttl=_ttl(ttl),
         )
         where = format_lsn(database.branch_lsn)
         made = f"branched {source} at {where}" if database.created else f"{name} exists"
         run.answer(database_fields(database), database.url, made)
+
+
+def keep(
+    name: Name,
+    ttl: Ttl = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Keep a database that was made for a time: for good, or for so long from now.
+
+    Example: pagestore keep try-2 --ttl 2h
+    """
+    with session(data, as_json) as run:
+        database = run.control.keep(name, _ttl(ttl))
+        left = time_left(database)
+        words = f"{name} is removed in {left}" if left else f"{name} stays"
+        run.answer({"name": name, "expires_at": expires_at(database)}, words)
+
+
+def _ttl(text: str | None) -> float | None:
+    """
+    Raises:
+        InvalidInput: INVALID_TTL.
+    """
+    if text is None:
+        return None
+    found = durations.seconds(text)
+    if found is None:
+        raise InvalidInput("INVALID_TTL", f"{text!r} is no time as 30m, 1h or 7d.")
+    return found
 
 
 def ls(
@@ -133,12 +177,13 @@ def ls(
                 format_lsn(database.lsn),
                 human_bytes(database.physical_bytes),
                 short_time(database.created_unix_micros),
+                time_left(database) or "-",
                 why.get(database.name) or "-",
             )
             for database in databases
         ]
-        columns = ("name", "compute", "parent", "LSN", "own bytes", "created", "kept awake by")
-        run.table(columns, rows)
+        columns = ("name", "compute", "parent", "LSN", "own bytes", "created")
+        run.table((*columns, "removed in", "kept awake by"), rows)
 
 
 def _kept_awake(run: Session) -> dict[str, str | None]:

@@ -44,6 +44,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     "Databases": {
         "create": Verb("databases"),
         "branch": Verb("databases"),
+        "keep": Verb("databases"),
         "ls": Verb("databases"),
         "show": Verb("databases"),
         "url": Verb("databases"),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli import border, choosing
+from pagestore.cli import border, choosing, durations
 from pagestore.client import credentials
 from pagestore.client.credentials import default_data_dir
 from pagestore.errors import PagestoreError
@@ -154,6 +154,7 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
         "created_at": timestamp(database.created_unix_micros),
         "postgres_database": database.postgres_database,
         "sleeps_after": sleeps_after(database),
+        "expires_at": expires_at(database),
         "compute_pid": database.compute_pid or None,
         "compute_error": database.compute_error or None,
         "remarks": list(database.remarks) or None,
@@ -212,6 +213,18 @@ def sleeps_after(database: pb.Database) -> float | str:
     if not database.HasField("idle"):
         return "default"
     return "never" if database.idle == math.inf else database.idle
+
+
+def expires_at(database: pb.Database) -> str | None:
+    """When it is removed by itself, as `timestamp` has it; None for never."""
+    expires = database.expires_unix_micros
+    return timestamp(expires) if expires else None
+
+
+def time_left(database: pb.Database) -> str:
+    """The same for people; empty for never."""
+    expires = database.expires_unix_micros
+    return durations.words(expires / 1e6 - time.time()) if expires else ""
 
 
 def timestamp(unix_micros: int) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
 
+from pagestore.cli import durations
 from pagestore.cli.session import Data, Json, Name, database_fields, session, sleeps_after
 from pagestore.errors import FailedPrecondition, InvalidInput
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
 
 _WORDS = {"never": math.inf, "default": None}
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh]?)")
 
 Set = Annotated[
     list[str] | None,
@@ -107,12 +105,12 @@ def idle_limit(text: str) -> float | None:
     """
     if text in _WORDS:
         return _WORDS[text]
-    found = _TIME.fullmatch(text)
-    if found is None or not float(found[1]):
+    found = durations.seconds(text)
+    if found is None:
         raise InvalidInput(
             "INVALID_SETTING", f'{text!r} is neither a time as 30s, 5m or 1h, nor "never".'
         )
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    return found
 
 
 def settings_fields(found: pb.DatabaseSettings) -> dict[str, Any]:

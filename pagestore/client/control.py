@@ -59,8 +59,13 @@ class ControlClient(BlockingClosing):
         if_not_exists: bool = False,
         settings: Mapping[str, str] | None = None,
         major: int = 0,
+        ttl: float | None = None,
     ) -> pb.Database:
-        """An empty database, running; of the newest Postgres unless another major is named."""
+        """An empty database, running; of the newest Postgres unless another major is named.
+
+        Args:
+            ttl: seconds until it is removed by itself, if it is new; None for never.
+        """
         return self.call(
             "CreateDatabase",
             pb.CreateDatabaseRequest(
@@ -69,6 +74,7 @@ class ControlClient(BlockingClosing):
                 if_not_exists=if_not_exists,
                 settings=settings,
                 postgres_major=major,
+                ttl=ttl,
             ),
             pb.Database,
         )
@@ -80,8 +86,13 @@ class ControlClient(BlockingClosing):
         at: pb.Point | None = None,
         *,
         if_not_exists: bool = False,
+        ttl: float | None = None,
     ) -> pb.Database:
-        """A branch of `source` at a point, asleep; at its head by default."""
+        """A branch of `source` at a point, asleep; at its head by default.
+
+        Args:
+            ttl: as of `create`.
+        """
         return self.call(
             "BranchDatabase",
             pb.BranchDatabaseRequest(
@@ -90,6 +101,7 @@ class ControlClient(BlockingClosing):
                 name=name,
                 at=at,
                 if_not_exists=if_not_exists,
+                ttl=ttl,
             ),
             pb.Database,
         )
@@ -248,6 +260,11 @@ class ControlClient(BlockingClosing):
         proxy lets any."""
         request = pb.ChangeIdleRequest(tenant_id=self.tenant.raw, database=database, idle=seconds)
         return self.call("ChangeIdle", request, pb.Database)
+
+    def keep(self, database: str, ttl: float | None = None) -> pb.Database:
+        """Seconds from now until it is removed by itself; None for never."""
+        request = pb.KeepDatabaseRequest(tenant_id=self.tenant.raw, database=database, ttl=ttl)
+        return self.call("KeepDatabase", request, pb.Database)
 
     def reset_password(self, database: str) -> pb.Database:
         request = pb.ResetPasswordRequest(tenant_id=self.tenant.raw, database=database)

@@ -93,17 +93,19 @@ class Databases:
         if_not_exists: bool = False,
         settings: Mapping[str, str] | None = None,
         major: int = 0,
+        expires_micros: int = 0,
     ) -> tuple[DatabaseRecord, bool]:
         """An empty database; the record, and whether it is new. Its server starts with these
         settings, or there is none.
 
         Args:
             major: of Postgres; 0 for the newest that is installed.
+            expires_micros: when it is removed by itself, if it is new; 0 for never.
         """
         name = self._new_name(tenant, name)
         wanted = UserSettings(wanted=dict(settings or {}))
         return await self._turns.to_its_end(
-            self._create(tenant, name, if_not_exists, wanted, major)
+            self._create(tenant, name, if_not_exists, wanted, major, expires_micros)
         )
 
     async def branch(
@@ -114,11 +116,18 @@ class Databases:
         at: Point,
         *,
         if_not_exists: bool = False,
+        expires_micros: int = 0,
     ) -> tuple[DatabaseRecord, bool]:
         """A new name on a branch of `source` at a point, asleep; the record, and whether it is
-        new."""
+        new.
+
+        Args:
+            expires_micros: as of `create`.
+        """
         source, name = database_name(source), self._new_name(tenant, name)
-        return await self._turns.to_its_end(self._branch(tenant, source, name, at, if_not_exists))
+        return await self._turns.to_its_end(
+            self._branch(tenant, source, name, at, if_not_exists, expires_micros)
+        )
 
     async def begin_import(self, tenant: TenantId, name: str) -> TimelineId:
         """A timeline id for an import, remembered as pending."""
@@ -166,6 +175,23 @@ class Databases:
     async def remove(self, tenant: TenantId, name: str, *, if_exists: bool = False) -> bool:
         """Deletes the name, its checkpoints and its log; whether there was one."""
         return await self._turns.to_its_end(self._remove(tenant, database_name(name), if_exists))
+
+    async def keep(self, tenant: TenantId, name: str, expires_micros: int) -> DatabaseRecord:
+        """
+        Args:
+            expires_micros: when it is removed by itself from now on; 0 for never.
+        """
+        name = database_name(name)
+        async with self._turns.on(tenant, name):
+            with self._state.change() as change:
+                record = change.known_database(tenant, name)
+                record = record.model_copy(update={"expires_micros": expires_micros})
+                change.put_database(record)
+            return record
+
+    async def remove_expired(self, tenant: TenantId, name: str, clock: Callable[[], int]) -> bool:
+        """Whether its time is over still, and it is gone."""
+        return await self._turns.to_its_end(self._remove_expired(tenant, name, clock))
 
     async def wake(self, tenant: TenantId, name: str) -> DatabaseRecord:
         """Starts the compute unless it runs."""
@@ -215,6 +241,7 @@ class Databases:
         if_not_exists: bool,
         settings: UserSettings,
         major: int,
+        expires_micros: int,
     ) -> tuple[DatabaseRecord, bool]:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
@@ -235,6 +262,7 @@ class Databases:
                     sealed_password=self._key.seal(tenant, secret),
                     postgres_database=credentials.inner_name(name),
                     settings=settings,
+                    expires_micros=expires_micros,
                 )
                 async with self._first_start(record, strictly=True) as compute:
                     await compute.set_owner(record, secret, Owner.OF_NEW)
@@ -250,6 +278,7 @@ class Databases:
         name: str,
         at: Point,
         if_not_exists: bool,
+        expires_micros: int,
     ) -> tuple[DatabaseRecord, bool]:
         async with self._turns.on(tenant, name):
             existing = self._existing(tenant, name, if_not_exists)
@@ -269,6 +298,7 @@ class Databases:
                         "parent_timeline": parent.timeline,
                         "branch_lsn": point.lsn,
                         "created_micros": now_micros(),
+                        "expires_micros": expires_micros,
                     }
                 )
                 words = f"of {parent.name} at {at}"
@@ -388,12 +418,23 @@ class Databases:
             if record is None and if_exists:
                 return False
             record = record or self._state.view().known_database(tenant, name)
-            with self._state.change() as change:
-                change.remove_database(record)
-            await self._sessions.carry_out(record, f"{name} was removed", end_all=True)
-            await self._computes.forget((tenant, record.name))
-            self._timelines.collect_soon()
+            await self._take_away(record, f"{name} was removed")
         return True
+
+    async def _remove_expired(self, tenant: TenantId, name: str, clock: Callable[[], int]) -> bool:
+        async with self._turns.on(tenant, name):
+            record = self._state.view().database(tenant, name)
+            if record is None or not 0 < record.expires_micros <= clock():
+                return False
+            await self._take_away(record, f"the time of {name} was over, and it was removed")
+        return True
+
+    async def _take_away(self, record: DatabaseRecord, words: str) -> None:
+        with self._state.change() as change:
+            change.remove_database(record)
+        await self._sessions.carry_out(record, words, end_all=True)
+        await self._computes.forget((record.tenant, record.name))
+        self._timelines.collect_soon()
 
     @contextlib.asynccontextmanager
     async def _first_start(

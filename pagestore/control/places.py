@@ -139,8 +139,10 @@ class Places:
         found = [Awake(place_of(record, moment), compute) for record, moment, compute in past]
         for tenant, name in self._computes.names():
             compute = self._computes.running_compute((tenant, name))
+            if compute is None:
+                continue  # thousands have slept since they last ran; their records are not read
             record = self._state.view().database(tenant, name)
-            if compute is not None and record is not None:
+            if record is not None:
                 found.append(Awake(place_of(record), compute, idle_of(record)))
         return found
 

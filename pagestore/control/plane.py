@@ -17,6 +17,7 @@ from pagestore.client.walservice import WalService
 from pagestore.control.app_roles import AppRoles
 from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
+from pagestore.control.expiry import remove_expired
 from pagestore.control.history import History
 from pagestore.control.moments import Moments
 from pagestore.control.operator_key import OperatorKey
@@ -53,7 +54,7 @@ class ControlPlane:
         self.state = state
         self.computes = computes
         self.history = History(state, pages, wal)
-        self._watching_settings: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.tenants = tenants
@@ -79,8 +80,10 @@ class ControlPlane:
         """Finishes or cleans up what an earlier process left, and takes over what runs."""
         self._timelines.drop_unfinished()
         await self.computes.take_up(lambda: self.state.view().databases())
-        watching = note_settings(self.computes)
-        self._watching_settings = tasks.endless(watching, "note settings")
+        self._background = [
+            tasks.endless(note_settings(self.computes), "note settings"),
+            tasks.endless(remove_expired(self.state, self.databases), "remove expired"),
+        ]
         self._timelines.collect_soon()
 
     async def make_template(self, tenant: TenantId) -> None:
@@ -98,8 +101,8 @@ class ControlPlane:
 
     async def close(self) -> None:
         """Lets verbs under way end, leaves computes running but for those in the past."""
-        if self._watching_settings is not None:
-            self._watching_settings.cancel()
+        for task in self._background:
+            task.cancel()
         await self._moments.close()
         await self._turns.close()
         await self.computes.close()

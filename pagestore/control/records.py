@@ -124,6 +124,8 @@ class DatabaseRecord(Record):
     """The database's, whatever timeline it stands on: a branch begins with a copy."""
     idle: float | None = None
     """Seconds without activity until it is put to sleep; 0: never; None: as the proxy has it."""
+    expires_micros: int = 0
+    """Unix time at which it is removed by itself; 0: never. A branch does not have its parent's."""
     password_was_reset: bool = False
     """Older states of its cluster may have another password than this one."""
 

@@ -10,6 +10,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     checkpoints  tenant (16) name NUL checkpoint      CheckpointRecord
     events       tenant (16) name NUL sequence u64be  EventRecord
     answers      tenant (16) name                     AnswersRecord
+    expiries     unix micros u64be tenant (16) name   -
     tenants      tenant (16)                          TenantRecord
     tenant_names name                                 tenant (16): an index of tenants
     meta         "template"                           TemplateRecord of the default tenant
@@ -25,7 +26,8 @@ Tables and their keys (values are records, see records.py; storage.py seals them
 A timeline is entered as *pending* before any service is asked to make it, and becomes *live*
 in the transaction that gives it a name. Whatever a killed verb leaves is known: at start every
 pending timeline is dropped, and what is dropped is deleted everywhere. The three tables behind
-`timelines` are its indexes, so that no verb's cost grows with the number of timelines.
+`timelines` are its indexes, so that no verb's cost grows with the number of timelines; `expiries`
+is one of `databases`.
 
 Synchronous and quick (a synced commit takes a quarter of a millisecond); callers hold the
 lock of the names they change. Not a history: it holds no pages and no WAL.
@@ -66,13 +68,15 @@ TABLES = (
     *("timelines", "children", "owned", "unsettled"),
     *("databases", "checkpoints", "events", "answers", "meta"),
     *("kept_files", "pgstat", "auto_conf"),
-    *("tenants", "tenant_names"),
+    *("tenants", "tenant_names", "expiries"),
 )
 BY_DATABASE = ("databases", "answers", "auto_conf")
 """Tables with one value a database."""
 
 _DEFAULT = TenantRecord(tenant=DEFAULT_TENANT, name=DEFAULT_TENANT_NAME, created_micros=0)
 _SEQUENCE = struct.Struct(">Q")
+_EXPIRY = struct.Struct(">Q")
+EXPIRED_AT_ONCE = 100
 _PGSTAT = "pg_stat/pgstat.stat"
 _R = TypeVar("_R", bound=Record)
 
@@ -323,6 +327,14 @@ class View(_Tables):
             found = reader.scan_from("databases", tenant.raw, after, count)
         return [DatabaseRecord.decode(raw, f"databases {key!r}") for key, raw in found]
 
+    def expired(self, now_micros: int) -> list[tuple[TenantId, str]]:
+        """Databases whose time is over, the longest so first; at most EXPIRED_AT_ONCE."""
+        with self._storage.reading() as reader:
+            first = reader.scan_from("expiries", b"", b"", EXPIRED_AT_ONCE)
+        due = [key for key, _ in first if _EXPIRY.unpack_from(key)[0] <= now_micros]
+        slots = [key[_EXPIRY.size :] for key in due]
+        return [(TenantId(slot[:16]), slot[16:].decode()) for slot in slots]
+
 
 class Change(_Tables):
     """One write transaction; reads see its own writes."""
@@ -401,7 +413,15 @@ class Change(_Tables):
             self._delete("children", record.parent.raw + timeline.raw)
 
     def put_database(self, record: DatabaseRecord) -> None:
+        self._forget_expiry(record)
+        if record.expires_micros:
+            self._put("expiries", _expiry_key(record), b"")
         self._put("databases", _database_key(record.tenant, record.name), record.encode())
+
+    def _forget_expiry(self, record: DatabaseRecord) -> None:
+        before = self.database(record.tenant, record.name)
+        if before is not None and before.expires_micros:
+            self._delete("expiries", _expiry_key(before))
 
     def put_moved(self, record: DatabaseRecord) -> DatabaseRecord:
         """With the settings that it has by now."""
@@ -445,6 +465,7 @@ class Change(_Tables):
         """Forgets a name with its checkpoints and log; the timelines that were only its own
         are marked dropped, and returned."""
         prefix = _within(record.tenant, record.name)
+        self._forget_expiry(record)
         for table in ("checkpoints", "events"):
             for key, _ in self._scan(table, prefix):
                 self._delete(table, key)
@@ -460,6 +481,7 @@ class Change(_Tables):
     def rename_database(self, record: DatabaseRecord, new: str) -> DatabaseRecord:
         """Everything of a name under another one, which nothing has; its branches follow."""
         tenant, old = record.tenant, record.name
+        self._forget_expiry(record)
         for table in ("checkpoints", "events"):
             for key, value in self._scan(table, _within(tenant, old)):
                 self._delete(table, key)
@@ -493,6 +515,10 @@ def _locked(path: Path) -> int:
 
 def _database_key(tenant: TenantId, name: str) -> bytes:
     return tenant.raw + name.encode()
+
+
+def _expiry_key(record: DatabaseRecord) -> bytes:
+    return _EXPIRY.pack(record.expires_micros) + _database_key(record.tenant, record.name)
 
 
 def _within(tenant: TenantId, name: str) -> bytes:

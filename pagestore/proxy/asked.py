@@ -15,6 +15,8 @@ from pagestore.proxy.places import Address, Destination, Place
 from pagestore.proxy.target import Target
 from pagestore.v1 import proxy_pb2 as pb
 
+AWAY_SECONDS = 1.0
+"""For a control plane to be back, before what is remembered is used."""
 _AWAY = (
     "57P03",
     "the password is not the one that this role had when it was last looked up, and the control "
@@ -37,7 +39,7 @@ class AskedPlaces:
         nobody = Verifier.of_nobody(f"{target}\0{user}", self._secret)
         asked = _readable(str(target)), _readable(user)
         try:
-            found = await self._control.role(*asked, patience=0)
+            found = await self._control.role(*asked, patience=AWAY_SECONDS)
         except Unavailable:
             known = self._memory.role(target, user)
             if known is not None:
@@ -50,7 +52,7 @@ class AskedPlaces:
         asked = _readable(str(target))
         try:
             try:
-                found = await self._control.find(asked, patience=0)
+                found = await self._control.find(asked, patience=AWAY_SECONDS)
             except Unavailable:
                 known = self._memory.destination(target)
                 if known is not None:
@@ -63,6 +65,9 @@ class AskedPlaces:
         destination = Destination(place_of(found.place), found.inner, idle)
         self._memory.learn_destination(target, destination)
         return destination
+
+    def forget(self, place: Place) -> None:
+        self._memory.forget(place)
 
     async def start(self, place: Place) -> Address:
         return _address(await self._control.start(place_message(place)))

@@ -453,6 +453,7 @@ class Front:
         """
         self._carry_out(self._fleet.left(place, self._loop.time()))
         if end_all:
+            self._places.forget(place)
             return 0, self._parting.end_all(place, words)
         return await self._parting.carry_out(place, words, seconds)
 

@@ -6,13 +6,14 @@ what may be old: the backend judges the proof again by the verifier it has itsel
 that is not awake has to be asked for. What was learned of a name goes when the name is seen to
 mean another database.
 
-Only roles with a verifier are learned, and only within a bound; the longest unused go first.
+Only roles with a verifier are learned, and only within a bound; the longest unused go first. A
+role is known only together with the place that it is a role of.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pagestore.pgwire.scram import Verifier
@@ -30,24 +31,30 @@ _V = TypeVar("_V")
 class Memory:
     def __init__(self, bound: int = REMEMBERED) -> None:
         self._bound = bound
-        self._roles: OrderedDict[tuple[str, str], pb.LookUpRoleResponse] = OrderedDict()
+        self._roles: OrderedDict[tuple[Target, str], pb.LookUpRoleResponse] = OrderedDict()
         self._destinations: OrderedDict[Target, Destination] = OrderedDict()
 
     def learn_role(self, target: Target, user: str, found: pb.LookUpRoleResponse) -> None:
-        key = (str(target), user)
+        key = (target, user)
         if Verifier.parse(found.password) is None:
             self._roles.pop(key, None)
         else:
             self._keep(self._roles, key, found)
 
     def role(self, target: Target, user: str) -> pb.LookUpRoleResponse | None:
-        return self._roles.get((str(target), user))
+        if target not in self._destinations:
+            return None
+        return self._roles.get((target, user))
 
     def learn_destination(self, target: Target, destination: Destination) -> None:
         self._keep(self._destinations, target, destination)
 
     def forget_destination(self, target: Target) -> None:
         self._destinations.pop(target, None)
+
+    def forget(self, place: Place) -> None:
+        """It was removed: a database of its name is another one from now on."""
+        self._keep_only(lambda known: known.database != place.database)
 
     def destination(self, target: Target) -> Destination | None:
         return self._destinations.get(target)
@@ -58,10 +65,16 @@ class Memory:
         places = list(awake)
         names = {place.database: place.name for place in places}
         databases = {_slot(place): place.database for place in places}
-        for target, known in list(self._destinations.items()):
-            place = known.place
+
+        def means_the_same(place: Place) -> bool:
             same_name = names.get(place.database, place.name) == place.name
-            if not same_name or databases.get(_slot(place), place.database) != place.database:
+            return same_name and databases.get(_slot(place), place.database) == place.database
+
+        self._keep_only(means_the_same)
+
+    def _keep_only(self, fits: Callable[[Place], bool]) -> None:
+        for target, known in list(self._destinations.items()):
+            if not fits(known.place):
                 del self._destinations[target]
 
     def _keep(self, where: OrderedDict[_K, _V], key: _K, value: _V) -> None:

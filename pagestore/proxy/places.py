@@ -53,6 +53,10 @@ class Places(Protocol):
         """
         ...
 
+    def forget(self, place: Place) -> None:
+        """It was removed."""
+        ...
+
     async def start(self, place: Place) -> Address:
         """Returns when the first query works.
 

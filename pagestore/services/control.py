@@ -23,6 +23,7 @@ from pagestore.control import credentials, operator_key
 from pagestore.control.census import take_census
 from pagestore.control.compute import Place
 from pagestore.control.computes import Computes, ComputeState
+from pagestore.control.expiry import expiry_of
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
@@ -33,7 +34,7 @@ from pagestore.control.plane import ControlPlane
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.sessions import Sessions, proxied
-from pagestore.control.state import ControlState
+from pagestore.control.state import ControlState, now_micros
 from pagestore.control.template import Templates
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
@@ -119,6 +120,7 @@ class ControlService:
             if_not_exists=request.if_not_exists,
             settings=self._plane.own_settings.checked(request.settings, request.postgres_major),
             major=request.postgres_major,
+            expires_micros=_expiry(request),
         )
         return await self._database(record, created=created, reveal=True)
 
@@ -129,6 +131,7 @@ class ControlService:
             request.name,
             messages.point(request),
             if_not_exists=request.if_not_exists,
+            expires_micros=_expiry(request),
         )
         if created and not self._plane.computes.runs((record.tenant, record.name)):
             return self._new_branch(record)
@@ -283,6 +286,11 @@ class ControlService:
         )
         return messages.settings(shown)
 
+    async def keep_database(self, request: pb.KeepDatabaseRequest, _: Any) -> pb.Database:
+        tenant, expires = self.tenant(request), _expiry(request)
+        record = await self._plane.databases.keep(tenant, request.database, expires)
+        return self._described(record)
+
     async def change_idle(self, request: pb.ChangeIdleRequest, _: Any) -> pb.Database:
         idle = request.idle if request.HasField("idle") else None
         return self._described(
@@ -410,6 +418,7 @@ class ControlService:
             set_aside_complaint=record.settings.complaint,
             postgres_major=self._plane.state.view().known_timeline(record.timeline).major,
             idle=idle_of(record),
+            expires_unix_micros=record.expires_micros,
         )
 
     def _url(self, record: DatabaseRecord, tenant: str, place: Place, secret: str) -> str:
@@ -451,6 +460,12 @@ class ControlService:
             answer.to.timeline_id = done.point.timeline.timeline.raw
             answer.to.lsn = done.point.lsn
         return answer
+
+
+def _expiry(
+    request: pb.CreateDatabaseRequest | pb.BranchDatabaseRequest | pb.KeepDatabaseRequest,
+) -> int:
+    return expiry_of(request.ttl if request.HasField("ttl") else None, now_micros())
 
 
 async def _collect_for_ever(plane: ControlPlane) -> None:

@@ -114,6 +114,7 @@ NEEDED: Mapping[str, Needed] = {
             "GetSettings": [_TENANT],
             "ChangeSettings": [_TENANT],
             "ChangeIdle": [_TENANT],
+            "KeepDatabase": [_TENANT],
             "ResetPassword": [_TENANT],
             "StopComputes": [],
             "BeginImport": [],

@@ -35,7 +35,7 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major", "idle")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major", "idle", "expires_unix_micros")
     class SetAsideEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,7 @@ class Database(_message.Message):
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     IDLE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -93,7 +94,8 @@ class Database(_message.Message):
     slot_wal_limit: int
     postgres_major: int
     idle: float
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ..., idle: _Optional[float] = ...) -> None: ...
+    expires_unix_micros: int
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ..., idle: _Optional[float] = ..., expires_unix_micros: _Optional[int] = ...) -> None: ...
 
 class DatabaseSlot(_message.Message):
     __slots__ = ("name", "plugin", "wal_bytes", "lost")
@@ -108,7 +110,7 @@ class DatabaseSlot(_message.Message):
     def __init__(self, name: _Optional[str] = ..., plugin: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., lost: _Optional[bool] = ...) -> None: ...
 
 class CreateDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "if_not_exists", "settings", "postgres_major")
+    __slots__ = ("tenant_id", "name", "if_not_exists", "settings", "postgres_major", "ttl")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -121,26 +123,30 @@ class CreateDatabaseRequest(_message.Message):
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     if_not_exists: bool
     settings: _containers.ScalarMap[str, str]
     postgres_major: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ..., postgres_major: _Optional[int] = ...) -> None: ...
+    ttl: float
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ..., postgres_major: _Optional[int] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class BranchDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists")
+    __slots__ = ("tenant_id", "source", "name", "at", "if_not_exists", "ttl")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     source: str
     name: str
     at: Point
     if_not_exists: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ...) -> None: ...
+    ttl: float
+    def __init__(self, tenant_id: _Optional[bytes] = ..., source: _Optional[str] = ..., name: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., if_not_exists: _Optional[bool] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class GetDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "name", "brief", "check_url", "reveal")
@@ -462,6 +468,16 @@ class ChangeIdleRequest(_message.Message):
     database: str
     idle: float
     def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., idle: _Optional[float] = ...) -> None: ...
+
+class KeepDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "ttl")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    ttl: float
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., ttl: _Optional[float] = ...) -> None: ...
 
 class ResetPasswordRequest(_message.Message):
     __slots__ = ("tenant_id", "database")

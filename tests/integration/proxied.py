@@ -76,6 +76,9 @@ class PlainPlaces:
         await asyncio.to_thread(self.server.stop)
         return ""
 
+    def forget(self, place: Place) -> None:
+        pass
+
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
         return [(PLACE, self._address(), None)] if self.woken and self.server.alive() else []
 

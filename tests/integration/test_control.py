@@ -379,3 +379,23 @@ def test_a_killed_supervisor_leaves_a_store_that_comes_up(whole: Whole) -> None:
 
 def _free(whole: Whole) -> None:
     assert whole.installation.running_supervisor() is None
+
+
+def test_a_branch_made_for_a_time_goes_by_itself_with_its_sessions(whole: Whole) -> None:
+    whole.json("create", "lasting")
+    made = whole.json("branch", "lasting", "fleeting", "--ttl", "1h")
+    assert made["expires_at"]
+    with psycopg.connect(made["url"], autocommit=True) as session:
+        session.execute("CREATE TABLE t (a int)")
+        assert whole.json("keep", "fleeting", "--ttl", "0.5s")["expires_at"]
+        patiently(lambda: _is_gone(whole, "fleeting"))
+        with pytest.raises(psycopg.OperationalError, match="the time of fleeting was over"):
+            session.execute("SELECT 1")
+    assert whole.error("branch", "lasting", "x", "--ttl", "soon")["reason"] == "INVALID_TTL"
+    whole.json("branch", "lasting", "fleeting", "--ttl", "1h")
+    assert whole.json("keep", "fleeting")["expires_at"] is None
+    whole.run("rm", "fleeting", "lasting")
+
+
+def _is_gone(whole: Whole, name: str) -> None:
+    assert name not in {row["name"] for row in whole.json("ls")["databases"]}

@@ -48,7 +48,7 @@ class Control:
         ]
 
     async def _there(self, patience: float | None) -> None:
-        if patience == 0 and not self.back.is_set():
+        if patience is not None and not self.back.is_set():
             raise Unavailable("UNAVAILABLE", "It is away.")
         await self.back.wait()
 
@@ -79,6 +79,7 @@ def test_who_has_come_before_comes_in_while_the_control_plane_is_away() -> None:
 def test_a_password_that_may_be_newer_than_what_is_remembered_is_not_called_wrong() -> None:
     async def story(control: Control, places: AskedPlaces) -> None:
         assert (await places.role(APP, "ann")).failure is None
+        await places.find(APP)
         control.back.clear()
         failure = (await places.role(APP, "ann")).failure
         assert failure is not None
@@ -109,6 +110,7 @@ def test_who_has_never_come_waits_for_the_control_plane(user: str) -> None:
 def test_what_is_looked_up_anew_replaces_what_was_remembered() -> None:
     async def story(control: Control, places: AskedPlaces) -> None:
         await places.role(APP, "ann")
+        await places.find(APP)
         other = Verifier.parse(SECRET.replace("MDEy", "MDEz"))
         control.role_found = found(password=SECRET.replace("MDEy", "MDEz"))
         await places.role(APP, "ann")
@@ -133,7 +135,19 @@ def test_a_name_that_means_another_database_by_now_is_asked_for() -> None:
     play(story)
 
 
-def test_a_database_that_was_removed_is_not_remembered() -> None:
+def test_of_a_database_that_was_removed_neither_place_nor_roles_are_remembered() -> None:
+    async def story(control: Control, places: AskedPlaces) -> None:
+        await places.role(APP, "ann")
+        places.forget((await places.find(APP)).place)
+        control.back.clear()
+        for asked in (places.role(APP, "ann"), places.find(APP)):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asked, 0.01)
+
+    play(story)
+
+
+def test_a_database_that_is_not_found_is_not_remembered() -> None:
     async def story(control: Control, places: AskedPlaces) -> None:
         await places.find(APP)
         control.places = {}
@@ -155,6 +169,8 @@ def test_the_same_name_of_another_tenant_is_another_one() -> None:
 
 def test_only_so_many_are_remembered_and_the_longest_unused_goes_first() -> None:
     memory = Memory(bound=1)
-    memory.learn_role(APP, "ann", found())
-    memory.learn_role(OTHER, "ann", found())
+    for target in (APP, OTHER):
+        memory.learn_role(target, "ann", found())
+        memory.learn_destination(target, Destination(Place("t/1"), "inner"))
     assert (memory.role(APP, "ann"), memory.role(OTHER, "ann")) == (None, found())
+    assert (memory.destination(APP) is None, memory.destination(OTHER) is None) == (True, False)
