@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from pagestore import tasks
-from pagestore.agent import owner
+from pagestore.agent import owner, upgrade
 from pagestore.agent.disk import DiskWatch
 from pagestore.agent.generations import Generations
 from pagestore.agent.place import check_name, install, is_compute, log_of
@@ -33,8 +33,11 @@ from pagestore.compute.running import RunningCompute, StopResult
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.errors import AlreadyExists, NotFound
 from pagestore.ids import TenantId, TimelineId
+from pagestore.oracle.scratch import remove_abandoned
 from pagestore.pgformat import versions
 from pagestore.postgres import majors
+from pagestore.postgres.datadir import Owner
+from pagestore.postgres.process import account
 from pagestore.postgres.settings import SessionLibrary
 from pagestore.tokens import Signer
 
@@ -129,6 +132,7 @@ class Agent:
                 self._take(found)
             else:
                 await clear(directory)
+        await asyncio.to_thread(remove_abandoned, upgrade.KIND, self.host.directory, None)
         if (limits := self.host.limits) is not None:
             for hierarchy in limits.hierarchies:
                 hierarchy.sweep()
@@ -204,6 +208,28 @@ class Agent:
         if compute is None:
             raise NotFound("COMPUTE_NOT_FOUND", f"There is no compute {name[:40]!r} here.")
         return compute
+
+    async def upgrade(self, wanted: upgrade.Wanted, told: upgrade.Told) -> upgrade.Upgraded:
+        """A timeline through pg_upgrade, to a new root at the page server.
+
+        Raises:
+            PagestoreError: as :func:`pagestore.agent.upgrade.upgrade_timeline` does;
+                MODULES_MISSING.
+        """
+        host = self.host
+        for library in (host.shim_library, host.shim_library.with_name(SESSION_LIBRARY)):
+            majors.missing_library(library, wanted.to.major)
+        uid = self._users.take() if self._users is not None else None
+        place = upgrade.Place(
+            parent=host.directory,
+            before=majors.programs(host.bindir, wanted.version.major),
+            programs=majors.programs(host.bindir, wanted.to.major),
+            owner=Owner(uid, uid) if uid is not None else account(host.run_as),
+            nameless=uid is not None,
+            walls=host.walls,
+            limits=host.limits,
+        )
+        return await upgrade.upgrade_timeline(self._pages, place, wanted, told)
 
     def forget(self, timeline: TimelineId) -> None:
         log_of(self.host.directory, timeline).unlink(missing_ok=True)

@@ -6,6 +6,7 @@
     DIR/logs/<timeline>.log               what its servers said
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
     DIR/<...>.removing/                   on its way out
+    DIR/upgrade-<random>/                 pg_upgrade at work (upgrade.py)
 
 Whatever else lies in DIR is not ours, and is left alone.
 """

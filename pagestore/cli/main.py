@@ -65,6 +65,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "reset": Verb("past"),
         "undo": Verb("past"),
         "redo": Verb("past"),
+        "upgrade": Verb("upgrade"),
         "log": Verb("past"),
         "verify": Verb("verify"),
     },
@@ -88,7 +89,7 @@ PANELS: dict[str, dict[str, Verb]] = {
 
 _ASKING = frozenset({"databases", "settings", "past", "lost", "tenants", "roles"})
 """Modules of verbs that ask the control plane, and answer."""
-_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify", "roles"})
+_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify", "roles", "upgrade"})
 """Modules of verbs on a tenant's databases, which take --tenant."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -214,17 +215,23 @@ def redo(
         _move(run, request_id, dry_run, lambda **ask: run.control.redo(name, **ask))
 
 
-def _move(
-    run: Session, request_id: str | None, dry_run: bool, verb: Callable[..., pb.RestoreResponse]
-) -> None:
-    request = secrets.token_hex(8) if request_id is None else request_id
+def request_of(given: str | None) -> str:
+    """The caller's id of a move, or a new one."""
+    return secrets.token_hex(8) if given is None else given
+
+
+@contextmanager
+def retryable(request: str) -> Iterator[None]:
+    """Whether a move came about may be unknown, and whoever asks again must not undo it."""
     try:
-        done = verb(request_id=request, dry_run=dry_run)
+        yield
     except (Unavailable, DeadlineExceeded) as error:
-        # Whether it came about may be unknown, and whoever asks again must not undo it.
         same = f"Sent again with --request-id {request} it is the same move."
         hint = f"{error.hint} {same}" if error.hint else same
         raise error.restated(hint=hint) from error
+
+
+def moved_fields(done: pb.RestoreResponse, request: str, *, dry_run: bool) -> dict[str, Any]:
     fields: dict[str, Any] = {
         **database_fields(done.database),
         "changed": done.changed,
@@ -236,6 +243,16 @@ def _move(
     }
     if done.HasField("to"):
         fields["to"] = {"timeline_id": done.to.timeline_id.hex(), "lsn": format_lsn(done.to.lsn)}
+    return fields
+
+
+def _move(
+    run: Session, request_id: str | None, dry_run: bool, verb: Callable[..., pb.RestoreResponse]
+) -> None:
+    request = request_of(request_id)
+    with retryable(request):
+        done = verb(request_id=request, dry_run=dry_run)
+    fields = moved_fields(done, request, dry_run=dry_run)
     run.answer(fields, "" if dry_run else done.database.url, done.summary)
 
 

@@ -6,7 +6,7 @@ a start: whoever is not told how one ended finds the compute among those that ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -109,6 +109,27 @@ class ComputeClient(RetryingClient):
 
     async def make_template(self, request: pb.MakeTemplateRequest) -> pb.MakeTemplateResponse:
         return await self._ask(self._stub.MakeTemplate, request, pb.MakeTemplateResponse)
+
+    async def upgrade(
+        self, request: pb.UpgradeTimelineRequest, told: Callable[[str, int, int], None]
+    ) -> pb.UpgradedTimeline:
+        """Not repeated, and without a deadline: it takes as long as there are bytes.
+
+        Args:
+            told: of each step; the bytes of it that are done, and all.
+        """
+        call = self._stub.UpgradeTimeline(request)
+        try:
+            async for update in call:
+                if update.HasField("upgraded"):
+                    assert isinstance(update, pb.UpgradeTimelineUpdate)
+                    return update.upgraded
+                told(update.step, update.done, update.total)
+        except grpc.RpcError as error:
+            raise self._named(from_rpc_error(error, self.address)) from error
+        finally:
+            call.cancel()
+        raise Unavailable("STREAM_ENDED", f"{self.address} ended the upgrade without an answer.")
 
     async def forget_timeline(self, timeline: bytes) -> None:
         request = pb.ForgetTimelineRequest(timeline_id=timeline)

@@ -12,7 +12,7 @@ that the control plane answered with, with its stable reason and its hint.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,7 @@ from pagestore.client.channels import open_blocking_channel
 from pagestore.client.closing import BlockingClosing
 from pagestore.client.credentials import Credentials, default
 from pagestore.client.errors import from_rpc_error
+from pagestore.errors import Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import control_pb2 as pb
 
@@ -223,6 +224,42 @@ class ControlClient(BlockingClosing):
             tenant_id=self.tenant.raw, database=database, request_id=request_id, dry_run=dry_run
         )
         return self.call("RedoDatabase", request, pb.RestoreResponse)
+
+    def upgrade(
+        self,
+        database: str,
+        major: int,
+        *,
+        request_id: str = "",
+        dry_run: bool = False,
+        told: Callable[[str, int, int], None] = lambda step, done, total: None,
+    ) -> tuple[pb.RestoreResponse, list[str]]:
+        """To another major of Postgres, which takes as long as the database is large; and what the
+        user should know besides.
+
+        Args:
+            told: of each step; the bytes of it that are done, and all, 0 where not known.
+        """
+        request = pb.UpgradeDatabaseRequest(
+            tenant_id=self.tenant.raw,
+            database=database,
+            postgres_major=major,
+            request_id=request_id,
+            dry_run=dry_run,
+        )
+        stream = self._channel.unary_stream(
+            "/pagestore.v1.ControlService/UpgradeDatabase",
+            request_serializer=pb.UpgradeDatabaseRequest.SerializeToString,
+            response_deserializer=pb.UpgradeProgress.FromString,
+        )
+        try:
+            for progress in stream(request):
+                if progress.HasField("moved"):
+                    return progress.moved, list(progress.remarks)
+                told(progress.step, progress.done, progress.total)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+        raise Unavailable("STREAM_ENDED", f"{self.address} ended the upgrade without an answer.")
 
     def log(self, database: str) -> list[pb.LogEntry]:
         """Checkpoints and events, newest first."""

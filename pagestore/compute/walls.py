@@ -55,11 +55,15 @@ class Room:
         writable: directories that are the server's.
         readable: what else it has to see; the writable may lie within.
         network: whether it has the machine's, or one of its own with nobody else in it.
+        accounts: what it sees as /etc/passwd; None for the machine's.
+        outlives: whether it goes on when its starter ends.
     """
 
     writable: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
     network: bool = True
+    accounts: Path | None = None
+    outlives: bool = True
 
 
 def walled(
@@ -74,6 +78,10 @@ def walled(
     command = [PROGRAM, *_NAMESPACES, *_system(), *_own(room)]
     if not room.network:
         command.append("--unshare-net")
+    if room.accounts is not None:
+        command += ["--ro-bind", str(room.accounts), "/etc/passwd"]
+    if not room.outlives:
+        command.append("--die-with-parent")
     for place in ("/", "/dev"):  # where our own user could write into memory without bound
         command += ["--remount-ro", place]
     if owner is None:

@@ -26,7 +26,7 @@ from pagestore import tasks
 from pagestore.client.computes import AGENT_AWAY, agent_away
 from pagestore.control.compute import NOWHERE, CarriedFiles, Compute, Launcher, Place
 from pagestore.control.records import DatabaseRecord, UserSettings
-from pagestore.control.setting_aside import after_start, attempts, is_worth_another
+from pagestore.control.setting_aside import after_start, attempts, is_worth_another, unproved
 from pagestore.errors import PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.server_log import ServerFailed
@@ -204,10 +204,23 @@ class Computes:
             self._slots.pop(name, None)
 
     @contextlib.asynccontextmanager
-    async def moving(self, record: DatabaseRecord) -> AsyncIterator[StartMoved]:
+    async def moving(
+        self, record: DatabaseRecord, *, to_another: bool = False
+    ) -> AsyncIterator[StartMoved]:
         """For a move to another timeline: the compute is stopped, and the body starts the one of
         the other timeline, before the name is moved. If the body ends by an error, that one is
-        gone again, and the database is asleep."""
+        gone again, and the database is asleep.
+
+        Args:
+            to_another: major of Postgres, with which no settings have worked yet.
+        """
+
+        async def start(moved: DatabaseRecord) -> Compute:
+            moved = self._memory.as_set(moved)
+            if to_another:
+                moved = moved.model_copy(update={"settings": unproved(moved.settings)})
+            return await self._start(slot, moved, False)
+
         await self._taken_up()
         name = (record.tenant, record.name)
         slot = self._slot(name)
@@ -217,7 +230,7 @@ class Computes:
             before = slot.compute
             try:
                 await self._stop(name, slot)
-                yield lambda moved: self._start(slot, self._memory.as_set(moved), False)
+                yield start
             except BaseException:
                 if before is not None and slot.compute is before:
                     raise  # its agent is away: it could not be stopped, and goes on

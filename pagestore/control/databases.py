@@ -36,6 +36,7 @@ from pagestore.control.records import (
     Verb,
 )
 from pagestore.control.sessions import Sessions
+from pagestore.control.setting_aside import unproved
 from pagestore.control.state import ControlState, now_micros
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Making, Timelines
@@ -290,9 +291,12 @@ class Databases:
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
             async with self._timelines.branching(tenant, name, point) as making:
+                same = making.begun.major == self._history.major(parent.timeline)
+                settings = parent.settings if same else unproved(parent.settings)
                 record = parent.model_copy(
                     update={
                         "name": name,
+                        "settings": settings,
                         "timeline": making.timeline,
                         "parent": parent.name,
                         "parent_timeline": parent.timeline,

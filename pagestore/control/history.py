@@ -3,9 +3,10 @@
 A database's past lies on several timelines: the one its name stands on, the ancestors of that
 one up to their branch LSNs, and those that the name stood on before a restore. An LSN belongs
 to the timeline that wrote it: its **owner** is the first timeline, from the present one
-upward, whose branch LSN lies below it. A time is looked up on the timeline on which the name
-stood *at that time*, so that "ten minutes ago" is what one saw ten minutes ago, also when a
-restore has happened since.
+upward, whose branch LSN lies below it. Above a root that an upgrade has made stands the timeline
+that was upgraded, as if it were a parent: its LSNs are all lower. A time is looked up on the
+timeline on which the name stood *at that time*, so that "ten minutes ago" is what one saw ten
+minutes ago, also when a restore has happened since.
 
 Whether something was committed is asked of positions, never of a clock; clocks count only where
 a user names a time.
@@ -33,6 +34,7 @@ from pagestore.control.records import (
     CheckpointRecord,
     DatabaseRecord,
     TimelineRecord,
+    TimelineState,
 )
 from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import DeadlineExceeded, NotFound, OutOfRange
@@ -147,9 +149,22 @@ class History:
     def _owner(self, timeline: TimelineId, lsn: int) -> TimelineRecord:
         view = self._state.view()
         record = view.known_timeline(timeline)
-        while record.parent is not None and lsn <= record.branch_lsn and not record.usable_lsn:
-            record = view.known_timeline(record.parent)
-        return record
+        while True:
+            if record.parent is not None and lsn <= record.branch_lsn and not record.usable_lsn:
+                record = view.known_timeline(record.parent)
+            elif lsn < record.branch_lsn and (before := self._upgraded(record)) is not None:
+                record = before
+            else:
+                return record
+
+    def _upgraded(self, root: TimelineRecord) -> TimelineRecord | None:
+        """What a root was made of by an upgrade, as long as somebody has it."""
+        before = self._state.view().timeline(root.before) if root.before is not None else None
+        return before if before is not None and before.state is TimelineState.LIVE else None
+
+    def major(self, timeline: TimelineId) -> int:
+        """Of Postgres."""
+        return self._state.view().known_timeline(timeline).major
 
     async def _aligned(self, owner: TimelineRecord, lsn: int) -> BranchPoint:
         """Where the WAL is not kept any more, nobody knows where its records end. But every
@@ -165,6 +180,11 @@ class History:
 
     async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> BranchPoint:
         timeline = self._timeline_at(database, unix_micros)
+        return await self._at_time_on(database, timeline, unix_micros)
+
+    async def _at_time_on(
+        self, database: DatabaseRecord, timeline: TimelineId, unix_micros: int
+    ) -> BranchPoint:
         await self._ingested(self._state.view().known_timeline(timeline))
         found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)
         if found.after_head and unix_micros > self._clock() + FUTURE_MICROS:
@@ -174,6 +194,9 @@ class History:
                 "Leave --at out to take the head.",
             )
         owner = self._owner(timeline, found.lsn)
+        before = self._upgraded(owner)
+        if before is not None and unix_micros < owner.created_micros:
+            return await self._at_time_on(database, before.timeline, unix_micros)
         if owner.usable_lsn and unix_micros < owner.created_micros:
             since = AtTime(owner.created_micros)
             raise _too_old(str(AtTime(unix_micros)), f"which is since {since}")
@@ -247,10 +270,13 @@ class History:
         record, limit = view.known_timeline(timeline), 2**64
         while True:
             yield record, limit
-            if record.parent is None:
-                return
             limit = min(limit, record.branch_lsn)
-            record = view.known_timeline(record.parent)
+            parent = self._upgraded(record) if record.parent is None else None
+            if record.parent is not None:
+                parent = view.known_timeline(record.parent)
+            if parent is None:
+                return
+            record = parent
 
 
 def _too_old(what: str, since: str) -> OutOfRange:

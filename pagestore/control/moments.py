@@ -68,6 +68,8 @@ class _Shared:
     """The hidden timeline; closing it lets it go."""
     record: DatabaseRecord | None = None
     """What its compute is started as; None while there is no timeline."""
+    same_major: bool = True
+    """As that of the present: what is set there, another one may not know."""
 
 
 class Moments:
@@ -131,8 +133,12 @@ class Moments:
                 point = await self._history.at_lsn(moment.timeline, moment.lsn)
                 branching = self._timelines.branching(tenant, "", point)
                 making = await shared.held.enter_async_context(branching)
+                present = self._history.major(shared.database.timeline)
+                shared.same_major = making.begun.major == present
                 shared.record = _as_of(shared.database, slot[1], making, moment)
-            return await self._computes.start(shared.record, strictly=True)
+                if not shared.same_major:
+                    shared.record = _unproved(shared.record)
+            return await self._computes.start(shared.record, strictly=shared.same_major)
         except BaseException:
             await self._end(slot, shared)
             raise
@@ -166,3 +172,8 @@ def _as_of(database: DatabaseRecord, name: str, making: Making, moment: Moment) 
             "parent_timeline": None,
         }
     )
+
+
+def _unproved(record: DatabaseRecord) -> DatabaseRecord:
+    settings = record.settings.model_copy(update={"good": READ_ONLY})
+    return record.model_copy(update={"settings": settings})

@@ -1,4 +1,4 @@
-"""A name and its past: checkpoints, and the verbs that move a name (restore, reset, undo, redo).
+"""A name and its past: checkpoints, and the verbs that move it there (restore, reset, undo, redo).
 
 A move makes a branch at a point of the past, ends the compute and with it every session, starts
 the compute of the branch, and only then swings the name to it: one transaction, with the event, an
@@ -23,9 +23,9 @@ from pagestore.client.names import checkpoint_name, database_name, request_id
 from pagestore.client.points import Point
 from pagestore.control.computes import Computes, StartMoved
 from pagestore.control.history import BranchPoint, History
+from pagestore.control.moves import ONCE, Asked, Moved, Swing, answered, remember, stayed, swing
 from pagestore.control.records import (
     MOVES,
-    Answer,
     CheckpointRecord,
     DatabaseRecord,
     EventRecord,
@@ -41,7 +41,6 @@ from pagestore.errors import (
     Aborted,
     AlreadyExists,
     FailedPrecondition,
-    InvalidInput,
     PagestoreError,
 )
 from pagestore.ids import TenantId, format_lsn
@@ -65,33 +64,6 @@ class Plan:
     quiet_since: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """The answer to a move.
-
-    Args:
-        changed: whether the name stands elsewhere than before.
-        kept: where it was before; None where nothing moved.
-        point: where the move went, or would go.
-    """
-
-    database: DatabaseRecord
-    changed: bool
-    summary: str
-    kept: CheckpointRecord | None = None
-    point: BranchPoint | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """How a move is asked for: `request` is the caller's id for it, empty for none; a dry run
-    tells where it would go."""
-
-    request: str = ""
-    dry_run: bool = False
-
-
-ONCE = Asked()
 _Decide = Callable[[DatabaseRecord], Awaitable[Plan]]
 
 
@@ -305,9 +277,9 @@ class Past:
     ) -> Moved:
         async with self._turns.on(tenant, name):
             record = self._state.view().known_database(tenant, name)
-            answered = self._answered(record, verb, asked.request)
-            if answered is not None:
-                return answered
+            before = answered(self._state, record, verb, asked.request)
+            if before is not None:
+                return before
             plan = await decide(record)
             if asked.dry_run:
                 would = f"{name} would go to {plan.words}." if plan.point else plan.words
@@ -315,7 +287,7 @@ class Past:
             if plan.ends_sessions:
                 return await self._carry_out(record, plan, asked)
             moved = Moved(record, False, plan.words)
-            self._remember(moved, plan, asked)
+            remember(self._state, moved, verb, asked.request)
             return moved
 
     async def _carry_out(self, record: DatabaseRecord, plan: Plan, asked: Asked) -> Moved:
@@ -332,13 +304,20 @@ class Past:
                     else plan.words,
                     "Connect again. What is idle outside a transaction goes on by itself.",
                 )
-                start = await stack.enter_async_context(self._computes.moving(record))
+                moving = self._computes.moving(
+                    record, to_another=self._changes_major(record, making)
+                )
+                start = await stack.enter_async_context(moving)
                 await self._refuse_if_written(record, plan)
                 if making is None:
                     return await self._restart(record, plan, asked, start)
                 return await self._move(record, making, plan, asked, start)
         except PagestoreError as error:
-            raise _stayed(record, plan, error) from error
+            raise stayed(record, plan.verb, error) from error
+
+    def _changes_major(self, record: DatabaseRecord, making: Making | None) -> bool:
+        here = self._state.view().known_timeline(record.timeline)
+        return making is not None and making.begun.major != here.major
 
     async def _refuse_if_written(self, record: DatabaseRecord, plan: Plan) -> None:
         """Now that every session has ended: a commit may have come after the decision."""
@@ -356,7 +335,7 @@ class Past:
     ) -> Moved:
         await start(record)
         moved = Moved(record, False, plan.words)
-        self._remember(moved, plan, asked)
+        remember(self._state, moved, plan.verb, asked.request)
         return moved
 
     async def _move(
@@ -371,88 +350,9 @@ class Past:
         moved = record.model_copy(update={"timeline": making.timeline})
         # Before the name swings: one that cannot start is nothing to swing to.
         await start(moved)
-        return self._swing(record, moved, making, plan, head, asked)
-
-    def _swing(
-        self,
-        record: DatabaseRecord,
-        moved: DatabaseRecord,
-        making: Making,
-        plan: Plan,
-        head: BranchPoint,
-        asked: Asked,
-    ) -> Moved:
         assert plan.point is not None
-        now = now_micros()
-        with self._state.change() as change:
-            kept = CheckpointRecord(
-                name=_automatic_name(change.checkpoints(record.tenant, record.name), plan.verb),
-                timeline=record.timeline,
-                lsn=head.lsn,
-                created_micros=now,
-                automatic=True,
-                note=f"before the {plan.verb} to {plan.words}",
-            )
-            event = EventRecord(
-                verb=plan.verb,
-                timeline=moved.timeline,
-                lsn=plan.point.lsn,
-                created_micros=now,
-                detail=f"to {plan.words}",
-                checkpoint=kept.name,
-            )
-            summary = (
-                f"{record.name} is at {plan.words}, LSN {format_lsn(plan.point.lsn)}. "
-                f"What it was is kept as checkpoint {kept.name}."
-            )
-            change.put_checkpoint(record.tenant, record.name, kept)
-            change.add_event(record.tenant, record.name, event)
-            making.live(change)
-            moved = change.put_moved(moved)
-            if asked.request:
-                change.remember_answer(
-                    record.tenant,
-                    record.name,
-                    Answer(
-                        request=asked.request,
-                        verb=plan.verb,
-                        changed=True,
-                        summary=summary,
-                        kept=kept.name,
-                    ),
-                )
-        return Moved(moved, True, summary, kept, plan.point)
-
-    def _remember(self, moved: Moved, plan: Plan, asked: Asked) -> None:
-        """That nothing moved: a retry after later work must find nothing to do either."""
-        record = moved.database
-        with self._state.change() as change:
-            change.put_moved(record)
-            if asked.request:
-                change.remember_answer(
-                    record.tenant,
-                    record.name,
-                    Answer(
-                        request=asked.request,
-                        verb=plan.verb,
-                        changed=False,
-                        summary=moved.summary,
-                    ),
-                )
-
-    def _answered(self, record: DatabaseRecord, verb: Verb, request: str) -> Moved | None:
-        view = self._state.view()
-        found = view.answers(record.tenant, record.name).of(request) if request else None
-        if found is None:
-            return None
-        if found.verb is not verb:
-            raise InvalidInput(
-                "REQUEST_ID_TAKEN",
-                f"Request {request!r} was a {found.verb} of {record.name!r}, not a {verb}.",
-                "Give every request an id of its own.",
-            )
-        kept = view.checkpoint(record.tenant, record.name, found.kept) if found.kept else None
-        return Moved(record, found.changed, found.summary, kept)
+        to = Swing(plan.verb, plan.words, plan.point, head, asked.request)
+        return swing(self._state, record, moved, making, to)
 
     async def _refuse_other_checkpoint(
         self, record: DatabaseRecord, existing: CheckpointRecord, git_commit: str
@@ -469,13 +369,6 @@ class Past:
         )
 
 
-def _stayed(record: DatabaseRecord, plan: Plan, error: PagestoreError) -> PagestoreError:
-    """The same error, saying first what its reader wants to know."""
-    stays = f"{record.name} stays where it was"
-    message = f"{stays}; the {plan.verb} did not come about: {error.message}"
-    return error.restated(message=message)
-
-
 def _checkpoint_event(verb: Verb, checkpoint: CheckpointRecord) -> EventRecord:
     return EventRecord(
         verb=verb,
@@ -484,11 +377,3 @@ def _checkpoint_event(verb: Verb, checkpoint: CheckpointRecord) -> EventRecord:
         created_micros=checkpoint.created_micros,
         checkpoint=checkpoint.name,
     )
-
-
-def _automatic_name(existing: list[CheckpointRecord], verb: Verb) -> str:
-    taken = {checkpoint.name for checkpoint in existing}
-    number = 1
-    while f"before-{verb}-{number}" in taken:
-        number += 1
-    return f"before-{verb}-{number}"

@@ -32,6 +32,7 @@ from pagestore.control.template import Templates
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
+from pagestore.control.upgrade import Upgrades
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.majors import Installed
 
@@ -74,6 +75,14 @@ class ControlPlane:
         self._moments = Moments(computes, self.history, self._timelines)
         self.app_roles = AppRoles(state, computes, self._turns)
         self.places = Places(state, computes, self._moments, roles, self._turns)
+        self.upgrades = (
+            Upgrades(
+                *(state, pages, wal, computes, self.history, self._timelines),
+                *(self._turns, sessions, agent, installed),
+            )
+            if agent is not None and installed is not None
+            else None
+        )
         self.past = Past(state, computes, self.history, self._timelines, self._turns, sessions)
 
     async def recover(self) -> None:

@@ -85,6 +85,8 @@ class TimelineRecord(Record):
     created_micros: int
     major: int = 15
     """Of Postgres: the root's, which its branches have too. Before there were others it was 15."""
+    before: Timeline | None = None
+    """Of a root that an upgrade has made: the timeline that was upgraded, whose LSNs are lower."""
 
 
 class UserSettings(Record):
@@ -162,6 +164,7 @@ class Verb(StrEnum):
     RESET = "reset"
     UNDO = "undo"
     REDO = "redo"
+    UPGRADE = "upgrade"
     DELETE_CHECKPOINT = "delete-checkpoint"
     RENAME = "rename"
     PORT = "port"
@@ -171,7 +174,7 @@ class Verb(StrEnum):
 
 
 BEGINNINGS = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH})
-MOVES = frozenset({Verb.RESTORE, Verb.RESET, Verb.UNDO, Verb.REDO})
+MOVES = frozenset({Verb.RESTORE, Verb.RESET, Verb.UNDO, Verb.REDO, Verb.UPGRADE})
 """Verbs after which the name stands on another timeline than before."""
 
 

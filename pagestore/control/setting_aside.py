@@ -77,6 +77,11 @@ def changed(settings: UserSettings, values: Mapping[str, str]) -> UserSettings:
     return UserSettings(wanted=dict(values), good=settings.good)
 
 
+def unproved(settings: UserSettings) -> UserSettings:
+    """For a server of another major: none has worked with it yet, so that each is a suspect."""
+    return settings.model_copy(update={"good": {}})
+
+
 def words(settings: UserSettings) -> str:
     """What was set aside, and why, in one sentence; empty where nothing is."""
     if not settings.set_aside:

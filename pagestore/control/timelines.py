@@ -46,9 +46,15 @@ class Making:
     def timeline(self) -> TimelineId:
         return self.begun.timeline
 
-    def root(self, lsn: int, system_id: int, major: int) -> Making:
-        """The same, now that it is known where its history begins, and of which Postgres it is."""
-        update = {"branch_lsn": lsn, "system_id": system_id, "major": major}
+    def root(
+        self, lsn: int, system_id: int, major: int, before: TimelineId | None = None
+    ) -> Making:
+        """The same, now that it is known where its history begins, and of which Postgres it is.
+
+        Args:
+            before: the timeline that it was made of by an upgrade.
+        """
+        update = {"branch_lsn": lsn, "system_id": system_id, "major": major, "before": before}
         return Making(self.begun.model_copy(update=update))
 
     def live(self, change: Change, **facts: int) -> None:

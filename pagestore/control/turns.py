@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import structlog
@@ -20,6 +20,8 @@ from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId
 
 CLOSE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
+"""Less than a proxy parks a session, or a client waits for its answer."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -31,15 +33,43 @@ class Turns:
     def __init__(self) -> None:
         self._locks: defaultdict[tuple[TenantId, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._running: set[asyncio.Task[Any]] = set()
+        self._held: dict[tuple[TenantId, str], PagestoreError] = {}
 
     @contextlib.asynccontextmanager
     async def on(self, tenant: TenantId, *names: str) -> AsyncIterator[None]:
-        """Within, no other verb works on these names."""
-        async with contextlib.AsyncExitStack() as stack:
+        """Within, no other verb works on these names.
+
+        Raises:
+            PagestoreError: what holds one of them takes too long to wait for.
+        """
+        with contextlib.ExitStack() as stack:
             # In one order for all, so that two verbs on the same two names never wait crosswise.
             for name in sorted(set(names)):
-                await stack.enter_async_context(self._locks[tenant, name])
+                await self._taken((tenant, name))
+                stack.callback(self._locks[tenant, name].release)
             yield
+
+    async def _taken(self, key: tuple[TenantId, str]) -> None:
+        """Waits for a lock, but no longer than a while for one who says that he will be long."""
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._locks[key].acquire()
+            except TimeoutError:
+                if key in self._held:
+                    raise self._held[key].restated() from None
+            else:
+                return
+
+    @contextlib.contextmanager
+    def held(self, tenant: TenantId, name: str, why: PagestoreError) -> Iterator[None]:
+        """Within, by who has the turn already and may have it for long: whoever has waited for it a
+        while is told why he does not get it."""
+        self._held[tenant, name] = why
+        try:
+            yield
+        finally:
+            del self._held[tenant, name]
 
     async def to_its_end(self, verb: Coroutine[Any, Any, _T]) -> _T:
         """Runs a verb so that a caller who hangs up does not cut it short."""

@@ -5,19 +5,21 @@ or because no answer came. So ``undo`` undoes what was done *to the database*, o
 else; it goes by the log of the name and by positions in the WAL, never by a clock.
 
 Words. The log has **marks**: the checkpoints that a user made, and the **moves**, after which the
-name stands on another timeline: ``restore``, ``reset``, ``undo``, ``redo``. A mark has a position:
-a checkpoint where it was taken, a move where it went to. What a move left is kept as an automatic
-checkpoint. *Committed since* a mark means that the last commit of the present timeline lies
-beyond the mark's position; all marks that count lie on the present timeline or at its beginning,
-because every change of timeline is itself a mark. Positions that nobody committed between are the
-same state: a compute that starts or stops, or the server's own housekeeping, writes WAL too.
+name stands on another timeline: ``restore``, ``reset``, ``undo``, ``redo``, ``upgrade``. A mark
+has a position: a checkpoint where it was taken, a move where it went to. What a move left is kept
+as an automatic checkpoint. *Committed since* a mark means that the last commit of the present
+timeline lies beyond the mark's position; all marks that count lie on the present timeline or at its
+beginning, because every change of timeline is itself a mark. Positions that nobody committed
+between are the same state: a compute that starts or stops, or the server's own housekeeping, writes
+WAL too.
 
 The latest mark, and whether anything was committed since, decide alone::
 
     latest mark        committed since       nothing committed since
     ----------------   -------------------   --------------------------------------------
     checkpoint         undo: back to it      undo: nothing
-    restore, reset     undo: back to it      undo: what the restore (the reset) left
+    restore, reset,    undo: back to it      undo: what the restore (the reset, the upgrade) left
+    upgrade
     redo               undo: back to it      undo: what the redo left, as if undone again
     undo               undo: back to it      undo: nothing    redo: what the undo left
     none               undo: refused         undo: nothing
@@ -51,7 +53,7 @@ from dataclasses import dataclass
 from pagestore.control.records import BEGINNINGS, MOVES, EventRecord, Verb
 from pagestore.errors import FailedPrecondition, NotFound
 
-UNDONE_BY_UNDO = frozenset({Verb.RESTORE, Verb.RESET, Verb.REDO})
+UNDONE_BY_UNDO = frozenset({Verb.RESTORE, Verb.RESET, Verb.REDO, Verb.UPGRADE})
 
 
 @dataclass(frozen=True, slots=True)

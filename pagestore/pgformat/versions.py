@@ -33,6 +33,7 @@ class Version:
         checksums_by_default: whether initdb turns them on.
         scan_ahead_blocks: how far a backend's first scan of pg_attribute, which ends early, has
             read on by then: from 17 on scans read by streams.
+        upgrade_keeps_statistics: whether pg_upgrade takes the planner's along.
         pinned_settings: what a compute's command line says besides: no summaries, which need WAL
             that a stateless directory lacks, and no end of slots that are idle.
         redo_settings: what a redo helper is told besides.
@@ -51,6 +52,7 @@ class Version:
     summaries: bool
     checksums_by_default: bool
     scan_ahead_blocks: int
+    upgrade_keeps_statistics: bool
     pinned_settings: tuple[tuple[str, str], ...] = ()
     redo_settings: tuple[tuple[str, str], ...] = ()
 
@@ -89,6 +91,7 @@ POSTGRES_15: Final = Version(
     summaries=False,
     checksums_by_default=False,
     scan_ahead_blocks=0,
+    upgrade_keeps_statistics=False,
 )
 POSTGRES_17: Final = Version(
     major=17,
@@ -104,6 +107,7 @@ POSTGRES_17: Final = Version(
     summaries=True,
     checksums_by_default=False,
     scan_ahead_blocks=8,
+    upgrade_keeps_statistics=False,
     pinned_settings=(("summarize_wal", "off"),),
 )
 POSTGRES_18: Final = Version(
@@ -120,6 +124,7 @@ POSTGRES_18: Final = Version(
     summaries=True,
     checksums_by_default=True,
     scan_ahead_blocks=24,
+    upgrade_keeps_statistics=True,
     pinned_settings=(("summarize_wal", "off"), ("idle_replication_slot_timeout", "0")),
     redo_settings=(
         ("io_method", "sync"),

@@ -120,6 +120,13 @@ class Installed:
         latest_programs(self.bindir)
         return max(installed(self.bindir))
 
+    def require(self, major: int) -> None:
+        """
+        Raises:
+            FailedPrecondition: POSTGRES_MISSING.
+        """
+        programs(self.bindir, major)
+
     def libraries(self, major: int) -> Path:
         """Where servers of that major look for libraries; of the newest with 0."""
         return libraries(self.bindir, major or self.newest())

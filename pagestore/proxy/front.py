@@ -54,6 +54,8 @@ _SQLSTATES = {
     "RESOURCE_EXHAUSTED": "53300",
 }
 """Of an error of ours that a client is told; 58000 (system error) for the rest."""
+_NOT_NOW = {"UPGRADE_UNDER_WAY": "57P03"}
+"""By reasons of such as pass: cannot_connect_now, which drivers may take for a word to wait."""
 _TERMINATE = b"X"
 _log = structlog.get_logger(__name__)
 
@@ -528,4 +530,4 @@ class Front:
 
 
 def _sqlstate(error: PagestoreError) -> str:
-    return _SQLSTATES.get(error.code, "58000")
+    return _NOT_NOW.get(error.reason) or _SQLSTATES.get(error.code, "58000")

@@ -20,7 +20,7 @@ from psycopg.conninfo import make_conninfo
 from pydantic import Field
 
 from pagestore import durable, locks, tasks
-from pagestore.agent import owner
+from pagestore.agent import owner, upgrade
 from pagestore.agent.agent import Agent, HostSettings, Wanted
 from pagestore.agent.alter_system import after_restart, alter_system
 from pagestore.agent.app_roles import Apps
@@ -45,6 +45,7 @@ from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.quorum.service import wal_service
 from pagestore.services.guard import SigningKey
+from pagestore.services.progress import Followed
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import compute_pb2 as pb
@@ -244,6 +245,33 @@ class ComputeService:
         return pb.MakeTemplateResponse(
             lsn=made.lsn, prev_record_lsn=made.prev_record_lsn, system_id=made.system_id
         )
+
+    async def upgrade_timeline(
+        self, request: pb.UpgradeTimelineRequest, _: Any
+    ) -> AsyncIterator[pb.UpgradeTimelineUpdate]:
+        new = request.new_timeline_id
+        wanted = upgrade.Wanted(
+            TenantId(request.tenant_id),
+            TimelineId(request.timeline_id),
+            request.lsn,
+            request.prev_record_lsn,
+            versions.of_major(request.postgres_major),
+            versions.of_major(request.to_major),
+            TimelineId(new) if new else None,
+        )
+        followed: Followed[upgrade.Upgraded] = Followed()
+        work = self._agent.upgrade(wanted, followed.told)
+        async for step in followed.steps(work):
+            yield pb.UpgradeTimelineUpdate(step=step.words, done=step.done, total=step.total)
+        done = followed.result()
+        made = done.imported
+        upgraded = pb.UpgradedTimeline(
+            lsn=made.lsn,
+            prev_record_lsn=made.prev_record_lsn,
+            system_id=made.system_id,
+            remarks=done.remarks,
+        )
+        yield pb.UpgradeTimelineUpdate(upgraded=upgraded)
 
     async def forget_timeline(
         self, request: pb.ForgetTimelineRequest, _: Any

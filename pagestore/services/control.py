@@ -27,8 +27,8 @@ from pagestore.control.expiry import expiry_of
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
+from pagestore.control.moves import Moved
 from pagestore.control.operator_key import OperatorKey
-from pagestore.control.past import Moved
 from pagestore.control.places import idle_of
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import DatabaseRecord
@@ -51,6 +51,7 @@ from pagestore.services import paging
 from pagestore.services.app_roles import RoleService
 from pagestore.services.guard import SigningKey
 from pagestore.services.places import PlaceService
+from pagestore.services.progress import Followed
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
@@ -259,6 +260,23 @@ class ControlService:
         return await self._moved(
             await past.redo(self.tenant(request), request.database, messages.asked(request))
         )
+
+    async def upgrade_database(
+        self, request: pb.UpgradeDatabaseRequest, _: Any
+    ) -> AsyncIterator[pb.UpgradeProgress]:
+        assert self._plane.upgrades is not None, "a service has an agent"
+        followed: Followed[Moved] = Followed()
+        work = self._plane.upgrades.upgrade(
+            self.tenant(request),
+            request.database,
+            request.postgres_major,
+            messages.asked(request),
+            followed.told,
+        )
+        async for step in followed.steps(work):
+            yield pb.UpgradeProgress(step=step.words, done=step.done, total=step.total)
+        done = followed.result()
+        yield pb.UpgradeProgress(moved=await self._moved(done), remarks=done.remarks)
 
     async def list_log(self, request: pb.ListLogRequest, _: Any) -> pb.ListLogResponse:
         entries = self._plane.past.log(self.tenant(request), request.database)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.control.moves import Asked
 from pagestore.control.own_settings import Shown
-from pagestore.control.past import Asked
 from pagestore.control.records import CheckpointRecord, EventRecord, Verb
 from pagestore.ids import Lsn
 from pagestore.v1 import control_pb2 as pb

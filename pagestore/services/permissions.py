@@ -53,7 +53,7 @@ NEEDED: Mapping[str, Needed] = {
             # Who may enter a compute is read by its host (agent/entering.py).
             "GetRelationMap": [_AGENT],
             "GetBaseBackup": [_AGENT],
-            "LeaseLsn": [],
+            "LeaseLsn": [_AGENT],
         },
     ),
     **_rows(
@@ -108,6 +108,7 @@ NEEDED: Mapping[str, Needed] = {
             "ResetDatabase": [_TENANT],
             "UndoDatabase": [_TENANT],
             "RedoDatabase": [_TENANT],
+            "UpgradeDatabase": [_TENANT],
             "ListLog": [_TENANT],
             "WakeDatabase": [_TENANT],
             "StopDatabase": [_TENANT],
@@ -172,6 +173,7 @@ NEEDED: Mapping[str, Needed] = {
             "ListAppRoles": [],
             "RemoveAppRole": [],
             "MakeTemplate": [],
+            "UpgradeTimeline": [],
             "ForgetTimeline": [],
             "GrantGenerations": [],
         },

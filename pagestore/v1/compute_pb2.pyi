@@ -292,6 +292,48 @@ class MakeTemplateResponse(_message.Message):
     system_id: int
     def __init__(self, lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ...) -> None: ...
 
+class UpgradeTimelineRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "lsn", "prev_record_lsn", "postgres_major", "to_major", "new_timeline_id")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    TO_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    NEW_TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    lsn: int
+    prev_record_lsn: int
+    postgres_major: int
+    to_major: int
+    new_timeline_id: bytes
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., postgres_major: _Optional[int] = ..., to_major: _Optional[int] = ..., new_timeline_id: _Optional[bytes] = ...) -> None: ...
+
+class UpgradeTimelineUpdate(_message.Message):
+    __slots__ = ("step", "done", "total", "upgraded")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    UPGRADED_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    done: int
+    total: int
+    upgraded: UpgradedTimeline
+    def __init__(self, step: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., upgraded: _Optional[_Union[UpgradedTimeline, _Mapping]] = ...) -> None: ...
+
+class UpgradedTimeline(_message.Message):
+    __slots__ = ("lsn", "prev_record_lsn", "system_id", "remarks")
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    PREV_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
+    SYSTEM_ID_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    lsn: int
+    prev_record_lsn: int
+    system_id: int
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, lsn: _Optional[int] = ..., prev_record_lsn: _Optional[int] = ..., system_id: _Optional[int] = ..., remarks: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ForgetTimelineRequest(_message.Message):
     __slots__ = ("timeline_id",)
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]

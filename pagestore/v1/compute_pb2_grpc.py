@@ -108,6 +108,11 @@ class ComputeServiceStub:
                 request_serializer=pagestore_dot_v1_dot_compute__pb2.MakeTemplateRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_compute__pb2.MakeTemplateResponse.FromString,
                 _registered_method=True)
+        self.UpgradeTimeline = channel.unary_stream(
+                '/pagestore.v1.ComputeService/UpgradeTimeline',
+                request_serializer=pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineUpdate.FromString,
+                _registered_method=True)
         self.ForgetTimeline = channel.unary_unary(
                 '/pagestore.v1.ComputeService/ForgetTimeline',
                 request_serializer=pagestore_dot_v1_dot_compute__pb2.ForgetTimelineRequest.SerializeToString,
@@ -224,6 +229,15 @@ class ComputeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpgradeTimeline(self, request, context):
+        """A timeline at an LSN through pg_upgrade, and back to the page server as a new root. The last
+        update has the result. A caller that goes away ends it; what the page server has of the new
+        root then is the caller's to delete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForgetTimeline(self, request, context):
         """What is left of a timeline that is deleted: its server's log.
         """
@@ -310,6 +324,11 @@ def add_ComputeServiceServicer_to_server(servicer, server):
                     servicer.MakeTemplate,
                     request_deserializer=pagestore_dot_v1_dot_compute__pb2.MakeTemplateRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_compute__pb2.MakeTemplateResponse.SerializeToString,
+            ),
+            'UpgradeTimeline': grpc.unary_stream_rpc_method_handler(
+                    servicer.UpgradeTimeline,
+                    request_deserializer=pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineUpdate.SerializeToString,
             ),
             'ForgetTimeline': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetTimeline,
@@ -704,6 +723,33 @@ class ComputeService:
             '/pagestore.v1.ComputeService/MakeTemplate',
             pagestore_dot_v1_dot_compute__pb2.MakeTemplateRequest.SerializeToString,
             pagestore_dot_v1_dot_compute__pb2.MakeTemplateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpgradeTimeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.ComputeService/UpgradeTimeline',
+            pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineRequest.SerializeToString,
+            pagestore_dot_v1_dot_compute__pb2.UpgradeTimelineUpdate.FromString,
             options,
             channel_credentials,
             insecure,

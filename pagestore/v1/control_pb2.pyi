@@ -354,6 +354,34 @@ class RedoDatabaseRequest(_message.Message):
     dry_run: bool
     def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
+class UpgradeDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "postgres_major", "request_id", "dry_run")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    postgres_major: int
+    request_id: str
+    dry_run: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., postgres_major: _Optional[int] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class UpgradeProgress(_message.Message):
+    __slots__ = ("step", "done", "total", "moved", "remarks")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    step: str
+    done: int
+    total: int
+    moved: RestoreResponse
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, step: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., moved: _Optional[_Union[RestoreResponse, _Mapping]] = ..., remarks: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class LogEntry(_message.Message):
     __slots__ = ("checkpoint", "event")
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]

@@ -101,6 +101,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.UpgradeDatabase = channel.unary_stream(
+                '/pagestore.v1.ControlService/UpgradeDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.UpgradeDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.UpgradeProgress.FromString,
+                _registered_method=True)
         self.ListLog = channel.unary_unary(
                 '/pagestore.v1.ControlService/ListLog',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ListLogRequest.SerializeToString,
@@ -262,6 +267,14 @@ class ControlServiceServicer:
 
     def RedoDatabase(self, request, context):
         """Takes an undo back, unless something was committed since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpgradeDatabase(self, request, context):
+        """To another major of Postgres: by pg_upgrade to a new timeline, to which the name moves. Nobody
+        is let in meanwhile. The last message has the answer. It goes on though its caller goes away.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -429,6 +442,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RedoDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
+            ),
+            'UpgradeDatabase': grpc.unary_stream_rpc_method_handler(
+                    servicer.UpgradeDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.UpgradeDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.UpgradeProgress.SerializeToString,
             ),
             'ListLog': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLog,
@@ -854,6 +872,33 @@ class ControlService:
             '/pagestore.v1.ControlService/RedoDatabase',
             pagestore_dot_v1_dot_control__pb2.RedoDatabaseRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpgradeDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.ControlService/UpgradeDatabase',
+            pagestore_dot_v1_dot_control__pb2.UpgradeDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.UpgradeProgress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,7 +9,7 @@ tests compare that, not LSNs. The state is a real ControlState, on LMDB in a dir
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,21 @@ from pagestore.control.records import (
     TimelineRecord,
     TimelineState,
 )
-from pagestore.control.sessions import Sessions
+from pagestore.control.sessions import NoSessions, Sessions
 from pagestore.control.state import ControlState
 from pagestore.control.tenants import Tenants
-from pagestore.errors import NotFound, PagestoreError, Unavailable
+from pagestore.control.upgrade import Upgrades
+from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
-from pagestore.v1 import page_pb2, wal_pb2
+from pagestore.v1 import compute_pb2, page_pb2, wal_pb2
 from tests.unit import virtual_time
 
 TENANT = DEFAULT_TENANT
 TEMPLATE = TimelineId(b"template" * 2)
 RECORD_BYTES = 64
 FIRST_LSN = 1 << 20
+UPGRADE_BYTES = 1 << 24
+"""By which an upgraded cluster's WAL begins beyond the old one's."""
 KEY = OperatorKey(bytes(KEY_BYTES))
 
 
@@ -123,6 +126,8 @@ class FakePages:
         self.bytes = 0
         """Of each timeline."""
         self.stuck: int | None = None
+        self.slots: list[str] = []
+        """Of each timeline."""
 
     async def create_timeline(
         self,
@@ -140,12 +145,15 @@ class FakePages:
         if self.logs.timelines.pop(timeline, None) is None:
             raise NotFound("TIMELINE_NOT_FOUND", f"No pages of {timeline}.")
 
-    async def get_timeline(self, tenant: TenantId, timeline: TimelineId) -> Any:
+    async def get_timeline(
+        self, tenant: TenantId, timeline: TimelineId, *, slots: bool = False
+    ) -> Any:
         log = self.logs.timelines[timeline]
         return page_pb2.TimelineInfo(
             timeline_id=timeline.raw,
             branch_lsn=log.start,
             last_record_lsn=log.end if self.stuck is None else self.stuck,
+            slots=[page_pb2.ReplicationSlot(name=name) for name in self.slots if slots],
         )
 
     async def list_timelines(self, tenant: TenantId | None) -> list[page_pb2.TimelineInfo]:
@@ -289,6 +297,48 @@ class FakeLauncher:
         return self.left
 
 
+class FakeUpgrader:
+    """An agent whose pg_upgrade brings over what the old timeline says. `meanwhile` is done while
+    it is at work; what that raises, it fails by."""
+
+    def __init__(self, logs: Logs, remarks: Iterable[str] = ()) -> None:
+        self.logs = logs
+        self.asked: list[compute_pb2.UpgradeTimelineRequest] = []
+        self.remarks = remarks
+        self.meanwhile: Callable[[], Awaitable[None]] = _nothing
+
+    async def upgrade(
+        self, request: compute_pb2.UpgradeTimelineRequest, told: Callable[[str, int, int], None]
+    ) -> compute_pb2.UpgradedTimeline:
+        self.asked.append(request)
+        told("exporting", 0, 100)
+        await self.meanwhile()
+        if not request.new_timeline_id:
+            return compute_pb2.UpgradedTimeline(remarks=self.remarks)
+        old = self.logs.commits(TimelineId(request.timeline_id), request.lsn)
+        start = request.lsn + UPGRADE_BYTES
+        log = Log(None, start, [Written(start, item.said, item.micros) for item in old])
+        self.logs.timelines[TimelineId(request.new_timeline_id)] = log
+        return compute_pb2.UpgradedTimeline(
+            lsn=start, prev_record_lsn=start - RECORD_BYTES, system_id=4711, remarks=self.remarks
+        )
+
+
+class FakeMajors:
+    """Those that are installed."""
+
+    def __init__(self, *there: int) -> None:
+        self.there = there
+
+    def require(self, major: int) -> None:
+        if major not in self.there:
+            raise FailedPrecondition("POSTGRES_MISSING", f"There is no Postgres {major}.")
+
+
+async def _nothing() -> None:
+    pass
+
+
 class Plane:
     """A ControlPlane over fakes."""
 
@@ -310,6 +360,16 @@ class Plane:
         return ControlPlane(
             *(self.state, pages, wal, self.computes, self.key, self.tenants),
             sessions=sessions,
+        )
+
+    def upgrades(self, agent: Any, sessions: Sessions | None = None) -> Upgrades:
+        """Of a machine with three majors."""
+        plane: Any = self.plane
+        pages: Any = self.pages
+        wal: Any = self.wal
+        return Upgrades(
+            *(self.state, pages, wal, self.computes, plane.history, plane._timelines),
+            *(plane._turns, sessions or NoSessions(), agent, FakeMajors(15, 17, 18)),
         )
 
     def record(self, name: str = "app") -> DatabaseRecord:

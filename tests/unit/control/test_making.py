@@ -30,6 +30,7 @@ from tests.unit.control.fakes import (
     TENANT,
     FakeCompute,
     FakeLauncher,
+    FakeUpgrader,
     Log,
     Plane,
 )
@@ -120,6 +121,11 @@ async def _undo(world: Plane) -> None:
     await world.plane.past.undo(TENANT, "app")
 
 
+async def _upgrade(world: Plane) -> None:
+    steps = getattr(world.pages, "_steps")  # noqa: B009
+    await world.upgrades(Stepped(FakeUpgrader(world.logs), steps)).upgrade(TENANT, "app", 17)
+
+
 async def _play(directory: Path, verb: Verb, steps: Steps, patch: pytest.MonkeyPatch) -> None:
     world = Plane(directory)
     try:
@@ -167,7 +173,8 @@ def _may_wait(imported: bool, state: TimelineState) -> bool:
     ("verb", "kind"),
     [
         *((verb, Unavailable) for verb in (_create, _branch, _branch_stopped, _import, _restore)),
-        *((verb, asyncio.CancelledError) for verb in (_create, _undo)),
+        (_upgrade, Unavailable),
+        *((verb, asyncio.CancelledError) for verb in (_create, _undo, _upgrade)),
     ],
 )
 def test_whatever_step_fails_nothing_is_left_of_what_is_not_named(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.client.points import AtCheckpoint, AtTime, Head
-from pagestore.control.past import Asked, Moved
+from pagestore.control.moves import Asked, Moved
 from pagestore.control.records import REMEMBERED_ANSWERS, CheckpointRecord, EventRecord, Verb
 from pagestore.errors import (
     Aborted,
