@@ -20,7 +20,6 @@ from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials, operator_key
-from pagestore.control.census import take_census
 from pagestore.control.compute import Place
 from pagestore.control.computes import Computes, ComputeState
 from pagestore.control.expiry import expiry_of
@@ -40,7 +39,7 @@ from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
 from pagestore.control.turns import Turns
 from pagestore.control.watching import Gone, Seen, Whole, watch_databases
-from pagestore.errors import DeadlineExceeded, InvalidInput, PagestoreError, Unavailable
+from pagestore.errors import InvalidInput, PagestoreError
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres import majors
 from pagestore.postgres.majors import Installed
@@ -49,6 +48,7 @@ from pagestore.quorum.service import wal_service
 from pagestore.services import control_messages as messages
 from pagestore.services import paging
 from pagestore.services.app_roles import RoleService
+from pagestore.services.census import take_census_in_time
 from pagestore.services.guard import SigningKey
 from pagestore.services.places import PlaceService
 from pagestore.services.progress import Followed
@@ -61,8 +61,6 @@ from pagestore.v1 import proxy_pb2, role_pb2, tenant_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
-CENSUS_SECONDS = 5.0
-"""For the page server to say which timelines it has, before the start goes on without."""
 
 _STATES = {
     ComputeState.STOPPED: pb.COMPUTE_STATE_STOPPED,
@@ -507,38 +505,10 @@ async def serve(settings: ControlSettings) -> None:
         wal = wal_service(settings.wal_services, generations(state))
         agent = ComputeClient(settings.compute_agent)
         async with pages, wal, agent, proxied(settings.proxy) as sessions:
-            await _take_census(settings, state, key)
+            await take_census_in_time(settings.page_server, state, key)
             await _ensure_template(settings, state)
             server = GrpcServer(guard, identity)
             await _serve(settings, state, pages, wal, agent, key, server, signer, sessions)
-
-
-async def _take_census(settings: ControlSettings, state: ControlState, key: OperatorKey) -> None:
-    """Before anything is done, where the page server answers in time; what began without it
-    ends when it says later that the state is older."""
-    first = not state.view().templates()
-    seconds = FIRST_CONTACT_SECONDS if first else CENSUS_SECONDS
-    pages = AsyncPageClient(settings.page_server, timeout=seconds)
-    try:
-        async with pages, asyncio.timeout(seconds):
-            await take_census(state, pages, key)
-    except (Unavailable, TimeoutError):
-        if first:
-            raise
-        tasks.errand(_take_census_late(settings, state, key), "census")
-
-
-async def _take_census_late(
-    settings: ControlSettings, state: ControlState, key: OperatorKey
-) -> None:
-    async with AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS) as pages:
-        while True:
-            try:
-                await take_census(state, pages, key)
-            except (Unavailable, DeadlineExceeded):
-                await asyncio.sleep(CENSUS_SECONDS)
-            else:
-                return
 
 
 async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
