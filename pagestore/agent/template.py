@@ -20,12 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.client.page import AsyncPageClient
+from pagestore.compute import syscalls
+from pagestore.compute.walls import Room, descriptors, installed_beside, walled
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat.versions import Version
+from pagestore.postgres.process import account
 from pagestore.postgres.template import OWNER_ROLE, SPARE_DATABASE
 from pagestore.transfer.pgdata import Imported, read_pgdata
 
+Done = subprocess.CompletedProcess[bytes]
 INITDB = ("-U", OWNER_ROLE, "-E", "UTF8", "--locale=C.UTF-8", "-A", "trust", "--no-sync")
 
 
@@ -37,36 +41,38 @@ class Postgres:
     run_as: str | None
     scratch: Path
     """A directory that this user can reach."""
+    walls: bool = False
 
-    async def run(self, program: str, *args: str, stdin: str = "") -> None:
+    async def run(self, directory: Path, program: str, *args: str, stdin: str = "") -> None:
         """
+        Args:
+            directory: of this user, and what the program sees besides the system within walls.
+
         Raises:
             FailedPrecondition: POSTGRES_MISSING.
             PagestoreError: POSTGRES_FAILED, with the end of what the program said.
         """
-        done = await asyncio.to_thread(self._run, [str(self.bindir / program), *args], stdin)
+        path = self.bindir / program
+        if not path.exists():
+            raise FailedPrecondition(
+                "POSTGRES_MISSING",
+                f"There is no {path}.",
+                "Install Postgres's packages: apt-get install postgresql.",
+            )
+        run = self._run_walled if self.walls else self._run
+        done = await asyncio.to_thread(run, directory, [str(path), *args], stdin)
         if done.returncode != 0:
             tail = done.stdout.decode(errors="replace").strip()[-600:]
             raise PagestoreError("POSTGRES_FAILED", f"{program} failed: {tail}")
 
-    def _run(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[bytes]:
-        try:
-            return subprocess.run(
-                command,
-                input=stdin.encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self.scratch,
-                env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
-                check=False,
-                **self._user(),
-            )
-        except FileNotFoundError as error:
-            raise FailedPrecondition(
-                "POSTGRES_MISSING",
-                f"There is no {command[0]}.",
-                "Install Postgres's packages: apt-get install postgresql.",
-            ) from error
+    def _run(self, directory: Path, command: list[str], stdin: str) -> Done:
+        return _run(command, stdin, cwd=directory, **self._user())
+
+    def _run_walled(self, directory: Path, command: list[str], stdin: str) -> Done:
+        room = Room((directory,), tuple(installed_beside(Path(command[0]))), network=False)
+        with syscalls.opened(io_uring=False) as denying:
+            inside = walled(command, room, account(self.run_as), denying=denying)
+            return _run(inside, stdin, cwd=Path("/"), pass_fds=descriptors(denying))
 
     @asynccontextmanager
     async def directory(self, prefix: str) -> AsyncIterator[Path]:
@@ -86,6 +92,18 @@ class Postgres:
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
+def _run(command: list[str], stdin: str, **how: Any) -> Done:
+    return subprocess.run(
+        command,
+        input=stdin.encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        check=False,
+        **how,
+    )
+
+
 def _initdb(version: Version) -> list[str]:
     """Without data checksums: with them each first hint on a page would be logged, and pages have
     checksums of their own in the store."""
@@ -102,8 +120,9 @@ async def make_template(
     """A new cluster, at the page server as a root timeline."""
     async with postgres.directory("template-") as directory:
         data = directory / "data"
-        await postgres.run("initdb", "-D", str(data), *_initdb(version))
+        await postgres.run(directory, "initdb", "-D", str(data), *_initdb(version))
         await postgres.run(
+            directory,
             "postgres",
             *("--single", "-D", str(data), "-F", "postgres"),
             stdin=f"CREATE DATABASE {SPARE_DATABASE};\n",

@@ -104,6 +104,7 @@ def _import(
 ) -> tuple[pb.Database, Brought]:
     import asyncio
 
+    from pagestore.cli.copies import walls_for_copies
     from pagestore.client.page import AsyncPageClient
     from pagestore.oracle.recovery import stopped_cluster
     from pagestore.postgres import majors
@@ -122,6 +123,7 @@ def _import(
             run_as=installation.run_as,
             bindir=installation.config.computes.postgres_bindir,
             scratch=installation.compute_dir,
+            walls=walls_for_copies(installation),
         )
         async with cluster as directory, AsyncPageClient(address) as pages:
             chunks = read_pgdata(directory, run.control.tenant, timeline, progress)

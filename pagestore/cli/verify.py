@@ -159,6 +159,7 @@ async def _compare(
     archive: Path | None,
     progress: Progress,
 ) -> Comparison:
+    from pagestore.cli.copies import walls_for_copies
     from pagestore.client.page import AsyncPageClient
     from pagestore.client.wal import WalClient
     from pagestore.oracle.comparison import compare_cluster
@@ -190,6 +191,7 @@ async def _compare(
             run_as=run_as,
             bindir=installation.config.computes.postgres_bindir,
             scratch=scratch,
+            walls=walls_for_copies(installation),
         )
         cluster = await stack.enter_async_context(replayed)
         return await compare_cluster(pages, run.control.tenant, timeline, lsn, cluster, progress)

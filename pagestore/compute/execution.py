@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pagestore.compute import syscalls
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.sandbox import WalledServer, entered
-from pagestore.compute.walls import Room, walled
+from pagestore.compute.walls import Room, descriptors, installed_beside, walled
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import ServerProcess, spawn
 
@@ -58,19 +59,21 @@ def execute(
         return Execution(record.of_process(child.pid), ServerProcess(child.pid, child))
     limits = spec.limits
     room = room_of(spec, Path(argv[0]), data, Path(record.socket_directory))
-    command = walled(argv, room, owner, limits.inside() if limits is not None else ())
-    if limits is not None:
-        groups = limits.make_groups(spec.directory.name)
-        record = replace(record, groups=tuple(map(str, groups)))
-        command = limits.outside(groups, command)
-    child = spawn(command, log=spec.log_path, owner=None, stdin=stdin)
+    with syscalls.opened(io_uring=spec.major >= syscalls.FIRST_WITH_IO_URING) as denying:
+        bounds = limits.inside() if limits is not None else ()
+        command = walled(argv, room, owner, bounds, denying)
+        if limits is not None:
+            groups = limits.make_groups(spec.directory.name)
+            record = replace(record, groups=tuple(map(str, groups)))
+            command = limits.outside(groups, command)
+        kept = descriptors(denying)
+        child = spawn(command, log=spec.log_path, owner=None, stdin=stdin, inherited=kept)
     return Execution(record.of_outer(child.pid), entering=asyncio.create_task(entered(child)))
 
 
 def room_of(spec: ComputeSpec, program: Path, data: Path, sockets: Path) -> Room:
     """What a compute's server has to see: its program with all that is installed beside it, too."""
-    readable = [spec.directory, program.parents[1], program.parent.resolve().parent]
-    readable.append(spec.shim_library)
+    readable = [spec.directory, *installed_beside(program), spec.shim_library]
     readable += [spec.session.path] if spec.session is not None else []
     if spec.page_server.startswith("unix:"):
         readable.append(Path(spec.page_server.removeprefix("unix:")).parent)

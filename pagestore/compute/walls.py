@@ -14,6 +14,8 @@ by bubblewrap, and is harmless there:
   safekeepers, proxy and agent are met by Unix sockets in directories that it sees.
 - *Rank*: no capabilities, and none to be had (no_new_privs): set-user-id programs are programs.
   Where we are root, a user that nobody else is; else our own, in a user namespace.
+- *System calls*: none by which the kernel is more often attacked than used
+  (:mod:`pagestore.compute.syscalls`); no further namespace is to be had.
 
 Whose processes are whose is told in :mod:`pagestore.compute.sandbox`.
 
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pagestore.compute import syscalls
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.datadir import Owner
 
@@ -67,15 +70,23 @@ class Room:
 
 
 def walled(
-    argv: Sequence[str], room: Room, owner: Owner | None, bounds: Sequence[str] = ()
+    argv: Sequence[str],
+    room: Room,
+    owner: Owner | None,
+    bounds: Sequence[str] = (),
+    denying: int | None = None,
 ) -> list[str]:
     """The command that executes `argv` within walls, as `owner`; None for our own user, who needs
     a user namespace for the others.
 
     Args:
         bounds: words before the command within, by which it bounds itself.
+        denying: a descriptor of :func:`syscalls.opened`, which bubblewrap inherits; None for no
+            filter.
     """
     command = [PROGRAM, *_NAMESPACES, *_system(), *_own(room)]
+    if denying is not None:
+        command += ["--seccomp", str(denying)]
     if not room.network:
         command.append("--unshare-net")
     if room.accounts is not None:
@@ -101,7 +112,9 @@ def check(uid: int, *, network: bool) -> None:
         FailedPrecondition: WALLS_FORBIDDEN.
     """
     owner = Owner(uid, uid) if os.geteuid() == 0 else None
-    fault = _fault(walled(["true"], Room(network=network), owner))
+    with syscalls.opened(io_uring=False) as denying:
+        command = walled(["true"], Room(network=network), owner, denying=denying)
+        fault = _fault(command, descriptors(denying))
     if fault is not None:
         raise FailedPrecondition(
             "WALLS_FORBIDDEN",
@@ -112,17 +125,29 @@ def check(uid: int, *, network: bool) -> None:
         )
 
 
+def descriptors(denying: int | None) -> tuple[int, ...]:
+    """What a command of :func:`walled` is to inherit."""
+    return () if denying is None else (denying,)
+
+
 def names(*, own_user: bool, network: bool) -> list[str]:
     """Names of the walls, as `pagestore status` says them."""
     names = ["files", "processes", "shared memory", "rank"]
+    names += ["system calls"] if syscalls.is_known() else []
     names += ["user"] if own_user else []
     return names if network else [*names, "network"]
 
 
-def _fault(command: Sequence[str]) -> str | None:
+def installed_beside(program: Path) -> list[Path]:
+    """What one of Postgres's programs has to see: all that is installed with it."""
+    return [program.parents[1], program.parent.resolve().parent]
+
+
+def _fault(command: Sequence[str], inherited: Sequence[int]) -> str | None:
     try:
         done = subprocess.run(
             command,
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

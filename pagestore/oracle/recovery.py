@@ -4,7 +4,8 @@ What a base backup, a file-system snapshot or a crash leaves behind is not yet t
 must be replayed. Postgres knows how; and since the original is the user's, and perhaps the
 only one, it does it on a copy (a reflink where the file system can), which is removed
 afterwards. Settings of the original play no part: its libraries may be missing here, and its
-recovery commands may do anything.
+recovery commands may do anything. What is replayed may be anybody's, too: Postgres runs on it
+within the walls of a compute, without a network, where computes do.
 """
 
 from __future__ import annotations
@@ -13,10 +14,16 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from pagestore.compute import syscalls
+from pagestore.compute.places import make_private
+from pagestore.compute.sandbox import entered
+from pagestore.compute.walls import Room, descriptors, installed_beside, walled
 from pagestore.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -36,7 +43,7 @@ from pagestore.postgres.cluster import (
 )
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import ServerProcess, account, spawn, wait_accepting
-from pagestore.postgres.server_log import ServerLog, log_tail
+from pagestore.postgres.server_log import ServerFailed, ServerLog, log_tail
 from pagestore.postgres.settings import control_settings
 from pagestore.transfer.pgdata import import_header
 
@@ -52,6 +59,51 @@ _NOT_COPIED = (
 _HBA = "local all all reject\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """That Postgres runs within walls on copies, too.
+
+    Args:
+        uid: a user that no compute has, where we are root.
+    """
+
+    uid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """By which programs, as whom, and within what Postgres runs on copies."""
+
+    bindir: Path
+    owner: Owner | None
+    walled: bool
+
+    @classmethod
+    def of(cls, bindir: Path, run_as: str | None, walls: Walls | None) -> Self:
+        if walls is not None and walls.uid is not None:
+            return cls(bindir, Owner(walls.uid, walls.uid), walled=True)
+        return cls(bindir, account(run_as), walled=walls is not None)
+
+    async def execute(
+        self, argv: Sequence[str], log: Path, writable: tuple[Path, ...], major: int
+    ) -> ServerProcess:
+        """
+        Raises:
+            ServerFailed: it did not come to be within its walls.
+        """
+        if not self.walled:
+            child = spawn(argv, log=log, owner=self.owner)
+            return ServerProcess(child.pid, child)
+        room = Room(writable, (log.parent, *installed_beside(Path(argv[0]))), network=False)
+        with syscalls.opened(io_uring=major >= syscalls.FIRST_WITH_IO_URING) as denying:
+            command = walled(argv, room, self.owner, denying=denying)
+            child = spawn(command, log=log, owner=None, inherited=descriptors(denying))
+        server = await entered(child)
+        if server is None:
+            raise ServerFailed(ServerLog(log), child.returncode)
+        return server
+
+
 @asynccontextmanager
 async def stopped_cluster(
     directory: Path,
@@ -59,6 +111,7 @@ async def stopped_cluster(
     run_as: str | None = None,
     bindir: Path = majors.BINDIR,
     scratch: Path = Path("/var/tmp"),  # noqa: S108
+    walls: Walls | None = None,
 ) -> AsyncIterator[Path]:
     """A cleanly stopped cluster with the content of `directory`: itself, or a recovered copy
     that lives until the block ends.
@@ -75,11 +128,11 @@ async def stopped_cluster(
         yield directory
         return
     refuse_tablespaces(directory)
-    owner = account(run_as)
-    async with scratch_directory("pagestore-recovery", scratch, owner) as root:
+    runner = Runner.of(bindir, run_as, walls)
+    async with scratch_directory("pagestore-recovery", scratch, runner.owner) as root:
         copy = root / "data"
-        await copy_cluster(directory, copy, owner)
-        await _recover(copy, control, bindir, owner)
+        await copy_cluster(directory, copy, runner.owner)
+        await _recover(copy, control, runner)
         yield copy
 
 
@@ -138,9 +191,9 @@ async def _run(*command: str) -> None:
         )
 
 
-async def _recover(data: Path, control: PgControl, bindir: Path, owner: Owner | None) -> None:
+async def _recover(data: Path, control: PgControl, runner: Runner) -> None:
     try:
-        await recover(data, control, bindir, owner, {"port": "5432", "archive_mode": "off"})
+        await recover(data, control, runner, {"port": "5432", "archive_mode": "off"})
     except (PagestoreError, TimeoutError) as error:
         kind = DeadlineExceeded if isinstance(error, TimeoutError) else FailedPrecondition
         raise kind(
@@ -155,8 +208,7 @@ async def _recover(data: Path, control: PgControl, bindir: Path, owner: Owner | 
 async def recover(
     data: Path,
     control: PgControl,
-    bindir: Path,
-    owner: Owner | None,
+    runner: Runner,
     settings: Mapping[str, str],
 ) -> None:
     """Starts Postgres on a copy, and stops it cleanly as soon as it has recovered. Nobody can
@@ -169,23 +221,23 @@ async def recover(
         Unavailable: COMPUTE_FAILED; it exited instead.
         DeadlineExceeded, TimeoutError: it neither recovered nor ended in time.
     """
-    log = log_of(data)
+    log, sockets = log_of(data), data.parent / "run"
+    make_private(sockets, runner.owner)
     settings = {
         **control_settings(import_header(control, DEFAULT_TENANT, _NOBODY).settings),
         "listen_addresses": "",
-        "unix_socket_directories": str(log.parent),
+        "unix_socket_directories": str(sockets),
         "hot_standby": "off",
         "allow_in_place_tablespaces": "on",
         "autovacuum": "off",
         "fsync": "off",
         **settings,
     }
-    programs = majors.programs(bindir, control.version.major)
+    programs = majors.programs(runner.bindir, control.version.major)
     argv = [str(programs / "postgres"), "-D", str(data)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
-    child = spawn(argv, log=log, owner=owner)
-    server = ServerProcess(child.pid, child)
+    server = await runner.execute(argv, log, (data, sockets), control.version.major)
     try:
         await wait_accepting(server, data, ServerLog(log), _RECOVERY_SECONDS)
         server.send(signal.SIGINT)

@@ -16,15 +16,13 @@ from pathlib import Path
 
 from pagestore.errors import DataLoss, FailedPrecondition, OutOfRange, PagestoreError
 from pagestore.ids import format_lsn, parse_lsn
-from pagestore.oracle.recovery import copy_cluster, log_of, recover
+from pagestore.oracle.recovery import Runner, Walls, copy_cluster, log_of, recover
 from pagestore.oracle.scratch import scratch_directory
 from pagestore.pgformat.pg_control import PgControl
 from pagestore.pgformat.wal import segment_name
 from pagestore.postgres import majors
 from pagestore.postgres.checkpoint import end_of_checkpoint
 from pagestore.postgres.cluster import open_cluster, read_control
-from pagestore.postgres.datadir import Owner
-from pagestore.postgres.process import account
 from pagestore.postgres.server_log import log_tail
 
 SEGMENT = 16 << 20
@@ -42,6 +40,7 @@ async def replayed_cluster(
     run_as: str | None = None,
     bindir: Path = majors.BINDIR,
     scratch: Path = Path("/var/tmp"),  # noqa: S108
+    walls: Walls | None = None,
 ) -> AsyncIterator[Path]:
     """A stopped copy of `directory` that has replayed the records that end at or below `lsn`;
     it lives until the block ends.
@@ -66,7 +65,8 @@ async def replayed_cluster(
     if lsn == base_end:
         yield directory
         return
-    owner = account(run_as)
+    runner = Runner.of(bindir, run_as, walls)
+    owner = runner.owner
     async with scratch_directory("pagestore-replay", scratch, owner) as root:
         archive = Archive(root / "archive")
         archive.adopt(directory / "pg_wal", base_end)
@@ -77,7 +77,7 @@ async def replayed_cluster(
                 os.chown(path, *owner)
         copy = root / "data"
         await copy_cluster(directory, copy, owner)
-        await _replay(copy, control, archive, bindir, owner)
+        await _replay(copy, control, archive, runner)
         _check_end(copy, lsn)
         yield copy
 
@@ -115,9 +115,7 @@ class Archive:
             data = data[len(part) :]
 
 
-async def _replay(
-    data: Path, control: PgControl, archive: Archive, bindir: Path, owner: Owner | None
-) -> None:
+async def _replay(data: Path, control: PgControl, archive: Archive, runner: Runner) -> None:
     for segment in (data / "pg_wal").glob("0*"):
         segment.unlink()
     (data / "recovery.signal").touch()
@@ -126,7 +124,7 @@ async def _replay(
         "max_prepared_transactions": "1000",
     }
     try:
-        await recover(data, control, bindir, owner, settings)
+        await recover(data, control, runner, settings)
     except (PagestoreError, TimeoutError) as error:
         raise FailedPrecondition(
             "REPLAY_FAILED",

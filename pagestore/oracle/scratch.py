@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def scratch_directory(kind: str, parent: Path, owner: Owner | None) -> AsyncIterator[Path]:
-    """A new directory, of `owner`, that nobody else may enter.
+    """A new directory, ours, which `owner` may pass through to those in it that are his.
 
     Args:
         kind: the beginning of its name.
@@ -35,7 +35,7 @@ async def scratch_directory(kind: str, parent: Path, owner: Owner | None) -> Asy
     path, lock = _made(kind, parent)
     try:
         if owner is not None:
-            os.chown(path, *owner)
+            path.chmod(0o711)
         yield path
     finally:
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)

@@ -93,8 +93,12 @@ def spawn(
     log: Path,
     owner: Owner | None,
     stdin: int = subprocess.DEVNULL,
+    inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts a server in a session of its own, so that it survives its starter.
+
+    Args:
+        inherited: descriptors that it keeps.
 
     The user is changed by setpriv(1), not between fork and exec: that would take a real
     fork, and in a process with gRPC's threads the forked copy crashes every so often.
@@ -108,6 +112,7 @@ def spawn(
             return subprocess.Popen(
                 argv,
                 stdin=stdin,
+                pass_fds=inherited,
                 stdout=output,
                 stderr=output,
                 cwd="/",

@@ -237,7 +237,7 @@ class ComputeService:
         version = versions.of_major(request.postgres_major or versions.OLDEST.major)
         programs = majors.programs(host.bindir, version.major)
         majors.missing_library(host.shim_library, version.major)
-        postgres = Postgres(programs, host.run_as, host.directory)
+        postgres = Postgres(programs, host.run_as, host.directory, host.walls)
         tenant, timeline = TenantId(request.tenant_id), TimelineId(request.timeline_id)
         address = self._agent.page_server
         async with AsyncPageClient(address, timeout=FIRST_CONTACT_SECONDS) as pages:

@@ -6,6 +6,7 @@ He gets no further than his own directory; everybody else goes on, and his datab
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pagestore.compute import syscalls
 from pagestore.compute.record import ComputeRecord
 from pagestore.postgres.process import start_ticks
 from tests.hostile.tenant import Tenant, Victims, victims
@@ -88,7 +90,7 @@ def test_each_database_has_a_user_of_its_own(tenant: Tenant, neighbour: Tenant) 
 
 def test_status_says_which_walls_stand(whole: Whole) -> None:
     walls = whole.json("status")["walls"]
-    assert {"files", "processes", "shared memory", "rank", "user"} <= set(walls)
+    assert {"files", "processes", "shared memory", "rank", "system calls", "user"} <= set(walls)
     assert f"walls around each database: {', '.join(walls)}\n" in whole.run("status").stdout
 
 
@@ -132,6 +134,38 @@ def test_his_programs_end_with_his_database(whole: Whole, tenant: Tenant, victim
     assert len(processes_of(user)) > 3
     whole.run("stop", tenant.name)
     wait_until(lambda: not processes_of(user))
+
+
+ATTEMPTS = {
+    "unshare --user --map-root-user true": "not permitted",
+    "unshare --net true": "not permitted",
+    "nsenter --target 1 --mount true": "not permitted|denied",
+    "mount -t tmpfs none /tmp": "permi|must be superuser",
+    "dmesg": "not permitted",
+    "/usr/bin/python3 -c 'import ctypes; c = ctypes.CDLL(None, use_errno=True);"
+    " print(c.ptrace(16, 1, 0, 0), c.syscall(425, 8, 0), ctypes.get_errno())'": "-1 -1 1$",
+}
+
+
+@pytest.mark.parametrize("script", ATTEMPTS)
+def test_the_kernel_answers_him_less_than_others(
+    tenant: Tenant, victim: Victims, script: str
+) -> None:
+    if not syscalls.is_known():
+        pytest.skip("there is no filter for this machine")
+    assert re.search(ATTEMPTS[script], tenant.told(script).strip())
+
+
+def test_his_ordinary_programs_work(tenant: Tenant, victim: Victims) -> None:
+    script = (
+        "tar -cf - PG_VERSION | gzip | gunzip | tar -tf - && cp PG_VERSION v && rm v"
+        " && seq 1000 | sort -R | wc -l && id -u && df . | wc -l"
+        ' && /usr/bin/python3 -c "import threading as t; a = t.Thread(target=print, args=(7,));'
+        ' a.start(); a.join()" && psql --version | cut -c1-4'
+    )
+    said = tenant.told(script).splitlines()
+    assert said == ["PG_VERSION", "1000", str(user_of(tenant)), "2", "7", "psql"]
+    assert tenant.sql("SELECT sum(x) FROM generate_series(1, 100000) AS x") == [(5000050000,)]
 
 
 def test_his_own_library_gets_no_further(

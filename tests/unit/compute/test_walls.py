@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.compute import walls
+from pagestore.compute import syscalls, walls
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.sandbox import Sandbox, WalledServer, entered
-from pagestore.compute.walls import Room, walled
+from pagestore.compute.walls import Room, descriptors, walled
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.datadir import Owner
@@ -41,9 +44,12 @@ def room(tmp_path: Path) -> Room:
     return Room((tmp_path / "own/data", tmp_path / "own/run"), (tmp_path / "own",))
 
 
-def said(room: Room, script: str) -> str:
-    command = walled(["sh", "-c", f"( {script} ) 2>&1"], room, OWNER)
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+def said(room: Room, script: str, *, io_uring: bool = False) -> str:
+    with syscalls.opened(io_uring=io_uring) as denying:
+        command = walled(["sh", "-c", f"( {script} ) 2>&1"], room, OWNER, denying=denying)
+        kept = descriptors(denying)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, pass_fds=kept)
+    return done.stdout
 
 
 def test_only_what_is_its_own_is_there_and_only_that_can_be_written(room: Room) -> None:
@@ -91,6 +97,109 @@ def test_it_has_no_rank_and_gets_none(room: Room) -> None:
     assert f"Uid:\t{user}\t{user}\t{user}\t{user}" in status
     assert "Groups:\t \n" in status or OWNER is None
     assert "done" not in said(room, "mount -t tmpfs x /tmp && echo done")
+
+
+CALLS = """
+import ctypes, errno, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+for text in sys.argv[1:]:
+    number, *arguments = (int(word, 0) for word in text.split(","))
+    ctypes.set_errno(0)
+    call(number, *(ctypes.c_long(word) for word in arguments))
+    print(errno.errorcode.get(ctypes.get_errno(), "0"))
+"""
+"""What each of these calls ends with. None may be one that does harm where it is not denied."""
+
+
+def ends_with(room: Room, calls: list[str], *, io_uring: bool = False) -> list[str]:
+    script = f"/usr/bin/python3 -c '{CALLS}' {' '.join(calls)}"
+    return said(room, script, io_uring=io_uring).split()
+
+
+@pytest.fixture
+def column() -> int:
+    """Of this machine in the table of calls."""
+    if not syscalls.is_known():
+        pytest.skip(f"there is no filter for {platform.machine()}")
+    if not Path("/usr/bin/python3").exists():
+        pytest.skip("there is no /usr/bin/python3 to make the calls")
+    return syscalls.ARCHITECTURES[platform.machine()].column
+
+
+def test_no_call_that_is_denied_is_made(room: Room, column: int) -> None:
+    denied = {**syscalls.DENIED, **syscalls.IO_URING}
+    numbers = {name: row[column] for name, row in denied.items() if row[column] is not None}
+    # Arguments that no kernel takes: where one is not denied it says EINVAL, EFAULT or EBADF.
+    calls = [f"{number},-1,-1,-1,-1,-1,-1" for number in numbers.values()]
+    assert dict(zip(numbers, ends_with(room, calls), strict=True)) == dict.fromkeys(
+        numbers, "EPERM"
+    )
+
+
+def test_no_namespace_is_to_be_had(room: Room, column: int) -> None:
+    """Not even a user namespace, which needs no rank, and gives all of it."""
+    unshare, clone = syscalls.UNSHARE[column], syscalls.CLONE[column]
+    kinds = [0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000]
+    calls = [f"{unshare},{kind}" for kind in [*kinds, 0x80]]
+    calls += [f"{clone},{kind | signal.SIGCHLD},0,0,0,0" for kind in kinds]
+    assert ends_with(room, calls) == ["EPERM"] * len(calls)
+    assert ends_with(room, [f"{syscalls.CLONE3[column]},0,0", f"{unshare},0x400"]) == [
+        "ENOSYS",
+        "0",
+    ]
+    for words in ("unshare --user true", "unshare --map-root-user --mount true"):
+        assert "not permitted" in said(room, words)
+
+
+def test_io_uring_is_for_those_majors_that_use_it(room: Room, column: int) -> None:
+    call = [f"{syscalls.IO_URING['io_uring_setup'][column]},0,0"]
+    assert ends_with(room, call) == ["EPERM"]
+    [found] = ends_with(room, call, io_uring=True)
+    if found == "EPERM":
+        pytest.skip("this kernel has io_uring switched off (kernel.io_uring_disabled)")
+    assert found in ("EINVAL", "EFAULT", "ENOSYS")
+
+
+ORDINARY = [
+    "ls -l / | sort | head -3",
+    "tar -cf - -C /usr/share/doc bash | gzip | gunzip | tar -tf - >/dev/null",
+    "cp -a /etc/hostname . && mv hostname h && rm h",
+    "timeout 5 sleep 0.01",
+    "(sleep 0.01 & wait)",
+    "perl -e 'exit(fork() ? wait() < 0 : 0)'",
+    "/usr/bin/python3 -c 'import threading, subprocess as s, tempfile; tempfile.TemporaryFile();"
+    ' t = threading.Thread(target=s.run, args=(["true"],)); t.start(); t.join()\'',
+    "psql --version; awk 'BEGIN { print systime() > \"/dev/null\" }'",
+    "date; id; df . ; ps; uname -a; nproc; getent hosts localhost; openssl rand -hex 4",
+    "flock . true; nice -n 1 true; setsid true; env -i true; chrt -o 0 true",
+]
+
+
+@pytest.mark.parametrize("script", ORDINARY)
+def test_ordinary_programs_miss_nothing(room: Room, script: str) -> None:
+    program = script.split()[0].rpartition("/")[2].strip("();")
+    if shutil.which(program) is None:
+        pytest.skip(f"there is no {program}")
+    # Twice, so that what the machine itself lacks is not laid to the filter.
+    quoted = f"cd {room.writable[0]}; ( {script} ) >/dev/null 2>&1; echo $?"
+    command = walled(["sh", "-c", quoted], room, OWNER)
+    without = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+    assert said(room, quoted) == without
+
+
+def test_the_numbers_are_those_of_the_kernels_headers(column: int) -> None:
+    paths = ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "/usr/include/asm-generic/unistd.h")
+    if not Path(paths[column]).exists():
+        pytest.skip("the kernel's headers are not installed (linux-libc-dev)")
+    for at, path in enumerate(paths):
+        if not Path(path).exists():
+            continue
+        found = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", Path(path).read_text()))
+        rows = {**syscalls.DENIED, **syscalls.IO_URING}
+        rows |= {"clone": syscalls.CLONE, "clone3": syscalls.CLONE3, "unshare": syscalls.UNSHARE}
+        for name, row in rows.items():
+            if name in found:
+                assert row[at] == int(found[name]), name
 
 
 def test_all_end_with_the_server_and_its_exit_code_is_known(room: Room) -> None:
