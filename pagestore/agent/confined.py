@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from pagestore.compute import cgroups
+from pagestore.compute import cgroups, syscalls
 from pagestore.compute.limits import Limits
 from pagestore.compute.sandbox import NOBODY, Sandbox
-from pagestore.compute.walls import Room, walled
+from pagestore.compute.walls import Room, descriptors, walled
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import Identity, children
@@ -88,35 +88,30 @@ class Confined:
         limits = self.limits if self.walls else None
         groups = limits.make_groups(self.work.parent.name) if limits is not None else []
         try:
-            command = self._command(["env", f"--chdir={self.work}", *argv])
-            if limits is not None:
-                command = limits.outside(groups, command)
-            return await self._heard(command, said, heard)
+            with syscalls.opened(io_uring=False) as denying:
+                command = self._command(["env", f"--chdir={self.work}", *argv], denying)
+                if limits is not None:
+                    command = limits.outside(groups, command)
+                child = await _executed(command, descriptors(denying))
+            return await self._heard(child, said, heard)
         finally:
             for group in groups:
                 cgroups.remove(group)
 
-    def _command(self, argv: list[str]) -> list[str]:
+    def _command(self, argv: list[str], denying: int | None) -> list[str]:
         if self.walls:
             around = [each for path in self.programs for each in (path.parent, path.resolve())]
             room = Room((self.work,), tuple(around), False, accounts=self.accounts, outlives=False)
             inside = self.limits.inside() if self.limits is not None else ()
-            return walled(argv, room, self.owner, inside)
+            return walled(argv, room, self.owner, inside, denying)
         if self.owner is None:
             return argv
         identity = [f"--reuid={self.owner.uid}", f"--regid={self.owner.gid}", "--clear-groups"]
         return ["setpriv", *identity, "--", *argv]
 
-    async def _heard(self, command: list[str], said: bytes, heard: Callable[[str], None]) -> Done:
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd="/",
-            env=_ENVIRONMENT,
-            start_new_session=True,
-        )
+    async def _heard(
+        self, child: asyncio.subprocess.Process, said: bytes, heard: Callable[[str], None]
+    ) -> Done:
         outer = Identity.of(child.pid) or NOBODY
         first = NOBODY
         try:
@@ -137,6 +132,19 @@ class Confined:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(outer.pid, signal.SIGKILL)
+
+
+async def _executed(command: list[str], inherited: Sequence[int]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd="/",
+        env=_ENVIRONMENT,
+        start_new_session=True,
+        pass_fds=inherited,
+    )
 
 
 async def _first(child: asyncio.subprocess.Process) -> Identity:

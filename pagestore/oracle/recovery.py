@@ -94,7 +94,8 @@ class Runner:
         if not self.walled:
             child = spawn(argv, log=log, owner=self.owner)
             return ServerProcess(child.pid, child)
-        room = Room(writable, (log.parent, *installed_beside(Path(argv[0]))), network=False)
+        seen = (log.parent, *installed_beside(Path(argv[0])))
+        room = Room(writable, seen, network=False, outlives=False)
         with syscalls.opened(io_uring=major >= syscalls.FIRST_WITH_IO_URING) as denying:
             command = walled(argv, room, self.owner, denying=denying)
             child = spawn(command, log=log, owner=None, inherited=descriptors(denying))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.agent.confined import Confined, Done
+from pagestore.compute import syscalls
 from pagestore.compute.places import make_private
 from pagestore.errors import FailedPrecondition
 from pagestore.postgres.datadir import Owner
@@ -43,6 +44,13 @@ def test_it_sees_its_own_directory_and_has_a_name_there(confined: Confined) -> N
         assert ran(confined, "id -un").output == "postgres\n"
     assert ran(confined, "cat; exit 3", b"words") == Done(3, "words")
     assert ran(confined, "ls /sys/class/net | wc -l").output != "2\n"
+
+
+def test_the_kernel_answers_it_less_than_others(confined: Confined) -> None:
+    if not syscalls.is_known():
+        pytest.skip("there is no filter for this machine")
+    assert ran(confined, "grep Seccomp: /proc/self/status").output.split() == ["Seccomp:", "2"]
+    assert "not permitted" in ran(confined, "unshare --user true").output
 
 
 def test_it_is_heard_as_it_speaks(confined: Confined) -> None:
