@@ -19,7 +19,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     meta         "members"                            MembersRecord
     meta         "key"                                KeyRecord
     meta         "whole"                              see storage.py
-    kept_files   timeline (16) path                   bytes of a file that no WAL holds
+    kept_files   timeline (16) path                   a file that no WAL holds: kept_files.py
     pgstat       timeline (16)                        bytes of pg_stat/pgstat.stat, of old
     auto_conf    tenant (16) name                     bytes of postgresql.auto.conf, of old
 
@@ -45,6 +45,7 @@ from typing import TypeVar
 
 from pagestore import locks
 from pagestore.client.names import MAX_NAME_BYTES
+from pagestore.control import kept_files
 from pagestore.control.records import (
     Answer,
     AnswersRecord,
@@ -290,7 +291,7 @@ class _Tables:
         old = self._get("pgstat", raw)
         found = {} if old is None else {_PGSTAT: old}
         for key, content in self._scan("kept_files", raw):
-            found[key[len(raw) :].decode()] = content
+            found[key[len(raw) :].decode()] = kept_files.unpack(content)
         return found
 
     def old_auto_conf(self, record: DatabaseRecord) -> bytes | None:
@@ -450,7 +451,7 @@ class Change(_Tables):
         """These, and no others."""
         self._forget_files(timeline)
         for path, content in files.items():
-            self._put("kept_files", timeline.raw + path.encode(), content)
+            self._put("kept_files", timeline.raw + path.encode(), kept_files.pack(content))
 
     def _forget_files(self, timeline: TimelineId) -> None:
         self._delete("pgstat", timeline.raw)

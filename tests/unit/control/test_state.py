@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,19 @@ def test_what_was_committed_is_there_after_reopening(tmp_path: Path) -> None:
         assert state.view().known_database(TENANT, "app") == database("app")
         assert state.view().known_timeline(T1).state is TimelineState.LIVE
         assert state.view().kept_files(T1) == {"a/b": b"statistics", "c": b""}
+
+
+def test_a_file_is_kept_in_few_bytes_and_one_that_was_kept_as_it_was_is_read(
+    tmp_path: Path,
+) -> None:
+    statistics = struct.pack("<I", 0x01A5BCB2) + bytes(50_000)
+    with ControlState(tmp_path) as state:
+        with state.change() as change:
+            change.put_kept_files(T1, {"pg_stat/pgstat.stat": statistics})
+            change._put("kept_files", T2.raw + b"pg_stat/pgstat.stat", statistics)
+        assert state.view().kept_files(T1) == state.view().kept_files(T2)
+        [(_, value)] = state.view()._scan("kept_files", T1.raw)
+        assert len(value) < 1000
 
 
 def test_names_that_begin_alike_do_not_mix(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from pagestore.lmdbfile import witness
 
 from .test_state import T1, T2, TENANT, database, event, timeline
 
-LARGE = b"statistics" * 3000
+LARGE = random.Random(1).randbytes(30_000)
+"""So that it takes pages of its own, however it lies."""
 
 
 def fill(directory: Path, names: int = 60) -> None:
