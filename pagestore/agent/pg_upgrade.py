@@ -26,6 +26,7 @@ _LAST_LINES = 5
 _PERFORMING = "Performing Upgrade"
 """A headline behind which pg_upgrade has checked all that it checks."""
 _ENDING = re.compile(r"^.*(?:fatal|\*failure\*)[ \t]*$", re.MULTILINE)
+_STATUS = re.compile(r"(\S.*?) {2,}\S*\s*")
 _NAMED = re.compile(r"(pg_upgrade_output\.d/[^\s\"]+)")
 _COMPLAINT = re.compile(r"\b(?:ERROR|FATAL|error|fatal):")
 _FACT = re.compile(r'pagestore_(\w+) = "([0-9a-f]*)"')
@@ -123,12 +124,9 @@ class Listening:
 
 
 def _step(line: str) -> str:
-    """Of a line that is whole, or padded until its result comes."""
-    if not line.endswith(("\n", "  ")):
-        return ""
-    words = line.strip().removesuffix("ok").strip()
-    is_headline = not words or set(words) == {"-"} or words in ("Consistency Checks", _PERFORMING)
-    return "" if is_headline or line[:1].isspace() else words
+    """Of a line that is padded for its result, whether that stands there yet or not."""
+    found = _STATUS.fullmatch(line)
+    return found[1] if found is not None else ""
 
 
 Read = Callable[[str], bytes | None]

@@ -5,7 +5,7 @@ it ends; what a killed agent left of one, the next removes::
 
     DIR/upgrade-<random>/          ours; locked as long as somebody works there
     DIR/upgrade-<random>/passwd    how the programs find a name for their user
-    DIR/upgrade-<random>/work/     theirs: old/, new/
+    DIR/upgrade-<random>/work/     theirs: old/, new/, tablespaces/
 
 The programs are confined (confined.py). What they leave is a tenant's: it is looked through, when
 nobody is left in there, before anything in it is opened by a path.
@@ -26,6 +26,7 @@ from pathlib import Path
 from pagestore.agent import pg_upgrade
 from pagestore.agent.confined import Confined, Done
 from pagestore.agent.pg_upgrade import NEW, OLD, Listening
+from pagestore.agent.tablespaces import move_in, move_out
 from pagestore.client.page import AsyncPageClient
 from pagestore.compute.limits import Limits
 from pagestore.compute.places import make_private
@@ -41,6 +42,7 @@ from pagestore.postgres.untrusted import open_root, read_regular
 from pagestore.transfer.export import export_pgdata
 from pagestore.transfer.pgdata import PGSTAT_FILE, Imported, import_header, read_pgdata
 
+TABLESPACES = "tablespaces"
 KIND = "upgrade"
 """How the directories' names begin."""
 Told = Callable[[str, int, int], None]
@@ -144,6 +146,7 @@ class _Run:
 
     async def whole(self) -> Upgraded:
         await self._export()
+        move_out(self._work / OLD, self._work / TABLESPACES, self._place.owner)
         control = read_control(self._work / OLD)
         user, databases = await self._look()
         await self._initdb(user, control)
@@ -246,6 +249,8 @@ class _Run:
 
     async def _import(self, target: TimelineId) -> Imported:
         new = self._work / NEW
+        before = self._wanted.version
+        await asyncio.to_thread(move_in, new, self._work / TABLESPACES, before)
         await asyncio.to_thread(check_tree, new, self._place.owner)
         if read_control(new).version != self._wanted.to:
             raise PagestoreError(
