@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from pagestore.cli import durations
 from pagestore.cli.session import (
     Data,
     Json,
@@ -30,6 +29,7 @@ from pagestore.cli.session import (
     time_left,
 )
 from pagestore.cli.settings import Set, pairs
+from pagestore.client import durations
 from pagestore.client.urls import without_password
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.ids import format_lsn

@@ -80,12 +80,17 @@ def _answer_up(run: Session, *, already: bool) -> None:
     run.answer(fields, NEXT, where)
 
 
-def supervise() -> None:
+def supervise(
+    owner: Annotated[
+        int | None,
+        typer.Option("--while", metavar="PID", help="Until this process, our parent, has ended."),
+    ] = None,
+) -> None:
     """Keep the parts of PAGESTORE_DATA running (what `up` starts)."""
     with session(None, False) as run:
         from pagestore.installation import lifecycle
 
-        lifecycle.supervise(run.installation)
+        lifecycle.supervise(run.installation, owner)
 
 
 def down(

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli import border, choosing, durations
-from pagestore.client import credentials
+from pagestore.cli import border, choosing
+from pagestore.client import credentials, durations
 from pagestore.client.credentials import default_data_dir
 from pagestore.errors import PagestoreError
 from pagestore.ids import DEFAULT_TENANT_NAME, TenantId, format_lsn

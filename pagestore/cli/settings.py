@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from pagestore.cli import durations
 from pagestore.cli.session import Data, Json, Name, database_fields, session, sleeps_after
+from pagestore.client import durations
 from pagestore.errors import FailedPrecondition, InvalidInput
 
 if TYPE_CHECKING:

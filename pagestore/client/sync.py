@@ -1,21 +1,19 @@
 """PageClient: the page server's calls for programs without an event loop.
 
-Its methods are made from those of :class:`AsyncPageClient`, whose retries and streams serve both.
-Every call runs on one event loop in a daemon thread, which all clients of the process share. That
-loop is never closed: grpc.aio goes on delivering events to a loop that it has once seen.
+Its methods are made from those of :class:`AsyncPageClient`, whose retries and streams serve both
+(shared_loop.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from pagestore.client import shared_loop
 from pagestore.client.closing import BlockingClosing
 from pagestore.client.credentials import Credentials
 from pagestore.client.page import AsyncPageClient, ReadLsn, Rel
@@ -25,21 +23,6 @@ from pagestore.v1 import page_pb2 as pb
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-_starting = threading.Lock()
-
-
-def _shared_loop() -> asyncio.AbstractEventLoop:
-    with _starting:
-        return _start_loop()
-
-
-@functools.cache
-def _start_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="pagestore-client", daemon=True).start()
-    return loop
 
 
 def _blocking(
@@ -65,7 +48,6 @@ class PageClient(BlockingClosing):
         credentials: Credentials | None = None,
     ) -> None:
         self.address = address
-        self._loop = _shared_loop()
         self._closed = False
 
         async def connect() -> AsyncPageClient:
@@ -74,7 +56,7 @@ class PageClient(BlockingClosing):
         self._client = self._run(connect())
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return shared_loop.run(work)
 
     def close(self) -> None:
         """Ends the connection. Repeatable."""

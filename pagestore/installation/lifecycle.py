@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from pagestore.client.addresses import is_near, tls_required
@@ -23,6 +25,8 @@ from pagestore.postgres import majors
 
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
+OWNER_SECONDS = 0.5
+"""How often an ephemeral installation looks whether its owner is there."""
 MAX_RESTARTS = 4
 """A part that dies this often in a row will not come up by itself."""
 AGAIN = "Try again in a moment."
@@ -133,11 +137,18 @@ def check_count(installation: Installation, wanted: int | None) -> None:
         )
 
 
-def spawn_supervisor(installation: Installation) -> subprocess.Popen[bytes]:
-    """Starts the supervisor in a session of its own, so that it outlives the terminal."""
+def spawn_supervisor(
+    installation: Installation, *, ephemeral: bool = False
+) -> subprocess.Popen[bytes]:
+    """Starts the supervisor in a session of its own, so that it outlives the terminal.
+
+    Args:
+        ephemeral: the whole installation goes when this process has ended, however it ends.
+    """
+    owner = ["--while", str(os.getpid())] if ephemeral else []
     with installation.open_log("supervisor") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pagestore.cli.main", "supervise"],
+            [sys.executable, "-m", "pagestore.cli.main", "supervise", *owner],
             env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -147,8 +158,12 @@ def spawn_supervisor(installation: Installation) -> subprocess.Popen[bytes]:
         )
 
 
-def supervise(installation: Installation) -> None:
+def supervise(installation: Installation, owner: int | None = None) -> None:
     """Is the supervisor, until SIGTERM or SIGINT.
+
+    Args:
+        owner: the process that has made an ephemeral installation, our parent. When it has ended,
+            so do we, and what there is of it is removed.
 
     Raises:
         FailedPrecondition: ALREADY_RUNNING.
@@ -162,8 +177,27 @@ def supervise(installation: Installation) -> None:
             f"pagestore runs already on {installation.data}.",
             "`pagestore status` shows it; `pagestore down` stops it.",
         )
+    if owner is not None:
+        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     with lock:
         asyncio.run(Supervisor(installation).run())
+    if owner is not None and os.getppid() != owner:
+        remove(installation)
+
+
+def _end_with(owner: int) -> None:
+    # A process whose parent has ended has another one, at once and for good.
+    while True:
+        time.sleep(OWNER_SECONDS)
+        if os.getppid() != owner:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def remove(installation: Installation) -> None:
+    """An ephemeral one that does not run."""
+    shutil.rmtree(installation.compute_dir, ignore_errors=True)
+    shutil.rmtree(installation.data, ignore_errors=True)
 
 
 def wait_until_serving(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pagestore.cli import durations
+from pagestore.client import durations
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""Where the client finds its installation: named, this machine's, or one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pagestore.client.credentials import Credentials, default_data_dir
+from pagestore.errors import InvalidInput
+from pagestore.ids import DEFAULT_TENANT_NAME
+from pagestore.sdk.blocking import Client
+from pagestore.sdk.client import AsyncClient
+
+if TYPE_CHECKING:
+    from pagestore.installation.layout import Installation
+
+
+def connect(
+    address: str | None = None,
+    *,
+    token: str | None = None,
+    data: Path | str | None = None,
+    tenant: str = DEFAULT_TENANT_NAME,
+    start: bool = True,
+) -> Client:
+    """
+    Args:
+        address: of a control plane on whatever machine, "host:port"; this machine's installation
+            by default.
+        token: shown to it; by default PAGESTORE_TOKEN, or the operator's of this machine.
+        data: this machine's data directory; PAGESTORE_DATA, or the standard one, by default.
+        tenant: whose databases.
+        start: whether an installation that does not run, or that there is not yet, is started.
+
+    Raises:
+        Unavailable: NOT_RUNNING.
+        PagestoreError: why it does not start.
+    """
+    where, shown = _found(address, token, data, start=start)
+    return Client(lambda: AsyncClient(where, tenant=tenant, credentials=shown))
+
+
+def aconnect(
+    address: str | None = None,
+    *,
+    token: str | None = None,
+    data: Path | str | None = None,
+    tenant: str = DEFAULT_TENANT_NAME,
+    start: bool = True,
+) -> AsyncClient:
+    """The same for the running event loop, which waits while an installation is started:
+    ``async with pagestore.aconnect() as client``."""
+    where, shown = _found(address, token, data, start=start)
+    return AsyncClient(where, tenant=tenant, credentials=shown)
+
+
+@contextlib.contextmanager
+def ephemeral() -> Iterator[Client]:
+    """A store of its own in a temporary directory, gone afterwards with all its databases, also
+    when this process is killed. Takes some seconds: a whole installation is started, and an empty
+    cluster made."""
+    from pagestore.installation import lifecycle
+    from pagestore.installation.layout import Installation
+
+    data = Path(tempfile.mkdtemp(prefix="pagestore-"))
+    # Other users' computes go through it to theirs.
+    data.chmod(0o711)
+    installation = Installation(data)
+    try:
+        _start(installation, ephemeral=True)
+        with connect(data=data, start=False) as client:
+            yield client
+    finally:
+        lifecycle.stop(installation)
+        lifecycle.remove(installation)
+
+
+def _found(
+    address: str | None, token: str | None, data: Path | str | None, *, start: bool
+) -> tuple[str, Credentials | None]:
+    shown = Credentials.of_token(token) if token is not None else None
+    if address is not None:
+        if data is not None:
+            raise InvalidInput(
+                "INVALID_OPTIONS", "An address and a data directory name two installations."
+            )
+        return address, shown
+    from pagestore.installation.layout import Installation
+
+    installation = Installation(Path(data) if data is not None else default_data_dir())
+    if start:
+        _start(installation)
+    return installation.address("control"), shown or installation.credentials
+
+
+def _start(installation: Installation, *, ephemeral: bool = False) -> None:
+    """As `pagestore up`."""
+    from pagestore.installation import lifecycle
+
+    if installation.running_supervisor() is not None:
+        lifecycle.wait_until_serving(installation)
+        return
+    lifecycle.prepare(installation)
+    lifecycle.check_addresses(installation)
+    supervisor = lifecycle.spawn_supervisor(installation, ephemeral=ephemeral)
+    lifecycle.wait_until_serving(installation, supervisor)

@@ -1,0 +1,182 @@
+"""What the control plane says, as values: plain, frozen, and printed without a password."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit, urlunsplit
+
+from pagestore.client import durations, points
+from pagestore.errors import InvalidInput
+from pagestore.ids import format_lsn
+from pagestore.v1 import control_pb2 as pb
+
+Ttl = str | float | timedelta | None
+"""How long: "30m", seconds, a timedelta; None for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of a database, as they were when they were told.
+
+    Args:
+        url: where programs connect; with the password where the call reveals it.
+        lsn: "16/B374D848": where it stands.
+        parent: the database that it was branched from; None for none.
+        compute: "stopped", "starting", "running", "stopping", "failed".
+        postgres: the major version.
+        expires_at: when it is removed by itself; None for never.
+        created: whether the call has made it.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    lsn: str
+    parent: str | None
+    compute: str
+    postgres: int
+    physical_bytes: int
+    created_at: datetime
+    expires_at: datetime | None
+    created: bool
+
+    @classmethod
+    def of(cls, said: pb.Database) -> Facts:
+        state = pb.ComputeState.Name(said.compute).removeprefix("COMPUTE_STATE_").lower()
+        return cls(
+            name=said.name,
+            url=said.url,
+            lsn=format_lsn(said.lsn),
+            parent=said.parent or None,
+            compute=state,
+            postgres=said.postgres_major,
+            physical_bytes=said.physical_bytes,
+            created_at=moment(said.created_unix_micros),
+            expires_at=moment(said.expires_unix_micros) if said.expires_unix_micros else None,
+            created=said.created,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """
+    Args:
+        git_commit: empty for none.
+        automatic: made by a move, to keep what was left.
+        note: of an automatic one, what made it.
+    """
+
+    name: str
+    lsn: str
+    git_commit: str
+    created_at: datetime
+    automatic: bool
+    note: str
+
+    @classmethod
+    def of(cls, said: pb.Checkpoint) -> Checkpoint:
+        return cls(
+            said.name,
+            format_lsn(said.lsn),
+            said.git_commit,
+            moment(said.created_unix_micros),
+            said.automatic,
+            said.note,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a database's name.
+
+    Args:
+        verb: "create", "branch", "restore", "undo", ...
+    """
+
+    verb: str
+    lsn: str
+    at: datetime
+    detail: str
+
+    @classmethod
+    def of(cls, said: pb.Event) -> Event:
+        return cls(said.verb, format_lsn(said.lsn), moment(said.unix_micros), said.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a restore, reset, undo or redo did.
+
+    Args:
+        changed: whether the database is elsewhere than before.
+        kept: the checkpoint by which one comes back; None where nothing changed.
+        summary: it in one sentence.
+    """
+
+    changed: bool
+    kept: Checkpoint | None
+    summary: str
+
+    @classmethod
+    def of(cls, said: pb.RestoreResponse) -> Move:
+        kept = Checkpoint.of(said.kept) if said.HasField("kept") else None
+        return cls(said.changed, kept, said.summary)
+
+
+def entry_of(said: pb.LogEntry) -> Checkpoint | Event:
+    if said.WhichOneof("entry") == "checkpoint":
+        return Checkpoint.of(said.checkpoint)
+    return Event.of(said.event)
+
+
+def point_of(at: str | datetime | None) -> pb.Point | None:
+    """A checkpoint's name, an LSN or a time, as ``--at`` takes them; None for the head.
+
+    Raises:
+        InvalidInput, OutOfRange: it is none of these.
+    """
+    if isinstance(at, datetime):
+        at = at.astimezone(UTC).isoformat()
+    match points.parse_point("head" if at is None else at):
+        case points.AtLsn(lsn):
+            return pb.Point(lsn=lsn)
+        case points.AtTime(micros):
+            return pb.Point(unix_micros=micros)
+        case points.AtCheckpoint(name, or_micros):
+            return pb.Point(checkpoint=name, or_unix_micros=or_micros or 0)
+    return None
+
+
+def seconds_of(ttl: Ttl) -> float | None:
+    """
+    Raises:
+        InvalidInput: INVALID_TTL.
+    """
+    if ttl is None or isinstance(ttl, float):
+        return ttl
+    if isinstance(ttl, timedelta):
+        return ttl.total_seconds()
+    if isinstance(ttl, int):
+        return float(ttl)
+    found = durations.seconds(ttl)
+    if found is None:
+        raise InvalidInput("INVALID_TTL", f"{ttl!r} is no time as 30m, 1h or 7d.")
+    return found
+
+
+def moment(unix_micros: int) -> datetime:
+    return datetime.fromtimestamp(unix_micros / 1e6, UTC)
+
+
+def sqlalchemy_url(url: str, driver: str) -> str:
+    """
+    Args:
+        driver: "psycopg", "asyncpg", ...
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(scheme=f"postgresql+{driver}"))
+
+
+Settings = Mapping[str, str]
+"""Of a database's Postgres, by their names."""
