@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from pagestore.agent import pg_upgrade
 from pagestore.agent.confined import Confined, Done
 from pagestore.agent.pg_upgrade import NEW, OLD, Listening
@@ -45,6 +47,8 @@ from pagestore.transfer.pgdata import PGSTAT_FILE, Imported, import_header, read
 TABLESPACES = "tablespaces"
 KIND = "upgrade"
 """How the directories' names begin."""
+_LOGGED_CHARACTERS = 8_000
+_log = structlog.get_logger(__name__)
 Told = Callable[[str, int, int], None]
 """Called with what is being done, the bytes of it that are done, and all, 0 where not known."""
 
@@ -240,11 +244,13 @@ class _Run:
         listening = Listening(lambda words: self._step(f"pg_upgrade: {words}"))
         done = await self._confined.run(argv, heard=listening.hear)
         if done.status != 0:
+            said = done.output[-_LOGGED_CHARACTERS:]
+            _log.warning("pg_upgrade ended", timeline=str(wanted.timeline), said=said)
             raise pg_upgrade.failure(done.output, self._read, wanted.to.major)
         if not wanted.to.upgrade_keeps_statistics:
             self._remarks.append(
                 f"pg_upgrade to {wanted.to.major} leaves the planner's statistics behind: run "
-                "`vacuumdb --all --analyze-in-stages` on the database's URL."
+                "`vacuumdb --analyze-in-stages -d URL`, for each inner database."
             )
 
     async def _import(self, target: TimelineId) -> Imported:
