@@ -15,8 +15,11 @@ from pagestore._native import Batch
 from pagestore.client import Rel
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.keyspace import PAGE_SIZE, WILL_INIT, ValueKind
+from pagestore.pg_control_values import pack_settings
 from pagestore.pgformat.wal import record_bytes
 from pagestore.timeline import Repository
+from pagestore.v1 import page_pb2
+from tests.plain_postgres import VERSION
 
 TIMELINE = TimelineId(bytes(15) + b"\x07")
 IMAGES, RECORDS = Rel(1663, 5, 100), Rel(1663, 5, 16384)
@@ -32,6 +35,8 @@ def make_store(data_dir: Path, *, images: int, records: int) -> None:
     noise = random.Random(7)
     with repository.create_root(DEFAULT_TENANT, TIMELINE, START_LSN, 900) as root:
         batch = Batch()
+        settings = page_pb2.ControlSettings(catalog_version=VERSION.catalog_version)
+        _put(batch, keyspace.SETTINGS, pack_settings(settings))
         for rel, blocks in ((IMAGES, images), (RECORDS, records)):
             _put(batch, keyspace.rel_size(*_numbers(rel), 0), struct.pack("<I", blocks))
         for block in range(images):

@@ -13,6 +13,7 @@ import pytest
 
 from pagestore.client.control import ControlClient
 from tests.integration.installation import Whole, patiently, sql, whole_pagestore
+from tests.plain_postgres import MAJOR
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,8 @@ def ask(control: ControlClient, name: str, *statements: str) -> list[tuple[Any, 
         return cursor.fetchall() if cursor.description else []
 
 
+LISTED = "$1, $2, $3" if MAJOR < 18 else "$1 /*, ... */"
+"""How pg_stat_statements names three constants."""
 STATEMENTS = """
     SELECT query, calls, rows FROM pg_stat_statements
     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -84,7 +87,7 @@ def test_pg_stat_statements_counts_normalizes_and_crosses_a_restart(
             ("DELETE FROM counted WHERE a = $1", 1, 1),
             ("INSERT INTO counted VALUES ($1, $2), ($3, $4)", 2, 4),
             ('SELECT $1 AS "ONE"', 2, 2),
-            ("SELECT * FROM counted WHERE a IN ($1, $2, $3) ORDER BY a", 1, 3),
+            (f"SELECT * FROM counted WHERE a IN ({LISTED}) ORDER BY a", 1, 3),
             ("UPDATE counted SET b = $1 WHERE a > $2", 1, 2),
         ]
         assert session.execute(STATEMENTS).fetchall() == expected
@@ -183,7 +186,7 @@ def shared(control: ControlClient) -> str:
 
 def test_the_last_superuser_stays_one(control: ControlClient, shared: str) -> None:
     for statement in ("ALTER ROLE postgres NOLOGIN", "ALTER ROLE postgres NOSUPERUSER"):
-        with pytest.raises(psycopg.Error, match="last superuser"):
+        with pytest.raises(psycopg.Error, match=r"(last|bootstrap) superuser"):
             ask(control, shared, statement)
 
 
@@ -304,7 +307,8 @@ def test_the_operator_gets_in_though_the_role_he_came_by_is_no_superuser_any_mor
     ask(control, app, "ALTER ROLE boss RENAME TO chief")
     whole.run("settings", app, "work_mem=3MB")
     ask(control, app, 'CREATE ROLE "a b""c" SUPERUSER LOGIN', "DROP ROLE chief")
-    ask(control, app, "ALTER ROLE postgres NOSUPERUSER")
+    if MAJOR == 15:  # later ones refuse it of the role that initdb made
+        ask(control, app, "ALTER ROLE postgres NOSUPERUSER")
     whole.run("settings", app, "work_mem=4MB")
     whole.run("password", app, "--reset")
     renamed = "SET SESSION AUTHORIZATION 'a b\"c'", "ALTER ROLE postgres RENAME TO nobody"
