@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from pagestore.cli import completion
 from pagestore.cli.session import (
     Data,
     Json,
@@ -88,7 +89,12 @@ def create(
 
 
 def branch(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The database to branch.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="The database to branch.", autocompletion=completion.names
+        ),
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The new database.")],
     at: At = None,
     if_not_exists: IfNotExists = False,
@@ -235,7 +241,10 @@ def show(name: Name, data: Data = None, as_json: Json = False) -> None:
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Databases.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Databases.", autocompletion=completion.names),
+    ],
     if_exists: Annotated[
         bool, typer.Option("--if-exists", help="Succeed when there is none.")
     ] = False,

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from pagestore.cli import border
+from pagestore.cli import border, completion
 from pagestore.cli.choosing import for_tenant
 
 
@@ -81,6 +81,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "export": Verb("transfer"),
     },
     "Measuring": {"bench": Verb("bench")},
+    "This command line": {"completion": Verb("completion")},
     "": {
         "supervise": Verb("running", hidden=True),
         "help": Verb("main", "help_", hidden=True),
@@ -155,6 +156,8 @@ def help_(
 
 
 def main() -> None:
+    if completion.is_asked():
+        completion.answer(build([]))
     words = sys.argv[1:]
     asks = bool(words) and any(
         verbs[words[0]].module in _ASKING for verbs in PANELS.values() if words[0] in verbs

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli import border, choosing
+from pagestore.cli import border, choosing, completion
 from pagestore.client import credentials, durations
 from pagestore.client.credentials import default_data_dir
 from pagestore.errors import PagestoreError
@@ -36,7 +36,10 @@ Data = Annotated[
     typer.Option("--data", help="The data directory. Default: PAGESTORE_DATA.", metavar="DIR"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A database.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A database.", autocompletion=completion.names),
+]
 
 FAILED = 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +201,21 @@ def test_a_second_up_says_so_and_down_forgets_nothing(whole: Whole) -> None:
     whole.up()
     assert whole.json("start", "kept")["url"] == without_password(url)[0]
     assert sql(url, "SELECT a FROM t") == [(1,)]
+
+
+def test_names_of_databases_are_completed(whole: Whole) -> None:
+    whole.json("create", "completed-one", "--if-not-exists")
+    asked = {
+        "_PAGESTORE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "pagestore show comp",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pagestore.cli.main"],
+        env={**whole.environment, **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["completed-one"]
+    whole.run("rm", "completed-one")

@@ -26,7 +26,7 @@ COMMANDS = {
     for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     if not command.hidden
 }
-WITHOUT_JSON = {"psql", "pageserver", "safekeeper", "compute", "control", "proxy"}
+WITHOUT_JSON = {"psql", "pageserver", "safekeeper", "compute", "control", "proxy", "completion"}
 WITHOUT_DATA = {"bench"}
 """It measures an installation of its own."""
 
