@@ -26,6 +26,7 @@ _LAST_LINES = 5
 _PERFORMING = "Performing Upgrade"
 """A headline behind which pg_upgrade has checked all that it checks."""
 _ENDING = re.compile(r"^.*(?:fatal|\*failure\*)[ \t]*$", re.MULTILINE)
+_UNQUOTABLE = frozenset("\"$'\\")
 _STATUS = re.compile(r"(\S.*?) {2,}\S*\s*")
 _NAMED = re.compile(r"(pg_upgrade_output\.d/[^\s\"]+)")
 _COMPLAINT = re.compile(r"\b(?:ERROR|FATAL|error|fatal):")
@@ -53,6 +54,21 @@ LEAVE_VERSIONS_OUT = (
     " FROM pg_catalog.unnest(attoptions) o WHERE pg_catalog.strpos(o, 'pg_attver=') <> 1),"
     " '{}'::text[]) WHERE pg_catalog.strpos(attoptions::text, 'pg_attver=') > 0",
 )
+
+
+def check_user(user: str) -> None:
+    """That a cluster can begin with a role of that name.
+
+    Raises:
+        FailedPrecondition: UPGRADE_REFUSED.
+    """
+    if _UNQUOTABLE & set(user):
+        raise FailedPrecondition(
+            "UPGRADE_REFUSED",
+            f"No cluster begins with a role named {user!r}, as this database's did: initdb makes "
+            "none with a quote, a dollar sign or a backslash in its name.",
+            "Give it another name, logged in as another superuser: ALTER ROLE ... RENAME TO ...",
+        )
 
 
 def initdb(

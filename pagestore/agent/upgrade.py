@@ -194,6 +194,7 @@ class _Run:
                 f"The database's own catalogs cannot be read by its server: {_end_of(done)}",
                 "Does it start, and is there a database template1 in it?",
             )
+        pg_upgrade.check_user(users[0])
         return users[0], pg_upgrade.facts(done.output, "database")
 
     async def _initdb(self, user: str, control: PgControl) -> None:

@@ -16,6 +16,7 @@ from pagestore.client.sync import PageClient
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.postgres import majors
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.plain_postgres import MAJOR, plain_postgres
 from tests.waiting import wait_until
 
 THERE = sorted(majors.installed(majors.BINDIR))
@@ -139,6 +140,26 @@ def test_all_comes_through_and_back_and_forth(whole: Whole) -> None:
     assert whole.sql("app", "SELECT count(*) FROM rows") == [(3001,)]
     whole.run("restore", "app", "before-upgrade-1")
     assert (major(whole, "app"), facts(whole, "app")) == (OLD, before)
+
+
+@pytest.mark.skipif(MAJOR != OLD, reason=f"plain clusters are of Postgres {MAJOR} in this run")
+def test_an_imported_cluster_of_another_kind_stays_of_its_kind(whole: Whole) -> None:
+    """With data checksums, another encoding, and another name for the role that it began with."""
+    with plain_postgres("--data-checksums", "--locale=C", "-E", "LATIN1") as plain:
+        plain.sql("CREATE ROLE helper SUPERUSER LOGIN")
+        with plain.connect(user="helper") as session:
+            session.execute('ALTER ROLE postgres RENAME TO "the boss"')
+            session.execute("CREATE TABLE t AS SELECT 'gr\u00fcn' AS word")
+        plain.stop()
+        whole.run("import", "plain", "--from-pgdata", str(plain.data))
+    kind = """SELECT current_setting('data_checksums'), word, length(word),
+        (SELECT string_agg((datname, encoding, datcollate, datctype)::text, ' ' ORDER BY datname)
+         FROM pg_database), (SELECT rolname FROM pg_roles WHERE oid = 10) FROM t"""
+    before = whole.sql("plain", kind)
+    assert before[0][:3] == ("on", "gr\u00fcn", 4)
+    whole.run("upgrade", "plain", "--to", str(NEW))
+    assert (major(whole, "plain"), whole.sql("plain", kind)) == (NEW, before)
+    assert whole.run("verify", "plain").returncode == 0
 
 
 def test_what_pg_upgrade_refuses_is_told_in_its_words_and_changes_nothing(whole: Whole) -> None:

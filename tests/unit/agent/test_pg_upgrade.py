@@ -131,6 +131,15 @@ def test_the_new_cluster_has_the_old_ones_checksums(
     assert argv[argv.index("--set") + 1] == "max_prepared_transactions=64"
 
 
+@pytest.mark.parametrize("name", ["it's", 'a "b"', "$$", "a\\b"])
+def test_a_role_whose_name_initdb_cannot_take_is_refused_by_name(name: str) -> None:
+    pg_upgrade.check_user("the boss")
+    with pytest.raises(FailedPrecondition) as caught:
+        pg_upgrade.check_user(name)
+    assert caught.value.reason == "UPGRADE_REFUSED"
+    assert repr(name) in caught.value.message
+
+
 def test_a_check_changes_nothing_and_jobs_are_bounded() -> None:
     def words(jobs: int, only_check: bool) -> list[str]:
         return pg_upgrade.upgrade(
