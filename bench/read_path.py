@@ -96,9 +96,9 @@ def report(name: str, call: Callable[[int], object], batch: int, rounds: int) ->
 
 def measure(folder: Path, rounds: int) -> None:
     image, written = image_layer(folder)
-    plain = _native.Snapshot([(image, ALL_LSNS)])
+    plain = _native.Snapshot([image])
     deltas = delta_layers(folder, 20, 1024)
-    deep = _native.Snapshot([(layer, ALL_LSNS) for layer in [*deltas, image]])
+    deep = _native.Snapshot([*deltas, image])
     size = image.summary.bytes / BLOCKS
     print(f"image layer: {size:.0f} bytes a page, written at {written:,.0f} pages/s\n")
     print(f"{'reads':<52} {'us/call':>9} {'us/page':>9} {'pages/s':>11}")

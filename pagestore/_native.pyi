@@ -91,7 +91,7 @@ class WalIngestor:
         checks: Batch | None = None,
     ) -> Step: ...
 
-# --- store.c, store_layers.c, store_file.c, store_snapshot.c
+# --- store.c, store_layers.c, store_file.c, store_snapshot.c, store_timeline.c
 
 class LayerSummary(tuple[int, bytes, bytes, int, int, int, int, int]):
     """What the catalog keeps of a layer file; made from a sequence of its eight fields."""
@@ -158,11 +158,24 @@ class Layer:
     ) -> None: ...
     def verify(self) -> None:
         """Reads and checks every byte."""
+    def discard(self) -> None:
+        """The file goes when nobody reads it any more; its directory too, if it is empty."""
 
 class Snapshot:
-    """An immutable view of layers, newest first, each up to an LSN. Thread-safe."""
+    """An immutable view of layers, in no order: each counts within its bounds. Thread-safe.
 
-    def __init__(self, sources: Sequence[tuple[OpenLayer | Layer, int]]) -> None: ...
+    It owns its layers: files stay as long as it does.
+    """
+
+    def __init__(self, layers: Sequence[OpenLayer | Layer] = ()) -> None: ...
+    def replace(
+        self, gone: Sequence[OpenLayer | Layer], added: Sequence[OpenLayer | Layer]
+    ) -> Snapshot:
+        """The same without some layers and with others."""
+    def over(self, parent: Snapshot, lsn: int) -> Snapshot:
+        """A branch: these layers, and what the parent's show up to the branch LSN."""
+    def files(self) -> list[Layer]:
+        """All that may be read; what was added last comes first, an ancestor's last."""
     def meta_source(self) -> object: ...
     def get(self, key: _Bytes, lsn: int) -> _Bytes | None: ...
     def scan(
@@ -180,6 +193,19 @@ class Snapshot:
         """What a read of the key needs: (lsn, kind, flags, payload), newest first."""
     def read_pages(self, keys: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
         """n * 18 bytes of keys in, n * 8192 bytes of pages out."""
+
+class TimelineView:
+    """What of a timeline C reads without Python: its position, its bounds, its snapshot."""
+
+    def __init__(
+        self, last_record_lsn: int, prev_record_lsn: int, earliest_lsn: int, horizon: int
+    ) -> None: ...
+    def move(self, last_record_lsn: int, prev_record_lsn: int) -> None:
+        """Up to there it can be read."""
+    def publish(self, snapshot: Snapshot | None) -> None:
+        """What it is read by; None: whoever reads asks for it first."""
+    def read(self) -> tuple[int, int, int, int, Snapshot | None]:
+        """As of one moment: last_record_lsn, prev_record_lsn, earliest_lsn, horizon, snapshot."""
 
 class PageReaders:
     """GetPages on an event loop, and threads of the core for what must wait.

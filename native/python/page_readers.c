@@ -15,7 +15,7 @@ typedef struct {
 /* A job and what keeps alive whatever it points to; made and freed under the GIL. */
 typedef struct {
     ps_pages_job job; /* the first: the core knows only this */
-    PyObject *snapshot;
+    ps_snapshot *snapshot;
     PyObject *redo;
     PyObject *response;
 } Read;
@@ -41,7 +41,7 @@ readers_init(ReadersObject *self, PyObject *args, PyObject *kwargs)
 static void
 read_free(Read *read)
 {
-    Py_XDECREF(read->snapshot);
+    ps_snapshot_release(read->snapshot);
     Py_XDECREF(read->redo);
     Py_XDECREF(read->response);
     PyMem_Free(read);
@@ -91,11 +91,10 @@ read_make(PyObject *snapshot, const Py_buffer *bytes, uint64_t lsn, PyObject *po
     Read *read = PyMem_Malloc(sizeof *read);
     if (read == NULL)
         return (Read *)PyErr_NoMemory();
-    read->job.snapshot = view;
+    read->job.snapshot = read->snapshot = ps_snapshot_retain(view);
     read->job.lsn = lsn;
     read->job.redo = redo;
     read->job.status.code = 0;
-    read->snapshot = Py_NewRef(snapshot);
     read->redo = Py_NewRef(pool);
     read->response = NULL;
     if (!understand(read, bytes))

@@ -4,16 +4,22 @@
 
 #include "batch.h"
 #include "store/serve.h"
+#include "store/timeline.h"
 
-/* The layer inside an OpenLayer or a Layer, or -1 with TypeError set. */
+/* The layer inside an OpenLayer or a Layer, with its own bounds, or -1 with TypeError set. */
 int ps_source_of(PyObject *object, ps_source *source);
+/* A Layer of a layer, which it retains. */
+PyObject *ps_layer_object(ps_layer *layer);
 
-/* The view of a Snapshot, or NULL with TypeError set. */
+/* What is inside a Snapshot, or NULL with TypeError set. */
 const ps_snapshot *ps_snapshot_of(PyObject *object);
+/* A Snapshot of one that was made, which becomes its; of NULL, MemoryError. */
+PyObject *ps_snapshot_object(ps_snapshot *snapshot);
 
 int ps_add_layers(PyObject *module);
 int ps_add_layer_file(PyObject *module);
 int ps_add_snapshot(PyObject *module);
+int ps_add_timeline(PyObject *module);
 int ps_add_page_readers(PyObject *module);
 
 /* The type of summaries, and conversions both ways; NULL or -1 with an exception set. */

@@ -4,7 +4,6 @@
 typedef struct {
     PyObject_HEAD
     ps_layer *layer;
-    PyObject *weak;
 } LayerObject;
 
 static PyTypeObject LayerType;
@@ -14,12 +13,23 @@ ps_open_layer *ps_open_layer_of(PyObject *object);
 int
 ps_source_of(PyObject *object, ps_source *source)
 {
-    source->open = ps_open_layer_of(object);
-    source->file = PyObject_TypeCheck(object, &LayerType) ? ((LayerObject *)object)->layer : NULL;
-    if (source->open != NULL || source->file != NULL)
-        return 0;
-    PyErr_SetString(PyExc_TypeError, "an OpenLayer or a Layer is needed");
-    return -1;
+    ps_open_layer *open = ps_open_layer_of(object);
+    if (open == NULL && !PyObject_TypeCheck(object, &LayerType)) {
+        PyErr_SetString(PyExc_TypeError, "an OpenLayer or a Layer is needed");
+        return -1;
+    }
+    *source = open != NULL ? (ps_source){.open = open, .upper = UINT64_MAX}
+                           : ps_source_of_file(((LayerObject *)object)->layer);
+    return 0;
+}
+
+PyObject *
+ps_layer_object(ps_layer *layer)
+{
+    LayerObject *self = (LayerObject *)LayerType.tp_alloc(&LayerType, 0);
+    if (self != NULL)
+        self->layer = ps_layer_retain(layer);
+    return (PyObject *)self;
 }
 
 static PyObject *
@@ -55,9 +65,7 @@ layer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void
 layer_dealloc(LayerObject *self)
 {
-    if (self->weak != NULL)
-        PyObject_ClearWeakRefs((PyObject *)self);
-    ps_layer_free(self->layer);
+    ps_layer_release(self->layer);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -75,6 +83,13 @@ layer_verify(LayerObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+layer_discard(LayerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ps_layer_discard(self->layer);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 layer_summary(LayerObject *self, void *Py_UNUSED(closure))
 {
     return ps_summary_make(ps_layer_known(self->layer));
@@ -88,6 +103,8 @@ layer_path(LayerObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef layer_methods[] = {
     {"verify", (PyCFunction)layer_verify, METH_NOARGS, "Reads and checks every byte."},
+    {"discard", (PyCFunction)layer_discard, METH_NOARGS,
+     "The file goes when nobody reads it any more."},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef layer_getset[] = {
@@ -105,7 +122,6 @@ static PyTypeObject LayerType = {
     .tp_dealloc = (destructor)layer_dealloc,
     .tp_methods = layer_methods,
     .tp_getset = layer_getset,
-    .tp_weaklistoffset = offsetof(LayerObject, weak),
 };
 
 int

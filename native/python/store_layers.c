@@ -37,7 +37,7 @@ open_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static void
 open_dealloc(OpenLayerObject *self)
 {
-    ps_open_layer_free(self->layer);
+    ps_open_layer_release(self->layer);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 

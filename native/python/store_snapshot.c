@@ -4,65 +4,129 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject *owners; /* a tuple that keeps the layers alive */
-    ps_source *sources;
-    ps_snapshot snapshot;
+    ps_snapshot *snapshot;
     ps_meta_source meta;
 } SnapshotObject;
 
 static PyTypeObject SnapshotType;
 
-static int
-read_sources(SnapshotObject *self)
+PyObject *
+ps_snapshot_object(ps_snapshot *snapshot)
 {
-    Py_ssize_t count = PyTuple_GET_SIZE(self->owners);
-    self->sources = PyMem_Calloc(count > 0 ? (size_t)count : 1, sizeof *self->sources);
-    if (self->sources == NULL) {
+    if (snapshot == NULL)
+        return PyErr_NoMemory();
+    SnapshotObject *self = (SnapshotObject *)SnapshotType.tp_alloc(&SnapshotType, 0);
+    if (self == NULL) {
+        ps_snapshot_release(snapshot);
+        return NULL;
+    }
+    self->snapshot = snapshot;
+    self->meta = ps_snapshot_meta_source(snapshot);
+    return (PyObject *)self;
+}
+
+/* The layers of a sequence, as sources, for PyMem_Free; NULL with an exception set. The list
+ * that it keeps holds them. */
+static ps_source *
+sources_of(PyObject *sequence, PyObject **list)
+{
+    *list = PySequence_Tuple(sequence);
+    if (*list == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(*list);
+    ps_source *sources = PyMem_Calloc((size_t)count + 1, sizeof *sources);
+    if (sources == NULL)
         PyErr_NoMemory();
-        return -1;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *layer;
-        unsigned long long max_lsn;
-        PyObject *pair = PyTuple_GET_ITEM(self->owners, i);
-        if (!PyTuple_Check(pair)) {
-            PyErr_SetString(PyExc_TypeError, "a source is a pair (layer, max_lsn)");
-            return -1;
+    for (Py_ssize_t i = 0; sources != NULL && i < count; i++) {
+        if (ps_source_of(PyTuple_GET_ITEM(*list, i), &sources[i]) < 0) {
+            PyMem_Free(sources);
+            sources = NULL;
         }
-        if (!PyArg_ParseTuple(pair, "OK", &layer, &max_lsn) ||
-            ps_source_of(layer, &self->sources[i]) < 0)
-            return -1;
-        self->sources[i].max_lsn = max_lsn;
     }
-    self->snapshot = (ps_snapshot){.sources = self->sources, .count = (size_t)count};
-    self->meta = ps_snapshot_meta_source(&self->snapshot);
-    return 0;
+    if (sources == NULL)
+        Py_CLEAR(*list);
+    return sources;
 }
 
 static PyObject *
-snapshot_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+replaced(const ps_snapshot *snapshot, PyObject *gone, PyObject *added)
 {
-    PyObject *sources;
-    static char *names[] = {"sources", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O:Snapshot", names, &sources))
+    PyObject *gone_list = NULL, *added_list = NULL, *made = NULL;
+    ps_source *less = sources_of(gone, &gone_list);
+    ps_source *more = less == NULL ? NULL : sources_of(added, &added_list);
+    if (more != NULL)
+        made = ps_snapshot_object(
+            ps_snapshot_replace(snapshot, less, (size_t)PyTuple_GET_SIZE(gone_list), more,
+                                (size_t)PyTuple_GET_SIZE(added_list)));
+    PyMem_Free(less);
+    PyMem_Free(more);
+    Py_XDECREF(gone_list);
+    Py_XDECREF(added_list);
+    return made;
+}
+
+static PyObject *
+snapshot_new(PyTypeObject *Py_UNUSED(type), PyObject *args, PyObject *kwargs)
+{
+    PyObject *layers = NULL;
+    static char *names[] = {"layers", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Snapshot", names, &layers))
         return NULL;
-    SnapshotObject *self = (SnapshotObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->owners = PySequence_Tuple(sources);
-    if (self->owners == NULL || read_sources(self) < 0) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    return (PyObject *)self;
+    ps_snapshot *empty = ps_snapshot_empty();
+    if (empty == NULL || layers == NULL)
+        return ps_snapshot_object(empty);
+    PyObject *none = PyTuple_New(0);
+    PyObject *made = none == NULL ? NULL : replaced(empty, none, layers);
+    Py_XDECREF(none);
+    ps_snapshot_release(empty);
+    return made;
 }
 
 static void
 snapshot_dealloc(SnapshotObject *self)
 {
-    PyMem_Free(self->sources);
-    Py_XDECREF(self->owners);
+    ps_snapshot_release(self->snapshot);
     Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+static PyObject *
+snapshot_replace(SnapshotObject *self, PyObject *args)
+{
+    PyObject *gone, *added;
+    if (!PyArg_ParseTuple(args, "OO:replace", &gone, &added))
+        return NULL;
+    return replaced(self->snapshot, gone, added);
+}
+
+static PyObject *
+snapshot_over(SnapshotObject *self, PyObject *args)
+{
+    PyObject *parent;
+    unsigned long long lsn;
+    if (!PyArg_ParseTuple(args, "O!K:over", &SnapshotType, &parent, &lsn))
+        return NULL;
+    return ps_snapshot_object(
+        ps_snapshot_over(self->snapshot, ((SnapshotObject *)parent)->snapshot, lsn));
+}
+
+static PyObject *
+snapshot_files(SnapshotObject *self, PyObject *Py_UNUSED(ignored))
+{
+    size_t count = ps_snapshot_file_count(self->snapshot);
+    ps_layer **files = PyMem_Malloc((count + 1) * sizeof *files);
+    if (files == NULL)
+        return PyErr_NoMemory();
+    ps_snapshot_files(self->snapshot, files);
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list != NULL && i < count; i++) {
+        PyObject *layer = ps_layer_object(files[i]);
+        if (layer == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, (Py_ssize_t)i, layer);
+    }
+    PyMem_Free(files);
+    return list;
 }
 
 static void
@@ -109,7 +173,7 @@ snapshot_get(SnapshotObject *self, PyObject *args)
     ps_error err = {0};
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = ps_snapshot_get(&self->snapshot, &key, lsn, &arena, &data, &length, &err);
+    rc = ps_snapshot_get(self->snapshot, &key, lsn, &arena, &data, &length, &err);
     Py_END_ALLOW_THREADS
     PyObject *result;
     if (rc == PS_OK)
@@ -191,7 +255,7 @@ snapshot_walk(SnapshotObject *self, PyObject *args, PyObject *kwargs, int keys_o
     ps_error err = {0};
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = ps_snapshot_scan(&self->snapshot, &low, &high, lsn, gather, &all, &err);
+    rc = ps_snapshot_scan(self->snapshot, &low, &high, lsn, gather, &all, &err);
     Py_END_ALLOW_THREADS
     PyObject *result;
     if (all.failed)
@@ -271,7 +335,7 @@ snapshot_relations(SnapshotObject *self, PyObject *args)
     ps_error err = {0};
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = ps_snapshot_scan(&self->snapshot, &low, &high, lsn, add_relation, &rows, &err);
+    rc = ps_snapshot_scan(self->snapshot, &low, &high, lsn, add_relation, &rows, &err);
     if (rc >= 0 && rows.code != PS_OK)
         rc = ps_fail(&err, rows.code, rows.code == PS_ERR_NOMEM
                                           ? "out of memory for a list of relations"
@@ -298,9 +362,9 @@ snapshot_last_before(SnapshotObject *self, PyObject *args)
     ps_error err = {0};
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = ps_snapshot_last(&self->snapshot, &low, &high, lsn, &key, &err);
+    rc = ps_snapshot_last(self->snapshot, &low, &high, lsn, &key, &err);
     if (rc == PS_OK)
-        rc = ps_snapshot_get(&self->snapshot, &key, lsn, &arena, &data, &length, &err);
+        rc = ps_snapshot_get(self->snapshot, &key, lsn, &arena, &data, &length, &err);
     Py_END_ALLOW_THREADS
     PyObject *result;
     if (rc == PS_OK)
@@ -324,7 +388,7 @@ snapshot_chain(SnapshotObject *self, PyObject *args)
     ps_error err = {0};
     int rc;
     Py_BEGIN_ALLOW_THREADS
-    rc = ps_snapshot_collect(&self->snapshot, &key, &(uint32_t){0}, 1, lsn, &chain, &err);
+    rc = ps_snapshot_collect(self->snapshot, &key, &(uint32_t){0}, 1, lsn, &chain, &err);
     Py_END_ALLOW_THREADS
     PyObject *list = rc < 0 ? ps_raise(rc, &err) : PyList_New(chain.count);
     for (uint32_t i = 0; list != NULL && i < chain.count; i++) {
@@ -351,7 +415,7 @@ read_pages(const SnapshotObject *self, const Py_buffer *keys, uint64_t lsn, ps_r
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
     for (size_t i = 0; i < count; i++)
         outs[i] = out + i * PS_PAGE_SIZE;
-    int rc = ps_snapshot_read_pages(&self->snapshot, keys->buf, count, lsn, outs, redo, err);
+    int rc = ps_snapshot_read_pages(self->snapshot, keys->buf, count, lsn, outs, redo, err);
     PyMem_RawFree(outs);
     return rc;
 }
@@ -385,6 +449,12 @@ snapshot_read_pages(SnapshotObject *self, PyObject *args)
 }
 
 static PyMethodDef snapshot_methods[] = {
+    {"replace", (PyCFunction)snapshot_replace, METH_VARARGS,
+     "replace(gone, added) -> a snapshot without some layers and with others"},
+    {"over", (PyCFunction)snapshot_over, METH_VARARGS,
+     "over(parent, lsn) -> a snapshot with what the parent's shows up to an LSN below"},
+    {"files", (PyCFunction)snapshot_files, METH_NOARGS,
+     "files() -> [Layer], what was added last first"},
     {"meta_source", (PyCFunction)snapshot_meta_source, METH_NOARGS,
      "A capsule around a ps_meta_source; it keeps the snapshot alive."},
     {"get", (PyCFunction)snapshot_get, METH_VARARGS, "get(key, lsn) -> bytes | None"},
@@ -405,7 +475,7 @@ static PyMethodDef snapshot_methods[] = {
 static PyTypeObject SnapshotType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "pagestore._native.Snapshot",
-    .tp_doc = "Snapshot([(layer, max_lsn), ...]), newest first. See native/core/store/snapshot.h.",
+    .tp_doc = "Snapshot(layers=()): in no order. See native/core/store/snapshot.h.",
     .tp_basicsize = sizeof(SnapshotObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = snapshot_new,
@@ -420,7 +490,7 @@ ps_snapshot_of(PyObject *object)
         PyErr_SetString(PyExc_TypeError, "a pagestore._native.Snapshot is needed");
         return NULL;
     }
-    return &((SnapshotObject *)object)->snapshot;
+    return ((SnapshotObject *)object)->snapshot;
 }
 
 int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -121,6 +122,8 @@ class PageAccess:
 
     async def whole_snapshot(self, timeline: Timeline, wait_ms: int = 0) -> Snapshot:
         """A snapshot; after a restart, once the ancestors have caught up again."""
+        if not timeline.opened:
+            await asyncio.to_thread(timeline.open)
         try:
             return timeline.snapshot()  # nearly always; to look at each ancestor takes longer
         except Unavailable:

@@ -23,7 +23,6 @@ from pagestore.errors import (
     NotFound,
     PagestoreError,
     Status,
-    Unavailable,
     of_exception,
 )
 from pagestore.keyspace import Key, Kind
@@ -88,9 +87,8 @@ class PageReads:
             lsn = access.read_now(timeline, request_lsn, since)
             if lsn is None:
                 lsn = await access.read_lsn(timeline, request_lsn, since, wait_ms)
-            try:
-                snapshot = timeline.snapshot()
-            except Unavailable:
+            snapshot = timeline.cached_snapshot
+            if snapshot is None:
                 snapshot = await access.whole_snapshot(timeline, wait_ms)
             redo = access.redo(timeline.major)
             if not room.try_reserve(blocks * PAGE_FIELD_BYTES):

@@ -346,7 +346,7 @@ class Repository:
         for layer in layers:
             path = Path(layer.path)
             used.add(path)
-            weakref.finalize(layer, _unlink, path)
+            layer.discard()
         for path in directory.iterdir():
             if path not in used:
                 path.unlink(missing_ok=True)
@@ -416,11 +416,6 @@ def _remove(txn: CatalogWriter, tenant: TenantId, timeline: TimelineId) -> list[
         if record is not None and not record.deleted:
             break
     return removed
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _remove_if_empty(path.parent)
 
 
 def _remove_if_empty(directory: Path) -> None:

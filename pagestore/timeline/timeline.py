@@ -4,19 +4,23 @@ A value is put into the open layer; the open layer is frozen, then flushed to a 
 catalog's transaction that names the file moves ``disk_consistent_lsn``. After a crash the
 timeline is as of that LSN, and ingest begins again there.
 
-Readers work on snapshots: immutable lists of layers, ancestors included. A snapshot taken
-after an LSN was read from ``last_record_lsn`` has everything up to that LSN. The list changes
-when an open layer is begun or a frozen one has become a file; then the cached snapshots of the
-timeline and of all loaded descendants are dropped, so that none keeps old memory alive.
+Readers work on snapshots (native/core/store/snapshot.h): immutable, ancestors included, and made
+from each other: a timeline's is its own layers over what its parent's shows up to the branch. A
+snapshot taken after an LSN was read from ``last_record_lsn`` has everything up to that LSN. When
+an open layer is begun or a frozen one has become a file, the cached snapshots of the timeline are
+dropped, and those of the loaded descendants that see some of that layer: so none keeps old memory
+alive, and who branched before it begins is not concerned. ``view`` is the same for C.
 
 Locks, in the order in which they are taken: ``_flushing`` (one flush at a time, held over its
-syncs), the repository's, ``_writing`` (append and freeze), the store's ``structure`` (lists of
-layers; held for microseconds). Reads need the last two at most, and they are never held over a
-sync: a disk that is slow to sync delays what is written to it and nothing else.
+syncs), the repository's, ``_writing`` (append and freeze), the store's ``structure`` (which layers
+there are; held for microseconds, and never while the catalog is read). Reads need the last two at
+most, and they are never held over a sync: a disk that is slow to sync delays what is written to it
+and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Iterator
@@ -26,8 +30,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore import keyspace
-from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot
-from pagestore.errors import InvalidInput, NotFound, Unavailable
+from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot, TimelineView
+from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name
 from pagestore.layers.native import store_errors
@@ -70,18 +74,23 @@ class Timeline:
         # Every read asks for it, and an ancestry may be a thousand timelines deep.
         self._earliest_lsn = record.branch_lsn if ancestor is None else ancestor.earliest_lsn
         self._children: weakref.WeakSet[Timeline] = weakref.WeakSet()
+        self._last_branch_lsn = Lsn(0)  # of the children that ever were
         self._position = IngestPosition(record.disk_consistent_lsn, record.prev_record_lsn)
         self._open: OpenLayer | None = None
         self._frozen: list[Frozen] = []  # newest first
-        self._layers: list[Layer] | None = None  # newest first; None until first needed
-        self._snapshot: Snapshot | None = None
+        self._files: Snapshot | None = None  # its own; None until first needed
+        self._layers: Snapshot | None = None  # its own and its ancestors'
+        self._snapshot: Snapshot | None = None  # the same, once the ancestors are known whole
+        self.view = TimelineView(*self._position, self._earliest_lsn, self._earliest_lsn)
         self._flushing = threading.RLock()  # `unflushed` and `retire` of one thread nest
         self._writing = threading.Lock()
         self._gone = record.deleted
         self._major: int | None = None
+        self._opened = False
         if ancestor is not None:
             with store.structure:
                 ancestor._children.add(self)
+                ancestor._last_branch_lsn = max(ancestor._last_branch_lsn, record.branch_lsn)
 
     def __repr__(self) -> str:
         return f"<Timeline {self.timeline_id} at {format_lsn(self.last_record_lsn)}>"
@@ -180,6 +189,7 @@ class Timeline:
                     layer.put(batch)
             # Last: no reader asks for what lies behind the position, so none sees half a record.
             self._position = IngestPosition(Lsn(last_record_lsn), Lsn(prev_record_lsn))
+            self.view.move(last_record_lsn, prev_record_lsn)
         self._store.account(self)
 
     def _check_ahead(self, batch: Batch, last_record_lsn: int) -> None:
@@ -198,7 +208,7 @@ class Timeline:
             layer = OpenLayer()
             with self._store.structure:
                 self._open = layer
-                self._snapshot = None
+                self._forget_snapshots(self.last_record_lsn + 1)
         return self._open
 
     @property
@@ -266,9 +276,9 @@ class Timeline:
         with self._store.structure:
             self._record = record
             self._frozen.remove(frozen)
-            if self._layers is not None:
-                self._layers.insert(0, layer)
-            self._forget_snapshots()
+            if self._files is not None:
+                self._files = self._files.replace((), (layer,))
+            self._forget_snapshots(summary.first_lsn)
 
     def _record_position(self) -> None:
         """Makes the position durable where all values below it are in files."""
@@ -290,6 +300,11 @@ class Timeline:
         path = self.directory / layer_name(number, summary.kind)
         return Layer(path, self.tenant_id.raw, self.timeline_id.raw, number, summary)
 
+    @property
+    def cached_snapshot(self) -> Snapshot | None:
+        """What `snapshot` would give, if that is known by now."""
+        return self._snapshot if self._opened else None
+
     def snapshot(self) -> Snapshot:
         """What can be read, ancestors included. Take it after the LSN has been decided.
 
@@ -302,6 +317,7 @@ class Timeline:
         snapshot = self._snapshot
         if snapshot is not None:
             return snapshot
+        self._load_files()
         with self._store.structure:
             behind = self.ancestor_behind()
             if behind is not None:
@@ -313,7 +329,8 @@ class Timeline:
                     f"{format_lsn(ancestor.last_record_lsn)}.",
                     "Wait until the page server has caught up with the WAL service.",
                 )
-            self._snapshot = Snapshot(self._sources())
+            self._snapshot = self._with_ancestors()
+            self.view.publish(self._snapshot)
             return self._snapshot
 
     def ancestor_behind(self) -> tuple[Timeline, Lsn] | None:
@@ -327,45 +344,72 @@ class Timeline:
         return None
 
     def files(self) -> list[Layer]:
-        """Every layer file that reads may need, those of ancestors included; newest first."""
+        """Every layer file that reads may need, those of ancestors last."""
+        self._load_files()
         with self._store.structure:
-            return [source for source, _ in self._sources() if isinstance(source, Layer)]
+            return self._with_ancestors().files()
 
-    def _sources(self) -> list[tuple[OpenLayer | Layer, int]]:
-        sources: list[tuple[OpenLayer | Layer, int]] = []
+    @property
+    def opened(self) -> bool:
+        """Whether it can be read without a look at the catalog or at a file's head."""
+        return self._opened
+
+    def open(self) -> None:
+        """Learns what its first reader needs. Blocks on files: call it beside the event loop."""
+        self._load_files()
+        with contextlib.suppress(PagestoreError):  # whoever needs it is told
+            _ = self.major
+        self._opened = True
+
+    def _load_files(self) -> None:
+        """Learns from the catalog what files it and its ancestors have. Not under a lock."""
         timeline: Timeline | None = self
-        limit = MAX_LSN
         while timeline is not None:
-            own = [frozen.layer for frozen in timeline._frozen]
-            if timeline._open is not None:
-                own.insert(0, timeline._open)
-            # An ancestor's layer is left out where it begins behind the branch, or with nothing.
-            # Our own is in from the first: its first value shall need no other snapshot.
-            sources.extend(
-                (layer, limit) for layer in own if timeline is self or 0 < layer.first_lsn <= limit
-            )
-            sources.extend(
-                (file, limit)
-                for file in timeline._loaded_layers()
-                if file.summary.first_lsn <= limit
-            )
-            limit = min(limit, timeline.branch_lsn)
+            while timeline._files is None:
+                known = timeline._record.layer_count
+                listed = timeline._store.catalog.layers(timeline.tenant_id, timeline.timeline_id)
+                # One more may be in the catalog already, of a flush that is about to add it.
+                layers = [timeline.make_layer(*layer) for layer in listed[:known]]
+                with self._store.structure:
+                    if timeline._record.layer_count == known and timeline._files is None:
+                        timeline._files = Snapshot(layers)
             timeline = timeline._ancestor
-        return sources
 
-    def _loaded_layers(self) -> list[Layer]:
-        if self._layers is None:
-            listed = self._store.catalog.layers(self.tenant_id, self.timeline_id)
-            self._layers = [self.make_layer(number, known) for number, known in reversed(listed)]
+    def _with_ancestors(self) -> Snapshot:
+        """With ``structure`` held, after `_load_files`."""
+        missing: list[Timeline] = []
+        timeline: Timeline | None = self
+        while timeline is not None and timeline._layers is None:
+            missing.append(timeline)
+            timeline = timeline._ancestor
+        for timeline in reversed(missing):
+            timeline._layers = timeline._over_parent(timeline._own_layers())
+        assert self._layers is not None
         return self._layers
 
-    def _forget_snapshots(self) -> None:
-        """Of this timeline and all loaded descendants; with ``structure`` held."""
+    def _own_layers(self) -> Snapshot:
+        assert self._files is not None
+        memory = [frozen.layer for frozen in self._frozen]
+        if self._open is not None:
+            memory.append(self._open)
+        return self._files.replace((), memory) if memory else self._files
+
+    def _over_parent(self, own: Snapshot) -> Snapshot:
+        if self._ancestor is None:
+            return own
+        assert self._ancestor._layers is not None
+        return own.over(self._ancestor._layers, self.branch_lsn)
+
+    def _forget_snapshots(self, first_lsn: int) -> None:
+        """After a change of a layer that begins at an LSN: its own, and those of the loaded
+        descendants that see some of it; with ``structure`` held."""
         pending = [self]
         while pending:
             timeline = pending.pop()
-            timeline._snapshot = None
-            pending.extend(timeline._children)
+            timeline._snapshot = timeline._layers = None
+            timeline.view.publish(None)
+            if timeline._last_branch_lsn >= first_lsn:
+                pending.extend(c for c in timeline._children if c.branch_lsn >= first_lsn)
 
     def _check_alive(self) -> None:
         if self._gone:
@@ -382,12 +426,14 @@ class Timeline:
 
         The caller has flushed what children need.
         """
+        self._load_files()
         with self._flushing, self._writing, self._store.structure:
+            assert self._files is not None
             self._gone = True
             self._open = None
             self._frozen.clear()
-            layers = self._loaded_layers()
-            self._forget_snapshots()
+            self._forget_snapshots(0)
+            layers = self._files.files()
         self._store.account(self)
         return layers
 

@@ -69,20 +69,28 @@ filled_layer(void)
     return layer;
 }
 
+static ps_snapshot *
+snapshot_of(ps_source source)
+{
+    ps_snapshot *empty = ps_snapshot_empty();
+    ps_snapshot *made = ps_snapshot_replace(empty, NULL, 0, &source, 1);
+    assert(made != NULL);
+    ps_snapshot_release(empty);
+    return made;
+}
+
 static void
 compare_chains(ps_source left, ps_source right, uint64_t lsn)
 {
-    ps_source sources[2] = {left, right};
+    ps_snapshot *snapshots[2] = {snapshot_of(left), snapshot_of(right)};
     for (uint32_t block = 0; block < 42; block++) {
         ps_key key = block_key(block);
         ps_arena arena;
         ps_arena_init(&arena);
         ps_chain chains[2] = {{.arena = &arena}, {.arena = &arena}};
-        for (int i = 0; i < 2; i++) {
-            ps_snapshot snapshot = {.sources = &sources[i], .count = 1};
-            assert(ps_snapshot_collect(&snapshot, &key, &(uint32_t){0}, 1, lsn, &chains[i],
+        for (int i = 0; i < 2; i++)
+            assert(ps_snapshot_collect(snapshots[i], &key, &(uint32_t){0}, 1, lsn, &chains[i],
                                        NULL) == PS_OK);
-        }
         assert(chains[0].count == chains[1].count);
         assert(chains[0].count == (block < 40 ? (lsn > 11 ? 11 : lsn) : 0));
         for (uint32_t i = 0; i < chains[0].count; i++) {
@@ -92,6 +100,8 @@ compare_chains(ps_source left, ps_source right, uint64_t lsn)
         }
         ps_arena_free(&arena);
     }
+    for (int i = 0; i < 2; i++)
+        ps_snapshot_release(snapshots[i]);
 }
 
 static ps_layer_summary
@@ -106,8 +116,8 @@ a_flushed_layer_reads_as_the_open_one(void)
     ps_layer *file;
     assert(ps_layer_make(&file, path_of("whole"), &ID, &summary, &err) == PS_OK);
     assert(ps_layer_verify(file, &err) == PS_OK);
-    ps_source a = {.open = open, .max_lsn = UINT64_MAX};
-    ps_source b = {.file = file, .max_lsn = UINT64_MAX};
+    ps_source a = {.open = open, .upper = UINT64_MAX};
+    ps_source b = ps_source_of_file(file);
     for (uint64_t lsn = 0; lsn < 13; lsn++)
         compare_chains(a, b, lsn);
     ps_batch late;
@@ -116,8 +126,8 @@ a_flushed_layer_reads_as_the_open_one(void)
     put(&late, &key, PS_VALUE_ZERO, 0, 12, NULL, 0);
     assert(ps_open_layer_put(open, &late, &err) == PS_ERR_CLOSED);
     ps_batch_free(&late);
-    ps_layer_free(file);
-    ps_open_layer_free(open);
+    ps_layer_release(file);
+    ps_open_layer_release(open);
     return summary;
 }
 
@@ -143,7 +153,7 @@ expect_corrupt(const ps_layer_summary *summary, const ps_layer_id *id)
     assert(ps_layer_make(&file, path_of("damaged"), id, summary, &err) == PS_OK);
     assert(ps_layer_verify(file, &err) == PS_ERR_CORRUPT);
     assert(strstr(err.text, "damaged: offset ") != NULL);
-    ps_layer_free(file);
+    ps_layer_release(file);
 }
 
 static void
@@ -186,16 +196,16 @@ keep_reading(void *unused)
     uint64_t seen = 0;
     while (seen < 20000) {
         uint64_t lsn = ps_open_layer_stats(shared).last_lsn;
-        ps_source source = {.open = shared, .max_lsn = UINT64_MAX};
-        ps_snapshot snapshot = {.sources = &source, .count = 1};
+        ps_snapshot *snapshot =
+            snapshot_of((ps_source){.open = shared, .upper = UINT64_MAX});
         ps_arena arena;
         ps_arena_init(&arena);
         ps_key key = block_key((uint32_t)lsn);
         ps_chain chain = {.arena = &arena};
-        assert(ps_snapshot_collect(&snapshot, &key, &(uint32_t){0}, 1, lsn, &chain, NULL) ==
-               PS_OK);
+        assert(ps_snapshot_collect(snapshot, &key, &(uint32_t){0}, 1, lsn, &chain, NULL) == PS_OK);
         assert(lsn == 0 || (chain.count == 1 && chain.items[0].lsn == lsn));
         ps_arena_free(&arena);
+        ps_snapshot_release(snapshot);
         seen = lsn;
     }
     return NULL;
@@ -221,7 +231,7 @@ readers_see_whole_values_while_a_writer_puts(void)
     for (int i = 0; i < 2; i++)
         pthread_join(readers[i], NULL);
     ps_batch_free(&batch);
-    ps_open_layer_free(shared);
+    ps_open_layer_release(shared);
 }
 
 static void
@@ -250,7 +260,7 @@ bad_batches_leave_the_layer_alone(void)
     assert(ps_open_layer_put(layer, &batch, &err) == PS_ERR_INVALID);
     assert(ps_open_layer_stats(layer).entries == before.entries);
     ps_batch_free(&batch);
-    ps_open_layer_free(layer);
+    ps_open_layer_release(layer);
 }
 
 static void

@@ -65,8 +65,7 @@ serve_requests(void)
 
 static char self[4096];
 static ps_open_layer *layer;
-static ps_source source;
-static ps_snapshot snapshot;
+static ps_snapshot *snapshot;
 static ps_redo_pool *pool;
 
 static void
@@ -97,8 +96,11 @@ make_snapshot(void)
     }
     assert(ps_open_layer_put(layer, &batch, NULL) == PS_OK);
     ps_batch_free(&batch);
-    source = (ps_source){.open = layer, .max_lsn = UINT64_MAX};
-    snapshot = (ps_snapshot){.sources = &source, .count = 1};
+    ps_snapshot *empty = ps_snapshot_empty();
+    ps_source source = {.open = layer, .upper = UINT64_MAX};
+    snapshot = ps_snapshot_replace(empty, NULL, 0, &source, 1);
+    assert(snapshot != NULL);
+    ps_snapshot_release(empty);
 }
 
 /* One helper works at a time, and a spare. */
@@ -132,7 +134,7 @@ begin(uint32_t rel, uint32_t first, uint32_t count)
     job->request = (ps_pages_request){.request_id = 1, .spc = 1663, .db = 5, .rel = rel};
     for (uint32_t i = 0; i < count; i++)
         job->request.blocks[job->request.block_count++] = first + i;
-    job->snapshot = &snapshot;
+    job->snapshot = snapshot;
     job->lsn = LSN;
     job->redo = pool;
     job->out = malloc(ps_pages_response_bytes(&job->request));
@@ -374,6 +376,7 @@ main(int argc, char **argv)
     what_nobody_waits_for_is_not_begun_any_more();
     closing_waits_for_what_is_under_way_and_answers_the_rest();
     all_of_many_are_done_once();
-    ps_open_layer_free(layer);
+    ps_snapshot_release(snapshot);
+    ps_open_layer_release(layer);
     return 0;
 }

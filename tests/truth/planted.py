@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Callable
 
-from pagestore._native import Batch, Layer, OpenLayer
+from pagestore._native import Batch, Snapshot
 from pagestore.keyspace import Fork, Key, Kind, ValueKind
 from pagestore.services.page import PageSettings, serve
 from pagestore.services.server import run
@@ -87,13 +87,14 @@ def plant_in_ingest(change: Change) -> None:
 
 def plant_in_branches() -> None:
     """A branch reads its parent up to one byte before the branch LSN."""
-    sources = Timeline._sources
 
-    def short(self: Timeline) -> list[tuple[OpenLayer | Layer, int]]:
-        found = sources(self)
-        return [(layer, limit - (limit == self.branch_lsn)) for layer, limit in found]
+    def short(self: Timeline, own: Snapshot) -> Snapshot:
+        if self._ancestor is None:
+            return own
+        assert self._ancestor._layers is not None
+        return own.over(self._ancestor._layers, self.branch_lsn - 1)
 
-    Timeline._sources = short  # type: ignore[method-assign]
+    Timeline._over_parent = short  # type: ignore[method-assign]
 
 
 BUGS: dict[str, Callable[[], None]] = {

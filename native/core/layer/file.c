@@ -26,6 +26,7 @@ ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
         free(copy);
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a layer");
     }
+    made->refs = 1;
     made->path = copy;
     made->id = *id;
     made->known = *known;
@@ -51,15 +52,51 @@ ps_layer_known(const ps_layer *layer)
     return &layer->known;
 }
 
-void
-ps_layer_free(ps_layer *layer)
+const ps_layer_id *
+ps_layer_identity(const ps_layer *layer)
 {
-    if (layer == NULL)
+    return &layer->id;
+}
+
+/* A directory that holds something else stays. */
+static void
+remove_file(char *path)
+{
+    unlink(path);
+    for (int level = 0; level < 2; level++) { /* the timeline's directory, and the tenant's */
+        char *end = strrchr(path, '/');
+        if (end == NULL || end == path)
+            return;
+        *end = '\0';
+        if (rmdir(path) < 0)
+            return;
+    }
+}
+
+ps_layer *
+ps_layer_retain(ps_layer *layer)
+{
+    __atomic_add_fetch(&layer->refs, 1, __ATOMIC_RELAXED);
+    return layer;
+}
+
+void
+ps_layer_release(ps_layer *layer)
+{
+    if (layer == NULL || __atomic_sub_fetch(&layer->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     ps_layer_forget(layer);
     pthread_mutex_destroy(&layer->loading);
+    if (__atomic_load_n(&layer->discarded, __ATOMIC_RELAXED))
+        remove_file(layer->path);
     free(layer->path);
     free(layer);
+}
+
+void
+ps_layer_discard(ps_layer *layer)
+{
+    __atomic_store_n(&layer->discarded, 1, __ATOMIC_RELAXED);
 }
 
 int

@@ -25,7 +25,12 @@ typedef struct ps_layer ps_layer;
 /* `known` is what the catalog says; the header must agree when the file is opened. */
 int ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
                   const ps_layer_summary *known, ps_error *err);
-void ps_layer_free(ps_layer *layer);
+/* One more, or one fewer, who reads it. With the last it is freed; nobody else frees it. */
+ps_layer *ps_layer_retain(ps_layer *layer);
+void ps_layer_release(ps_layer *layer);
+/* Its file goes with the last who reads it, and its directories if they are empty then. */
+void ps_layer_discard(ps_layer *layer);
+const ps_layer_id *ps_layer_identity(const ps_layer *layer);
 const char *ps_layer_path(const ps_layer *layer);
 const ps_layer_summary *ps_layer_known(const ps_layer *layer);
 void ps_layers_limit(unsigned open_files, size_t index_bytes);

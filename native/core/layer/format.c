@@ -248,13 +248,12 @@ ps_layer_crc_encode(uint8_t *out, uint32_t crc)
 uint32_t
 ps_layer_filter_bytes(uint64_t keys)
 {
-    uint64_t lines = (keys * PS_LAYER_FILTER_BITS_PER_KEY + PS_LAYER_FILTER_LINE_BYTES * 8 - 1) /
-                     (PS_LAYER_FILTER_LINE_BYTES * 8);
-    if (lines == 0)
-        lines = 1;
-    if (lines > UINT32_MAX / PS_LAYER_FILTER_LINE_BYTES)
-        lines = UINT32_MAX / PS_LAYER_FILTER_LINE_BYTES;
-    return (uint32_t)lines * PS_LAYER_FILTER_LINE_BYTES;
+    /* A power of two, so that filters of different sizes can be laid over each other exactly
+     * (store/group.h). */
+    uint32_t bytes = PS_LAYER_FILTER_LINE_BYTES;
+    while (bytes < 1u << 31 && bytes * 8ull < keys * PS_LAYER_FILTER_BITS_PER_KEY)
+        bytes *= 2;
+    return bytes;
 }
 
 /* Eight odd multipliers: each picks one bit of its own 32-bit word of the line. */
@@ -266,6 +265,13 @@ filter_line(uint32_t bytes, uint64_t hash)
 {
     uint64_t lines = bytes / PS_LAYER_FILTER_LINE_BYTES;
     return (hash >> 32) * lines >> 32;
+}
+
+void
+ps_layer_filter_bits(uint64_t hash, uint8_t bits[8])
+{
+    for (int i = 0; i < 8; i++)
+        bits[i] = (uint8_t)(32 * i + (int)((uint32_t)hash * SALTS[i] >> 27));
 }
 
 void

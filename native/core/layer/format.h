@@ -20,7 +20,7 @@
 #define PS_LAYER_VALUE_HEADER_BYTES 36
 #define PS_LAYER_BLOCK_CRC_BYTES 4
 #define PS_LAYER_FILTER_LINE_BYTES 32
-#define PS_LAYER_FILTER_BITS_PER_KEY 10
+#define PS_LAYER_FILTER_BITS_PER_KEY 24 /* at least; half as many again on average */
 /* A block is closed as soon as it holds this much; a page image is a block of its own. */
 #define PS_LAYER_BLOCK_BYTES 8192u
 /* No value is longer than a WAL record may be. */
@@ -146,6 +146,8 @@ void ps_layer_block_front_encode(uint8_t *block, uint32_t count);
 void ps_layer_crc_encode(uint8_t *out, uint32_t crc);
 
 uint32_t ps_layer_filter_bytes(uint64_t keys);
+/* Of a line's 256 bits, the eight that a key sets; which line it is, say the hash's high bits. */
+void ps_layer_filter_bits(uint64_t hash, uint8_t bits[8]);
 void ps_layer_filter_add(uint8_t *filter, uint32_t bytes, uint64_t hash);
 int ps_layer_filter_test(const uint8_t *filter, uint32_t bytes, uint64_t hash);
 

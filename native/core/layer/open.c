@@ -46,6 +46,7 @@ typedef struct slot {
 } slot;
 
 struct ps_open_layer {
+    unsigned refs;
     pthread_rwlock_t lock; /* everything below; values never change once they are linked */
     slot *slots;
     size_t slot_mask; /* slots - 1; at most half of them are taken */
@@ -66,6 +67,7 @@ ps_open_layer_make(ps_open_layer **layer, ps_error *err)
         free(made);
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for an open layer");
     }
+    made->refs = 1;
     made->slot_mask = FIRST_SLOTS - 1;
     pthread_rwlockattr_t attributes;
     pthread_rwlockattr_init(&attributes);
@@ -78,10 +80,17 @@ ps_open_layer_make(ps_open_layer **layer, ps_error *err)
     return PS_OK;
 }
 
-void
-ps_open_layer_free(ps_open_layer *layer)
+ps_open_layer *
+ps_open_layer_retain(ps_open_layer *layer)
 {
-    if (layer == NULL)
+    __atomic_add_fetch(&layer->refs, 1, __ATOMIC_RELAXED);
+    return layer;
+}
+
+void
+ps_open_layer_release(ps_open_layer *layer)
+{
+    if (layer == NULL || __atomic_sub_fetch(&layer->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     pthread_rwlock_destroy(&layer->lock);
     ps_arena_free(&layer->arena);
@@ -220,9 +229,10 @@ put_one(ps_open_layer *layer, const ps_entry *entry, uint32_t hash, const uint8_
                                       .length = entry->length,
                                       .kind = entry->kind,
                                       .flags = entry->flags};
+    /* Whoever sees that there is a first one sees a last one too. */
+    __atomic_store_n(&layer->stats.last_lsn, entry->lsn, __ATOMIC_RELAXED);
     if (layer->stats.entries++ == 0)
-        layer->stats.first_lsn = entry->lsn;
-    layer->stats.last_lsn = entry->lsn;
+        __atomic_store_n(&layer->stats.first_lsn, entry->lsn, __ATOMIC_RELEASE);
     return PS_OK;
 }
 
@@ -327,6 +337,14 @@ ps_open_layer_stats(ps_open_layer *layer)
 }
 
 int
+ps_open_layer_bounds(const ps_open_layer *layer, uint64_t *first, uint64_t *last)
+{
+    *first = __atomic_load_n(&layer->stats.first_lsn, __ATOMIC_ACQUIRE);
+    *last = __atomic_load_n(&layer->stats.last_lsn, __ATOMIC_RELAXED);
+    return *first == 0 ? PS_ERR_NOT_FOUND : PS_OK;
+}
+
+int
 ps_open_layer_collect(ps_open_layer *layer, const ps_key *keys, const uint32_t *order,
                       size_t count, uint64_t lsn, ps_chain *chains, ps_error *err)
 {
@@ -380,7 +398,11 @@ range_locked(ps_open_layer *layer, const ps_key *low, const ps_key *high, uint64
                 *items = grown;
             }
             (*items)[(*count)++] = (ps_open_item){
-                .key = at->key, .kind = seen->kind, .length = seen->length, .data = seen->data};
+                .key = at->key,
+                .lsn = seen->lsn,
+                .kind = seen->kind,
+                .length = seen->length,
+                .data = seen->data};
         }
     }
     return PS_OK;

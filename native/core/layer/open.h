@@ -27,11 +27,16 @@ typedef struct ps_open_stats {
 } ps_open_stats;
 
 int ps_open_layer_make(ps_open_layer **layer, ps_error *err);
-void ps_open_layer_free(ps_open_layer *layer);
+/* One more, or one fewer, who uses it. With the last it is freed. */
+ps_open_layer *ps_open_layer_retain(ps_open_layer *layer);
+void ps_open_layer_release(ps_open_layer *layer);
 /* All of a batch or, when it is not valid, nothing. PS_ERR_CLOSED once frozen. */
 int ps_open_layer_put(ps_open_layer *layer, const ps_batch *batch, ps_error *err);
 void ps_open_layer_freeze(ps_open_layer *layer);
 ps_open_stats ps_open_layer_stats(ps_open_layer *layer);
+/* The LSNs of its first and its last value, without the lock; PS_ERR_NOT_FOUND while empty. Who
+ * asks after an LSN was said to be readable has everything up to it within them. */
+int ps_open_layer_bounds(const ps_open_layer *layer, uint64_t *first, uint64_t *last);
 
 /* Adds what the layer has of each key at or below `lsn`. chains[order[i]] belongs to
  * keys[order[i]]; complete chains are passed over. */
@@ -42,6 +47,7 @@ int ps_open_layer_collect(ps_open_layer *layer, const ps_key *keys, const uint32
  * items' payloads belong to the layer; *items is the caller's to free. */
 typedef struct ps_open_item {
     ps_key key;
+    uint64_t lsn;
     uint8_t kind;
     uint32_t length;
     const uint8_t *data;

@@ -17,6 +17,8 @@ typedef struct ps_lru_links {
 } ps_lru_links;
 
 struct ps_layer {
+    unsigned refs;
+    int discarded; /* its file goes when it does */
     char *path;
     ps_layer_id id;
     ps_layer_summary known;

@@ -1,13 +1,15 @@
-/* Ordered walks over a snapshot: a merge of one cursor a source, newest source first. */
+/* Ordered walks over a snapshot: a merge of one cursor a source. */
 #include <stdlib.h>
 
-#include "store/snapshot.h"
+#include "store/candidates.h"
 
-/* A source's position: its next key in range that has a value at or below the cap. */
+/* A source's position: its next key in range that has a value at or below the bound. */
 typedef struct walk {
     uint64_t upto;
+    int image; /* the source is an image layer */
     int valid;
     ps_key key;
+    uint64_t lsn;
     uint8_t kind;
     uint32_t length;
     const uint8_t *data;
@@ -32,6 +34,7 @@ settle(walk *w, const ps_key *high, ps_error *err)
         if (header.lsn <= w->upto) {
             w->valid = 1;
             w->key = header.key;
+            w->lsn = header.lsn;
             w->kind = header.kind;
             w->length = header.length;
             w->data = data;
@@ -51,27 +54,24 @@ take_item(walk *w)
         return;
     const ps_open_item *item = &w->items[w->item];
     w->key = item->key;
+    w->lsn = item->lsn;
     w->kind = item->kind;
     w->length = item->length;
     w->data = item->data;
 }
 
 static int
-walk_begin(walk *w, const ps_source *source, const ps_key *low, const ps_key *high, uint64_t lsn,
-           ps_error *err)
+walk_begin(walk *w, const ps_candidate *from, const ps_key *low, const ps_key *high, ps_error *err)
 {
-    w->upto = source->max_lsn < lsn ? source->max_lsn : lsn;
-    if (source->open != NULL) {
-        int rc = ps_open_layer_range(source->open, low, high, w->upto, &w->items, &w->item_count,
-                                     err);
+    w->upto = from->upper;
+    w->image = from->image;
+    if (from->source->open != NULL) {
+        int rc = ps_open_layer_range(from->source->open, low, high, w->upto, &w->items,
+                                     &w->item_count, err);
         take_item(w);
         return rc;
     }
-    const ps_layer_summary *known = ps_layer_known(source->file);
-    if (known->first_lsn > w->upto || ps_key_compare(&known->max_key, low) < 0 ||
-        ps_key_compare(&known->min_key, high) >= 0)
-        return PS_OK;
-    int rc = ps_layer_cursor_open(&w->cursor, source->file, err);
+    int rc = ps_layer_cursor_open(&w->cursor, from->source->file, err);
     if (rc == PS_OK)
         rc = ps_layer_cursor_seek(&w->cursor, low, UINT64_MAX, 0, err);
     return rc == PS_OK ? settle(w, high, err) : rc;
@@ -112,13 +112,25 @@ walk_end(walk *w)
     ps_layer_cursor_close(&w->cursor);
 }
 
-/* Of the sources that stand at the least key, the first: its value is the newest. */
+/* Whether a walk stands at a lesser key than another, or has a newer value of the same. Those
+ * that are equal in all come as candidates do. */
+static int
+is_ahead(const walk *a, const walk *b)
+{
+    int order = ps_key_compare(&a->key, &b->key);
+    if (order != 0)
+        return order < 0;
+    if (a->lsn != b->lsn)
+        return a->lsn > b->lsn;
+    return a->image && !b->image;
+}
+
 static walk *
-least(walk *walks, size_t count)
+foremost(walk *walks, size_t count)
 {
     walk *found = NULL;
     for (size_t i = 0; i < count; i++)
-        if (walks[i].valid && (found == NULL || ps_key_compare(&walks[i].key, &found->key) < 0))
+        if (walks[i].valid && (found == NULL || is_ahead(&walks[i], found)))
             found = &walks[i];
     return found;
 }
@@ -126,13 +138,12 @@ least(walk *walks, size_t count)
 static int
 merge(walk *walks, size_t count, const ps_key *high, ps_visit visit, void *arg, ps_error *err)
 {
-    for (walk *newest; (newest = least(walks, count)) != NULL;) {
+    for (walk *newest; (newest = foremost(walks, count)) != NULL;) {
         if (newest->kind != PS_VALUE_TOMBSTONE &&
             visit(arg, &newest->key, newest->data, newest->length) != 0)
             return PS_OK;
         ps_key key = newest->key;
-        /* The older sources' values of this key; those before stand at greater ones. */
-        for (walk *w = newest; w < walks + count; w++) {
+        for (walk *w = walks; w < walks + count; w++) { /* past the older values, too */
             if (!w->valid || ps_key_compare(&w->key, &key) != 0)
                 continue;
             int rc = walk_next(w, high, err);
@@ -143,26 +154,39 @@ merge(walk *walks, size_t count, const ps_key *high, ps_visit visit, void *arg, 
     return PS_OK;
 }
 
-int
-ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
-                 ps_visit visit, void *arg, ps_error *err)
+static int
+scan_candidates(const ps_candidates *found, const ps_key *low, const ps_key *high, ps_visit visit,
+                void *arg, ps_error *err)
 {
-    if (snapshot->count == 0 || ps_key_compare(low, high) >= 0)
-        return PS_OK;
-    walk *walks = calloc(snapshot->count, sizeof *walks);
+    walk *walks = calloc(found->count + 1, sizeof *walks);
     if (walks == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a scan");
     int rc = PS_OK;
     size_t begun = 0;
-    while (rc == PS_OK && begun < snapshot->count) {
-        rc = walk_begin(&walks[begun], &snapshot->sources[begun], low, high, lsn, err);
+    while (rc == PS_OK && begun < found->count) {
+        rc = walk_begin(&walks[begun], &found->items[begun], low, high, err);
         begun++;
     }
     if (rc == PS_OK)
-        rc = merge(walks, snapshot->count, high, visit, arg, err);
+        rc = merge(walks, found->count, high, visit, arg, err);
     for (size_t i = 0; i < begun; i++)
         walk_end(&walks[i]);
     free(walks);
+    return rc;
+}
+
+int
+ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
+                 ps_visit visit, void *arg, ps_error *err)
+{
+    if (ps_key_compare(low, high) >= 0)
+        return PS_OK;
+    ps_candidates found;
+    ps_candidates_init(&found);
+    int rc = ps_candidates_within(&found, snapshot, low, high, lsn);
+    rc = rc < 0 ? ps_fail(err, rc, "out of memory for a scan")
+                : scan_candidates(&found, low, high, visit, arg, err);
+    ps_candidates_free(&found);
     return rc;
 }
 
@@ -171,8 +195,7 @@ last_in_file(ps_layer *layer, const ps_key *low, const ps_key *high, uint64_t up
              ps_error *err)
 {
     const ps_layer_summary *known = ps_layer_known(layer);
-    if (known->first_lsn > upto || ps_key_compare(&known->max_key, low) < 0 ||
-        ps_key_compare(&known->min_key, high) >= 0)
+    if (ps_key_compare(&known->max_key, low) < 0) /* `low` rises with what is found */
         return PS_ERR_NOT_FOUND;
     ps_layer_cursor cursor;
     int rc = ps_layer_cursor_open(&cursor, layer, err);
@@ -198,18 +221,17 @@ last_in_file(ps_layer *layer, const ps_key *low, const ps_key *high, uint64_t up
 
 /* The greatest key below `high` of which any source has a value, tombstones included. */
 static int
-last_candidate(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
-               ps_key *found, ps_error *err)
+last_candidate(const ps_candidates *among, const ps_key *low, const ps_key *high, ps_key *found,
+               ps_error *err)
 {
     int answer = PS_ERR_NOT_FOUND;
-    for (size_t i = 0; i < snapshot->count; i++) {
-        const ps_source *source = &snapshot->sources[i];
-        uint64_t upto = source->max_lsn < lsn ? source->max_lsn : lsn;
-        const ps_key *from = answer == PS_OK ? found : low; /* only greater ones matter */
+    for (size_t i = 0; i < among->count; i++) {
+        const ps_candidate *from = &among->items[i];
+        const ps_key *above = answer == PS_OK ? found : low; /* only greater ones matter */
         ps_key key;
-        int rc = source->open != NULL
-                     ? ps_open_layer_last(source->open, from, high, upto, &key)
-                     : last_in_file(source->file, from, high, upto, &key, err);
+        int rc = from->source->open != NULL
+                     ? ps_open_layer_last(from->source->open, above, high, from->upper, &key)
+                     : last_in_file(from->source->file, above, high, from->upper, &key, err);
         if (rc == PS_OK) {
             *found = key;
             answer = PS_OK;
@@ -220,23 +242,35 @@ last_candidate(const ps_snapshot *snapshot, const ps_key *low, const ps_key *hig
     return answer;
 }
 
+static int
+is_alive(const ps_snapshot *snapshot, const ps_key *key, uint64_t lsn, int *alive, ps_error *err)
+{
+    ps_arena arena;
+    ps_arena_init(&arena);
+    ps_chain chain = {.arena = &arena, .newest_only = 1};
+    int rc = ps_snapshot_collect(snapshot, key, &(uint32_t){0}, 1, lsn, &chain, err);
+    *alive = rc == PS_OK && chain.count > 0 && chain.items[0].kind != PS_VALUE_TOMBSTONE;
+    ps_arena_free(&arena);
+    return rc;
+}
+
 int
 ps_snapshot_last(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
                  ps_key *found, ps_error *err)
 {
+    ps_candidates among;
+    ps_candidates_init(&among);
     ps_key end = *high;
-    for (;;) {
-        int rc = last_candidate(snapshot, low, &end, lsn, found, err);
-        if (rc != PS_OK)
-            return rc;
-        ps_arena arena;
-        ps_arena_init(&arena);
-        ps_chain chain = {.arena = &arena, .newest_only = 1};
-        rc = ps_snapshot_collect(snapshot, found, &(uint32_t){0}, 1, lsn, &chain, err);
-        int alive = rc == PS_OK && chain.count > 0 && chain.items[0].kind != PS_VALUE_TOMBSTONE;
-        ps_arena_free(&arena);
-        if (rc < 0 || alive)
-            return rc;
-        end = *found; /* it was deleted by then: look below it */
+    int alive = 0;
+    int rc = ps_candidates_within(&among, snapshot, low, high, lsn);
+    if (rc < 0)
+        ps_fail(err, rc, "out of memory for a scan");
+    while (rc == PS_OK && !alive) {
+        rc = last_candidate(&among, low, &end, found, err);
+        if (rc == PS_OK)
+            rc = is_alive(snapshot, found, lsn, &alive, err);
+        end = *found; /* if it was deleted by then: look below it */
     }
+    ps_candidates_free(&among);
+    return rc;
 }

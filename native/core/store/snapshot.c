@@ -1,93 +1,299 @@
+/* How snapshots are made from each other. What they are read by is in collect.c and scan.c. */
 #include "store/snapshot.h"
 
 #include <stdlib.h>
 
+/* A branch's first files join its parent's last ones while both are so few together. */
+#define JOIN_MOST 64u
+
+/* Lists in one piece of memory with the snapshot; both are filled by who makes it. */
+static ps_snapshot *
+snapshot_make(size_t memory, size_t parts)
+{
+    ps_snapshot *made = calloc(1, sizeof *made + memory * sizeof *made->memory +
+                                      parts * sizeof *made->parts);
+    if (made == NULL)
+        return NULL;
+    made->refs = 1;
+    made->memory = (ps_source *)(made + 1);
+    made->parts = (ps_part *)(made->memory + memory);
+    return made;
+}
+
+ps_snapshot *
+ps_snapshot_empty(void)
+{
+    return snapshot_make(0, 0);
+}
+
+ps_snapshot *
+ps_snapshot_retain(const ps_snapshot *snapshot)
+{
+    ps_snapshot *same = (ps_snapshot *)(uintptr_t)snapshot;
+    __atomic_add_fetch(&same->refs, 1, __ATOMIC_RELAXED);
+    return same;
+}
+
+void
+ps_snapshot_release(ps_snapshot *snapshot)
+{
+    if (snapshot == NULL || __atomic_sub_fetch(&snapshot->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    for (uint32_t i = 0; i < snapshot->memory_count; i++)
+        ps_open_layer_release(snapshot->memory[i].open);
+    for (uint32_t i = 0; i < snapshot->part_count; i++)
+        ps_group_release(snapshot->parts[i].group);
+    free(snapshot);
+}
+
+ps_source
+ps_source_of_file(ps_layer *file)
+{
+    const ps_layer_summary *known = ps_layer_known(file);
+    return (ps_source){.file = file, .lower = known->first_lsn, .upper = known->last_lsn};
+}
+
 static uint64_t
-cap(const ps_source *source, uint64_t lsn)
+least(uint64_t a, uint64_t b)
 {
-    return source->max_lsn < lsn ? source->max_lsn : lsn;
+    return a < b ? a : b;
 }
 
-/* Keeps of `order` the keys whose chains want more, in order. */
-static size_t
-still_wanted(const ps_chain *chains, const uint32_t *order, size_t count, uint32_t *wanted)
+static void
+add_memory(ps_snapshot *to, const ps_source *source)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++)
-        if (!chains[order[i]].complete)
-            wanted[kept++] = order[i];
-    return kept;
+    ps_open_layer_retain(source->open);
+    to->memory[to->memory_count++] = *source;
 }
 
-int
-ps_snapshot_collect(const ps_snapshot *snapshot, const ps_key *keys, const uint32_t *order,
-                    size_t count, uint64_t lsn, ps_chain *chains, ps_error *err)
+static void
+add_part(ps_snapshot *to, ps_part part)
 {
-    uint32_t few[64];
-    uint32_t *wanted = count <= 64 ? few : malloc(count * sizeof *wanted);
-    if (wanted == NULL)
-        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
-    size_t left = still_wanted(chains, order, count, wanted);
-    int rc = PS_OK;
-    for (size_t i = 0; rc == PS_OK && left > 0 && i < snapshot->count; i++) {
-        const ps_source *source = &snapshot->sources[i];
-        uint64_t upto = cap(source, lsn);
-        rc = source->open != NULL
-                 ? ps_open_layer_collect(source->open, keys, wanted, left, upto, chains, err)
-                 : ps_layer_collect(source->file, keys, wanted, left, upto, chains, err);
-        left = still_wanted(chains, wanted, left, wanted);
+    ps_group_retain(part.group);
+    to->parts[to->part_count++] = part;
+}
+
+static uint64_t
+keys_of(const ps_source *source)
+{
+    return ps_layer_known(source->file)->keys;
+}
+
+static uint64_t
+most_keys(const ps_part *part)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < part->count; i++) {
+        uint64_t keys = keys_of(&part->group->files[i]);
+        most = keys > most ? keys : most;
     }
-    if (wanted != few)
-        free(wanted);
-    return rc;
+    return most;
 }
 
-int
-ps_snapshot_get(const ps_snapshot *snapshot, const ps_key *key, uint64_t lsn, ps_arena *arena,
-                const uint8_t **data, uint32_t *length, ps_error *err)
+static int
+is_listed(const ps_source *list, size_t count, const ps_layer *file)
 {
-    ps_chain chain = {.arena = arena, .newest_only = 1};
-    int rc = ps_snapshot_collect(snapshot, key, &(uint32_t){0}, 1, lsn, &chain, err);
-    if (rc < 0)
-        return rc;
-    if (chain.count == 0 || chain.items[0].kind == PS_VALUE_TOMBSTONE)
-        return ps_fail(err, PS_ERR_NOT_FOUND, "the key does not exist at that LSN");
-    if (chain.items[0].kind != PS_VALUE_IMAGE)
-        return ps_fail(err, PS_ERR_INVALID, "the newest value of the key is not a whole one");
-    *data = chain.items[0].data;
-    *length = chain.items[0].length;
+    for (size_t i = 0; i < count; i++)
+        if (list[i].file == file)
+            return 1;
+    return 0;
+}
+
+/* Adds to a new part what another shows, with its bound, but for the files of `gone`. */
+static void
+copy_files(ps_part *to, const ps_part *from, const ps_source *gone, size_t gone_count)
+{
+    for (uint32_t i = 0; i < from->count; i++) {
+        ps_source source = from->group->files[i];
+        source.upper = least(source.upper, from->upper);
+        if (source.lower > source.upper || is_listed(gone, gone_count, source.file))
+            continue;
+        (void)ps_group_add(to->group, to->count, &source); /* there is room, and nobody else */
+        ps_group_copy_column(to->group, to->count++, from->group, i);
+        to->lower = least(to->lower, source.lower);
+    }
+}
+
+static int
+new_part(ps_part *part, uint32_t room, uint64_t keys)
+{
+    *part = (ps_part){
+        .group = ps_group_make(room, keys), .lower = UINT64_MAX, .upper = UINT64_MAX};
+    return part->group == NULL ? PS_ERR_NOMEM : PS_OK;
+}
+
+/* A file more, in the last part if that may grow; else in a part of its own. */
+static int
+push(ps_snapshot *to, const ps_source *source)
+{
+    ps_part *last = to->part_count > 0 ? &to->parts[to->part_count - 1] : NULL;
+    if (last != NULL && last->upper == UINT64_MAX &&
+        ps_group_add(last->group, last->count, source)) {
+        last->lower = least(last->lower, source->lower);
+        last->count++;
+        return PS_OK;
+    }
+    int grows = last != NULL && last->upper == UINT64_MAX && last->count < PS_GROUP_MOST;
+    uint64_t keys = keys_of(source), before = grows ? most_keys(last) : 0;
+    ps_part made;
+    if (new_part(&made, grows ? last->count + 1 : 1, keys > before ? keys : before) < 0)
+        return PS_ERR_NOMEM;
+    if (grows)
+        copy_files(&made, last, NULL, 0);
+    (void)ps_group_add(made.group, made.count++, source);
+    made.lower = least(made.lower, source->lower);
+    if (grows) {
+        ps_group_release(last->group);
+        *last = made;
+    } else {
+        to->parts[to->part_count++] = made;
+    }
+    return PS_OK;
+}
+
+/* Whether a part shows a file of the list. */
+static int
+shows(const ps_part *part, const ps_source *list, size_t count)
+{
+    for (uint32_t i = 0; count > 0 && i < part->count; i++)
+        if (is_listed(list, count, part->group->files[i].file))
+            return 1;
+    return 0;
+}
+
+static int
+keep_part(ps_snapshot *to, const ps_part *part, const ps_source *gone, size_t gone_count)
+{
+    if (!shows(part, gone, gone_count)) {
+        add_part(to, *part);
+        return PS_OK;
+    }
+    ps_part made;
+    if (new_part(&made, part->count, most_keys(part)) < 0)
+        return PS_ERR_NOMEM;
+    copy_files(&made, part, gone, gone_count);
+    if (made.count > 0)
+        to->parts[to->part_count++] = made;
+    else
+        ps_group_release(made.group);
     return PS_OK;
 }
 
 static int
-source_get(void *context, const ps_key *key, uint64_t lsn, uint8_t *out, size_t capacity,
-           size_t *length, ps_error *err)
+is_open_listed(const ps_source *list, size_t count, const ps_open_layer *open)
 {
-    ps_arena arena;
-    ps_arena_init(&arena);
-    const uint8_t *data;
-    uint32_t found;
-    int rc = ps_snapshot_get(context, key, lsn, &arena, &data, &found, err);
-    if (rc == PS_OK && found > capacity)
-        rc = ps_fail(err, PS_ERR_INVALID, "a value of %u bytes, room for %zu", found, capacity);
-    if (rc == PS_OK) {
-        memcpy(out, data, found);
-        *length = found;
+    for (size_t i = 0; i < count; i++)
+        if (list[i].open == open)
+            return 1;
+    return 0;
+}
+
+ps_snapshot *
+ps_snapshot_replace(const ps_snapshot *snapshot, const ps_source *gone, size_t gone_count,
+                    const ps_source *added, size_t added_count)
+{
+    size_t files_gone = 0;
+    for (size_t i = 0; i < gone_count; i++)
+        files_gone += gone[i].file != NULL;
+    ps_snapshot *made = snapshot_make(snapshot->memory_count + added_count,
+                                      snapshot->part_count + added_count);
+    int rc = made == NULL ? PS_ERR_NOMEM : PS_OK;
+    for (uint32_t i = 0; rc == PS_OK && i < snapshot->memory_count; i++)
+        if (!is_open_listed(gone, gone_count, snapshot->memory[i].open))
+            add_memory(made, &snapshot->memory[i]);
+    for (uint32_t i = 0; rc == PS_OK && i < snapshot->part_count; i++)
+        rc = keep_part(made, &snapshot->parts[i], gone, files_gone > 0 ? gone_count : 0);
+    for (size_t i = 0; rc == PS_OK && i < added_count; i++) {
+        if (added[i].open != NULL)
+            add_memory(made, &added[i]);
+        else
+            rc = push(made, &added[i]);
     }
-    ps_arena_free(&arena);
-    return rc;
+    if (rc == PS_OK)
+        return made;
+    ps_snapshot_release(made);
+    return NULL;
 }
 
+/* Makes one part of the last two, if they are few together. */
 static int
-source_scan(void *context, const ps_key *low, const ps_key *high, uint64_t lsn, ps_visit visit,
-            void *arg, ps_error *err)
+join_last(ps_snapshot *to)
 {
-    return ps_snapshot_scan(context, low, high, lsn, visit, arg, err);
+    if (to->part_count < 2)
+        return PS_OK;
+    ps_part *older = &to->parts[to->part_count - 2], *newer = older + 1;
+    if (older->count + newer->count > JOIN_MOST)
+        return PS_OK;
+    uint64_t keys = most_keys(older), more = most_keys(newer);
+    ps_part made;
+    if (new_part(&made, older->count + newer->count, keys > more ? keys : more) < 0)
+        return PS_ERR_NOMEM;
+    copy_files(&made, older, NULL, 0);
+    copy_files(&made, newer, NULL, 0);
+    ps_group_release(older->group);
+    ps_group_release(newer->group);
+    *older = made;
+    to->part_count--;
+    return PS_OK;
 }
 
-ps_meta_source
-ps_snapshot_meta_source(const ps_snapshot *snapshot)
+/* What is in memory of the parent counts if it began before the branch; or may yet do so, after
+ * a restart, while it is empty. */
+static void
+add_parents_memory(ps_snapshot *to, const ps_snapshot *parent, uint64_t lsn)
 {
-    return (ps_meta_source){
-        .context = (void *)(uintptr_t)snapshot, .get = source_get, .scan = source_scan};
+    for (uint32_t i = 0; i < parent->memory_count; i++) {
+        ps_source source = parent->memory[i];
+        uint64_t first, last;
+        source.upper = least(source.upper, lsn);
+        if (ps_open_layer_bounds(source.open, &first, &last) < 0 || first <= source.upper)
+            add_memory(to, &source);
+    }
+}
+
+ps_snapshot *
+ps_snapshot_over(const ps_snapshot *own, const ps_snapshot *parent, uint64_t lsn)
+{
+    ps_snapshot *made = snapshot_make(own->memory_count + parent->memory_count,
+                                      own->part_count + parent->part_count);
+    if (made == NULL)
+        return NULL;
+    for (uint32_t i = 0; i < own->memory_count; i++)
+        add_memory(made, &own->memory[i]);
+    add_parents_memory(made, parent, lsn);
+    for (uint32_t i = 0; i < parent->part_count; i++) {
+        ps_part part = parent->parts[i];
+        part.upper = least(part.upper, lsn);
+        if (part.lower <= part.upper)
+            add_part(made, part);
+    }
+    for (uint32_t i = 0; i < own->part_count; i++) {
+        add_part(made, own->parts[i]);
+        if (i == 0 && join_last(made) < 0) {
+            ps_snapshot_release(made);
+            return NULL;
+        }
+    }
+    return made;
+}
+
+size_t
+ps_snapshot_file_count(const ps_snapshot *snapshot)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < snapshot->part_count; i++)
+        for (uint32_t f = 0; f < snapshot->parts[i].count; f++)
+            count += snapshot->parts[i].group->files[f].lower <= snapshot->parts[i].upper;
+    return count;
+}
+
+void
+ps_snapshot_files(const ps_snapshot *snapshot, ps_layer **files)
+{
+    for (uint32_t i = snapshot->part_count; i > 0; i--) {
+        const ps_part *part = &snapshot->parts[i - 1];
+        for (uint32_t f = part->count; f > 0; f--)
+            if (part->group->files[f - 1].lower <= part->upper)
+                *files++ = part->group->files[f - 1].file;
+    }
 }

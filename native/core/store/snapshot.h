@@ -1,30 +1,64 @@
 /*
- * What a timeline's readers see: its open and flushed layers and those of all its ancestors,
- * flattened into one list, newest first, each with the LSN up to which it counts here.
+ * What a timeline's readers see: its layers in memory and in files, and those of all its
+ * ancestors, each with the LSNs within which it counts here.
  *
- * A snapshot is immutable and owns nothing: whoever makes it keeps the layers alive. Sources
- * are in such an order that of any key an earlier source has only newer values than a later
- * one; so a read walks the list once and stops at the first image. Depth of branching is
- * paid for when the list is made, not when it is read.
+ * A snapshot is immutable, counted, and owns its layers: a file that is deleted stays until the
+ * last snapshot that reads it is gone, and to read needs no lock and nobody's help. What a read
+ * sees follows from the sources' bounds alone, never from their order or their numbers: values
+ * count by their LSN, the newest first, and an image at an LSN stands for all that lies at or
+ * below it. A key that an image layer has not, though it be within its range, is looked for in
+ * what is older; only a tombstone says that there is nothing.
+ *
+ *   snapshot ─┬─ memory: open and frozen layers
+ *             └─ parts: (group, how many of its files, up to which LSN)
+ *
+ * New snapshots are made from old ones and share their groups (store/group.h): a file more is a
+ * file more in the last group; a branch is its parent's list of parts, with its branch LSN as
+ * their bound. So both cost one copy of a list with an entry for each 512 files, whatever the
+ * number of files. Small groups of a branch and its parent are made one, so that a chain of
+ * branches has no more parts than a long history. A value's (key, LSN) is in one delta layer,
+ * which is what makes the order of values one.
  */
 #ifndef PS_STORE_SNAPSHOT_H
 #define PS_STORE_SNAPSHOT_H
 
 #include "layer/chain.h"
-#include "layer/file.h"
-#include "layer/open.h"
 #include "redo/redo.h"
+#include "store/group.h"
 
-typedef struct ps_source {
-    ps_open_layer *open; /* one of the two */
-    ps_layer *file;
-    uint64_t max_lsn;    /* newer values of this source are not of this history */
-} ps_source;
+/* The first `count` files of a group, up to an LSN; none begins below `lower`. */
+typedef struct ps_part {
+    ps_group *group;
+    uint32_t count;
+    uint64_t lower;
+    uint64_t upper;
+} ps_part;
 
 typedef struct ps_snapshot {
-    const ps_source *sources;
-    size_t count;
+    unsigned refs;
+    uint32_t memory_count;
+    uint32_t part_count;
+    ps_source *memory;
+    ps_part *parts; /* of ancestors first */
 } ps_snapshot;
+
+/* Of nothing. NULL: no memory. */
+ps_snapshot *ps_snapshot_empty(void);
+ps_snapshot *ps_snapshot_retain(const ps_snapshot *snapshot);
+void ps_snapshot_release(ps_snapshot *snapshot);
+
+/* Without the layers of `gone`, with those of `added`, which it retains: a flush, a compaction.
+ * NULL: no memory. */
+ps_snapshot *ps_snapshot_replace(const ps_snapshot *snapshot, const ps_source *gone,
+                                 size_t gone_count, const ps_source *added, size_t added_count);
+/* A branch: what is its own, over what its parent shows up to the branch LSN. */
+ps_snapshot *ps_snapshot_over(const ps_snapshot *own, const ps_snapshot *parent, uint64_t lsn);
+
+/* The source of a file, with the bounds that its summary says. */
+ps_source ps_source_of_file(ps_layer *file);
+size_t ps_snapshot_file_count(const ps_snapshot *snapshot);
+/* files[] has that many; what was added last comes first. Not retained. */
+void ps_snapshot_files(const ps_snapshot *snapshot, ps_layer **files);
 
 typedef int (*ps_visit)(void *arg, const ps_key *key, const uint8_t *value, size_t length);
 

@@ -81,7 +81,7 @@ def snapshot_of(path: Path, raw: bytes, entries: int) -> _native.Snapshot:
     path.write_bytes(raw)
     key = EXAMPLE_KEY.pack()
     summary = _native.LayerSummary((1, key, key, 0x1020304, 0x1020304, entries, 1, len(raw)))
-    return _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 7, summary), ALL_LSNS)])
+    return _native.Snapshot([_native.Layer(path, TENANT, TIMELINE, 7, summary)])
 
 
 def test_a_layer_of_format_version_1_is_read(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_open_files_and_indexes_stay_within_their_limits(tmp_path: Path) -> None
         path = tmp_path / str(number)
         summary = layer.flush(path, TENANT, TIMELINE, number)
         layers.insert(0, _native.Layer(path, TENANT, TIMELINE, number, summary))
-    snapshot = _native.Snapshot([(layer, ALL_LSNS) for layer in layers])
+    snapshot = _native.Snapshot(layers)
     try:
         _native.set_store_limits(open_files=5, block_cache_bytes=4096, index_bytes=1000)
         for _ in range(2):

@@ -44,6 +44,7 @@ def build(tmp: Path, steps: list, to_files: bool) -> tuple[History, list]:
             history.put([entry])
             layers[0].put(batch_of([entry]))
         elif layers[0].count > 0:
+            lsn += 1  # the values of one LSN are in one layer
             if to_files:
                 number = len(layers)
                 path = tmp / f"{number}"
@@ -73,11 +74,11 @@ def test_layers_answer_as_the_list_does(
     tmp_path_factory, steps: list, to_files: bool, cuts: list[int]
 ) -> None:
     history, layers = build(tmp_path_factory.mktemp("layers"), steps, to_files)
-    snapshot = _native.Snapshot([(layer, ALL_LSNS) for layer in layers])
+    snapshot = _native.Snapshot(layers)
     check(snapshot, history, ALL_LSNS)
     for cut in cuts:
         check(snapshot, history, cut)
-        branch = _native.Snapshot([(layer, cut) for layer in layers])
+        branch = _native.Snapshot().over(snapshot, cut)
         check(branch, history.upto(cut), ALL_LSNS)
 
 
@@ -87,7 +88,7 @@ def test_an_old_lsn_is_found_among_many_values_of_one_key() -> None:
     layer.put(
         batch_of([(key, lsn, ValueKind.IMAGE, 0, b"%d" % lsn) for lsn in range(10, 200_000, 10)])
     )
-    snapshot = _native.Snapshot([(layer, ALL_LSNS)])
+    snapshot = _native.Snapshot([layer])
     for lsn in (9, 10, 11, 5_555, 99_999, 199_990, 10**9):
         expected = min(lsn // 10 * 10, 199_990)
         assert snapshot.get(key, lsn) == (b"%d" % expected if expected else None)

@@ -21,7 +21,7 @@ def snapshot(commits: list[tuple[int, int]], *, since: int = 0) -> _native.Snaps
         if lsn >= since:
             batch.put(keyspace.LAST_COMMIT.pack(), lsn, ValueKind.IMAGE, 0, value)
     layer.put(batch)
-    return _native.Snapshot([(layer, ALL_LSNS)])
+    return _native.Snapshot([layer])
 
 
 def test_a_clock_that_was_set_back_hides_no_commit() -> None:

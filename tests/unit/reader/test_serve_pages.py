@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from pagestore import _native, keyspace
 from pagestore.keyspace import PAGE_SIZE, WILL_INIT, ValueKind
 from pagestore.v1 import page_pb2 as pb
-from tests.unit.layers.model import ALL_LSNS, TENANT, TIMELINE, Entry, batch_of, page
+from tests.unit.layers.model import TENANT, TIMELINE, Entry, batch_of, page
 
 REL = pb.RelTag(spc_oid=1663, db_oid=5, rel_number=16384, fork=0)
 SIZE_KEY = keyspace.rel_size(1663, 5, 16384, 0).pack()
@@ -31,7 +31,7 @@ def size(lsn: int, blocks: int) -> Entry:
 def open_snapshot(entries: list[Entry]) -> _native.Snapshot:
     layer = _native.OpenLayer()
     layer.put(batch_of(entries))
-    return _native.Snapshot([(layer, ALL_LSNS)])
+    return _native.Snapshot([layer])
 
 
 PATCH = b"\x02\x00\x03\x00\xff\x09"  # bytes 2, 3 and 4 become 9
@@ -135,7 +135,7 @@ def test_a_damaged_layer_is_named_and_not_served(tmp_path: Path) -> None:
     raw[300] ^= 1
     path.write_bytes(raw)
     file = _native.Layer(path, TENANT, TIMELINE, 1, summary)
-    snapshot = _native.Snapshot([(file, ALL_LSNS)])
+    snapshot = _native.Snapshot([file])
     for _ in range(2):
         served = serve(request([0]), 10, snapshot)
         assert (served.status.code, served.status.reason) == (15, "LAYER_CORRUPT")
@@ -147,7 +147,7 @@ def flushed(entries: list[Entry], path: Path) -> _native.Snapshot:
     layer = _native.OpenLayer()
     layer.put(batch_of(entries))
     summary = layer.flush(path, TENANT, TIMELINE, 1)
-    return _native.Snapshot([(_native.Layer(path, TENANT, TIMELINE, 1, summary), ALL_LSNS)])
+    return _native.Snapshot([_native.Layer(path, TENANT, TIMELINE, 1, summary)])
 
 
 def at_once(message: pb.GetPagesRequest, snapshot: _native.Snapshot) -> bool:

@@ -13,7 +13,7 @@ from pagestore import _native, keyspace
 from pagestore.keyspace import WILL_INIT, ValueKind
 from pagestore.reader.threads import ReadThreads
 from pagestore.v1 import page_pb2 as pb
-from tests.unit.layers.model import ALL_LSNS, TENANT, TIMELINE, batch_of
+from tests.unit.layers.model import TENANT, TIMELINE, batch_of
 from tests.waiting import until
 
 REL = pb.RelTag(spc_oid=1663, db_oid=5, rel_number=16384, fork=0)
@@ -36,7 +36,7 @@ def snapshot() -> _native.Snapshot:
             ]
         )
     )
-    return _native.Snapshot([(layer, ALL_LSNS)])
+    return _native.Snapshot([layer])
 
 
 def request(number: int, blocks: list[int]) -> bytes:

@@ -88,7 +88,7 @@ def test_a_deep_chain_of_branches_reads_as_fast_lists_do(repository: Repository)
     deepest = repository.get(DEFAULT_TENANT, timeline_id(301))
     assert read(deepest) == b"root"
     assert deepest.earliest_lsn == ROOT_LSN
-    assert len(deepest._sources()) == 1  # of 300 ancestors, only what holds something
+    assert len(deepest.files()) == 1  # of 300 ancestors, only what holds something
 
 
 def test_idle_timelines_are_not_kept(repository: Repository, tmp_path: Path) -> None:
