@@ -229,6 +229,8 @@ def test_a_crashed_cluster_is_recovered_on_a_copy(copy: PlainPostgres) -> None:
 
 def sql_on(data: Path, text: str) -> list[tuple[object, ...]]:
     """The answer of a plain server started on a directory for this question."""
+    if RUN_AS is not None:
+        shutil.chown(data.parent, RUN_AS)  # for its socket
     cluster = PlainPostgres(data.parent)
     cluster.configure(max_prepared_transactions=10)
     (data / "pg_hba.conf").write_text("local all all trust\n")
