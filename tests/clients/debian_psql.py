@@ -1,11 +1,14 @@
 """psql of other majors, from Debian's archive, without installing anything.
 
 Debian 12 has psql 15. Those of later releases need a later C library, so each is unpacked with
-what it is linked against, and run by the loader that comes with that.
+what it is linked against, and run by the loader that comes with that: then it sees this machine's
+files, and its network. Where a Debian of that release is unpacked already (with debootstrap, say),
+that serves: PAGESTORE_PSQL_17 and PAGESTORE_PSQL_18 name its root.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,13 +31,23 @@ def psql_command(major: int) -> list[str]:
         if found is None:
             missing("psql is not installed")
         return [str(found)]
-    root = cache() / f"psql-{major}"
-    if not (root / "whole").exists():
+    root = _unpacked(major) or cache() / f"psql-{major}"
+    if not _program(root, major).exists():
         _fetch(root, major)
     libraries = root / "usr/lib/x86_64-linux-gnu"
     loader = libraries / "ld-linux-x86-64.so.2"
-    psql = root / f"usr/lib/postgresql/{major}/bin/psql"
-    return [str(loader), "--library-path", str(libraries), str(psql)]
+    return [str(loader), "--library-path", str(libraries), str(_program(root, major))]
+
+
+def _unpacked(major: int) -> Path | None:
+    named = os.environ.get(f"PAGESTORE_PSQL_{major}")
+    if named and not _program(Path(named), major).exists():
+        missing(f"PAGESTORE_PSQL_{major} is {named}, which has no {_program(Path(named), major)}")
+    return Path(named) if named else None
+
+
+def _program(root: Path, major: int) -> Path:
+    return root / f"usr/lib/postgresql/{major}/bin/psql"
 
 
 def _fetch(root: Path, major: int) -> None:
@@ -64,7 +77,7 @@ def _fetch(root: Path, major: int) -> None:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         missing(f"psql {major} cannot be had from Debian: {getattr(error, 'stderr', error)!r}")
-    for package in apt.glob("*.deb"):
+    # The client's own last: with it, all is there.
+    for package in sorted(apt.glob("*.deb"), key=lambda path: path.name.startswith("postgresql")):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
     shutil.rmtree(apt)
-    (root / "whole").touch()
