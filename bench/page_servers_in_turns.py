@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pagestore.bench.parts.getpage import generator
+from pagestore.bench.generators import page_load
 from pagestore.client import Rel
 from pagestore.ids import DEFAULT_TENANT
 from tests import access
@@ -79,7 +79,7 @@ def load(server: Server, rel: Rel, clients: int, blocks: int, seconds: float) ->
     token = access.signer().of_timeline(DEFAULT_TENANT, TIMELINE, time.time(), 3600)
     before = cpu_nanoseconds(server.process.pid)
     done = subprocess.run(
-        [str(generator()), *map(str, (*words, *shape)), "uniform"],
+        [str(page_load()), *map(str, (*words, *shape)), "uniform"],
         env={**os.environ, "PAGESTORE_TOKEN": token},
         capture_output=True,
         text=True,
