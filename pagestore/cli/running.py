@@ -83,7 +83,7 @@ def _answer_up(run: Session, *, already: bool) -> None:
 def supervise(
     owner: Annotated[
         int | None,
-        typer.Option("--while", metavar="PID", help="Until this process, our parent, has ended."),
+        typer.Option("--while", metavar="PID", help="Until this process has ended."),
     ] = None,
 ) -> None:
     """Keep the parts of PAGESTORE_DATA running (what `up` starts)."""

@@ -13,8 +13,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from typing import TYPE_CHECKING
 
 from pagestore.client.addresses import is_near, tls_required
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError, Unavailable
@@ -23,10 +23,11 @@ from pagestore.installation.parts import orphans, running_part
 from pagestore.installation.ports import check_free
 from pagestore.postgres import majors
 
+if TYPE_CHECKING:
+    from pagestore.installation.supervisor import Supervisor
+
 START_SECONDS = 180.0
 STOP_SECONDS = 240.0
-OWNER_SECONDS = 0.5
-"""How often an ephemeral installation looks whether its owner is there."""
 MAX_RESTARTS = 4
 """A part that dies this often in a row will not come up by itself."""
 AGAIN = "Try again in a moment."
@@ -138,17 +139,17 @@ def check_count(installation: Installation, wanted: int | None) -> None:
 
 
 def spawn_supervisor(
-    installation: Installation, *, ephemeral: bool = False
+    installation: Installation, owner: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Starts the supervisor in a session of its own, so that it outlives the terminal.
 
     Args:
-        ephemeral: the whole installation goes when this process has ended, however it ends.
+        owner: a process; the whole installation goes when that has ended, however it ends.
     """
-    owner = ["--while", str(os.getpid())] if ephemeral else []
+    ephemeral = ["--while", str(owner)] if owner is not None else []
     with installation.open_log("supervisor") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pagestore.cli.main", "supervise", *owner],
+            [sys.executable, "-m", "pagestore.cli.main", "supervise", *ephemeral],
             env={**os.environ, "PAGESTORE_DATA": str(installation.data)},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -162,8 +163,8 @@ def supervise(installation: Installation, owner: int | None = None) -> None:
     """Is the supervisor, until SIGTERM or SIGINT.
 
     Args:
-        owner: the process that has made an ephemeral installation, our parent. When it has ended,
-            so do we, and what there is of it is removed.
+        owner: the process that an ephemeral installation is for. When it has ended, so do we, and
+            what there is of the installation is removed.
 
     Raises:
         FailedPrecondition: ALREADY_RUNNING.
@@ -177,21 +178,35 @@ def supervise(installation: Installation, owner: int | None = None) -> None:
             f"pagestore runs already on {installation.data}.",
             "`pagestore status` shows it; `pagestore down` stops it.",
         )
-    if owner is not None:
-        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     with lock:
-        asyncio.run(Supervisor(installation).run())
-    if owner is not None and os.getppid() != owner:
-        remove(installation)
+        if owner is None:
+            asyncio.run(Supervisor(installation).run())
+        elif asyncio.run(_while_there_is(owner, Supervisor(installation))):
+            remove(installation)
 
 
-def _end_with(owner: int) -> None:
-    # A process whose parent has ended has another one, at once and for good.
-    while True:
-        time.sleep(OWNER_SECONDS)
-        if os.getppid() != owner:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+async def _while_there_is(owner: int, supervisor: Supervisor) -> bool:
+    """Whether it was the owner's end that ended it."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        # Of the process that has the number now, and of no later one.
+        descriptor = os.pidfd_open(owner)
+    except ProcessLookupError:
+        return True
+
+    def end() -> None:
+        loop.remove_reader(descriptor)
+        ended.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        loop.add_reader(descriptor, end)
+        await supervisor.run()
+        return ended.is_set()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def remove(installation: Installation) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -59,7 +60,9 @@ class AsyncDatabase:
 
     async def keep(self, ttl: Ttl = None) -> None:
         """It stays when the context ends: for good, or for so long from now."""
-        self.facts = await self._client.keep(self.name, ttl)
+        kept = await self._client.keep(self.name, ttl)
+        # Only what makes a database, or asks for it by name, tells its password.
+        self.facts = replace(kept, url=self.url)
         self._goes = False
 
     async def remove(self) -> None:

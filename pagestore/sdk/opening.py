@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,20 +63,31 @@ def ephemeral() -> Iterator[Client]:
     """A store of its own in a temporary directory, gone afterwards with all its databases, also
     when this process is killed. Takes some seconds: a whole installation is started, and an empty
     cluster made."""
-    from pagestore.installation import lifecycle
-    from pagestore.installation.layout import Installation
-
     data = Path(tempfile.mkdtemp(prefix="pagestore-"))
-    # Other users' computes go through it to theirs.
-    data.chmod(0o711)
-    installation = Installation(data)
     try:
-        _start(installation, ephemeral=True)
+        start_ephemeral(data, os.getpid())
         with connect(data=data, start=False) as client:
             yield client
     finally:
-        lifecycle.stop(installation)
-        lifecycle.remove(installation)
+        end_ephemeral(data)
+
+
+def start_ephemeral(data: Path, owner: int) -> None:
+    """An installation that goes when the process `owner` has ended, however it ends."""
+    from pagestore.installation.layout import Installation
+
+    data.mkdir(exist_ok=True)
+    # Computes are other users', and go through it to theirs.
+    data.chmod(0o711)
+    _start(Installation(data), owner)
+
+
+def end_ephemeral(data: Path) -> None:
+    from pagestore.installation import lifecycle
+    from pagestore.installation.layout import Installation
+
+    lifecycle.stop(Installation(data))
+    lifecycle.remove(Installation(data))
 
 
 def _found(
@@ -96,7 +108,7 @@ def _found(
     return installation.address("control"), shown or installation.credentials
 
 
-def _start(installation: Installation, *, ephemeral: bool = False) -> None:
+def _start(installation: Installation, owner: int | None = None) -> None:
     """As `pagestore up`."""
     from pagestore.installation import lifecycle
 
@@ -105,5 +117,5 @@ def _start(installation: Installation, *, ephemeral: bool = False) -> None:
         return
     lifecycle.prepare(installation)
     lifecycle.check_addresses(installation)
-    supervisor = lifecycle.spawn_supervisor(installation, ephemeral=ephemeral)
+    supervisor = lifecycle.spawn_supervisor(installation, owner)
     lifecycle.wait_until_serving(installation, supervisor)

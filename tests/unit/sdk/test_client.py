@@ -140,8 +140,9 @@ def test_it_goes_too_when_its_body_raises(served: tuple[Control, Client]) -> Non
 
 def test_what_is_kept_or_made_without_a_context_stays(served: tuple[Control, Client]) -> None:
     control, client = served
-    with client.branch("app") as database:
+    with client.create("made") as database:
         database.keep()
+        assert database.url == "postgresql://u:p@h/x"
     client.branch("app", "stays")
     client.create("new", settings={"work_mem": "1MB"})
     assert "DeleteDatabase" not in kinds(control)
