@@ -117,6 +117,8 @@ def computing(made: History, timeline: TimelineId) -> Iterator[Server]:
 def serving(data: Path) -> Iterator[Server]:
     """A plain server on a directory, with trust for whoever reaches its socket."""
     (data / "pg_hba.conf").write_text("local all all trust\n")
+    if RUN_AS is not None:
+        shutil.chown(data.parent, RUN_AS)  # for its socket
     cluster = PlainPostgres(data.parent)
     cluster.configure(max_prepared_transactions=100, autovacuum="off", fsync="off")
     cluster.start()
