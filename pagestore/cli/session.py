@@ -244,17 +244,9 @@ def short_time(unix_micros: int) -> str:
 
 def point_message(text: str | None) -> pb.Point | None:
     """What a user wrote for ``--at``, as the control plane takes it."""
-    from pagestore.client import points
-    from pagestore.v1 import control_pb2
+    from pagestore.client import point_messages
 
-    match points.parse_point("head" if text is None else text):
-        case points.AtLsn(lsn):
-            return control_pb2.Point(lsn=lsn)
-        case points.AtTime(unix_micros):
-            return control_pb2.Point(unix_micros=unix_micros)
-        case points.AtCheckpoint(name, or_micros):
-            return control_pb2.Point(checkpoint=name, or_unix_micros=or_micros or 0)
-    return None
+    return point_messages.point_message(text)
 
 
 def human_bytes(count: int) -> str:

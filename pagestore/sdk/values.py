@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit, urlunsplit
 
-from pagestore.client import durations, points
+from pagestore.client import durations
+from pagestore.client.point_messages import point_message
 from pagestore.errors import InvalidInput
 from pagestore.ids import format_lsn
 from pagestore.v1 import control_pb2 as pb
@@ -138,14 +139,7 @@ def point_of(at: str | datetime | None) -> pb.Point | None:
     """
     if isinstance(at, datetime):
         at = at.astimezone(UTC).isoformat()
-    match points.parse_point("head" if at is None else at):
-        case points.AtLsn(lsn):
-            return pb.Point(lsn=lsn)
-        case points.AtTime(micros):
-            return pb.Point(unix_micros=micros)
-        case points.AtCheckpoint(name, or_micros):
-            return pb.Point(checkpoint=name, or_unix_micros=or_micros or 0)
-    return None
+    return point_message(at)
 
 
 def seconds_of(ttl: Ttl) -> float | None:
