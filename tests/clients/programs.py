@@ -81,9 +81,11 @@ def _made(name: str) -> Path:
 
 
 def _attempt(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=place, capture_output=True, text=True, timeout=_BUILD_SECONDS, env=_ENVIRONMENT
-    )
+    words = {"cwd": place, "env": _ENVIRONMENT, "capture_output": True, "text": True}
+    try:
+        return subprocess.run(command, timeout=_BUILD_SECONDS, **words)
+    except subprocess.TimeoutExpired:
+        missing(f"{' '.join(command)} has not ended within {_BUILD_SECONDS} s")
 
 
 def _works(place: Path, *command: str) -> bool:
