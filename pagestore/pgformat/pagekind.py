@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pagestore.pgformat.bufmask import PAGE_SIZE, PageKind, Pages, mask_pages
 
-_FSM, _VM = 1, 2
+_FSM, VISIBILITY_MAP = 1, 2
 _SPECIAL = 16
 _SEQUENCE_MAGIC = 0x1717
 _HASH_ID, _GIST_ID, _SPGIST_ID, _BLOOM_ID = 0xFF80, 0xFF81, 0xFF82, 0xFF83
@@ -27,7 +27,7 @@ _LSN_BYTES = 8
 
 def kind_of(page: bytes, fork: int, block: int) -> PageKind:
     """How a page is to be masked."""
-    if fork in (_FSM, _VM):
+    if fork in (_FSM, VISIBILITY_MAP):
         return PageKind.MAP
     special = int.from_bytes(page[_SPECIAL : _SPECIAL + 2], "little")
     size = PAGE_SIZE - special
