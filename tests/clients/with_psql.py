@@ -111,13 +111,18 @@ class Psql:
             assert self._say("\\bind_named two 40 \\g") == ["42"]
 
     def heard(self) -> list[str]:
-        found = [
-            line.split('payload "')[1].split('"')[0]
-            for line in self._say("SELECT 1")
-            if line.startswith("Asynchronous notification")
-        ]
-        assert found, "nothing was notified"
-        return found
+        # psql looks for them behind each command; the server sends them when it has the signal.
+        deadline = time.monotonic() + 20
+        while True:
+            found = [
+                line.split('payload "')[1].split('"')[0]
+                for line in self._say("SELECT 1")
+                if line.startswith("Asynchronous notification")
+            ]
+            if found:
+                return found
+            assert time.monotonic() < deadline, "nothing was notified"
+            time.sleep(0.02)
 
     def close(self) -> None:
         assert self._process.stdin is not None
