@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pagestore.ids import TimelineId
+from pagestore.postgres.settings import HBA_FILE
 from tests.integration.stack import Compute, Stack, running_stack
 from tests.plain_postgres import plain_postgres
 from tests.waiting import wait_until
@@ -293,8 +294,12 @@ def test_a_subscription_misses_nothing_and_its_copies_are_disabled(
 
 
 def conninfo(compute: Compute) -> str:
-    """For another server, whom the socket does not let in."""
+    """For another server, whom neither the socket lets in nor, but for safekeepers, the address;
+    in an installation it comes through the proxy."""
     compute.sql("ALTER ROLE postgres PASSWORD 'known'")
+    with (compute.running.directory / HBA_FILE).open("a") as file:
+        file.write("hostssl all postgres 127.0.0.1/32 scram-sha-256\n")
+    compute.sql("SELECT pg_reload_conf()")
     port = compute.running.port
     return f"host=127.0.0.1 port={port} user=postgres password=known dbname=postgres"
 
