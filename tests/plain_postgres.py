@@ -25,6 +25,8 @@ import psycopg
 from pagestore.pgformat import versions
 from pagestore.postgres import majors
 
+_STILL_IN_USE = "pre-existing shared memory block"
+
 
 def _major() -> int:
     named = os.environ.get("PAGESTORE_TEST_MAJOR")
@@ -85,6 +87,7 @@ class PlainPostgres:
         self.data = root / "data"
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     def tool(self, name: str, *args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Runs one of Postgres's programs as the unprivileged user; raises when it fails."""
@@ -113,8 +116,20 @@ class PlainPostgres:
 
     def start(self) -> None:
         """Launches the server and waits until it accepts connections."""
-        self.launch()
-        self._wait_ready(time.monotonic() + 60)
+        deadline = time.monotonic() + 60
+        while True:
+            said = len(self.log_text()) if self._killed else 0
+            self.launch()
+            try:
+                self._wait_ready(deadline)
+            except RuntimeError as error:
+                # Of a postmaster that was killed the backends take a moment to notice.
+                if not (self._killed and _STILL_IN_USE in str(error)[said:]):
+                    raise
+                time.sleep(0.05)
+            else:
+                self._killed = False
+                return
 
     def launch(self) -> None:
         log = (self.root / "postgres.log").open("ab")
@@ -151,6 +166,7 @@ class PlainPostgres:
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: fast and clean; SIGQUIT: as a crash."""
         if self._process is not None:
+            self._killed = how is signal.SIGKILL
             self._process.send_signal(how)
             self._process.wait(timeout=60)
             self._process = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from pagestore.client.wal import WalClient
 from pagestore.compute.certificate import make_certificate
 from pagestore.compute.record import ComputeRecord, running_computes
 from pagestore.postgres.wal_role import WAL_ROLE
@@ -37,7 +37,7 @@ def ask(spread: Spread, name: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def record_of(spread: Spread, name: str) -> ComputeRecord:
-    pid = spread.control.host.run(lambda: spread.compute_pid(name))
+    pid = spread.run("show", name)["compute_pid"]
     [record] = [item for item in running_computes(spread.root / "computes") if item.pid == pid]
     return record
 
@@ -82,22 +82,24 @@ def test_a_safekeeper_believes_no_certificate_but_the_computes(
     """It is told another one's, says so, and is told the right one by who looks after it."""
     ask(spread, "app", "CREATE TABLE IF NOT EXISTS w (id int)")
     record = record_of(spread, "app")
-    key, place = (record.tenant, record.timeline), spread.safekeepers[1].listen
     stranger = make_certificate(tmp_path, record.host, os.getegid())
     address = replace(record, certificate=stranger).signed_for_safekeepers(access.signer())
-
-    async def mislead() -> str:
-        async with WalClient(place) as client:
-            await client.attach_compute(*key, record.term, address, 0)
-            while not (status := await client.get_status(*key)).last_error:
-                await asyncio.sleep(0.01)
-            return str(status.last_error)
-
-    assert "certificate verify failed" in spread.client.run(lambda: asyncio.run(mislead()))
-
-    async def follows() -> bool:
-        async with WalClient(place) as client:
-            return bool((await client.get_status(*key)).receiving)
-
-    wait_until(lambda: spread.client.run(lambda: asyncio.run(follows())))
+    complaint = safekeeper(spread, "mislead", record, str(record.term), address)
+    assert "certificate verify failed" in complaint
+    wait_until(lambda: safekeeper(spread, "follows", record) == "yes")
     ask(spread, "app", "INSERT INTO w VALUES (1)")
+
+
+def safekeeper(spread: Spread, verb: str, record: ComputeRecord, *more: str) -> str:
+    """What the first one answers, asked from the clients' host."""
+    words = ("-m", "tests.integration.safekeeper_asked", verb, spread.safekeepers[1].listen)
+    key = (str(record.tenant), str(record.timeline))
+    done = subprocess.run(
+        spread.client.command(sys.executable, *words, *key, *more),
+        env=access.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.strip()
