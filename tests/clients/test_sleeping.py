@@ -74,6 +74,8 @@ def test_a_listener_whose_backend_alone_was_ended_goes_on_listening(
         assert other.execute(ended).fetchall() == [(True,)]
         listening = f"SELECT count(*) FROM pg_stat_activity WHERE {others}"
         wait_until(lambda: other.execute(listening).fetchone() == (1,))
+        # It has a backend again, which may not listen yet.
+        proxy.wait_until_taken_up()
         other.execute(f"NOTIFY {CHANNEL}, 'still'")
         found = [item.payload for item in listener.notifies(timeout=10, stop_after=1)]
         assert found == ["still"]

@@ -145,6 +145,11 @@ class RunningProxy:
         sessions = self.front.sessions
         self.run(until(lambda: all(item.backend_link is None for item in sessions())))
 
+    def wait_until_taken_up(self) -> None:
+        """Nobody is on the way to a backend any more."""
+        sessions = self.front.sessions
+        self.run(until(lambda: all(item.coming is None for item in sessions())))
+
     def at(self, moment: Callable[[Front], bool], act: Callable[[], object]) -> None:
         """Acts as soon as `moment` holds, before the proxy itself does anything more."""
 
