@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _starting = threading.Lock()
 
@@ -18,6 +19,19 @@ _starting = threading.Lock()
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Until it has its outcome."""
     return asyncio.run_coroutine_threadsafe(work, _shared_loop()).result()
+
+
+def blocking(
+    method: Callable[Concatenate[Any, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[Any, _P], _T]:
+    """An asynchronous client's method for the blocking one, which has that as `_client`: it returns
+    when it has its answer."""
+
+    @functools.wraps(method)
+    def call(client: Any, /, *args: _P.args, **options: _P.kwargs) -> _T:
+        return run(method(client._client, *args, **options))
+
+    return call
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:

@@ -6,9 +6,8 @@ Its methods are made from those of :class:`AsyncPageClient`, whose retries and s
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,23 +17,11 @@ from pagestore.client.closing import BlockingClosing
 from pagestore.client.credentials import Credentials
 from pagestore.client.page import AsyncPageClient, ReadLsn, Rel
 from pagestore.client.retrying import DEFAULT_TIMEOUT
+from pagestore.client.shared_loop import blocking
 from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import page_pb2 as pb
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def _blocking(
-    method: Callable[Concatenate[AsyncPageClient, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[PageClient, _P], _T]:
-    """The same method, which returns when it has its answer."""
-
-    @functools.wraps(method)
-    def call(client: PageClient, /, *args: _P.args, **options: _P.kwargs) -> _T:
-        return client._run(method(client._client, *args, **options))
-
-    return call
 
 
 class PageClient(BlockingClosing):
@@ -124,18 +111,18 @@ class PageClient(BlockingClosing):
         while (chunk := self._run(_following(chunks))) is not None:
             yield chunk
 
-    get_rel_size = _blocking(AsyncPageClient.get_rel_size)
-    get_db_size = _blocking(AsyncPageClient.get_db_size)
-    get_slru_segment = _blocking(AsyncPageClient.get_slru_segment)
-    lease = _blocking(AsyncPageClient.lease)
-    create_timeline = _blocking(AsyncPageClient.create_timeline)
-    delete_timeline = _blocking(AsyncPageClient.delete_timeline)
-    get_timeline = _blocking(AsyncPageClient.get_timeline)
-    list_timelines = _blocking(AsyncPageClient.list_timelines)
-    import_timeline = _blocking(AsyncPageClient.import_timeline)
-    lsn_by_time = _blocking(AsyncPageClient.lsn_by_time)
-    last_commit = _blocking(AsyncPageClient.last_commit)
-    flush = _blocking(AsyncPageClient.flush)
+    get_rel_size = blocking(AsyncPageClient.get_rel_size)
+    get_db_size = blocking(AsyncPageClient.get_db_size)
+    get_slru_segment = blocking(AsyncPageClient.get_slru_segment)
+    lease = blocking(AsyncPageClient.lease)
+    create_timeline = blocking(AsyncPageClient.create_timeline)
+    delete_timeline = blocking(AsyncPageClient.delete_timeline)
+    get_timeline = blocking(AsyncPageClient.get_timeline)
+    list_timelines = blocking(AsyncPageClient.list_timelines)
+    import_timeline = blocking(AsyncPageClient.import_timeline)
+    lsn_by_time = blocking(AsyncPageClient.lsn_by_time)
+    last_commit = blocking(AsyncPageClient.last_commit)
+    flush = blocking(AsyncPageClient.flush)
 
 
 async def _following(chunks: AsyncIterator[_T]) -> _T | None:

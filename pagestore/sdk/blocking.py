@@ -3,34 +3,20 @@ loop in a thread that all of a process share (client/shared_loop.py)."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, TypeVar
 
 from pagestore.client import shared_loop
 from pagestore.client.closing import BlockingClosing
+from pagestore.client.shared_loop import blocking
 from pagestore.sdk.client import AsyncClient, AsyncDatabase, Coming
 from pagestore.sdk.values import Facts, Settings, Ttl, sqlalchemy_url
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _blocking(
-    method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[Client, _P], _T]:
-    """The same method, which returns when it has its answer."""
-
-    @functools.wraps(method)
-    def call(client: Client, /, *args: _P.args, **options: _P.kwargs) -> _T:
-        return shared_loop.run(method(client._client, *args, **options))
-
-    return call
-
-
-class Database:
+class Database(BlockingClosing):
     """A database at a client's hand. As a context manager it is removed at the end, unless it is
     kept: so it is made for branches that nobody needs afterwards."""
 
@@ -70,16 +56,9 @@ class Database:
 
         return create_engine(sqlalchemy_url(self.url, driver), **options)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        shared_loop.run(self._database.__aexit__(kind, error, trace))
+    def close(self) -> None:
+        """The end of its context: it is removed, unless it is kept."""
+        shared_loop.run(self._database.close())
 
     def __repr__(self) -> str:
         return repr(self._database)
@@ -144,18 +123,18 @@ class Client(BlockingClosing):
         """As :meth:`AsyncClient.branch`."""
         return _made(self._client.branch(source, name, at=at, ttl=ttl, if_not_exists=if_not_exists))
 
-    databases = _blocking(AsyncClient.databases)
-    keep = _blocking(AsyncClient.keep)
-    rename = _blocking(AsyncClient.rename)
-    remove = _blocking(AsyncClient.remove)
-    checkpoint = _blocking(AsyncClient.checkpoint)
-    remove_checkpoint = _blocking(AsyncClient.remove_checkpoint)
-    checkpoints = _blocking(AsyncClient.checkpoints)
-    log = _blocking(AsyncClient.log)
-    restore = _blocking(AsyncClient.restore)
-    reset = _blocking(AsyncClient.reset)
-    undo = _blocking(AsyncClient.undo)
-    redo = _blocking(AsyncClient.redo)
+    databases = blocking(AsyncClient.databases)
+    keep = blocking(AsyncClient.keep)
+    rename = blocking(AsyncClient.rename)
+    remove = blocking(AsyncClient.remove)
+    checkpoint = blocking(AsyncClient.checkpoint)
+    remove_checkpoint = blocking(AsyncClient.remove_checkpoint)
+    checkpoints = blocking(AsyncClient.checkpoints)
+    log = blocking(AsyncClient.log)
+    restore = blocking(AsyncClient.restore)
+    reset = blocking(AsyncClient.reset)
+    undo = blocking(AsyncClient.undo)
+    redo = blocking(AsyncClient.redo)
 
 
 def _made(coming: Coming) -> Database:

@@ -12,9 +12,9 @@ import secrets
 from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
@@ -40,7 +40,7 @@ PAGE_SIZE = 500
 _T = TypeVar("_T")
 
 
-class AsyncDatabase:
+class AsyncDatabase(Closing):
     """A database at a client's hand. As a context manager it is removed at the end, unless it is
     kept: so it is made for branches that nobody needs afterwards."""
 
@@ -81,15 +81,8 @@ class AsyncDatabase:
 
         return create_async_engine(sqlalchemy_url(self.url, driver), **options)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """The end of its context: it is removed, unless it is kept."""
         if self._goes:
             await self.remove()
 
@@ -114,7 +107,7 @@ class Coming:
 
     async def __aexit__(self, *what: Any) -> None:
         assert self._made is not None, "it was entered"
-        await self._made.__aexit__(*what)
+        await self._made.close()
 
 
 class AsyncClient(RetryingClient):
