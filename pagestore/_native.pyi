@@ -26,6 +26,29 @@ class Batch:
 def crc32c(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     """CRC-32C; of chunks, chained."""
 
+# --- lmdbfile.c
+
+class LmdbFindings:
+    """What the check of an LMDB file has found. See native/core/lmdbfile/check.h."""
+
+    transaction: int
+    before: int
+    entries: int
+    loose: int
+    total: bytes
+    unsealed: tuple[bytes, bytes] | None
+    values: list[bytes | None]
+    value_before: bytes | None
+    tables: list[bytes]
+
+def lmdb_check(
+    descriptor: int, seal: int, seal_version: int, asked: tuple[tuple[bytes, bytes], ...]
+) -> LmdbFindings:
+    """Checks a whole file and sums up its entries; the first of those asked for is left out.
+
+    Raises NativeError when its structure does not hold; OSError when it cannot be read.
+    """
+
 # --- wal.c
 
 def wal_align(

@@ -33,7 +33,8 @@ PyInit__native(void)
     if (native_error == NULL || PyModule_AddObjectRef(module, "NativeError", native_error) < 0 ||
         ps_add_batch(module) < 0 || ps_add_crc32c(module) < 0 ||
         ps_add_wal(module) < 0 || ps_add_store(module) < 0 || ps_add_redo(module) < 0 ||
-        ps_add_receiver(module) < 0 || ps_add_relay(module) < 0) {
+        ps_add_receiver(module) < 0 || ps_add_relay(module) < 0 ||
+        ps_add_lmdbfile(module) < 0) {
         Py_DECREF(module);
         return NULL;
     }

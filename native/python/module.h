@@ -17,5 +17,6 @@ int ps_add_store(PyObject *module);
 int ps_add_redo(PyObject *module);
 int ps_add_receiver(PyObject *module);
 int ps_add_relay(PyObject *module);
+int ps_add_lmdbfile(PyObject *module);
 
 #endif

@@ -25,6 +25,7 @@ import lmdb
 from pagestore.errors import DataLoss
 from pagestore.lmdbfile import whole, witness
 from pagestore.lmdbfile.failing import store_errors
+from pagestore.lmdbfile.findings import Findings, Seal, check_file
 from pagestore.lmdbfile.pages import Damaged, Entry, Pages, unused
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Fault, Witness
@@ -275,31 +276,28 @@ def read_state(path: Path) -> State | None:
     Raises:
         Damaged
     """
-    data = path.read_bytes() if path.exists() else b""
-    if not data:  # what a crash leaves of a state that was never used
+    asked = [(META.encode(), WHOLE_KEY)]
+    found = check_file(path, Seal.CRC32_BEFORE, asked, VERSION)
+    if found is None or found.entries + len(found.tables) == 0:
         return None
-    pages = Pages(data)
-    entries = pages.entries()
-    tables = frozenset(pages.tables())
-    if not entries and not tables:
-        return None
-    said: Whole | None = None
-    rest = []
-    for entry in entries:
-        if entry.table == META.encode() and entry.key == WHOLE_KEY:
-            said = Whole.unpack(unseal(*entry))
-        elif not entry.table:
-            raise Damaged(0, "it has an entry that is in no table")
-        else:
-            rest.append(entry)
-    if said is None:
-        return State(Whole(pages.transaction, bytes(16), 0), tables, _unsealed_1(rest))
-    for entry in rest:
-        unseal(*entry)
-    _, before = pages.before(META.encode(), WHOLE_KEY)
-    older = Whole.unpack(unseal(META.encode(), WHOLE_KEY, before)) if before else None
-    whole.check(pages, said, rest, older)
-    return State(said, tables, None)
+    if found.loose:
+        raise Damaged(0, "it has an entry that is in no table")
+    [value] = found.values
+    if value is None:
+        return _read_1(path, found)
+    if found.unsealed is not None:
+        raise _unsealed(*found.unsealed)
+    said = Whole.unpack(unseal(*asked[0], value))
+    before = found.value_before
+    older = Whole.unpack(unseal(*asked[0], before)) if before else None
+    whole.check(found, said, older)
+    return State(said, found.tables, None)
+
+
+def _read_1(path: Path, found: Findings) -> State:
+    """A state of version 1, with all its entries: it is written anew."""
+    entries = _unsealed_1(Pages(path.read_bytes()).entries())
+    return State(Whole(found.transaction, bytes(16), 0), found.tables, entries)
 
 
 def _unsealed_1(entries: list[Entry]) -> list[Entry]:
@@ -326,8 +324,12 @@ def unseal(table: bytes, key: bytes, raw: bytes) -> bytes:
     """
     body = raw[_HEAD.size :]
     if raw[: _HEAD.size] != _HEAD.pack(VERSION, _crc(table, key, body)):
-        raise Damaged(0, f"a damaged value ({table.decode(errors='replace')} {key!r})")
+        raise _unsealed(table, key)
     return body
+
+
+def _unsealed(table: bytes, key: bytes) -> Damaged:
+    return Damaged(0, f"a damaged value ({table.decode(errors='replace')} {key!r})")
 
 
 def _crc(table: bytes, key: bytes, body: bytes) -> int:

@@ -38,8 +38,8 @@ MIN_PAGE, MAX_PAGE = 512, 65536
 class Damaged(Exception):
     """Says where in the file what does not hold."""
 
-    def __init__(self, offset: int, what: str) -> None:
-        super().__init__(f"offset {offset}: {what}")
+    def __init__(self, offset: int | None, what: str) -> None:
+        super().__init__(what if offset is None else f"offset {offset}: {what}")
 
 
 class Entry(NamedTuple):

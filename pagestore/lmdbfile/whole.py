@@ -16,11 +16,11 @@ write the disk has dropped, an entry that is gone with its count.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple, Self
 
-from pagestore.lmdbfile.pages import Damaged, Entry, Pages
+from pagestore.lmdbfile.findings import Findings
+from pagestore.lmdbfile.pages import Damaged
 
 _LAYOUT = struct.Struct("<Q16s16s")
 _MODULUS = 1 << 128
@@ -73,24 +73,18 @@ def entry_hash(table: bytes, key: bytes, value: bytes) -> int:
     return int.from_bytes(blake2b(named + value, digest_size=16).digest(), "little")
 
 
-def total(entries: Iterable[Entry]) -> int:
-    """The sum over entries, the one that says it left out."""
-    return sum(entry_hash(*entry) for entry in entries) % _MODULUS
-
-
-def check(pages: Pages, whole: Whole, entries: Iterable[Entry], before: Whole | None) -> None:
+def check(findings: Findings, whole: Whole, before: Whole | None) -> None:
     """Holds a store to what its newest and its last but one transaction say of themselves.
 
     Args:
-        entries: all but the one that says `whole`.
         before: what the older meta page leads to; None where it says nothing yet.
 
     Raises:
         Damaged
     """
-    if whole.transaction != pages.transaction or (
-        before is not None and before.transaction != pages.older.transaction
+    if whole.transaction != findings.transaction or (
+        before is not None and before.transaction != findings.before
     ):
-        raise Damaged(0, f"transaction {pages.transaction} leads to the tree of another one")
-    if total(entries) != whole.total:
+        raise Damaged(0, f"transaction {findings.transaction} leads to the tree of another one")
+    if findings.total != whole.total:
         raise Damaged(0, "its entries are not those that were written last")
