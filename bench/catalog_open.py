@@ -24,7 +24,7 @@ from pagestore._native import LayerSummary
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
 from pagestore.timeline import Repository
 from pagestore.timeline.catalog import Catalog, CatalogWriter
-from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.entries import LayerEntry, TimelineEntry
 
 AT_ONCE = 100
 """Timelines a transaction, so that making them takes seconds."""
@@ -77,7 +77,7 @@ def put(txn: CatalogWriter, root: TimelineId, batch: list[TimelineId], layers: i
             summary = LayerSummary(
                 (1, bytes(18), b"\xff" * 18, number * 10, number * 10 + 9, 3000, 100, 100_000)
             )
-            files.append((number, summary))
+            files.append((number, LayerEntry.fresh(summary)))
             record = record.with_layer(number, 100_000)
         txn.put_timeline(DEFAULT_TENANT, name, record, files)
 

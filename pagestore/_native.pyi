@@ -131,6 +131,9 @@ class LayerSummary(tuple[int, bytes, bytes, int, int, int, int, int]):
         cls, fields: tuple[int, _Bytes, _Bytes, int, int, int, int, int], /
     ) -> LayerSummary: ...
 
+def layer_filter_bytes(keys: int) -> int:
+    """Of the filter that a layer file with so many keys is written with."""
+
 class OpenLayer:
     """Values in memory: one writer, many readers. See native/core/layer/open.h."""
 

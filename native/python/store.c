@@ -190,6 +190,15 @@ limit_malloc(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *
+layer_filter_bytes(PyObject *Py_UNUSED(module), PyObject *keys)
+{
+    unsigned long long count = PyLong_AsUnsignedLongLong(keys);
+    if (count == (unsigned long long)-1 && PyErr_Occurred() != NULL)
+        return NULL;
+    return PyLong_FromUnsignedLong(ps_layer_filter_bytes(count));
+}
+
 static PyMethodDef functions[] = {
     {"parse_pages_request", parse_pages_request, METH_VARARGS,
      "Of a serialized GetPagesRequest: (request_id, tenant, timeline, request_lsn, "
@@ -199,6 +208,7 @@ static PyMethodDef functions[] = {
     {"set_store_limits", (PyCFunction)(void (*)(void))set_limits, METH_VARARGS | METH_KEYWORDS,
      "Process-wide limits: cached blocks, layer indexes, open layer files, arenas' chunks."},
     {"store_stats", store_stats, METH_NOARGS, "Counts of the caches."},
+    {"layer_filter_bytes", layer_filter_bytes, METH_O, "layer_filter_bytes(keys) -> bytes"},
     {"limit_malloc", limit_malloc, METH_VARARGS,
      "limit_malloc(arenas, mapped_bytes, top_bytes): see mallopt(3)."},
     {"trim_memory", trim_memory, METH_NOARGS, "Returns memory that nothing uses to the system."},

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from pagestore._native import LayerSummary
-from pagestore.ids import TenantId, TimelineId
+from pagestore.errors import InvalidInput
+from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.lmdbfile import witness
 from pagestore.lmdbfile.failing import store_errors
 from pagestore.lmdbfile.whole import Tally, Whole
 from pagestore.lmdbfile.witness import Witness
 from pagestore.timeline import entries
 from pagestore.timeline.catalog_check import check_catalog
-from pagestore.timeline.entries import TimelineEntry, corrupt
+from pagestore.timeline.entries import Horizon, LayerEntry, TimelineEntry, corrupt
 
 T = TypeVar("T")
 
@@ -52,14 +52,27 @@ class CatalogWriter:
         tenant: TenantId,
         timeline: TimelineId,
         record: TimelineEntry,
-        layers: Iterable[tuple[int, LayerSummary]] = (),
+        layers: Iterable[tuple[int, LayerEntry]] = (),
     ) -> None:
-        """Writes a timeline's record, and adds layers: (number, summary)."""
+        """Writes a timeline's record, and adds layers by their numbers."""
         key = entries.timeline_key(tenant, timeline)
         self.put(key, record.pack(key))
-        for number, summary in layers:
+        for number, layer in layers:
             key = entries.layer_key(tenant, timeline, number)
-            self.put(key, entries.pack_layer(key, summary))
+            self.put(key, layer.pack(key))
+
+    def replace_layers(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        record: TimelineEntry,
+        removed: Iterable[int],
+        added: Iterable[tuple[int, LayerEntry]],
+    ) -> None:
+        """Writes a timeline's record, with other layers in the place of some of its own."""
+        for number in removed:
+            self.delete(entries.layer_key(tenant, timeline, number))
+        self.put_timeline(tenant, timeline, record, added)
 
     def put_branch(
         self, tenant: TenantId, parent: TimelineId, child: TimelineId, record: TimelineEntry
@@ -67,16 +80,46 @@ class CatalogWriter:
         """A new timeline with the link by which its parent finds it."""
         self.put_timeline(tenant, child, record)
         key = entries.child_key(tenant, parent, child)
-        self.put(key, entries.seal(key, b""))
+        self.put(key, entries.pack_child(key, record.branch_lsn))
+
+    def put_horizon(self, tenant: TenantId, timeline: TimelineId, horizon: Horizon) -> None:
+        """Moves the cutoff of a timeline's history, or says who holds it now.
+
+        Raises:
+            InvalidInput: HISTORY_IS_FIXED: it would go back, and history that may be gone count.
+        """
+        key = entries.horizon_key(tenant, timeline)
+        known = _owned(self._txn.get(key))
+        if known is not None:
+            before = Horizon.unpack(key, known, self._catalog.where)
+            if horizon.lsn < before.lsn:
+                raise InvalidInput(
+                    "HISTORY_IS_FIXED",
+                    f"The horizon of timeline {timeline} stands at {format_lsn(before.lsn)} and "
+                    f"cannot go back to {format_lsn(horizon.lsn)}.",
+                )
+        self.put(key, horizon.pack(key))
+
+    def put_lease(self, tenant: TenantId, timeline: TimelineId, lsn: int, expires: int) -> None:
+        """Holds an LSN until a Unix second."""
+        key = entries.lease_key(tenant, timeline, lsn)
+        self.put(key, entries.pack_lease(key, expires))
+
+    def remove_lease(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> None:
+        self.delete(entries.lease_key(tenant, timeline, lsn))
 
     def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
-        """With its layers' entries and its parent's link."""
+        """With all entries about it and its parent's link."""
         record = self.timeline(tenant, timeline)
         if record is None:
             return
-        prefix = entries.layer_key(tenant, timeline, 0)[:-8]
-        for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
-            self.delete(key)
+        for prefix in (
+            entries.layer_key(tenant, timeline, 0)[:-8],
+            entries.lease_key(tenant, timeline, 0)[:-8],
+            entries.horizon_key(tenant, timeline),
+        ):
+            for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
+                self.delete(key)
         if record.parent is not None:
             self.delete(entries.child_key(tenant, record.parent, timeline))
         self.delete(entries.timeline_key(tenant, timeline))
@@ -125,10 +168,11 @@ class Catalog:
         )
 
     def _begin_format(self, whole: Whole) -> Whole:
-        """Of a new catalog, or one of format 1: the first transaction that speaks of the whole."""
+        """Of a new catalog, or an old one, whose entries stay as they are and are read so."""
         with self._errors(), self._env.begin(write=True) as txn:
             writer = CatalogWriter(self, txn)
             writer.put(entries.FORMAT_KEY, entries.pack_format())
+            writer.put(entries.NEEDS_KEY, entries.pack_needs())
             return self._seal_whole(writer, txn, whole)
 
     def _seal_whole(self, writer: CatalogWriter, txn: lmdb.Transaction, whole: Whole) -> Whole:
@@ -196,19 +240,52 @@ class Catalog:
                 for key, value in self.entries(txn, b"t" + (tenant.raw if tenant else b""))
             ]
 
-    def children(self, tenant: TenantId, timeline: TimelineId) -> list[TimelineId]:
+    def children(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[TimelineId, Lsn]]:
+        """With their branch LSNs."""
         prefix = entries.child_key(tenant, timeline, timeline)[:-16]
         with self._errors(), self._env.begin() as txn:
-            return [TimelineId(key[-16:]) for key, _ in self.entries(txn, prefix)]
+            return [
+                (TimelineId(key[-16:]), self._branch_lsn(txn, tenant, key, value))
+                for key, value in self.entries(txn, prefix)
+            ]
 
-    def layers(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[int, LayerSummary]]:
-        """(number, summary), ascending by number: oldest first."""
+    def _branch_lsn(self, txn: lmdb.Transaction, tenant: TenantId, key: bytes, value: bytes) -> Lsn:
+        branch_lsn = entries.unpack_child(key, value, self.where)
+        if branch_lsn is not None:
+            return branch_lsn
+        child = self.read_timeline(txn, tenant, TimelineId(key[-16:]))
+        if child is None:
+            raise corrupt(self.where, f"entry {key.hex()} is of a child that is not there")
+        return child.branch_lsn
+
+    def horizon(self, tenant: TenantId, timeline: TimelineId) -> Horizon | None:
+        """None while all history is kept."""
+        key = entries.horizon_key(tenant, timeline)
+        with self._errors(), self._env.begin() as txn:
+            value = txn.get(key)
+            return None if value is None else Horizon.unpack(key, bytes(value), self.where)
+
+    def leases(self) -> list[tuple[TenantId, TimelineId, int, int]]:
+        """All there are: tenant, timeline, LSN, the Unix second at which it ends."""
+        with self._errors(), self._env.begin() as txn:
+            return [
+                (
+                    TenantId(key[1:17]),
+                    TimelineId(key[17:33]),
+                    int.from_bytes(key[33:], "big"),
+                    entries.unpack_lease(key, value, self.where),
+                )
+                for key, value in self.entries(txn, b"e")
+            ]
+
+    def layers(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[int, LayerEntry]]:
+        """By number, ascending."""
         prefix = entries.layer_key(tenant, timeline, 0)[:-8]
         with self._errors(), self._env.begin() as txn:
             return [
                 (
                     int.from_bytes(key[-8:], "big"),
-                    entries.unpack_layer(key, value, self.where),
+                    LayerEntry.unpack(key, value, self.where),
                 )
                 for key, value in self.entries(txn, prefix)
             ]

@@ -17,7 +17,7 @@ from pagestore.lmdbfile.pages import Damaged
 from pagestore.lmdbfile.whole import Whole
 from pagestore.lmdbfile.witness import Fault
 from pagestore.timeline import entries
-from pagestore.timeline.entries import corrupt, unpack_format, unpack_whole
+from pagestore.timeline.entries import corrupt, unpack_format, unpack_needs, unpack_whole
 
 _REASONS = {
     Fault.GONE: "CATALOG_CORRUPT",
@@ -60,13 +60,13 @@ def check_catalog(path: Path) -> Checked | None:
 
 def _checked(path: Path) -> Checked | None:
     where = str(path)
-    asked = [(b"", entries.GENERATION_KEY), (b"", entries.FORMAT_KEY)]
+    asked = [(b"", entries.GENERATION_KEY), (b"", entries.FORMAT_KEY), (b"", entries.NEEDS_KEY)]
     found = check_file(path, Seal.CRC32C_BEHIND, asked)
     if found is None or found.entries + len(found.tables) == 0:
         return None
-    said, format_ = found.values
+    said, format_, needs = found.values
     # First: of a newer format nothing else can be said.
-    version = _checked_version(format_, where) if format_ is not None else None
+    version = _checked_version(format_, needs, where) if format_ is not None else None
     if found.unsealed is not None:
         raise corrupt(where, f"the checksum of entry {found.unsealed[1].hex()} is wrong")
     if found.tables:
@@ -81,13 +81,15 @@ def _checked(path: Path) -> Checked | None:
     return Checked(says, version)
 
 
-def _checked_version(value: bytes, where: str) -> int:
+def _checked_version(value: bytes, needs: bytes | None, where: str) -> int:
     version = unpack_format(value, where)
     if not 1 <= version <= entries.FORMAT_VERSION:
+        reader = f"pagestore {unpack_needs(needs, where)}" if needs else "the version that wrote it"
         raise FailedPrecondition(
             "CATALOG_VERSION",
-            f"{where} has format {version}; this pagestore reads up to {entries.FORMAT_VERSION}.",
-            "Use the pagestore version that wrote it.",
+            f"{where} has format {version}, which needs {reader}; this one reads formats up to "
+            f"{entries.FORMAT_VERSION}.",
+            "Use that version, or a later one.",
         )
     return version
 

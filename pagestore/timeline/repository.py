@@ -318,8 +318,7 @@ class Repository:
     def _children_need(self, timeline: Timeline) -> Lsn:
         """Up to where they read it; 0 when there are none."""
         children = self._store.catalog.children(timeline.tenant_id, timeline.timeline_id)
-        records = [self._store.catalog.timeline(timeline.tenant_id, child) for child in children]
-        return max((record.branch_lsn for record in records if record), default=Lsn(0))
+        return max((branch_lsn for _, branch_lsn in children), default=Lsn(0))
 
     def _flush_for_children(self, timeline: Timeline) -> None:
         needed = self._children_need(timeline)
@@ -453,7 +452,8 @@ def _move_unnamed(root: Path, catalog: Catalog, now: float) -> None:
         except InvalidInput:
             continue  # not ours
         named = {
-            layer_name(number, summary.kind) for number, summary in catalog.layers(tenant, timeline)
+            layer_name(number, layer.summary.kind)
+            for number, layer in catalog.layers(tenant, timeline)
         }
         for path in directory.iterdir():
             if _UNFINISHED.fullmatch(path.name) and path.is_file():

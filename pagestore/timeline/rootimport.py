@@ -14,7 +14,7 @@ from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.entries import LayerEntry, TimelineEntry
 from pagestore.timeline.store import Store
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ class RootImport:
             for number, summary in self._layers:
                 record = record.with_layer(number, summary.bytes)
             self._store.commit(
-                lambda txn: txn.put_timeline(self._tenant, self._timeline, record, self._layers)
+                lambda txn: txn.put_timeline(
+                    self._tenant,
+                    self._timeline,
+                    record,
+                    [(number, LayerEntry.fresh(summary)) for number, summary in self._layers],
+                )
             )
             self._closed = True
         timeline = self._done(record)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from pagestore.layers.native import store_errors
 from pagestore.pg_control_values import unpack_settings
 from pagestore.pgformat import versions
 from pagestore.timeline import entries
-from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.entries import LayerEntry, TimelineEntry
 from pagestore.timeline.store import Store
 
 
@@ -263,7 +263,7 @@ class Timeline:
         try:
             self._store.commit(
                 lambda txn: txn.put_timeline(
-                    self.tenant_id, self.timeline_id, record, [(number, summary)]
+                    self.tenant_id, self.timeline_id, record, [(number, LayerEntry.fresh(summary))]
                 )
             )
         except Exception:
@@ -279,6 +279,79 @@ class Timeline:
             if self._files is not None:
                 self._files = self._files.replace((), (layer,))
             self._forget_snapshots(summary.first_lsn)
+
+    def replace_layers(
+        self, removed: Sequence[int], added: Sequence[tuple[int, LayerEntry]]
+    ) -> None:
+        """Other layers, by their numbers, in the place of some: as a compaction makes them.
+
+        One transaction, then the snapshots. Together they must read as before, wherever anybody
+        may read. The files of those that are added are durable under their names; of those that
+        are removed each goes with the last snapshot that shows it. If this fails nothing has
+        changed, and the files that were to be added are still the caller's.
+
+        Raises:
+            InvalidInput: UNKNOWN_LAYER: one is not a layer of this timeline.
+            NotFound: TIMELINE_NOT_FOUND. ResourceExhausted: STORE_FULL.
+        """
+        if not removed and not added:
+            return
+        # Before the transaction: who learns the layers from the catalog must not meet it between
+        # the two steps.
+        self._load_files()
+        with self._flushing:
+            self._check_alive()
+            gone = self._numbered(removed)
+            record = self._record
+            for layer in gone:
+                record = record.without_layer(layer.summary.bytes)
+            for number, entry in added:
+                record = record.with_layer(number, entry.summary.bytes)
+            self._commit_replacement(record, removed, added)
+            made = [self.make_layer(number, entry.summary) for number, entry in added]
+            with self._store.structure:
+                assert self._files is not None
+                self._record = record
+                self._files = self._files.replace(gone, made)
+                self._forget_snapshots(min(layer.summary.first_lsn for layer in [*gone, *made]))
+        for layer in gone:
+            layer.discard()
+
+    def _numbered(self, numbers: Sequence[int]) -> list[Layer]:
+        assert self._files is not None
+        own = {int(Path(layer.path).stem, 16): layer for layer in self._files.files()}
+        for number in numbers:
+            if number not in own:
+                raise InvalidInput(
+                    "UNKNOWN_LAYER", f"Timeline {self.timeline_id} has no layer {number}."
+                )
+        return [own[number] for number in numbers]
+
+    def _commit_replacement(
+        self,
+        record: TimelineEntry,
+        removed: Sequence[int],
+        added: Sequence[tuple[int, LayerEntry]],
+    ) -> None:
+        tenant, timeline, catalog = self.tenant_id, self.timeline_id, self._store.catalog
+        try:
+            self._store.commit(
+                lambda txn: txn.replace_layers(tenant, timeline, record, removed, added)
+            )
+        except Exception:
+            # As in a flush: a transaction that seemed to fail may have been made.
+            if added and catalog.has_layer(tenant, timeline, added[0][0]):
+                return
+            if not added and not catalog.has_layer(tenant, timeline, removed[0]):
+                return
+            raise
+
+    def reserve_number(self) -> int:
+        """Of a layer that somebody is about to write; never given twice. Waits for a flush."""
+        with self._flushing:
+            number = self._record.next_number
+            self._record = replace(self._record, next_number=number + 1)
+            return number
 
     def _record_position(self) -> None:
         """Makes the position durable where all values below it are in files."""
@@ -369,7 +442,7 @@ class Timeline:
                 known = timeline._record.layer_count
                 listed = timeline._store.catalog.layers(timeline.tenant_id, timeline.timeline_id)
                 # One more may be in the catalog already, of a flush that is about to add it.
-                layers = [timeline.make_layer(*layer) for layer in listed[:known]]
+                layers = [timeline.make_layer(n, layer.summary) for n, layer in listed[:known]]
                 with self._store.structure:
                     if timeline._record.layer_count == known and timeline._files is None:
                         timeline._files = Snapshot(layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ import pytest
 
 from pagestore import keyspace, lost_found
 from pagestore._native import LayerSummary
-from pagestore.errors import DataLoss, FailedPrecondition
+from pagestore.errors import DataLoss, FailedPrecondition, InvalidInput
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
 from pagestore.lmdbfile import witness
 from pagestore.lmdbfile.whole import Whole
 from pagestore.timeline import Repository, entries
 from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.catalog_check import check_catalog
-from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.entries import Holder, Horizon, LayerEntry, Place, TimelineEntry
 
 from .model import ROOT_LSN, image, make_root, put, timeline_id
 
 SUMMARY = LayerSummary((1, bytes(18), b"\xff" * 18, 10, 20, 30, 4, 5000))
+LAYER = LayerEntry.fresh(SUMMARY)
 
 
 def record(parent: TimelineId | None) -> TimelineEntry:
@@ -40,7 +42,7 @@ def fill(catalog: Catalog, timelines: int) -> None:
         if number % 3 == 0:
             catalog.update(
                 lambda txn, child=child: txn.put_timeline(
-                    DEFAULT_TENANT, child, record(root).with_layer(1, 5000), [(1, SUMMARY)]
+                    DEFAULT_TENANT, child, record(root).with_layer(1, 5000), [(1, LAYER)]
                 )
             )
         if number % 5 == 0:
@@ -81,7 +83,7 @@ def test_it_holds_what_was_put(filled: Path) -> None:
     assert len(timelines) == 120 - 23
     assert timelines[-1] == (DEFAULT_TENANT, timeline_id(1000), record(None))
     assert len(children[-1]) == 96
-    assert [(1, SUMMARY)] in layers
+    assert [(1, LAYER)] in layers
 
 
 def test_every_state_on_the_way_passes_the_check(tmp_path: Path) -> None:
@@ -139,14 +141,128 @@ def test_a_truncated_file_is_refused(filled: Path, size: int) -> None:
         Catalog(filled)
 
 
-def test_another_format_version_is_refused(filled: Path) -> None:
-    environment = lmdb.open(str(filled), subdir=False)
+def write_as(path: Path, version: bytes, needs: bytes | None) -> None:
+    """What a later pagestore would say of the file."""
+    environment = lmdb.open(str(path), subdir=False)
     with environment.begin(write=True) as txn:
-        key = entries.FORMAT_KEY
-        txn.put(key, entries.seal(key, b"\x03\0\0\0"))
+        txn.put(entries.FORMAT_KEY, entries.seal(entries.FORMAT_KEY, version))
+        txn.delete(entries.NEEDS_KEY)
+        if needs is not None:
+            txn.put(entries.NEEDS_KEY, entries.seal(entries.NEEDS_KEY, needs))
+        txn.put(b"x", b"an entry of a kind of which nothing is known")
     environment.close()
-    with pytest.raises(FailedPrecondition, match="format 3"):
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"),
+    [(b"0.9.1", "pagestore 0.9.1"), (None, "the version that wrote it")],
+)
+def test_a_newer_format_is_refused_with_the_version_that_it_needs(
+    filled: Path, needs: bytes | None, words: str
+) -> None:
+    write_as(filled, b"\x04\0\0\0", needs)
+    before = filled.read_bytes()
+    with pytest.raises(FailedPrecondition, match=f"format 4, which needs {words}") as caught:
         Catalog(filled)
+    assert caught.value.reason == "CATALOG_VERSION"
+    assert filled.read_bytes() == before
+
+
+def test_a_layer_keeps_all_that_is_known_of_it(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.lmdb")
+    root = timeline_id(1)
+    known = [
+        (1, LayerEntry(SUMMARY)),
+        (2, LayerEntry(SUMMARY, 3, 2**32 - 1, Place.REMOTE, 32)),
+        (3, LayerEntry(SUMMARY, 255, 7, Place.LOCAL | Place.REMOTE, 1 << 31)),
+        (4, LayerEntry.fresh(SUMMARY, 1)),
+    ]
+    assert known[3][1].filter_bytes == 32
+    catalog.update(lambda txn: txn.put_timeline(DEFAULT_TENANT, root, record(None), known))
+    assert catalog.layers(DEFAULT_TENANT, root) == known
+    catalog.close()
+
+
+def test_layers_are_replaced_in_one_transaction(filled: Path) -> None:
+    root, other = timeline_id(1000), timeline_id(3)
+    catalog = Catalog(filled)
+    many = [(number, LAYER) for number in range(1, 10)]
+    grown = record(None)
+    for number, _ in many:
+        grown = grown.with_layer(number, 5000)
+    catalog.update(lambda txn: txn.put_timeline(DEFAULT_TENANT, root, grown, many))
+    merged = LayerEntry.fresh(SUMMARY, 1)
+    less = grown
+    for _ in range(3):
+        less = less.without_layer(5000)
+    after = less.with_layer(10, 5000)
+    transaction = witness.read(filled)
+    catalog.update(
+        lambda txn: txn.replace_layers(DEFAULT_TENANT, root, after, [2, 3, 4], [(10, merged)])
+    )
+    now = witness.read(filled)
+    assert transaction is not None
+    assert now is not None
+    assert now.transaction == transaction.transaction + 1
+    expected = [(n, LAYER) for n in (1, 5, 6, 7, 8, 9)] + [(10, merged)]
+    for _ in range(2):
+        assert catalog.layers(DEFAULT_TENANT, root) == expected
+        found = catalog.timeline(DEFAULT_TENANT, root)
+        assert found is not None
+        assert (found.layer_count, found.layer_bytes, found.next_number) == (7, 35000, 11)
+        assert catalog.layers(DEFAULT_TENANT, other) == [(1, LAYER)]
+        catalog.close()
+        catalog = Catalog(filled)
+    catalog.close()
+
+
+def test_children_are_listed_with_where_they_branched(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.lmdb")
+    root, child = timeline_id(1), timeline_id(2)
+    at = replace(record(root), branch_lsn=Lsn(77))
+    catalog.update(lambda txn: txn.put_timeline(DEFAULT_TENANT, root, record(None)))
+    catalog.update(lambda txn: txn.put_branch(DEFAULT_TENANT, root, child, at))
+    assert catalog.children(DEFAULT_TENANT, root) == [(child, 77)]
+    catalog.close()
+
+
+def test_a_horizon_says_what_holds_it_and_never_goes_back(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.lmdb")
+    root, child = timeline_id(1), timeline_id(2)
+    catalog.update(lambda txn: txn.put_timeline(DEFAULT_TENANT, root, record(None)))
+    assert catalog.horizon(DEFAULT_TENANT, root) is None
+    held = Horizon(Lsn(500), Holder.CHILD, child, 12345)
+    catalog.update(lambda txn: txn.put_horizon(DEFAULT_TENANT, root, held))
+    back = Horizon(Lsn(499), Holder.WINDOW)
+    with pytest.raises(InvalidInput, match="cannot go back"):
+        catalog.update(lambda txn: txn.put_horizon(DEFAULT_TENANT, root, back))
+    catalog.close()
+    catalog = Catalog(tmp_path / "catalog.lmdb")
+    assert catalog.horizon(DEFAULT_TENANT, root) == held
+    same_place = Horizon(Lsn(500), Holder.LEASE)
+    catalog.update(lambda txn: txn.put_horizon(DEFAULT_TENANT, root, same_place))
+    assert catalog.horizon(DEFAULT_TENANT, root) == same_place
+    catalog.close()
+
+
+def test_what_is_said_of_a_timeline_goes_with_it(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path / "catalog.lmdb")
+    root, other = timeline_id(1), timeline_id(2)
+    for name in (root, other):
+        catalog.update(
+            lambda txn, name=name: (
+                txn.put_timeline(DEFAULT_TENANT, name, record(None), [(1, LAYER)]),
+                txn.put_horizon(DEFAULT_TENANT, name, Horizon(Lsn(5))),
+                txn.put_lease(DEFAULT_TENANT, name, 50, 1000),
+            )
+        )
+    catalog.update(lambda txn: txn.remove_timeline(DEFAULT_TENANT, root))
+    assert catalog.leases() == [(DEFAULT_TENANT, other, 50, 1000)]
+    assert catalog.horizon(DEFAULT_TENANT, root) is None
+    assert catalog.horizon(DEFAULT_TENANT, other) == Horizon(Lsn(5))
+    assert catalog.layers(DEFAULT_TENANT, root) == []
+    catalog.close()
+    assert check_catalog(tmp_path / "catalog.lmdb") is not None
 
 
 def older_and_newer(path: Path) -> tuple[bytes, bytes]:
@@ -226,8 +342,11 @@ def test_a_catalog_of_format_1_is_taken_over(tmp_path: Path) -> None:
     for _ in range(2):
         timelines, layers, children = contents(path)
         assert len(timelines) == 3
-        assert layers[0] == [(1, SUMMARY)]
-        assert children[0] == [TimelineId(b"2" * 16), TimelineId(b"3" * 16)]
+        assert layers[0] == [(1, LayerEntry(SUMMARY))]
+        assert [child for child, _ in children[0]] == [
+            TimelineId(b"2" * 16),
+            TimelineId(b"3" * 16),
+        ]
     with_branch = Catalog(path)
     with_branch.update(
         lambda txn: txn.put_branch(DEFAULT_TENANT, first, timeline_id(9), record(first))
@@ -301,12 +420,17 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
     key = entries.timeline_key(DEFAULT_TENANT, timeline_id(1))
     layer = entries.layer_key(DEFAULT_TENANT, timeline_id(1), 1)
     child = entries.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
+    horizon = entries.horizon_key(DEFAULT_TENANT, timeline_id(1))
+    lease = entries.lease_key(DEFAULT_TENANT, timeline_id(1), 5)
     sizes = [
         ("`f`", entries.FORMAT_KEY, entries.pack_format()),
         ("`g`", entries.GENERATION_KEY, entries.pack_whole(Whole(1, bytes(16), 0))),
+        ("`n`", entries.NEEDS_KEY, entries.pack_needs()),
         ("`t` tenant timeline", key, record(None).pack(key)),
-        ("`c` tenant parent child", child, entries.seal(child, b"")),
-        ("`l` tenant timeline u64 number", layer, entries.pack_layer(layer, SUMMARY)),
+        ("`c` tenant parent child", child, entries.pack_child(child, 5)),
+        ("`l` tenant timeline u64 number", layer, LAYER.pack(layer)),
+        ("`h` tenant timeline", horizon, Horizon(Lsn(5)).pack(horizon)),
+        ("`e` tenant timeline u64 LSN", lease, entries.pack_lease(lease, 5)),
     ]
     rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| `")]
     shown = [

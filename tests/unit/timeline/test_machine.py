@@ -1,4 +1,4 @@
-"""Timelines against dicts: appended to, branched, flushed, deleted, reopened, in any order.
+"""Timelines against dicts: written, branched, flushed, compacted, deleted, reopened, in any order.
 
 A reopen is what a crash is: everything that was not flushed is gone, and the timeline stands
 at its last durable position, from which ingest would begin again.
@@ -21,7 +21,7 @@ from pagestore.ids import DEFAULT_TENANT
 from pagestore.keyspace import ValueKind
 from pagestore.timeline import Repository, Timeline
 
-from .model import ROOT_LSN, ModelTimeline, check, image, make_root, put, timeline_id
+from .model import ROOT_LSN, ModelTimeline, check, compact, image, make_root, put, timeline_id
 
 keys = st.builds(keyspace.rel_size, st.just(1), st.just(2), st.integers(1, 4), st.just(0))
 values = st.one_of(
@@ -91,6 +91,12 @@ class RepositoryMachine(RuleBasedStateMachine):
             timeline.flush()
             model.durable = model.last
         assert timeline.disk_consistent_lsn == model.durable
+
+    @precondition(visible)
+    @rule(choice=st.integers(0, 99))
+    def compact(self, choice: int) -> None:
+        number = self.pick(choice)
+        compact(self.real(number), self.model[number])
 
     @precondition(visible)
     @rule(choice=st.integers(0, 99), back=st.integers(0, 30))
