@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pagestore._native import RedoPool, Snapshot
 from pagestore.errors import InvalidInput, NotFound, OutOfRange, Unavailable
@@ -16,7 +15,6 @@ from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.page_responses import Responses
 from pagestore.timeline import Repository, Timeline
-from pagestore.timeline.leases import Leases
 
 DEFAULT_WAIT_MS = 10_000
 LONGEST_WAIT_MS = 60_000
@@ -34,7 +32,6 @@ class PageAccess:
     """The pool of a major."""
     threads: ReadThreads
     responses: Responses
-    leases: Leases = field(default_factory=lambda: Leases(time.time))
 
     def timeline(self, tenant_id: bytes, timeline_id: bytes) -> Timeline:
         """

@@ -8,6 +8,7 @@ the response, so that a stream outlives a bad request. A response is made once t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -193,7 +194,8 @@ class PageReads:
         timeline = access.timeline(request.tenant_id, request.timeline_id)
         await access.read_lsn(timeline, request.lsn, 0, request.wait_ms)
         key = timeline.tenant_id, timeline.timeline_id
-        expires = access.leases.take(key, request.lsn, request.ttl_seconds)
+        leases = access.repository.leases
+        expires = await asyncio.to_thread(leases.take, key, request.lsn, request.ttl_seconds)
         return pb.LeaseLsnResponse(expires_unix_seconds=expires)
 
     async def _snapshot(self, request: Any) -> Any:

@@ -56,7 +56,6 @@ class PageTimelines:
         key = timeline.tenant_id, timeline.timeline_id
         await access.follower.disappeared(key)
         await asyncio.to_thread(access.repository.delete, *key)
-        access.leases.forget(key)
         return pb.DeleteTimelineResponse()
 
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:

@@ -108,21 +108,24 @@ class CatalogWriter:
     def remove_lease(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> None:
         self.delete(entries.lease_key(tenant, timeline, lsn))
 
+    def remove_leases(self, tenant: TenantId, timeline: TimelineId) -> None:
+        self._delete_all(entries.lease_key(tenant, timeline, 0)[:-8])
+
     def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """With all entries about it and its parent's link."""
         record = self.timeline(tenant, timeline)
         if record is None:
             return
-        for prefix in (
-            entries.layer_key(tenant, timeline, 0)[:-8],
-            entries.lease_key(tenant, timeline, 0)[:-8],
-            entries.horizon_key(tenant, timeline),
-        ):
-            for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
-                self.delete(key)
+        self._delete_all(entries.layer_key(tenant, timeline, 0)[:-8])
+        self._delete_all(entries.horizon_key(tenant, timeline))
+        self.remove_leases(tenant, timeline)
         if record.parent is not None:
             self.delete(entries.child_key(tenant, record.parent, timeline))
         self.delete(entries.timeline_key(tenant, timeline))
+
+    def _delete_all(self, prefix: bytes) -> None:
+        for key in [key for key, _ in self._catalog.entries(self._txn, prefix)]:
+            self.delete(key)
 
     def has_children(self, tenant: TenantId, timeline: TimelineId) -> bool:
         return self._catalog.has_children(self._txn, tenant, timeline)

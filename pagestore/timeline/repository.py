@@ -10,7 +10,8 @@ layers stay as long as a child reads through them, and go with the last one.
 
 Locks, in the order in which they are taken: a timeline's ``_flushing``; ``_changing`` (which
 timelines there are: one change at a time, held over the catalog's sync); ``_loading`` (which are
-loaded; held over reads of the catalog at most). Finding a timeline needs the last alone.
+loaded; held over reads of the catalog at most); the leases' own (held over a lease's sync). Finding
+a timeline needs ``_loading`` alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -46,6 +47,7 @@ from pagestore.layers.files import Files, layer_name
 from pagestore.lmdbfile import witness
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.leases import Leases
 from pagestore.timeline.rootimport import RootImport
 from pagestore.timeline.store import Store
 from pagestore.timeline.timeline import Timeline, physical_bytes
@@ -78,8 +80,11 @@ Summaries = list[TimelineSummary]
 class Repository:
     """Thread-safe. Methods block on files; call them beside the event loop."""
 
-    def __init__(self, store: Store, lock_file: int, max_idle: int) -> None:
+    def __init__(
+        self, store: Store, lock_file: int, max_idle: int, clock: Callable[[], float]
+    ) -> None:
         self._store = store
+        self.leases = Leases(store, clock)
         self._lock_file = lock_file
         self._max_idle = max_idle
         self._loaded: weakref.WeakValueDictionary[Key, Timeline] = weakref.WeakValueDictionary()
@@ -98,8 +103,12 @@ class Repository:
         open_layer_bytes: int = 64 << 20,
         max_idle: int = 256,
         files: Files | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> Self:
         """Opens or begins a store; moves the files that the catalog does not name aside.
+
+        Args:
+            clock: Unix seconds, by which leases end.
 
         Raises:
             FailedPrecondition: STORE_IN_USE, CATALOG_VERSION. DataLoss: CATALOG_CORRUPT,
@@ -114,13 +123,14 @@ class Repository:
             catalog = Catalog(catalog_path)
             try:
                 _move_unnamed(root, catalog, time.time())
+                store = Store(root, catalog, files or Files(), open_layer_bytes)
+                return cls(store, lock_file, max_idle, clock)
             except BaseException:
                 catalog.close()
                 raise
         except BaseException:
             os.close(lock_file)
             raise
-        return cls(Store(root, catalog, files or Files(), open_layer_bytes), lock_file, max_idle)
 
     def close(self) -> None:
         """Closes as a crash would: what is not flushed is gone, and is ingested again."""
@@ -302,6 +312,7 @@ class Repository:
             # the timeline as it is on disk.
             self._forget(tenant, timeline)
             raise
+        self.leases.forget((tenant, timeline))
         self._recent.pop(tenant.raw + timeline.raw, None)  # hidden, if not gone altogether
         for gone in removed:
             ancestor = self._forget(tenant, gone)
@@ -405,6 +416,7 @@ def _remove(txn: CatalogWriter, tenant: TenantId, timeline: TimelineId) -> list[
         if txn.has_children(tenant, timeline):
             if not removed:
                 txn.put_timeline(tenant, timeline, replace(record, deleted=True))
+                txn.remove_leases(tenant, timeline)
             break
         txn.remove_timeline(tenant, timeline)
         removed.append(timeline)
