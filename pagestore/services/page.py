@@ -132,7 +132,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             tasks.endless(_stop_idle_helpers(helpers), "stop idle redo helpers"),
             tasks.endless(trim_at_rest(), "give memory back"),
             tasks.endless(responses.run(), "end slow readers"),
-            tasks.endless(_free_lost(settings.data_dir / "store"), "lost+found"),
+            tasks.endless(_free_lost(repository, settings.data_dir / "store"), "lost+found"),
         ]
         try:
             yield server, access
@@ -149,7 +149,8 @@ async def _stop_idle_helpers(helpers: RedoPools) -> None:
         await asyncio.to_thread(helpers.stop_idle, HELPER_IDLE_SECONDS)
 
 
-async def _free_lost(store: Path) -> None:
+async def _free_lost(repository: Repository, store: Path) -> None:
+    await asyncio.to_thread(repository.sweep)
     while True:
         try:
             for lost in await asyncio.to_thread(lost_found.free_old, store, time.time()):

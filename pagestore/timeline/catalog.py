@@ -229,6 +229,13 @@ class Catalog:
         with self._errors(), self._env.begin() as txn:
             return self.read_timeline(txn, tenant, timeline)
 
+    def unknown(
+        self, names: Iterable[tuple[TenantId, TimelineId]]
+    ) -> list[tuple[TenantId, TimelineId]]:
+        """Those that are no timelines, hidden ones neither."""
+        with self._errors(), self._env.begin() as txn:
+            return [name for name in names if txn.get(entries.timeline_key(*name)) is None]
+
     def timelines(
         self, tenant: TenantId | None = None
     ) -> list[tuple[TenantId, TimelineId, TimelineEntry]]:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 import weakref
@@ -28,9 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import structlog
-
-from pagestore import locks, lost_found
+from pagestore import locks
 from pagestore._native import Layer
 from pagestore.errors import (
     AlreadyExists,
@@ -43,19 +40,17 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
-from pagestore.layers.files import Files, layer_name
+from pagestore.layers.files import Files
 from pagestore.lmdbfile import witness
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.entries import TimelineEntry
 from pagestore.timeline.leases import Leases
 from pagestore.timeline.rootimport import RootImport
 from pagestore.timeline.store import Store
+from pagestore.timeline.sweep import Sweep
 from pagestore.timeline.timeline import Timeline, physical_bytes
 
 Key = tuple[TenantId, TimelineId]
-_UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp")
-"""A layer that was being written when the power went: nobody was told of it."""
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +100,8 @@ class Repository:
         files: Files | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """Opens or begins a store; moves the files that the catalog does not name aside.
+        """Opens or begins a store. Files that the catalog does not name are moved aside: here, or
+        by `sweep`.
 
         Args:
             clock: Unix seconds, by which leases end.
@@ -122,8 +118,9 @@ class Repository:
             _check_not_lost(root, catalog_path)
             catalog = Catalog(catalog_path)
             try:
-                _move_unnamed(root, catalog, time.time())
-                store = Store(root, catalog, files or Files(), open_layer_bytes)
+                sweep = Sweep(root, catalog, clock)
+                sweep.unknown()
+                store = Store(root, catalog, files or Files(), open_layer_bytes, sweep)
                 return cls(store, lock_file, max_idle, clock)
             except BaseException:
                 catalog.close()
@@ -141,6 +138,12 @@ class Repository:
             if self._lock_file >= 0:
                 os.close(self._lock_file)
                 self._lock_file = -1
+
+    def sweep(self) -> None:
+        """Looks at all directories for what the catalog does not name. Takes seconds for ten
+        thousand: to be run once, beside everything else.
+        """
+        self._store.sweep.run()
 
     def get(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
         """Raises NotFound TIMELINE_NOT_FOUND."""
@@ -304,6 +307,7 @@ class Repository:
 
     def _delete(self, found: Timeline) -> None:
         tenant, timeline = found.tenant_id, found.timeline_id
+        self._check_directories(tenant, timeline)
         layers = found.retire()
         try:
             removed = self._store.commit(lambda txn: _remove(txn, tenant, timeline))
@@ -320,6 +324,18 @@ class Repository:
                 layers = ancestor.retire() if ancestor is not None else []
             self._remove_files(tenant, gone, layers)
             del layers
+
+    def _check_directories(self, tenant: TenantId, timeline: TimelineId) -> None:
+        """While it is known which of their files are named: of what may go with a timeline."""
+        record = self._store.catalog.timeline(tenant, timeline)
+        while record is not None:
+            self._store.sweep.check(tenant, timeline)
+            if record.parent is None:
+                return
+            timeline = record.parent
+            record = self._store.catalog.timeline(tenant, timeline)
+            if record is not None and not record.deleted:
+                return
 
     def _forget(self, tenant: TenantId, timeline: TimelineId) -> Timeline | None:
         with self._loading:
@@ -447,36 +463,4 @@ def _check_not_lost(root: Path, catalog: Path) -> None:
             "CATALOG_CORRUPT",
             f"{catalog} is missing or empty, but there are layer files under {root}.",
             "Restore the catalog; no layer file was touched.",
-        )
-
-
-def _move_unnamed(root: Path, catalog: Catalog, now: float) -> None:
-    """What no catalog entry names is what a crash left, or was named by a newer catalog."""
-    moved: list[Path] = []
-    for directory in sorted(root.glob("*/*")):
-        if not directory.is_dir():
-            continue
-        try:
-            tenant, timeline = (
-                TenantId.parse(directory.parent.name),
-                TimelineId.parse(directory.name),
-            )
-        except InvalidInput:
-            continue  # not ours
-        named = {
-            layer_name(number, layer.summary.kind)
-            for number, layer in catalog.layers(tenant, timeline)
-        }
-        for path in directory.iterdir():
-            if _UNFINISHED.fullmatch(path.name) and path.is_file():
-                path.unlink()
-            elif path.name not in named:
-                moved.append(lost_found.move_aside(root, path, now))
-        if not named:
-            _remove_if_empty(directory)
-    if moved:
-        _log.warning(
-            "files that the catalog does not name were moved aside",
-            directory=str(root / lost_found.DIRECTORY),
-            files=len(moved),
         )

@@ -130,6 +130,7 @@ class RootImport:
         return self._directory / layer_name(number, LayerKind.IMAGE)
 
     def _begin_layer(self) -> None:
+        self._store.sweep.check(self._tenant, self._timeline)
         self._store.files.make_directory(self._directory)
         work = temporary(self._path(self._number))
         self._store.files.remove(work)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pagestore.layers.files import Files
 from pagestore.timeline.catalog import Catalog, CatalogWriter
+from pagestore.timeline.sweep import Sweep
 
 if TYPE_CHECKING:
     from pagestore.timeline.timeline import Timeline
@@ -17,10 +18,13 @@ T = TypeVar("T")
 
 
 class Store:
-    def __init__(self, root: Path, catalog: Catalog, files: Files, open_layer_bytes: int) -> None:
+    def __init__(
+        self, root: Path, catalog: Catalog, files: Files, open_layer_bytes: int, sweep: Sweep
+    ) -> None:
         self.root = root
         self.catalog = catalog
         self.files = files
+        self.sweep = sweep
         self.structure = threading.RLock()
         self._open_layer_bytes = open_layer_bytes
         self._counting = threading.Lock()
@@ -32,6 +36,7 @@ class Store:
         with self._counting:
             self._in_memory.clear()
             self._total = 0
+        self.sweep.close()
         self.catalog.close()
 
     def commit(self, change: Callable[[CatalogWriter], T]) -> T:

@@ -247,6 +247,7 @@ class Timeline:
             self._store.account(self)
 
     def _flush_one(self, frozen: Frozen) -> None:
+        self._store.sweep.check(self.tenant_id, self.timeline_id)
         number = self._record.next_number
         path = self.directory / layer_name(number, 1)
         summary = self._store.files.install(
@@ -301,6 +302,7 @@ class Timeline:
         self._load_files()
         with self._flushing:
             self._check_alive()
+            self._store.sweep.check(self.tenant_id, self.timeline_id)
             gone = self._numbered(removed)
             record = self._record
             for layer in gone:
@@ -349,6 +351,7 @@ class Timeline:
     def reserve_number(self) -> int:
         """Of a layer that somebody is about to write; never given twice. Waits for a flush."""
         with self._flushing:
+            self._store.sweep.check(self.tenant_id, self.timeline_id)
             number = self._record.next_number
             self._record = replace(self._record, next_number=number + 1)
             return number

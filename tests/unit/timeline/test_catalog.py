@@ -403,7 +403,9 @@ def test_an_older_catalog_takes_no_layer_with_it(tmp_path: Path) -> None:
     assert caught.value.reason == "CATALOG_OLDER"
     assert layer.exists()
     witness.acceptance_file(tmp_path / "catalog.lmdb").touch()
-    Repository.open(tmp_path).close()
+    accepted = Repository.open(tmp_path)
+    accepted.sweep()
+    accepted.close()
     assert [item.path.name.split(".")[2] for item in lost_found.found(tmp_path)] == [layer.stem]
 
 

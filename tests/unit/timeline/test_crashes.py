@@ -147,6 +147,7 @@ class Story:
 
 def check_after_crash(root: Path, story: Story) -> None:
     repository = Repository.open(root)
+    repository.sweep()
     try:
         for number, model in story.begun.items():
             try:
