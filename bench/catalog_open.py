@@ -1,12 +1,14 @@
 """How long a page server's catalog takes to open, and in how much memory.
 
-    python bench/catalog_open.py [--timelines 10000] [--layers 98] [--turns 3] [--directory DIR]
+    python bench/catalog_open.py [--timelines 10000] [--layers 98] [--files] [--cold]
+                                 [--turns 3] [--directory DIR]
 
 Makes a catalog with that many timelines, a root and its branches, with that many layers each (so
-that there are a million entries: each branch has two more), and no layer files. Then it is opened
-by a process of its own, several times: seconds until `Catalog` is there, the same for what comes
-after it (`Repository.open` as a whole), and the most memory that the process had, with what it had
-before. The file is in the page cache; `--cold` asks the kernel to drop it before each turn.
+that there are a million entries: each branch has two more); with `--files` their files too, empty.
+Then it is opened by a process of its own, several times. Seconds (and of them, the processor's)
+until `Catalog` is there, until `Repository` is, and of its sweep; and the most memory that the
+process had come to by then, less what it had before. The file is in the page cache; `--cold` asks
+the kernel to drop it before each turn.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pagestore._native import LayerSummary
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
+from pagestore.layers.files import layer_name
 from pagestore.timeline import Repository
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.entries import LayerEntry, TimelineEntry
 
+T = TypeVar("T")
 AT_ONCE = 100
 """Timelines a transaction, so that making them takes seconds."""
 
@@ -36,6 +42,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=98)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--directory", type=Path, help="kept, and used as it is if it exists")
+    parser.add_argument("--files", action="store_true", help="of the layers, empty")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -47,6 +54,8 @@ def main() -> None:
         catalog = root / "catalog.lmdb"
         if not catalog.exists():
             make(catalog, arguments.timelines, arguments.layers)
+            if arguments.files:
+                make_files(root)
         print(f"{catalog.stat().st_size / 1e6:.0f} MB")
         for _ in range(arguments.turns):
             if arguments.cold:
@@ -87,24 +96,40 @@ def forget(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def make_files(root: Path) -> None:
+    catalog = Catalog(root / "catalog.lmdb")
+    for tenant, timeline, _ in catalog.timelines():
+        directory = root / str(tenant) / str(timeline)
+        directory.mkdir(parents=True)
+        for number, layer in catalog.layers(tenant, timeline):
+            (directory / layer_name(number, layer.summary.kind)).touch()
+    catalog.close()
+
+
+class Steps:
+    """What each step took, and how much memory there had been by its end."""
+
+    def __init__(self) -> None:
+        self.begun_with = peak()
+        self.taken: dict[str, float] = {}
+
+    def note(self, name: str, step: Callable[[], T]) -> T:
+        begun, processor = time.perf_counter(), time.process_time()
+        result = step()
+        self.taken[f"{name}_s"] = round(time.perf_counter() - begun, 3)
+        self.taken[f"{name}_cpu_s"] = round(time.process_time() - processor, 3)
+        self.taken[f"{name}_mb"] = round((peak() - self.begun_with) / 1e6, 1)
+        return result
+
+
 def opened(root: Path) -> dict[str, float]:
-    before = peak()
-    begun = time.perf_counter()
-    Catalog(root / "catalog.lmdb").close()
-    catalog = time.perf_counter() - begun
-    after = peak()
-    begun = time.perf_counter()
-    repository = Repository.open(root)
-    whole = time.perf_counter() - begun
-    repository.list(None)
+    steps = Steps()
+    steps.note("catalog", lambda: Catalog(root / "catalog.lmdb")).close()
+    repository = steps.note("repository", lambda: Repository.open(root))
+    steps.note("list", lambda: len(repository.list(None)))
+    steps.note("sweep", repository.sweep)
     repository.close()
-    return {
-        "catalog_seconds": round(catalog, 3),
-        "catalog_mb": round((after - before) / 1e6, 1),
-        "repository_seconds": round(whole, 3),
-        "listed_mb": round((peak() - before) / 1e6, 1),
-        "process_mb": round(peak() / 1e6, 1),
-    }
+    return steps.taken
 
 
 def peak() -> int:

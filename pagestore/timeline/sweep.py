@@ -31,6 +31,8 @@ from pagestore.timeline.catalog import Catalog
 Key = tuple[TenantId, TimelineId]
 _UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp")
 """A layer that was being written when the power went: nobody was told of it."""
+PAUSE_SECONDS = 0.001
+"""Between two directories of a sweep, for those who read and write meanwhile."""
 _log = structlog.get_logger(__name__)
 
 
@@ -48,11 +50,11 @@ class Sweep:
         self._looked_at: set[Key] = set()
         self._looking = threading.Lock()
         self._done = False
-        self._closed = False
+        self._closed = threading.Event()
 
     def close(self) -> None:
         """Waits for the directory that is being looked at; no other follows."""
-        self._closed = True
+        self._closed.set()
         with self._looking:
             pass
 
@@ -80,7 +82,7 @@ class Sweep:
         """Looks at all directories that are left; without effect when it was done."""
         failed = False
         for tenant, timeline in self._directories():
-            if self._closed:
+            if self._closed.wait(PAUSE_SECONDS):
                 return
             try:
                 self.check(tenant, timeline)
