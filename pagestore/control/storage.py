@@ -22,7 +22,7 @@ from typing import Any
 
 import lmdb
 
-from pagestore.errors import DataLoss
+from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.lmdbfile import whole, witness
 from pagestore.lmdbfile.failing import store_errors
 from pagestore.lmdbfile.findings import Findings, Seal, check_file
@@ -36,6 +36,8 @@ VERSION = 2
 FILE = "data.mdb"
 META = "meta"
 WHOLE_KEY = b"whole"
+NEEDS_KEY = b"needs"
+"""Written by versions later than this one, sealed as theirs: the first pagestore that reads it."""
 UNSEALED_1 = ("children", "owned", "unsettled", "pgstat", "auto_conf")
 """Tables whose values version 1 did not seal."""
 
@@ -128,6 +130,7 @@ class Storage:
     Raises:
         DataLoss: CONTROL_STATE_CORRUPT; CONTROL_STATE_OLDER, CONTROL_STATE_FOREIGN: it is whole,
             but not the one that was written last.
+        FailedPrecondition: CONTROL_STATE_VERSION: a later pagestore wrote it.
     """
 
     def __init__(self, directory: Path, tables: Sequence[str]) -> None:
@@ -274,17 +277,19 @@ def read_state(path: Path) -> State | None:
     """Checks a file; None where there is none, or none was ever written to.
 
     Raises:
-        Damaged
+        Damaged. FailedPrecondition: CONTROL_STATE_VERSION.
     """
-    asked = [(META.encode(), WHOLE_KEY)]
+    asked = [(META.encode(), WHOLE_KEY), (META.encode(), NEEDS_KEY)]
     found = check_file(path, Seal.CRC32_BEFORE, asked, VERSION)
     if found is None or found.entries + len(found.tables) == 0:
         return None
     if found.loose:
         raise Damaged(0, "it has an entry that is in no table")
-    [value] = found.values
+    value, needs = found.values
     if value is None:
         return _read_1(path, found)
+    if needs is not None:
+        _refuse_newer(path, value, needs)
     if found.unsealed is not None:
         raise _unsealed(*found.unsealed)
     said = Whole.unpack(unseal(*asked[0], value))
@@ -292,6 +297,22 @@ def read_state(path: Path) -> State | None:
     older = Whole.unpack(unseal(*asked[0], before)) if before else None
     whole.check(found, said, older)
     return State(said, found.tables, None)
+
+
+def _refuse_newer(path: Path, said: bytes, needs: bytes) -> None:
+    """
+    Raises:
+        FailedPrecondition: CONTROL_STATE_VERSION. Not where one byte only looks like it.
+    """
+    version, crc = _HEAD.unpack_from(needs) if len(needs) >= _HEAD.size else (0, 0)
+    body = needs[_HEAD.size :]
+    if version > VERSION and said[:1] == needs[:1] and crc == _crc(META.encode(), NEEDS_KEY, body):
+        raise FailedPrecondition(
+            "CONTROL_STATE_VERSION",
+            f"The control plane's state ({path}) has version {version}, which needs pagestore "
+            f"{body.decode(errors='replace')}; this one reads versions up to {VERSION}.",
+            "Use that version, or a later one.",
+        )
 
 
 def _read_1(path: Path, found: Findings) -> State:

@@ -11,8 +11,8 @@ import pytest
 
 from pagestore.control.records import TimelineState, Verb
 from pagestore.control.state import ControlState
-from pagestore.control.storage import FILE
-from pagestore.errors import DataLoss
+from pagestore.control.storage import FILE, META, NEEDS_KEY, WHOLE_KEY, seal
+from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import TimelineId
 from pagestore.lmdbfile import witness
 
@@ -176,6 +176,36 @@ def test_a_damaged_value_of_version_1_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(raw.replace(b'"secret"', b'"Secret"'))
     with pytest.raises(DataLoss, match="databases"):
         ControlState(tmp_path)
+
+
+def write_as(directory: Path, version: int, entries: dict[bytes, bytes]) -> None:
+    with (
+        lmdb.open(str(directory), max_dbs=64) as env,
+        env.begin(write=True) as txn,
+    ):
+        meta = env.open_db(META.encode(), txn=txn)
+        for key, body in entries.items():
+            sealed = seal(META.encode(), key, body)
+            txn.put(key, bytes([version]) + sealed[1:], db=meta)
+
+
+def test_a_newer_state_is_refused_with_the_version_that_it_needs(control: Path) -> None:
+    write_as(control, 3, {WHOLE_KEY: b"of a form that nobody here knows", NEEDS_KEY: b"0.9.1"})
+    before = (control / FILE).read_bytes()
+    with pytest.raises(
+        FailedPrecondition, match=r"version 3, which needs pagestore 0\.9\.1"
+    ) as caught:
+        ControlState(control)
+    assert caught.value.reason == "CONTROL_STATE_VERSION"
+    assert (control / FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("entries", [{WHOLE_KEY: b"x" * 40}, {NEEDS_KEY: b"0.9.1"}])
+def test_what_only_looks_newer_is_damage(control: Path, entries: dict[bytes, bytes]) -> None:
+    write_as(control, 3, entries)
+    with pytest.raises(DataLoss) as caught:
+        ControlState(control)
+    assert caught.value.reason == "CONTROL_STATE_CORRUPT"
 
 
 def test_what_changes_nothing_writes_nothing(control: Path) -> None:
