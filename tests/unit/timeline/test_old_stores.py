@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from pagestore.ids import DEFAULT_TENANT
+from pagestore.keyspace import rel_size
 from pagestore.timeline import Repository
+from pagestore.timeline.entries import Place
 
-from .model import HIGH, LOW, put, timeline_id
+from .model import HIGH, LOW, image, put, timeline_id
 
 STORE_2 = Path(__file__).parent / "store_2"
 
@@ -84,3 +86,31 @@ def test_a_store_of_format_2_is_written_and_deleted_from(store: Path) -> None:
     assert not (store / str(DEFAULT_TENANT) / str(timeline_id(4))).exists()
     child = f"{DEFAULT_TENANT}/{timeline_id(2)}"
     assert after[child] == before[child]
+
+
+def test_old_and_new_entries_stand_beside_each_other(store: Path) -> None:
+    repository = Repository.open(store)
+    catalog, root = repository._store.catalog, timeline_id(1)
+    assert catalog.children(DEFAULT_TENANT, root) == [
+        (timeline_id(2), 1150),
+        (timeline_id(4), 1200),
+    ]
+    timeline = repository.get(DEFAULT_TENANT, root)
+    put(timeline, [image(rel_size(1, 2, 1, 0), 1205, b"new")], 1210)
+    timeline.freeze()
+    timeline.flush()
+    repository.branch(DEFAULT_TENANT, root, timeline_id(9), 1210)
+    repository.close()
+    repository = Repository.open(store)
+    catalog = repository._store.catalog
+    listed = catalog.layers(DEFAULT_TENANT, root)
+    assert [number for number, _ in listed] == [1, 2, 3, 4]
+    assert [layer.filter_bytes > 0 for _, layer in listed] == [False, False, False, True]
+    assert {(layer.level, layer.generation, layer.place) for _, layer in listed} == {
+        (0, 0, Place.LOCAL)
+    }
+    assert catalog.children(DEFAULT_TENANT, root)[-1] == (timeline_id(9), 1210)
+    assert catalog.horizon(DEFAULT_TENANT, root) is None
+    assert catalog.leases() == []
+    assert repository.leases.take((DEFAULT_TENANT, root), 1100, 60)
+    repository.close()
