@@ -81,43 +81,51 @@ class Sweep:
 
     def run(self) -> None:
         """Looks at all directories that are left; without effect when it was done."""
-        failed = False
-        for tenant, timeline in self._directories():
-            if self._closed.wait(PAUSE_SECONDS):
-                return
-            try:
-                self.check(tenant, timeline)
-            except PagestoreError as error:  # whoever writes there is told, too
-                failed = True
-                _log.warning("a directory cannot be looked at", error=str(error))
+        failed = 0
+        try:
+            for key in self._directories():
+                if self._closed.wait(PAUSE_SECONDS):
+                    return
+                failed += not self._checked(*key)
+        except PagestoreError as error:
+            _log.warning("the directories of timelines cannot be listed", error=str(error))
+            return
         with self._looking:
-            self._done = not failed
+            self._done = failed == 0
             if self._done:
                 self._looked_at.clear()
+
+    def _checked(self, tenant: TenantId, timeline: TimelineId) -> bool:
+        try:
+            self.check(tenant, timeline)
+        except PagestoreError as error:  # whoever writes there is told, too
+            _log.warning("a directory cannot be looked into", error=str(error))
+            return False
+        return True
 
     def _directories(self) -> Iterator[Key]:
         for above in _names(self._root):
             try:
                 tenant = TenantId.parse(above)
-                inside = _names(self._root / above)
-            except (InvalidInput, NotADirectoryError, FileNotFoundError):
-                continue  # not ours, or gone meanwhile
-            for name in inside:
+            except InvalidInput:
+                continue  # not ours
+            for name in _names(self._root / above):
                 with contextlib.suppress(InvalidInput):
                     yield tenant, TimelineId.parse(name)
 
     def _look(self, tenant: TenantId, timeline: TimelineId) -> None:
         directory = self._root / str(tenant) / str(timeline)
-        try:
-            found = list(directory.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
+        found = _names(directory)
+        if not found:
+            _remove_if_empty(directory)
             return
         named = {
             layer_name(number, layer.summary.kind)
             for number, layer in self._catalog.layers(tenant, timeline)
         }
+        unnamed = [directory / name for name in found if name not in named]
         try:
-            moved = [path for path in found if path.name not in named and self._move(path)]
+            moved = sum(self._move(path) for path in unnamed)
         except OSError as error:
             raise of_disk(error, str(error)) from error
         if not named:
@@ -127,7 +135,7 @@ class Sweep:
                 "files that the catalog does not name were moved aside",
                 directory=str(self._root / lost_found.DIRECTORY),
                 timeline=str(timeline),
-                files=len(moved),
+                files=moved,
             )
 
     def _move(self, path: Path) -> bool:
@@ -140,9 +148,17 @@ class Sweep:
 
 
 def _names(directory: Path) -> list[str]:
-    """In order. There may be ten thousand, and a Path takes a kilobyte."""
-    with os.scandir(directory) as found:
-        return sorted(entry.name for entry in found)
+    """In order. There may be ten thousand, and a Path takes a kilobyte.
+
+    None where there is no directory; it may have gone meanwhile.
+    """
+    try:
+        with os.scandir(directory) as found:
+            return sorted(entry.name for entry in found)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise of_disk(error, str(error)) from error
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
 import pytest
 
 from pagestore import keyspace, lost_found
+from pagestore.errors import ResourceExhausted
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.layers.files import layer_name
 from pagestore.timeline import Repository, Timeline
@@ -122,6 +124,28 @@ def test_what_is_being_written_is_left_alone(store: Path) -> None:
     for number in range(10, 40, 2):
         timeline = repository.get(DEFAULT_TENANT, timeline_id(number))
         assert len(list(timeline.directory.iterdir())) == timeline.layer_count == 4
+    repository.close()
+
+
+def test_a_sweep_passes_over_what_it_cannot_move_and_a_flush_is_told(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(root: Path, path: Path, now: float) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    (directory(store, 1) / "a stranger").write_bytes(b"strange")
+    repository = Repository.open(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(lost_found, "move_aside", full)
+        repository.sweep()
+        child = repository.get(DEFAULT_TENANT, timeline_id(2))
+        with pytest.raises(ResourceExhausted):
+            write(child)
+        assert (directory(store, 2) / layer_name(2, 1)).read_bytes() == STRAY
+    child.flush()
+    assert aside(store) == [STRAY]
+    repository.sweep()
+    assert sorted(aside(store)) == sorted([STRAY, b"strange"])
     repository.close()
 
 
