@@ -69,10 +69,27 @@ class CatalogWriter:
         removed: Iterable[int],
         added: Iterable[tuple[int, LayerEntry]],
     ) -> None:
-        """Writes a timeline's record, with other layers in the place of some of its own."""
+        """Writes a timeline's record, with other layers in the place of some of its own.
+
+        The files of those are named as replaced, so that what a crash leaves of them may go.
+        """
         for number in removed:
-            self.delete(entries.layer_key(tenant, timeline, number))
+            key = entries.layer_key(tenant, timeline, number)
+            value = _owned(self._txn.get(key))
+            if value is None:
+                raise corrupt(self._catalog.where, f"it has no entry {key.hex()} of a known layer")
+            layer = LayerEntry.unpack(key, value, self._catalog.where)
+            self.delete(key)
+            key = entries.replaced_key(tenant, timeline, number)
+            self.put(key, entries.pack_replaced(key, layer.summary.kind))
         self.put_timeline(tenant, timeline, record, added)
+
+    def forget_replaced(
+        self, tenant: TenantId, timeline: TimelineId, numbers: Iterable[int]
+    ) -> None:
+        """Their files are gone."""
+        for number in numbers:
+            self.delete(entries.replaced_key(tenant, timeline, number))
 
     def put_branch(
         self, tenant: TenantId, parent: TimelineId, child: TimelineId, record: TimelineEntry
@@ -117,6 +134,7 @@ class CatalogWriter:
         if record is None:
             return
         self._delete_all(entries.layer_key(tenant, timeline, 0)[:-8])
+        self._delete_all(entries.replaced_key(tenant, timeline, 0)[:-8])
         self._delete_all(entries.horizon_key(tenant, timeline))
         self.remove_leases(tenant, timeline)
         if record.parent is not None:
@@ -296,6 +314,18 @@ class Catalog:
                 (
                     int.from_bytes(key[-8:], "big"),
                     LayerEntry.unpack(key, value, self.where),
+                )
+                for key, value in self.entries(txn, prefix)
+            ]
+
+    def replaced(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[int, int]]:
+        """Number and kind of layers that others stand for; their files may still be there."""
+        prefix = entries.replaced_key(tenant, timeline, 0)[:-8]
+        with self._errors(), self._env.begin() as txn:
+            return [
+                (
+                    int.from_bytes(key[-8:], "big"),
+                    entries.unpack_replaced(key, value, self.where),
                 )
                 for key, value in self.entries(txn, prefix)
             ]

@@ -31,6 +31,7 @@ _LAYER = struct.Struct("<BBBBI18s18sQQIIQ")
 _LAYER_2 = struct.Struct("<B18s18sQQQQQ")
 _CHILD = struct.Struct("<Q")
 _HORIZON = struct.Struct("<QB16sq")
+_REPLACED = struct.Struct("<B")
 _LEASE = struct.Struct("<Q")
 _FILTER_LINE_BYTES = 32
 _NONE = bytes(16)
@@ -55,6 +56,10 @@ def horizon_key(tenant: TenantId, timeline: TimelineId) -> bytes:
 
 def lease_key(tenant: TenantId, timeline: TimelineId, lsn: int) -> bytes:
     return b"e" + tenant.raw + timeline.raw + lsn.to_bytes(8, "big")
+
+
+def replaced_key(tenant: TenantId, timeline: TimelineId, number: int) -> bytes:
+    return b"d" + tenant.raw + timeline.raw + number.to_bytes(8, "big")
 
 
 def seal(key: bytes, body: bytes) -> bytes:
@@ -249,6 +254,16 @@ def unpack_child(key: bytes, value: bytes, where: str) -> Lsn | None:
         return None
     (branch_lsn,) = unpack(_CHILD, key, value, where)
     return Lsn(branch_lsn)
+
+
+def pack_replaced(key: bytes, kind: int) -> bytes:
+    return seal(key, _REPLACED.pack(kind))
+
+
+def unpack_replaced(key: bytes, value: bytes, where: str) -> int:
+    """The kind of layer that it was, which its file's name tells too."""
+    (kind,) = unpack(_REPLACED, key, value, where)
+    return int(kind)
 
 
 class Holder(IntEnum):

@@ -123,9 +123,10 @@ class Sweep:
             layer_name(number, layer.summary.kind)
             for number, layer in self._catalog.layers(tenant, timeline)
         }
-        unnamed = [directory / name for name in found if name not in named]
+        replaced = {layer_name(*was) for was in self._catalog.replaced(tenant, timeline)}
+        unnamed = [name for name in found if name not in named]
         try:
-            moved = sum(self._move(path) for path in unnamed)
+            moved = sum(self._move(directory / name, name in replaced) for name in unnamed)
         except OSError as error:
             raise of_disk(error, str(error)) from error
         if not named:
@@ -138,9 +139,9 @@ class Sweep:
                 files=moved,
             )
 
-    def _move(self, path: Path) -> bool:
-        """Whether it was worth keeping."""
-        if _UNFINISHED.fullmatch(path.name) and path.is_file():
+    def _move(self, path: Path, is_replaced: bool) -> bool:
+        """Whether it was worth keeping: not what others stand for, or was never finished."""
+        if (is_replaced or _UNFINISHED.fullmatch(path.name)) and path.is_file():
             path.unlink()
             return False
         lost_found.move_aside(self._root, path, self._clock())

@@ -38,6 +38,7 @@ from pagestore.layers.native import store_errors
 from pagestore.pg_control_values import unpack_settings
 from pagestore.pgformat import versions
 from pagestore.timeline import entries
+from pagestore.timeline.catalog import CatalogWriter
 from pagestore.timeline.entries import LayerEntry, TimelineEntry
 from pagestore.timeline.store import Store
 
@@ -336,10 +337,18 @@ class Timeline:
         added: Sequence[tuple[int, LayerEntry]],
     ) -> None:
         tenant, timeline, catalog = self.tenant_id, self.timeline_id, self._store.catalog
+        gone = [
+            number
+            for number, kind in catalog.replaced(tenant, timeline)
+            if not (self.directory / layer_name(number, kind)).exists()
+        ]
+
+        def change(txn: CatalogWriter) -> None:
+            txn.replace_layers(tenant, timeline, record, removed, added)
+            txn.forget_replaced(tenant, timeline, gone)
+
         try:
-            self._store.commit(
-                lambda txn: txn.replace_layers(tenant, timeline, record, removed, added)
-            )
+            self._store.commit(change)
         except Exception:
             # As in a flush: a transaction that seemed to fail may have been made.
             if added and catalog.has_layer(tenant, timeline, added[0][0]):

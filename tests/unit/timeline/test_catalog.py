@@ -207,13 +207,19 @@ def test_layers_are_replaced_in_one_transaction(filled: Path) -> None:
     expected = [(n, LAYER) for n in (1, 5, 6, 7, 8, 9)] + [(10, merged)]
     for _ in range(2):
         assert catalog.layers(DEFAULT_TENANT, root) == expected
+        assert catalog.replaced(DEFAULT_TENANT, root) == [(2, 1), (3, 1), (4, 1)]
         found = catalog.timeline(DEFAULT_TENANT, root)
         assert found is not None
         assert (found.layer_count, found.layer_bytes, found.next_number) == (7, 35000, 11)
         assert catalog.layers(DEFAULT_TENANT, other) == [(1, LAYER)]
         catalog.close()
         catalog = Catalog(filled)
+    catalog.update(lambda txn: txn.forget_replaced(DEFAULT_TENANT, root, [2, 4]))
+    assert catalog.replaced(DEFAULT_TENANT, root) == [(3, 1)]
+    catalog.update(lambda txn: txn.remove_timeline(DEFAULT_TENANT, root))
+    assert catalog.replaced(DEFAULT_TENANT, root) == []
     catalog.close()
+    assert check_catalog(filled) is not None
 
 
 def test_children_are_listed_with_where_they_branched(tmp_path: Path) -> None:
@@ -424,6 +430,7 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
     child = entries.child_key(DEFAULT_TENANT, timeline_id(1), timeline_id(2))
     horizon = entries.horizon_key(DEFAULT_TENANT, timeline_id(1))
     lease = entries.lease_key(DEFAULT_TENANT, timeline_id(1), 5)
+    replaced = entries.replaced_key(DEFAULT_TENANT, timeline_id(1), 5)
     sizes = [
         ("`f`", entries.FORMAT_KEY, entries.pack_format()),
         ("`g`", entries.GENERATION_KEY, entries.pack_whole(Whole(1, bytes(16), 0))),
@@ -431,6 +438,7 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
         ("`t` tenant timeline", key, record(None).pack(key)),
         ("`c` tenant parent child", child, entries.pack_child(child, 5)),
         ("`l` tenant timeline u64 number", layer, LAYER.pack(layer)),
+        ("`d` tenant timeline u64 number", replaced, entries.pack_replaced(replaced, 1)),
         ("`h` tenant timeline", horizon, Horizon(Lsn(5)).pack(horizon)),
         ("`e` tenant timeline u64 LSN", lease, entries.pack_lease(lease, 5)),
     ]

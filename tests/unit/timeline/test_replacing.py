@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from pagestore import keyspace
+from pagestore import keyspace, lost_found
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.layers.files import Files, layer_name
@@ -93,6 +94,39 @@ def test_files_stay_while_an_older_snapshot_reads_them(tmp_path: Path) -> None:
     del older
     assert names(pair.root) == [layer_name(1, 2), layer_name(7, 1)]
     pair.check()
+    pair.repository.close()
+
+
+def test_what_was_replaced_and_still_read_goes_after_a_crash(tmp_path: Path) -> None:
+    pair = Pair(tmp_path / "store")
+    older = pair.child.snapshot()
+    compact(pair.root, pair.root_model)
+    stray = pair.root.directory / layer_name(99, 1)
+    stray.write_bytes(b"a stranger")
+    shutil.copytree(tmp_path / "store", tmp_path / "crashed")  # with the files that are read
+    assert len(names(pair.root)) == 6
+    del older
+    pair.repository.close()
+    pair.repository = Repository.open(tmp_path / "crashed")
+    pair.root, pair.child = (pair.repository.get(DEFAULT_TENANT, timeline_id(n)) for n in (1, 2))
+    pair.repository.sweep()
+    assert names(pair.root) == [layer_name(1, 2), layer_name(7, 1)]
+    assert [item.path.read_bytes() for item in lost_found.found(tmp_path / "crashed")] == [
+        b"a stranger"
+    ]
+    pair.check()
+    pair.repository.close()
+
+
+def test_names_of_what_was_replaced_do_not_pile_up(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    catalog = pair.repository._store.catalog
+    for _ in range(4):
+        pair.write(pair.root, pair.root_model)
+        before = len(names(pair.root)) - 1  # all but the image
+        compact(pair.root, pair.root_model)
+        assert len(catalog.replaced(*key(pair.root))) == before
+    assert before == 2
     pair.repository.close()
 
 
