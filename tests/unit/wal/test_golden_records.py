@@ -34,7 +34,7 @@ ALWAYS = {
     *("multixact zero_mem_page", "multixact truncate_id", "relmap update"),
     *("transaction commit", "transaction abort"),
     *("transaction prepare", "transaction commit_prepared"),
-    *("heap2 visible", "heap inplace"),
+    *("heap2 visible", "heap2 lock_updated", "heap inplace", "gist delete"),
 }
 PRUNES = {f"heap2 prune_{why}" for why in ("on_access", "vacuum_scan", "vacuum_cleanup")}
 NAME_MAP = {
