@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.pq import ExecStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from tests.clients import programs, with_asyncpg, with_dbapi, with_psql, with_psycopg
 from tests.clients.client import CHANNEL, Client, Door
+from tests.clients.conftest import IDLE_SECONDS
 from tests.clients.disturbing import crash, put_to_sleep
 from tests.integration.proxied import RunningProxy
 
@@ -97,3 +102,30 @@ def test_a_client_over_tls_with_all_that_it_can_verify(
     client.settle()
     client.exercise()
     client.check()
+
+
+def test_a_pipeline_that_is_filled_slowly_is_one(proxy: RunningProxy, door: Door) -> None:
+    """What came before its Sync has run: to part the session there would lose the answers."""
+    with psycopg.connect(door.libpq(), autocommit=True) as session:
+        libpq = session.pgconn
+        libpq.enter_pipeline_mode()
+        for number in (b"1", b"2"):
+            libpq.send_query_params(b"SELECT $1", [number])
+            libpq.flush()
+            time.sleep(3 * IDLE_SECONDS)
+        libpq.pipeline_sync()
+        libpq.flush()
+        found = []
+        while (result := next_result(libpq)) is None or result.status != ExecStatus.PIPELINE_SYNC:
+            if result is not None:
+                found.append(result.get_value(0, 0))
+        assert found == [b"1", b"2"]
+        put_to_sleep(proxy)
+
+
+def next_result(libpq: PGconn) -> PGresult | None:
+    """None between two statements of a pipeline."""
+    while libpq.is_busy():
+        assert select.select([libpq.socket], [], [], 30)[0], "no answer came"
+        libpq.consume_input()
+    return libpq.get_result()

@@ -64,6 +64,48 @@ extended_query(size_t step)
     assert(ps_session_at_rest(&session));
 }
 
+/* What was said since the last Sync has run already, or waits behind what has. */
+static void
+before_the_sync(size_t step)
+{
+    for (const char *kind = "PBDEC"; *kind != '\0'; kind++) {
+        ps_session session;
+        ps_session_begin(&session);
+        say(&session, ps_session_from_client, *kind, "Sname", 5, step);
+        assert(!ps_session_at_rest(&session));
+        server(&session, 'E', "fault", step);
+        assert(!ps_session_at_rest(&session));
+        say(&session, ps_session_from_client, 'S', "", 0, step);
+        client(&session, 'B', step); /* of the next one, and the first is still to be answered */
+        server(&session, 'Z', "I", step);
+        assert(!ps_session_at_rest(&session));
+        say(&session, ps_session_from_client, 'S', "", 0, step);
+        assert(!ps_session_at_rest(&session));
+        say(&session, ps_session_from_client, 'H', "", 0, step); /* it asks for nothing new */
+        server(&session, 'Z', "I", step);
+        assert(ps_session_at_rest(&session));
+    }
+}
+
+/* A Sync within the data ends nothing: the one behind them does. */
+static void
+extended_copy_in(size_t step)
+{
+    ps_session session;
+    ps_session_begin(&session);
+    client(&session, 'B', step);
+    client(&session, 'E', step);
+    server(&session, 'G', "formats", step);
+    say(&session, ps_session_from_client, 'S', "", 0, step);
+    client(&session, 'd', step);
+    say(&session, ps_session_from_client, 'c', "", 0, step);
+    server(&session, 'C', "COPY 1", step);
+    assert(!ps_session_at_rest(&session));
+    say(&session, ps_session_from_client, 'S', "", 0, step);
+    server(&session, 'Z', "I", step);
+    assert(ps_session_at_rest(&session));
+}
+
 static void
 copy_in(size_t step)
 {
@@ -133,6 +175,8 @@ main(void)
     for (size_t step = 1; step <= 16; step++) {
         simple_query(step);
         extended_query(step);
+        before_the_sync(step);
+        extended_copy_in(step);
         copy_in(step);
         unnamed_statement(step);
     }

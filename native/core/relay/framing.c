@@ -61,8 +61,15 @@ client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
     switch (kind) {
         case 'P':
+            session->unsynced = true;
             if (length > 0 && first == '\0')
                 begin_unnamed(session, length);
+            break;
+        case 'B':
+        case 'C':
+        case 'D':
+        case 'E':
+            session->unsynced = true;
             break;
         case 'Q':
             forget_unnamed(session); /* as the backend does */
@@ -72,8 +79,10 @@ client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
             session->awaited++;
             break;
         case 'S':
-            if (!session->copying_in)
-                session->awaited++;
+            if (session->copying_in)
+                break;
+            session->awaited++;
+            session->unsynced = false;
             break;
         case 'c':
         case 'f':
@@ -205,7 +214,7 @@ ps_session_server_between(const ps_session *session)
 bool
 ps_session_at_rest(const ps_session *session)
 {
-    return session->awaited == 0 && session->status == 'I' && !session->copying_in &&
-           !session->copying_both && between_messages(&session->client) &&
+    return session->awaited == 0 && !session->unsynced && session->status == 'I' &&
+           !session->copying_in && !session->copying_both && between_messages(&session->client) &&
            between_messages(&session->server);
 }

@@ -11,6 +11,10 @@
  * began leaves `awaited` one too high for ever: that session never counts as at rest, which
  * costs a process, and never cuts anybody off.
  *
+ * Messages of the extended protocol run as they come, in a transaction that only the Sync behind
+ * them ends, and their answers may wait in the backend for it: from the first of them to the Sync
+ * a session is not at rest, however long its client takes (a pipeline that is filled row by row).
+ *
  * The one thing of a session that no backend can be asked for is its unnamed statement, which a
  * driver may bind again: so the last Parse that made one is kept here, within a bound.
  *
@@ -38,6 +42,7 @@ typedef struct ps_framing {
 typedef struct ps_session {
     ps_framing client, server;
     uint32_t awaited;  /* ReadyForQuery messages that the backend owes */
+    bool unsynced;     /* the client has said something that a Sync is still to follow */
     uint8_t status;    /* of the last one: I, T or E */
     bool copying_in;
     bool spoken;       /* whether the client has said anything since it was joined */

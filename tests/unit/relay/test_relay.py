@@ -151,6 +151,24 @@ def test_a_session_is_taken_apart_when_it_is_at_rest_and_not_before() -> None:
         assert receive(other_far, 10) == message(b"Q", b"next\0")
 
 
+def test_before_its_sync_a_pipeline_is_not_taken_apart_and_its_errors_pass() -> None:
+    with Driver() as d:
+        client, c, _, b = d.pair()
+        sent = message(b"P", b"one\0select 1\0\0\0") + message(b"H")
+        c.sendall(sent)
+        receive(b, len(sent))
+        d.relay.hold(client)
+        assert d.quiet()
+        b.sendall(message(b"E", b"boom\0\0"))
+        assert receive(c, 11) == message(b"E", b"boom\0\0")
+        c.sendall(message(b"S"))
+        receive(b, 5)
+        assert d.quiet()
+        b.sendall(READY)
+        assert d.expect(client, Kind.AT_REST) == b"\1"
+        assert receive(c, len(READY)) == READY
+
+
 def test_a_session_that_is_taken_apart_gives_its_unnamed_statement_each_time() -> None:
     with Driver() as d:
         client, c, backend, b = d.pair()
