@@ -220,6 +220,9 @@ class Snapshot:
     def read_pages(self, keys: _Bytes, lsn: int, redo: RedoPool | None = None) -> _Bytes:
         """n * 18 bytes of keys in, n * 8192 bytes of pages out."""
 
+def layer_is_needed(snapshot: Snapshot, layer: Layer, lsns: tuple[int, ...]) -> bool:
+    """Whether a read at one of the LSNs, which ascend, is another one without the layer."""
+
 class TimelineView:
     """What of a timeline C reads without Python: its position, its bounds, its snapshot."""
 
@@ -228,6 +231,8 @@ class TimelineView:
     ) -> None: ...
     def move(self, last_record_lsn: int, prev_record_lsn: int) -> None:
         """Up to there it can be read."""
+    def keep(self, horizon: int) -> None:
+        """From there on all is kept."""
     def publish(self, snapshot: Snapshot | None) -> None:
         """What it is read by; None: whoever reads asks for it first."""
     def read(self) -> tuple[int, int, int, int, Snapshot | None]:

@@ -21,6 +21,7 @@ int ps_add_layer_file(PyObject *module);
 int ps_add_snapshot(PyObject *module);
 int ps_add_timeline(PyObject *module);
 int ps_add_page_readers(PyObject *module);
+int ps_add_needed(PyObject *module);
 
 /* The type of summaries, and conversions both ways; NULL or -1 with an exception set. */
 int ps_add_summary(PyObject *module);

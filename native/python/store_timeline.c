@@ -46,6 +46,16 @@ view_move(ViewObject *self, PyObject *args)
 }
 
 static PyObject *
+view_keep(ViewObject *self, PyObject *args)
+{
+    unsigned long long horizon;
+    if (!PyArg_ParseTuple(args, "K:keep", &horizon))
+        return NULL;
+    ps_timeline_keep(self->timeline, horizon);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 view_publish(ViewObject *self, PyObject *object)
 {
     const ps_snapshot *snapshot = object == Py_None ? NULL : ps_snapshot_of(object);
@@ -72,6 +82,7 @@ view_read(ViewObject *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef view_methods[] = {
     {"move", (PyCFunction)view_move, METH_VARARGS,
      "move(last_record_lsn, prev_record_lsn): up to there it can be read."},
+    {"keep", (PyCFunction)view_keep, METH_VARARGS, "keep(horizon): from there on all is kept."},
     {"publish", (PyCFunction)view_publish, METH_O, "publish(snapshot | None)"},
     {"read", (PyCFunction)view_read, METH_NOARGS,
      "read() -> (last_record_lsn, prev_record_lsn, earliest_lsn, horizon, snapshot | None)"},

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pagestore._native import RedoPool, Snapshot
-from pagestore.errors import InvalidInput, NotFound, OutOfRange, Unavailable
+from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters
@@ -63,13 +63,8 @@ class PageAccess:
                 f"not_modified_since_lsn {format_lsn(not_modified_since)} lies beyond request_lsn "
                 f"{format_lsn(request_lsn)}.",
             )
-        earliest = timeline.earliest_lsn
-        if request_lsn < earliest:
-            raise OutOfRange(
-                "LSN_TOO_OLD",
-                f"The history of timeline {timeline.timeline_id} begins at "
-                f"{format_lsn(earliest)}; {format_lsn(request_lsn)} is older.",
-            )
+        if request_lsn < timeline.kept_from:
+            self.repository.retention.check(timeline, request_lsn)
         last = timeline.last_record_lsn
         if request_lsn <= last:
             return request_lsn
@@ -115,7 +110,19 @@ class PageAccess:
         """A timeline's snapshot, and the LSN to read it at."""
         timeline = self.timeline(tenant_id, timeline_id)
         lsn = await self.read_lsn(timeline, request_lsn, not_modified_since, wait_ms)
-        return await self.whole_snapshot(timeline, wait_ms), lsn
+        snapshot = await self.whole_snapshot(timeline, wait_ms)
+        self.still_kept(timeline, lsn)
+        return snapshot, lsn
+
+    def still_kept(self, timeline: Timeline, lsn: int) -> None:
+        """Once the snapshot is at hand, which will not change: of what the cutoff had passed
+        meanwhile, it may lack something.
+
+        Raises:
+            OutOfRange: LSN_TOO_OLD.
+        """
+        if lsn < timeline.kept_from:
+            self.repository.retention.check(timeline, lsn)
 
     async def whole_snapshot(self, timeline: Timeline, wait_ms: int = 0) -> Snapshot:
         """A snapshot; after a restart, once the ancestors have caught up again."""

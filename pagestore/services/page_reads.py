@@ -91,6 +91,8 @@ class PageReads:
             snapshot = timeline.cached_snapshot
             if snapshot is None:
                 snapshot = await access.whole_snapshot(timeline, wait_ms)
+            if lsn < timeline.kept_from:
+                access.still_kept(timeline, lsn)
             redo = access.redo(timeline.major)
             if not room.try_reserve(blocks * PAGE_FIELD_BYTES):
                 await room.reserve(blocks * PAGE_FIELD_BYTES)
@@ -193,9 +195,10 @@ class PageReads:
         access = self._access
         timeline = access.timeline(request.tenant_id, request.timeline_id)
         await access.read_lsn(timeline, request.lsn, 0, request.wait_ms)
-        key = timeline.tenant_id, timeline.timeline_id
-        leases = access.repository.leases
-        expires = await asyncio.to_thread(leases.take, key, request.lsn, request.ttl_seconds)
+        retention = access.repository.retention
+        expires = await asyncio.to_thread(
+            retention.take_lease, timeline, request.lsn, request.ttl_seconds
+        )
         return pb.LeaseLsnResponse(expires_unix_seconds=expires)
 
     async def _snapshot(self, request: Any) -> Any:

@@ -117,6 +117,24 @@ class CatalogWriter:
                 )
         self.put(key, horizon.pack(key))
 
+    def put_window(
+        self, tenant: TenantId, timeline: TimelineId, window: tuple[int, int] | None
+    ) -> None:
+        """How much history of a timeline is kept, in seconds and bytes of WAL; None: as of all."""
+        key = entries.window_key(tenant, timeline)
+        if window is None:
+            self.delete(key)
+        else:
+            self.put(key, entries.pack_window(key, *window))
+
+    def put_point(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> None:
+        """Keeps an LSN until it is removed."""
+        key = entries.point_key(tenant, timeline, lsn)
+        self.put(key, entries.seal(key, b""))
+
+    def remove_point(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> None:
+        self.delete(entries.point_key(tenant, timeline, lsn))
+
     def put_lease(self, tenant: TenantId, timeline: TimelineId, lsn: int, expires: int) -> None:
         """Holds an LSN until a Unix second."""
         key = entries.lease_key(tenant, timeline, lsn)
@@ -136,6 +154,8 @@ class CatalogWriter:
         self._delete_all(entries.layer_key(tenant, timeline, 0)[:-8])
         self._delete_all(entries.replaced_key(tenant, timeline, 0)[:-8])
         self._delete_all(entries.horizon_key(tenant, timeline))
+        self._delete_all(entries.window_key(tenant, timeline))
+        self._delete_all(entries.point_key(tenant, timeline, 0)[:-8])
         self.remove_leases(tenant, timeline)
         if record.parent is not None:
             self.delete(entries.child_key(tenant, record.parent, timeline))
@@ -292,6 +312,32 @@ class Catalog:
         with self._errors(), self._env.begin() as txn:
             value = txn.get(key)
             return None if value is None else Horizon.unpack(key, bytes(value), self.where)
+
+    def window(self, tenant: TenantId, timeline: TimelineId) -> tuple[int, int] | None:
+        """Seconds and bytes of WAL; None where it is as of all."""
+        key = entries.window_key(tenant, timeline)
+        with self._errors(), self._env.begin() as txn:
+            value = txn.get(key)
+            return None if value is None else entries.unpack_window(key, bytes(value), self.where)
+
+    def points(self, tenant: TenantId, timeline: TimelineId) -> list[Lsn]:
+        """What is kept by name, ascending."""
+        prefix = entries.point_key(tenant, timeline, 0)[:-8]
+        with self._errors(), self._env.begin() as txn:
+            return [
+                Lsn(int.from_bytes(key[-8:], "big"))
+                for key, value in self.entries(txn, prefix)
+                if not entries.unseal(key, value, self.where)
+            ]
+
+    def told(self) -> set[tuple[TenantId, TimelineId]]:
+        """Timelines that have a window of their own, or points."""
+        with self._errors(), self._env.begin() as txn:
+            return {
+                (TenantId(key[1:17]), TimelineId(key[17:33]))
+                for prefix in (b"k", b"w")
+                for key, _ in self.entries(txn, prefix)
+            }
 
     def leases(self) -> list[tuple[TenantId, TimelineId, int, int]]:
         """All there are: tenant, timeline, LSN, the Unix second at which it ends."""

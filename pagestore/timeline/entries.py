@@ -32,6 +32,7 @@ _LAYER_2 = struct.Struct("<B18s18sQQQQQ")
 _CHILD = struct.Struct("<Q")
 _HORIZON = struct.Struct("<QB16sq")
 _REPLACED = struct.Struct("<B")
+_WINDOW = struct.Struct("<QQ")
 _LEASE = struct.Struct("<Q")
 _FILTER_LINE_BYTES = 32
 _NONE = bytes(16)
@@ -56,6 +57,14 @@ def horizon_key(tenant: TenantId, timeline: TimelineId) -> bytes:
 
 def lease_key(tenant: TenantId, timeline: TimelineId, lsn: int) -> bytes:
     return b"e" + tenant.raw + timeline.raw + lsn.to_bytes(8, "big")
+
+
+def window_key(tenant: TenantId, timeline: TimelineId) -> bytes:
+    return b"w" + tenant.raw + timeline.raw
+
+
+def point_key(tenant: TenantId, timeline: TimelineId, lsn: int) -> bytes:
+    return b"k" + tenant.raw + timeline.raw + lsn.to_bytes(8, "big")
 
 
 def replaced_key(tenant: TenantId, timeline: TimelineId, number: int) -> bytes:
@@ -301,6 +310,16 @@ class Horizon:
         return cls(
             Lsn(lsn), Holder(holder), None if held_by == _NONE else TimelineId(held_by), since
         )
+
+
+def pack_window(key: bytes, seconds: int, wal_bytes: int) -> bytes:
+    return seal(key, _WINDOW.pack(seconds, wal_bytes))
+
+
+def unpack_window(key: bytes, value: bytes, where: str) -> tuple[int, int]:
+    """Seconds, and bytes of WAL."""
+    seconds, wal_bytes = unpack(_WINDOW, key, value, where)
+    return int(seconds), int(wal_bytes)
 
 
 def pack_lease(key: bytes, expires: int) -> bytes:

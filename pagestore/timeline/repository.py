@@ -44,7 +44,10 @@ from pagestore.layers.files import Files
 from pagestore.lmdbfile import witness
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.horizons import nothing_but_points
 from pagestore.timeline.leases import Leases
+from pagestore.timeline.retained import ALL
+from pagestore.timeline.retention import Retention
 from pagestore.timeline.rootimport import RootImport
 from pagestore.timeline.store import Store
 from pagestore.timeline.sweep import Sweep
@@ -88,6 +91,7 @@ class Repository:
         self._recent: OrderedDict[bytes, Timeline] = OrderedDict()
         self._importing: set[Key] = set()
         self._changing = threading.RLock()
+        self.retention = Retention(store, self.leases, self._changing, clock)
         self._loading = threading.RLock()
 
     @classmethod
@@ -163,6 +167,24 @@ class Repository:
             self._recent.move_to_end(name)
         return found
 
+    def kept(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
+        """As `get`; also one that was deleted, but has children."""
+        with self._loading:
+            found = self._load((tenant, timeline))
+        if found is None:
+            raise NotFound(
+                "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
+            )
+        return found
+
+    def with_layers(self) -> list[Key]:
+        """The timelines that have files, hidden ones too."""
+        return [
+            (tenant, timeline)
+            for tenant, timeline, record in self._store.catalog.timelines()
+            if record.layer_count > 0
+        ]
+
     def _load(self, key: Key) -> Timeline | None:
         """The one object of a timeline, hidden or not, with its ancestors; with ``_loading``."""
         missing: list[tuple[Key, TimelineEntry]] = []
@@ -182,7 +204,8 @@ class Repository:
             missing.append((next_key, record))
             next_key = None if record.parent is None else (key[0], record.parent)
         for missing_key, record in reversed(missing):
-            found = Timeline(self._store, *missing_key, record, found)
+            kept = self._store.catalog.horizon(*missing_key)
+            found = Timeline(self._store, *missing_key, record, found, kept.lsn if kept else ALL)
             self._loaded[missing_key] = found
         return found
 
@@ -243,7 +266,8 @@ class Repository:
     ) -> Timeline:
         """Makes a timeline that reads its parent up to ``branch_lsn``. One transaction.
 
-        The same arguments again give the same timeline.
+        An LSN before the parent's own branch makes it a branch of the ancestor that has it. The
+        same arguments again give the same timeline.
 
         Raises:
             NotFound: TIMELINE_NOT_FOUND: the parent. AlreadyExists: TIMELINE_EXISTS.
@@ -254,8 +278,10 @@ class Repository:
             existing = self._store.catalog.timeline(tenant, child)
             if existing is not None or (tenant, child) in self._importing:
                 return self._same_branch(tenant, parent, child, branch_lsn, existing)
-            source = self.get(tenant, parent)
+            source = self.get(tenant, parent).owner(branch_lsn)
+            parent = source.timeline_id
             _check_branch_lsn(source, branch_lsn)
+            self.retention.check(source, branch_lsn)
             record = TimelineEntry(
                 parent=parent,
                 branch_lsn=Lsn(branch_lsn),
@@ -277,8 +303,8 @@ class Repository:
         same = (
             existing is not None
             and not existing.deleted
-            and existing.parent == parent
             and existing.branch_lsn == branch_lsn
+            and existing.parent in (parent, self._owner(tenant, parent, branch_lsn))
         )
         if not same:
             raise AlreadyExists(
@@ -286,6 +312,11 @@ class Repository:
                 f"Timeline {child} exists already, with another parent or branch LSN.",
             )
         return self.get(tenant, child)
+
+    def _owner(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> TimelineId | None:
+        with contextlib.suppress(NotFound):
+            return self.get(tenant, timeline).owner(lsn).timeline_id
+        return None
 
     def delete(self, tenant: TenantId, timeline: TimelineId) -> None:
         """Deletes a timeline; with children it is hidden until the last of them goes.
@@ -318,6 +349,9 @@ class Repository:
             raise
         self.leases.forget((tenant, timeline))
         self._recent.pop(tenant.raw + timeline.raw, None)  # hidden, if not gone altogether
+        if timeline not in removed:
+            found.hide()
+            self.retention.ended(found)
         for gone in removed:
             ancestor = self._forget(tenant, gone)
             if gone != timeline:
@@ -416,12 +450,6 @@ def _check_branch_lsn(source: Timeline, branch_lsn: int) -> None:
             f"{format_lsn(branch_lsn)}.",
             "Wait until it is.",
         )
-    if branch_lsn < source.earliest_lsn:
-        raise OutOfRange(
-            "LSN_TOO_OLD",
-            f"{where} has no history before {format_lsn(source.earliest_lsn)}; "
-            f"{format_lsn(branch_lsn)} is older.",
-        )
 
 
 def _remove(txn: CatalogWriter, tenant: TenantId, timeline: TimelineId) -> list[TimelineId]:
@@ -432,6 +460,7 @@ def _remove(txn: CatalogWriter, tenant: TenantId, timeline: TimelineId) -> list[
         if txn.has_children(tenant, timeline):
             if not removed:
                 txn.put_timeline(tenant, timeline, replace(record, deleted=True))
+                txn.put_horizon(tenant, timeline, nothing_but_points(time.time()))
                 txn.remove_leases(tenant, timeline)
             break
         txn.remove_timeline(tenant, timeline)

@@ -40,6 +40,7 @@ from pagestore.pgformat import versions
 from pagestore.timeline import entries
 from pagestore.timeline.catalog import CatalogWriter
 from pagestore.timeline.entries import LayerEntry, TimelineEntry
+from pagestore.timeline.retained import ALL, Retained
 from pagestore.timeline.store import Store
 
 
@@ -66,6 +67,7 @@ class Timeline:
         timeline_id: TimelineId,
         record: TimelineEntry,
         ancestor: Timeline | None,
+        horizon: Lsn = ALL,
     ) -> None:
         self.tenant_id = tenant_id
         self.timeline_id = timeline_id
@@ -74,6 +76,10 @@ class Timeline:
         self._ancestor = ancestor
         # Every read asks for it, and an ancestry may be a thousand timelines deep.
         self._earliest_lsn = record.branch_lsn if ancestor is None else ancestor.earliest_lsn
+        self.horizon = horizon
+        """Its cutoff: from there on all of its own history is kept (retention.py)."""
+        self.kept_from = max(record.branch_lsn, horizon)
+        self.retained: Retained | None = None  # once it has a horizon, and somebody asked
         self._children: weakref.WeakSet[Timeline] = weakref.WeakSet()
         self._last_branch_lsn = Lsn(0)  # of the children that ever were
         self._position = IngestPosition(record.disk_consistent_lsn, record.prev_record_lsn)
@@ -82,7 +88,7 @@ class Timeline:
         self._files: Snapshot | None = None  # its own; None until first needed
         self._layers: Snapshot | None = None  # its own and its ancestors'
         self._snapshot: Snapshot | None = None  # the same, once the ancestors are known whole
-        self.view = TimelineView(*self._position, self._earliest_lsn, self._earliest_lsn)
+        self.view = TimelineView(*self._position, self._earliest_lsn, self.kept_from)
         self._flushing = threading.RLock()  # `unflushed` and `retire` of one thread nest
         self._writing = threading.Lock()
         self._gone = record.deleted
@@ -107,8 +113,25 @@ class Timeline:
 
     @property
     def earliest_lsn(self) -> Lsn:
-        """The oldest LSN that can be read: the import of the root of its ancestry."""
+        """Where its history begins: the import of the root of its ancestry."""
         return self._earliest_lsn
+
+    @property
+    def ancestor(self) -> Timeline | None:
+        return self._ancestor
+
+    def owner(self, lsn: int) -> Timeline:
+        """Of it and its ancestors, the one in whose own history an LSN lies."""
+        timeline = self
+        while lsn < timeline.branch_lsn and timeline._ancestor is not None:
+            timeline = timeline._ancestor
+        return timeline
+
+    def move_horizon(self, lsn: Lsn) -> None:
+        """Once it is durable that what is below may go."""
+        self.horizon = lsn
+        self.kept_from = max(self.branch_lsn, lsn)
+        self.view.keep(self.kept_from)
 
     @property
     def major(self) -> int:
@@ -302,7 +325,6 @@ class Timeline:
         # the two steps.
         self._load_files()
         with self._flushing:
-            self._check_alive()
             self._store.sweep.check(self.tenant_id, self.timeline_id)
             gone = self._numbered(removed)
             record = self._record
@@ -344,11 +366,15 @@ class Timeline:
         ]
 
         def change(txn: CatalogWriter) -> None:
+            if txn.timeline(tenant, timeline) is None:
+                raise self._deleted()
             txn.replace_layers(tenant, timeline, record, removed, added)
             txn.forget_replaced(tenant, timeline, gone)
 
         try:
             self._store.commit(change)
+        except NotFound:
+            raise
         except Exception:
             # As in a flush: a transaction that seemed to fail may have been made.
             if added and catalog.has_layer(tenant, timeline, added[0][0]):
@@ -434,6 +460,13 @@ class Timeline:
         with self._store.structure:
             return self._with_ancestors().files()
 
+    def own_files(self) -> list[Layer]:
+        """The layer files that are its own."""
+        self._load_files()
+        with self._store.structure:
+            assert self._files is not None
+            return self._files.files()
+
     @property
     def opened(self) -> bool:
         """Whether it can be read without a look at the catalog or at a file's head."""
@@ -498,13 +531,21 @@ class Timeline:
 
     def _check_alive(self) -> None:
         if self._gone:
-            raise NotFound("TIMELINE_NOT_FOUND", f"Timeline {self.timeline_id} was deleted.")
+            raise self._deleted()
+
+    def _deleted(self) -> NotFound:
+        return NotFound("TIMELINE_NOT_FOUND", f"Timeline {self.timeline_id} was deleted.")
 
     @contextmanager
     def unflushed(self) -> Iterator[None]:
         """Waits for a flush under way, and keeps others from beginning meanwhile."""
         with self._flushing:
             yield
+
+    def hide(self) -> None:
+        """The catalog says that it was deleted, and has children."""
+        with self._flushing, self._store.structure:
+            self._record = replace(self._record, deleted=True)
 
     def retire(self) -> list[Layer]:
         """Takes no more; drops what is in memory. Its layers, for their files to go.

@@ -49,6 +49,14 @@ ps_timeline_move(ps_timeline *timeline, uint64_t last_record_lsn, uint64_t prev_
 }
 
 void
+ps_timeline_keep(ps_timeline *timeline, uint64_t horizon)
+{
+    pthread_mutex_lock(&timeline->mutex);
+    timeline->state.horizon = horizon;
+    pthread_mutex_unlock(&timeline->mutex);
+}
+
+void
 ps_timeline_publish(ps_timeline *timeline, const ps_snapshot *snapshot)
 {
     ps_snapshot *kept = snapshot == NULL ? NULL : ps_snapshot_retain(snapshot);

@@ -431,6 +431,8 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
     horizon = entries.horizon_key(DEFAULT_TENANT, timeline_id(1))
     lease = entries.lease_key(DEFAULT_TENANT, timeline_id(1), 5)
     replaced = entries.replaced_key(DEFAULT_TENANT, timeline_id(1), 5)
+    window = entries.window_key(DEFAULT_TENANT, timeline_id(1))
+    point = entries.point_key(DEFAULT_TENANT, timeline_id(1), 5)
     sizes = [
         ("`f`", entries.FORMAT_KEY, entries.pack_format()),
         ("`g`", entries.GENERATION_KEY, entries.pack_whole(Whole(1, bytes(16), 0))),
@@ -441,6 +443,8 @@ def test_entries_have_the_sizes_that_the_document_says() -> None:
         ("`d` tenant timeline u64 number", replaced, entries.pack_replaced(replaced, 1)),
         ("`h` tenant timeline", horizon, Horizon(Lsn(5)).pack(horizon)),
         ("`e` tenant timeline u64 LSN", lease, entries.pack_lease(lease, 5)),
+        ("`w` tenant timeline", window, entries.pack_window(window, 5, 6)),
+        ("`k` tenant timeline u64 LSN", point, entries.seal(point, b"")),
     ]
     rows = [line.split(" | ") for line in document.splitlines() if line.startswith("| `")]
     shown = [

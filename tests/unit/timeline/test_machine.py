@@ -112,6 +112,8 @@ class RepositoryMachine(RuleBasedStateMachine):
             return
         child = self.repository.branch(*arguments)
         assert self.repository.branch(*arguments) is child
+        while lsn < model.branch_lsn and model.parent is not None:
+            model = model.parent  # whose history that is
         self.model[number] = ModelTimeline(model, lsn, lsn, lsn)
 
     @precondition(visible)

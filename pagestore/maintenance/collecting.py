@@ -1,0 +1,102 @@
+"""Garbage collection of one timeline: its cutoff moves up, and files that nobody reads any more go.
+
+Two steps, each whole by itself: the horizon becomes durable, and below it nobody reads any more;
+then files are dropped of which no read that is left needs anything. Killed anywhere between, the
+next run goes on; run again, it finds nothing to do.
+
+What a file is needed for is not concluded from what others cover, but tried: it may go if every
+read at every kept LSN is the same without it (native/core/store/needed.h). Files that have
+something beyond the cutoff stay. Those that are half dead are compaction's to make smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagestore._native import LayerSummary, layer_is_needed
+from pagestore.ids import Lsn
+from pagestore.layers.native import store_errors
+from pagestore.reader import commits
+from pagestore.timeline import Timeline
+from pagestore.timeline.horizons import LEAST_SECONDS, Facts, Window, horizon
+from pagestore.timeline.retained import ALL, NOTHING, Retained
+from pagestore.timeline.retention import Retention
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """``more_later``: as time goes, there will be more to collect without anybody writing."""
+
+    layers: int = 0
+    bytes: int = 0
+    more_later: bool = False
+
+
+def collect(
+    retention: Retention,
+    timeline: Timeline,
+    window: Window | None,
+    least_seconds: int = LEAST_SECONDS,
+) -> Collected:
+    """Blocks on files. Whatever else happens to the timeline meanwhile is no harm.
+
+    Args:
+        window: of those of which nothing was told; None: the cutoff stays where it is.
+
+    Raises:
+        NotFound: TIMELINE_NOT_FOUND. ResourceExhausted: STORE_FULL.
+        Unavailable: ANCESTOR_BEHIND. InvalidInput: UNKNOWN_LAYER: somebody was quicker.
+    """
+    if window is not None and timeline.horizon != NOTHING:
+        move_horizon(retention, timeline, window, least_seconds)
+    if timeline.horizon == ALL:
+        return Collected(more_later=timeline.layer_count > 0)
+    dropped = drop_unneeded(timeline, retention.retained(timeline))
+    more = timeline.layer_count > 0 and timeline.horizon < timeline.disk_consistent_lsn
+    return Collected(len(dropped), sum(dropped.values()), more)
+
+
+def move_horizon(
+    retention: Retention, timeline: Timeline, window: Window, least_seconds: int = LEAST_SECONDS
+) -> None:
+    """As far as its window, or else this one, lets it; raises as `collect`."""
+    key = timeline.tenant_id, timeline.timeline_id
+    window = retention.window(key) or window
+    now = retention.clock()
+    before = retention.horizon(key)
+    facts = Facts(
+        timeline.branch_lsn,
+        timeline.disk_consistent_lsn,
+        _commit_at(timeline, window.begins(now, least_seconds)),
+        _commit_at(timeline, int((now - least_seconds) * 1e6)),
+        before,
+    )
+    after = horizon(window, facts, now)
+    if after.lsn > (before.lsn if before is not None else ALL):
+        retention.move(timeline, after)
+
+
+def _commit_at(timeline: Timeline, unix_micros: int) -> int:
+    found = commits.by_time(timeline, max(unix_micros, 0))
+    return 0 if found.before_history else found.lsn
+
+
+def drop_unneeded(timeline: Timeline, kept: Retained) -> dict[int, int]:
+    """Drops files that no read of what is kept needs; bytes by number."""
+    snapshot = timeline.snapshot()
+    gone: dict[int, int] = {}
+    candidates = [layer for layer in timeline.own_files() if _is_below(layer.summary, kept.cutoff)]
+    # The oldest first: what says that something ceased to exist may go once that is gone.
+    for layer in sorted(candidates, key=lambda layer: layer.summary.last_lsn):
+        with store_errors():
+            needed = layer_is_needed(snapshot, layer, kept.boundaries)
+        if not needed:
+            gone[int(Path(layer.path).stem, 16)] = layer.summary.bytes
+            snapshot = snapshot.replace((layer,), ())
+    timeline.replace_layers(list(gone), [])
+    return gone
+
+
+def _is_below(summary: LayerSummary, cutoff: Lsn) -> bool:
+    return summary.last_lsn <= cutoff

@@ -1,0 +1,66 @@
+"""Where a timeline's cutoff may go: a pure function of what is durable.
+
+A *window* says how much history is kept below the head: so much time, and so many bytes of WAL,
+whichever is less. Both count back from what is in files: what a crash may take back is no
+ground to drop anything. The last minutes always stay, for whoever is about to branch, lease or
+name what it has just seen.
+
+The cutoff never goes back: what was below it may be gone. A window that is made longer grows with
+time. Points that are kept below it (retained.py) do not hold it: they hold themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pagestore.ids import MAX_LSN, Lsn
+from pagestore.timeline.entries import Holder, Horizon
+
+DAY = 86400
+DEFAULT_SECONDS = 7 * DAY
+LONGEST_SECONDS = 100 * 365 * DAY
+LEAST_SECONDS = 300
+"""Of history that stays, whatever is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """``wal_bytes``: of WAL before the head; 0: as many as there are in the time."""
+
+    seconds: int = DEFAULT_SECONDS
+    wal_bytes: int = 0
+
+    def begins(self, now: float, least_seconds: int = LEAST_SECONDS) -> int:
+        """The Unix microsecond from which on all is kept."""
+        return int((now - max(self.seconds, least_seconds)) * 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is durable of a timeline.
+
+    ``window_lsn``: the last commit at or before the window's begin, as an LSN; 0 when there is
+    none. ``recent_lsn``: the same of the last minutes that stay in any case.
+    """
+
+    first_lsn: Lsn  # where its own history begins
+    durable_lsn: Lsn
+    window_lsn: int
+    recent_lsn: int
+    before: Horizon | None = None
+
+
+def horizon(window: Window, facts: Facts, now: float) -> Horizon:
+    """Where the cutoff is now; `facts.before` itself, if it does not move."""
+    before = facts.before.lsn if facts.before is not None else Lsn(0)
+    by_bytes = facts.durable_lsn - window.wal_bytes if window.wal_bytes else 0
+    wanted = min(max(facts.window_lsn, by_bytes), facts.recent_lsn, facts.durable_lsn)
+    cutoff = Lsn(max(before, wanted))
+    if cutoff <= max(before, facts.first_lsn):
+        return facts.before or Horizon(Lsn(0))
+    return Horizon(cutoff, Holder.WINDOW, None, int(now * 1e6))
+
+
+def nothing_but_points(now: float) -> Horizon:
+    """Of a timeline that nobody names any more: what children and leases read of it stays."""
+    return Horizon(MAX_LSN, Holder.NOTHING, None, int(now * 1e6))
