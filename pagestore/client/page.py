@@ -376,10 +376,21 @@ class AsyncPageClient(RetryingClient):
         request = pb.DeleteTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         await self._call(self._timelines.DeleteTimeline, request, pb.DeleteTimelineResponse)
 
+    async def set_retention(self, request: pb.SetRetentionRequest) -> pb.SetRetentionResponse:
+        """Tells how much history is kept; idempotent."""
+        return await self._call(self._timelines.SetRetention, request, pb.SetRetentionResponse)
+
     async def get_timeline(
-        self, tenant: TenantId, timeline: TimelineId, *, slots: bool = False
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        *,
+        slots: bool = False,
+        sizes: bool = False,
     ) -> pb.TimelineInfo:
-        request = pb.GetTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw, slots=slots)
+        request = pb.GetTimelineRequest(
+            tenant_id=tenant.raw, timeline_id=timeline.raw, slots=slots, sizes=sizes
+        )
         return await self._call(self._timelines.GetTimeline, request, pb.TimelineInfo)
 
     async def list_timelines(self, tenant: TenantId | None) -> list[pb.TimelineInfo]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import structlog
@@ -20,7 +20,8 @@ from pagestore import lost_found, tasks
 from pagestore.client.wal import WalClient
 from pagestore.ingest.follower import LINGER_MS, SLOT_WAL_BYTES, Follower
 from pagestore.ingest.releases import consumer_of
-from pagestore.ingest.waiters import LsnWaiters
+from pagestore.ingest.waiters import LsnWaiters, TimelineKey
+from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.postgres import majors
 from pagestore.reader.redo import RedoPools
@@ -40,6 +41,7 @@ from pagestore.services.page_timelines import PageTimelines
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
+from pagestore.timeline.horizons import LEAST_SECONDS
 from pagestore.v1 import page_pb2 as pb
 
 HELPER_IDLE_SECONDS = 60.0
@@ -62,6 +64,8 @@ class PageSettings(Secured):
     open_layer_bytes: int | None = Field(default=None, ge=1 << 20)
     """Of that, what is in memory and not yet in files, over all timelines; see page_memory."""
     idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
+    least_history_seconds: int = Field(default=LEAST_SECONDS, ge=0)
+    """Of history that stays whatever is asked for."""
     linger_ms: int = Field(default=LINGER_MS, ge=1)
     slot_wal_bytes: int = Field(default=SLOT_WAL_BYTES, ge=0)
     """WAL of each timeline that replication slots hold back at the safekeepers."""
@@ -116,11 +120,15 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             connect=connect,
         )
         stack.push_async_callback(follower.close)
+        collector = Collector(repository, least_seconds=settings.least_history_seconds)
+        _on_flushed(flusher, collector.note)
         threads = ReadThreads(helpers.most)
         stack.callback(threads.close)
         clock = asyncio.get_running_loop().time
         responses = Responses(shares.responses, end_connection, clock)
-        access = PageAccess(repository, waiters, flusher, follower, helpers.of, threads, responses)
+        access = PageAccess(
+            repository, waiters, flusher, follower, helpers.of, threads, responses, collector
+        )
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
         server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
@@ -132,6 +140,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             tasks.endless(_stop_idle_helpers(helpers), "stop idle redo helpers"),
             tasks.endless(trim_at_rest(), "give memory back"),
             tasks.endless(responses.run(), "end slow readers"),
+            tasks.endless(collector.run(), "collect"),
             tasks.endless(_free_lost(repository, settings.data_dir / "store"), "lost+found"),
         ]
         try:
@@ -140,6 +149,17 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+
+
+def _on_flushed(flusher: Flusher, told: Callable[[TimelineKey], None]) -> None:
+    """Besides whoever is told already."""
+    before = flusher.on_flushed
+
+    def both(key: TimelineKey) -> None:
+        before(key)
+        told(key)
+
+    flusher.on_flushed = both
 
 
 async def _stop_idle_helpers(helpers: RedoPools) -> None:

@@ -11,6 +11,7 @@ from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters
+from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.page_responses import Responses
@@ -32,6 +33,7 @@ class PageAccess:
     """The pool of a major."""
     threads: ReadThreads
     responses: Responses
+    collector: Collector
 
     def timeline(self, tenant_id: bytes, timeline_id: bytes) -> Timeline:
         """

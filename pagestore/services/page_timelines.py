@@ -20,6 +20,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
 from pagestore.reader import commits
 from pagestore.services.page_access import PageAccess
+from pagestore.services.page_retention import set_retention, timeline_sizes
 from pagestore.timeline import Timeline, TimelineSummary
 from pagestore.timeline.slots import replication_slots
 from pagestore.v1 import page_pb2 as pb
@@ -54,8 +55,12 @@ class PageTimelines:
         access = self._access
         timeline = access.timeline(request.tenant_id, request.timeline_id)
         key = timeline.tenant_id, timeline.timeline_id
+        parent = timeline.parent
+        del timeline  # with it goes the last that reads its files
         await access.follower.disappeared(key)
         await asyncio.to_thread(access.repository.delete, *key)
+        for left in (key, (key[0], parent) if parent is not None else key):
+            access.collector.note(left, now=True)
         return pb.DeleteTimelineResponse()
 
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
@@ -65,7 +70,12 @@ class PageTimelines:
         if request.slots:
             answer.slot_wal_limit = self._access.follower.slot_wal_bytes
             answer.slots.extend(await asyncio.to_thread(_slots, timeline))
+        if request.sizes:
+            answer.sizes.CopyFrom(await asyncio.to_thread(timeline_sizes, timeline))
         return answer
+
+    async def set_retention(self, request: pb.SetRetentionRequest, context: Any) -> Any:
+        return await set_retention(self._access.repository, self._access.collector, request)
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
         tenant = TenantId(request.tenant_id) if request.tenant_id else None
@@ -146,6 +156,7 @@ class PageTimelines:
             ingest_error=failure.message if failure else "",
             flush_error=self._access.flusher.failure(key),
             postgres_major=timeline.major if isinstance(timeline, Timeline) else 0,
+            kept_from_lsn=timeline.kept_from if isinstance(timeline, Timeline) else 0,
         )
 
 

@@ -68,6 +68,7 @@ NEEDED: Mapping[str, Needed] = {
             "GetLastCommit": [],
             "FlushTimeline": [],
             "VerifyLayers": [],
+            "SetRetention": [],
         },
     ),
     **_rows(

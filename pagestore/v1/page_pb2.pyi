@@ -363,14 +363,54 @@ class DeleteTimelineResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class GetTimelineRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "slots")
+    __slots__ = ("tenant_id", "timeline_id", "slots", "sizes")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     slots: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., slots: _Optional[bool] = ...) -> None: ...
+    sizes: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., slots: _Optional[bool] = ..., sizes: _Optional[bool] = ...) -> None: ...
+
+class RetentionWindow(_message.Message):
+    __slots__ = ("seconds", "wal_bytes")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    seconds: int
+    wal_bytes: int
+    def __init__(self, seconds: _Optional[int] = ..., wal_bytes: _Optional[int] = ...) -> None: ...
+
+class SetRetentionRequest(_message.Message):
+    __slots__ = ("window", "timelines", "all")
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    TIMELINES_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    window: RetentionWindow
+    timelines: _containers.RepeatedCompositeFieldContainer[TimelineRetention]
+    all: bool
+    def __init__(self, window: _Optional[_Union[RetentionWindow, _Mapping]] = ..., timelines: _Optional[_Iterable[_Union[TimelineRetention, _Mapping]]] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class TimelineRetention(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "window", "points", "unnamed")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    UNNAMED_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    window: RetentionWindow
+    points: _containers.RepeatedScalarFieldContainer[int]
+    unnamed: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., window: _Optional[_Union[RetentionWindow, _Mapping]] = ..., points: _Optional[_Iterable[int]] = ..., unnamed: _Optional[bool] = ...) -> None: ...
+
+class SetRetentionResponse(_message.Message):
+    __slots__ = ("lost",)
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    lost: _containers.RepeatedCompositeFieldContainer[TimelineRetention]
+    def __init__(self, lost: _Optional[_Iterable[_Union[TimelineRetention, _Mapping]]] = ...) -> None: ...
 
 class FlushTimelineRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id")
@@ -399,7 +439,7 @@ class VerifiedLayer(_message.Message):
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major")
+    __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major", "kept_from_lsn", "sizes")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -414,6 +454,8 @@ class TimelineInfo(_message.Message):
     SLOT_WAL_LIMIT_FIELD_NUMBER: _ClassVar[int]
     FLUSH_ERROR_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FROM_LSN_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     parent_timeline_id: bytes
@@ -428,7 +470,19 @@ class TimelineInfo(_message.Message):
     slot_wal_limit: int
     flush_error: str
     postgres_major: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[ReplicationSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., flush_error: _Optional[str] = ..., postgres_major: _Optional[int] = ...) -> None: ...
+    kept_from_lsn: int
+    sizes: TimelineSizes
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., parent_timeline_id: _Optional[bytes] = ..., branch_lsn: _Optional[int] = ..., last_record_lsn: _Optional[int] = ..., disk_consistent_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., layers: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., ingest_error: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[ReplicationSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., flush_error: _Optional[str] = ..., postgres_major: _Optional[int] = ..., kept_from_lsn: _Optional[int] = ..., sizes: _Optional[_Union[TimelineSizes, _Mapping]] = ...) -> None: ...
+
+class TimelineSizes(_message.Message):
+    __slots__ = ("logical_bytes", "shared_bytes", "history_bytes")
+    LOGICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    logical_bytes: int
+    shared_bytes: int
+    history_bytes: int
+    def __init__(self, logical_bytes: _Optional[int] = ..., shared_bytes: _Optional[int] = ..., history_bytes: _Optional[int] = ...) -> None: ...
 
 class ReplicationSlot(_message.Message):
     __slots__ = ("name", "plugin", "restart_lsn", "confirmed_flush_lsn", "lost")

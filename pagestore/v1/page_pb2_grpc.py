@@ -422,6 +422,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.FromString,
                 _registered_method=True)
+        self.SetRetention = channel.unary_unary(
+                '/pagestore.v1.TimelineService/SetRetention',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.FromString,
+                _registered_method=True)
 
 
 class TimelineServiceServicer:
@@ -490,6 +495,14 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRetention(self, request, context):
+        """How much history is kept, and which LSNs besides. History goes only while this was told a
+        short while ago: by who knows the checkpoints.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TimelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -537,6 +550,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.VerifyLayers,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.SerializeToString,
+            ),
+            'SetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRetention,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -783,6 +801,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/VerifyLayers',
             pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.VerifiedLayer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/SetRetention',
+            pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -361,3 +361,26 @@ def test_a_broken_import_leaves_nothing(
     assert not [path for path in files if path.is_file()]
     taken = list(read_pgdata(store.cluster.data, TENANT, store.timeline))
     assert isinstance(refused(client.import_timeline, taken), errors.AlreadyExists)
+
+
+def test_what_is_to_be_kept_is_told_and_what_is_kept_no_more_is_answered(store: Imported) -> None:
+    async def main() -> None:
+        async with AsyncPageClient(store.pages.address) as client:
+            told = pb.TimelineRetention(
+                tenant_id=TENANT.raw, timeline_id=store.timeline.raw, points=[1, store.import_lsn]
+            )
+            gone = pb.TimelineRetention(tenant_id=TENANT.raw, timeline_id=UNKNOWN.raw, points=[5])
+            window = pb.RetentionWindow(seconds=60)
+            request = pb.SetRetentionRequest(window=window, timelines=[told, gone], all=True)
+            answer = await client.set_retention(request)
+            assert [list(item.points) for item in answer.lost] == [[1]]
+            request.window.seconds = 1 << 40
+            with pytest.raises(errors.InvalidInput) as refusal:
+                await client.set_retention(request)
+            assert refusal.value.reason == "INVALID_RETENTION"
+            info = await client.get_timeline(TENANT, store.timeline, sizes=True)
+            assert info.kept_from_lsn == store.import_lsn
+            assert info.sizes.logical_bytes > 5 << 20
+            assert (info.sizes.shared_bytes, info.sizes.history_bytes) == (0, 0)
+
+    asyncio.run(main())
