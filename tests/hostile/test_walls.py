@@ -21,6 +21,7 @@ from pagestore.compute.record import ComputeRecord
 from pagestore.postgres.process import start_ticks
 from tests.hostile.tenant import Tenant, Victims, victims
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.plain_postgres import BINDIR
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -173,10 +174,7 @@ def test_his_own_library_gets_no_further(
 ) -> None:
     library = tmp_path / "intruder.so"
     headers = subprocess.run(
-        ["/usr/lib/postgresql/15/bin/pg_config", "--includedir-server"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [BINDIR / "pg_config", "--includedir-server"], capture_output=True, text=True, check=True
     ).stdout.strip()
     source = Path(__file__).with_name("intruder.c")
     subprocess.run(
