@@ -183,7 +183,7 @@ def safekeeper(
     ] = None,
     wal_keep_bytes: Annotated[
         int | None,
-        typer.Option(min=0, help="WAL of each timeline that stays, whoever has released it."),
+        typer.Option(min=0, help="WAL that stays, whoever has released it, of all timelines."),
     ] = None,
     listen_unix: ListenUnix = None,
     keys: Keys = None,

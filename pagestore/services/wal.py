@@ -20,10 +20,11 @@ from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.tokens import split_address
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.walservice import compute_address, messages
+from pagestore.walservice.budget import KEEP_BYTES
 from pagestore.walservice.filling import fill
 from pagestore.walservice.messages import key_of
 from pagestore.walservice.peers import HEARTBEAT_SECONDS
-from pagestore.walservice.safekeeper import KEEP_BYTES, Safekeeper, Settings
+from pagestore.walservice.safekeeper import Safekeeper, Settings
 
 CHUNK_BYTES = 1 << 20
 MAX_LINGER_MS = 60_000
@@ -46,7 +47,7 @@ class WalSettings(Secured, BaseSettings):
     peers: str = ""
     """Where the other safekeepers are: ``2=host:port,3=host:port``."""
     keep_bytes: int = Field(KEEP_BYTES, ge=0)
-    """WAL of each timeline that stays although everybody has released it."""
+    """WAL that stays although everybody has released it, of all timelines together."""
     listen_unix: Path | None = None
     """A Unix socket to serve on too."""
 

@@ -13,7 +13,9 @@ from pagestore.walservice.owner import Owner
 
 class TimelineHost(Protocol):
     owner: Owner
-    keep_bytes: int
+
+    def share(self, spare: int) -> int:
+        """So many bytes of its files nobody needs; how many of them may stay."""
 
     def moved(self, state: State) -> None:
         """A position or the term has changed; `state` is what others may be told of."""

@@ -48,6 +48,8 @@ class RetainedWal(NamedTuple):
         later with a record. Reads files."""
         if self.base_lsn == self.start.flush_lsn:
             return self.start
+        if self.base_lsn == self.end.flush_lsn:
+            return self.end
         if self.base_lsn % segments.SEGMENT != 0:
             return WalPosition(self.base_lsn, 0)
         found = segments.first_end(self.directory, self.base_lsn, self.end.flush_lsn)

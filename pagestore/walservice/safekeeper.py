@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import structlog
 
-from pagestore import durable, locks
+from pagestore import durable, locks, tasks
 from pagestore.consensus import acceptor
 from pagestore.consensus.acceptor import Attachment, Elect, Heard, State, WalPosition
 from pagestore.consensus.members import ALONE, UNCONFIGURED, Configuration, Member
@@ -39,9 +40,10 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.pgformat.wal import PAGE_SIZE, header_length
 from pagestore.tokens import Verifier, split_address
-from pagestore.walservice import compute_address, control_file
+from pagestore.walservice import compute_address, control_file, segments
 from pagestore.walservice.addresses import AddressBook
 from pagestore.walservice.attempts import until_done
+from pagestore.walservice.budget import KEEP_BYTES, REST_SECONDS, Budget
 from pagestore.walservice.compute_address import ComputeAddress
 from pagestore.walservice.control_file import Control
 from pagestore.walservice.finishing import Finishing
@@ -59,8 +61,6 @@ MAX_OPEN = 1000
 MAX_START_LSN = 2**62
 FIRST_DRAWN = 2
 """The lowest incarnation that is drawn by lot: 1 is who made the timeline."""
-KEEP_BYTES = 64 << 20
-"""WAL that stays before a log's end although everybody has released it."""
 _DELETED = ".deleted"
 _ID = re.compile("[0-9a-f]{32}")
 _log = structlog.get_logger(__name__)
@@ -68,8 +68,8 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`peers` are addresses by number; `keep_bytes` of WAL stay before each log's end; `verifier`
-    is by the keys of now, which sign where computes are."""
+    """`peers` are addresses by number; `keep_bytes` of WAL that nobody needs stay, of all timelines
+    together; `verifier` is by the keys of now, which sign where computes are."""
 
     number: int = 1
     peers: Mapping[int, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Safekeeper:
     def __init__(self, data_dir: Path, settings: Settings) -> None:
         self.data_dir = data_dir
         self.number = settings.number
-        self.keep_bytes = settings.keep_bytes
+        self.budget = Budget(settings.keep_bytes)
         self.verifier = settings.verifier
         self.commits: Watchable[int] = Watchable()
         self.peer_statuses: Watchable[PeerStatus] = Watchable()
@@ -95,6 +95,7 @@ class Safekeeper:
         self._catalog_lock = asyncio.Lock()
         self._finishing = Finishing()
         self._lock_fd = -1
+        self._resting: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, data_dir: Path, settings: Settings) -> Safekeeper:
@@ -117,10 +118,14 @@ class Safekeeper:
             else:
                 await safekeeper._open_found(key)
         safekeeper.peers.start()
+        safekeeper._resting = tasks.endless(safekeeper._rest(found), "let WAL go")
         return safekeeper
 
     async def close(self) -> None:
         """Ends all streams; attachments stay."""
+        if self._resting is not None:
+            self._resting.cancel()
+            await asyncio.gather(self._resting, return_exceptions=True)
         await self.peers.close()
         for key in list(self._open):
             task = self._open.pop(key)
@@ -161,6 +166,40 @@ class Safekeeper:
             _log.warning("timeline not opened yet", timeline=str(key.timeline), error=str(error))
             return False
         return True
+
+    # Rest
+
+    async def _rest(self, found: list[tuple[TimelineKey, State | None]]) -> None:
+        """Until cancelled. What is there at the start has to say what it has to spare, once peers
+        have told how far they are."""
+        await asyncio.sleep(REST_SECONDS)
+        for key, _ in found:
+            await self._say_spare(key)
+        while True:
+            await asyncio.sleep(REST_SECONDS / 12)
+            while (resting := self.budget.to_rest(time.monotonic())) is not None:
+                await self.rest(resting)
+
+    async def _say_spare(self, key: TimelineKey) -> None:
+        with contextlib.suppress(PagestoreError, OSError):
+            if await asyncio.to_thread(segments.has_any, self._directory(key)):
+                await asyncio.sleep(0.01)  # others have their turn
+                async with self.use(key):
+                    pass
+
+    async def rest(self, key: TimelineKey) -> bool:
+        """Has a timeline at rest let go of its WAL; whether it has."""
+        try:
+            async with self.use(key) as timeline:
+                gone = await timeline.let_go()
+        except NotFound:
+            self.budget.forget(key)
+            return True
+        except (PagestoreError, OSError):
+            gone = False
+        if not gone:
+            self.budget.put_off(key, time.monotonic())
+        return gone
 
     # News
 
@@ -367,6 +406,7 @@ class Safekeeper:
             self.peer_statuses.forget(key)
             self.peers.share(key, frozenset())
             self.trials.forget(key)
+            self.budget.forget(key)
 
 
 class _TimelineHost:
@@ -374,9 +414,11 @@ class _TimelineHost:
 
     def __init__(self, safekeeper: Safekeeper, key: TimelineKey) -> None:
         self.owner = safekeeper.owner(key)
-        self.keep_bytes = safekeeper.keep_bytes
         self._safekeeper = safekeeper
         self._key = key
+
+    def share(self, spare: int) -> int:
+        return self._safekeeper.budget.share(self._key, spare, time.monotonic())
 
     def moved(self, state: State) -> None:
         self._safekeeper.publish(self._key, state)

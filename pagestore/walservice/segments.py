@@ -38,6 +38,16 @@ def segment_path(directory: Path, lsn: int) -> Path:
     return directory / segment_name(1, lsn)
 
 
+def is_one(a: WalPosition, b: WalPosition) -> bool:
+    """Whether two positions are in one segment."""
+    return a.flush_lsn // SEGMENT == b.flush_lsn // SEGMENT
+
+
+def read_end(lsn: int, limit: int) -> int:
+    """So many bytes further, but within the segment."""
+    return min(lsn + limit, (lsn // SEGMENT + 1) * SEGMENT)
+
+
 def read_range(directory: Path, start: int, end: int) -> bytes:
     """The bytes [start, end), which must be there; none where `end` is not behind `start`.
 
@@ -182,6 +192,16 @@ def remove_before(directory: Path, lsn: int) -> None:
     for path in directory.iterdir():
         if _SEGMENT_NAME.fullmatch(path.name) and path.name < first:
             path.unlink()
+
+
+def remove_all(directory: Path) -> None:
+    for path in directory.iterdir():
+        if _SEGMENT_NAME.fullmatch(path.name):
+            path.unlink()
+
+
+def has_any(directory: Path) -> bool:
+    return any(_SEGMENT_NAME.fullmatch(path.name) for path in directory.iterdir())
 
 
 def _is_damaged(data: bytes, lsn: int, end_lsn: int) -> bool:

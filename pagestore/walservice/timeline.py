@@ -30,21 +30,15 @@ from pagestore.consensus.acceptor import (
     Action,
     Append,
     Attach,
-    ChangeMembers,
-    CompareLog,
-    CutLog,
     Detach,
     Elect,
     Flushed,
     Heard,
     Message,
     Persist,
-    StartStream,
     State,
-    StopStream,
     Vote,
     WalPosition,
-    WriteLog,
     step,
 )
 from pagestore.consensus.election import named
@@ -94,7 +88,7 @@ class WalTimeline:
         self.state = loaded.state
         self.users = 0
         self.filling = asyncio.Lock()
-        self.retention = Retention(directory, around.owner, loaded.horizon, around.keep_bytes)
+        self.retention = Retention(directory, around.owner, loaded.horizon, around.share)
         self._around = around
         self._stored = Stored(directory, around.owner, loaded.control)
         self._stream: Stream | None = None
@@ -124,6 +118,7 @@ class WalTimeline:
         for heard in around.recall():
             timeline.hear(heard)
         around.moved(timeline.state)
+        timeline._dropping_point()  # which tells what it has to spare
         return timeline
 
     @property
@@ -225,7 +220,7 @@ class WalTimeline:
     async def elect(self, message: Elect) -> State:
         return (await self.handle(message)).state
 
-    async def change_members(self, message: ChangeMembers) -> State:
+    async def change_members(self, message: acceptor.ChangeMembers) -> State:
         return (await self.handle(message)).state
 
     async def attach(self, term: int, conninfo: str, start_lsn: int) -> State:
@@ -312,25 +307,25 @@ class WalTimeline:
         match action:
             case Persist():
                 await self._stored.keep(state, clean=action.clean)
-            case StopStream():
+            case acceptor.StopStream():
                 await self._end_stream()
                 return replace(
                     state,
                     position=self.state.position,
                     known_commit_lsn=self.state.known_commit_lsn,
                 )
-            case CutLog():
+            case acceptor.CutLog():
                 return replace(state, position=await self._cut(action.position))
-            case WriteLog():
+            case acceptor.WriteLog():
                 assert isinstance(message, Append)
                 position = await asyncio.to_thread(
                     log.append, self._files, state.position, message.lsn, data
                 )
                 return step(state, Flushed(message.term, position)).state
-            case CompareLog():
+            case acceptor.CompareLog():
                 assert isinstance(message, Append)
                 await self._compare(message, data)
-            case StartStream():
+            case acceptor.StartStream():
                 self._start_stream(state)
         return state
 
@@ -394,7 +389,7 @@ class WalTimeline:
 
     def _is_far_from_stored(self) -> bool:
         stored, end = self._stored.position, self.state.position
-        return not self._stored.control.clean and _segment(stored) != _segment(end)
+        return not self._stored.control.clean and not segments.is_one(stored, end)
 
     async def _note_position(self) -> None:
         """Bounds what is to be searched after a crash. Best effort."""
@@ -418,7 +413,7 @@ class WalTimeline:
         self._around.moved(self.state)
         if state.commit_lsn != before.commit_lsn or state.position != before.position:
             self._wake()
-        crossed = _segment(state.position) != _segment(before.position)
+        crossed = not segments.is_one(state.position, before.position)
         if crossed or (self._dropping_point() and not self.retention.lock.locked()):
             self._finishing.begin(self._tidy())
 
@@ -467,6 +462,20 @@ class WalTimeline:
         lsn = self._dropping_point()
         if lsn and not self._retired:
             await self.retention.drop(lsn)
+            self._dropping_point()
+
+    async def let_go(self) -> bool:
+        """Keeps no WAL at all, if nobody needs any; whether so. Raises as `Retention.let_go`."""
+        return await self._finishing.finish(self._let_go())
+
+    async def _let_go(self) -> bool:
+        async with self._exclusively():
+            if self._retired or self._stream is not None or self._around.is_on_trial(self.state):
+                return False
+            await self._stored.keep(self.state, clean=True)
+            gone = await self.retention.let_go(self.state, self._stored.position)
+            self._dropping_point()
+            return gone
 
     def _dropping_point(self) -> int:
         return self.retention.due(self.state, self._stored.position)
@@ -521,7 +530,7 @@ class WalTimeline:
             DataLoss: SEGMENT_DAMAGED.
         """
         self._check_present()
-        end = min(self.state.commit_lsn, _read_end(lsn, limit))
+        end = min(self.state.commit_lsn, segments.read_end(lsn, limit))
         try:
             self.retained.check(lsn)
             if end - lsn <= INLINE_READ:
@@ -542,7 +551,7 @@ class WalTimeline:
             self._check_present()
             self._check_may_fill(term)
             self.retained.check(lsn)
-            end = min(self.state.position.flush_lsn, _read_end(lsn, limit))
+            end = min(self.state.position.flush_lsn, segments.read_end(lsn, limit))
             if lsn > end:
                 raise FailedPrecondition(
                     "LSN_MISMATCH", f"{format_lsn(lsn)} is behind the log's end here."
@@ -588,12 +597,3 @@ class WalTimeline:
         """The last record's end at or below `lsn`."""
         await self.check_readable(lsn)
         return await asyncio.to_thread(self.retained.align, lsn)
-
-
-def _segment(position: WalPosition) -> int:
-    return position.flush_lsn // segments.SEGMENT
-
-
-def _read_end(lsn: int, limit: int) -> int:
-    segment_end = (lsn // segments.SEGMENT + 1) * segments.SEGMENT
-    return min(lsn + limit, segment_end)
