@@ -184,6 +184,8 @@ class Layer:
     ) -> None: ...
     def verify(self) -> None:
         """Reads and checks every byte."""
+    def heads(self, limit: int) -> list[tuple[bytes, int, int, int, int]]:
+        """The first values of the file: (key, lsn, kind, flags, bytes of its payload)."""
     def discard(self) -> None:
         """The file goes when nobody reads it any more; its directory too, if it is empty."""
 

@@ -89,6 +89,48 @@ layer_discard(LayerObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Where the value under the cursor is appended as (key, lsn, kind, flags, bytes). */
+static int
+append_head(PyObject *heads, const ps_layer_cursor *cursor)
+{
+    ps_layer_value_header header;
+    const uint8_t *data;
+    ps_layer_cursor_value(cursor, &header, &data);
+    PyObject *head = Py_BuildValue("(y#KBBI)", (const char *)header.key.b,
+                                   (Py_ssize_t)sizeof header.key.b, (unsigned long long)header.lsn,
+                                   header.kind, header.flags, (unsigned int)header.length);
+    int rc = head != NULL ? PyList_Append(heads, head) : -1;
+    Py_XDECREF(head);
+    return rc;
+}
+
+static PyObject *
+layer_heads(LayerObject *self, PyObject *args)
+{
+    Py_ssize_t limit;
+    if (!PyArg_ParseTuple(args, "n:heads", &limit))
+        return NULL;
+    ps_error err = {0};
+    ps_layer_cursor cursor;
+    int rc = ps_layer_cursor_open(&cursor, self->layer, &err);
+    if (rc < 0)
+        return ps_raise(rc, &err);
+    PyObject *heads = PyList_New(0);
+    rc = ps_layer_cursor_seek(&cursor, &ps_layer_known(self->layer)->min_key, UINT64_MAX, 0, &err);
+    while (heads != NULL && rc >= 0 && cursor.valid && PyList_GET_SIZE(heads) < limit) {
+        if (append_head(heads, &cursor) < 0)
+            Py_CLEAR(heads);
+        else
+            rc = ps_layer_cursor_next(&cursor, &err);
+    }
+    ps_layer_cursor_close(&cursor);
+    if (heads != NULL && rc < 0) {
+        Py_DECREF(heads);
+        return ps_raise(rc, &err);
+    }
+    return heads;
+}
+
 static PyObject *
 layer_summary(LayerObject *self, void *Py_UNUSED(closure))
 {
@@ -103,6 +145,8 @@ layer_path(LayerObject *self, void *Py_UNUSED(closure))
 
 static PyMethodDef layer_methods[] = {
     {"verify", (PyCFunction)layer_verify, METH_NOARGS, "Reads and checks every byte."},
+    {"heads", (PyCFunction)layer_heads, METH_VARARGS,
+     "The first values of the file: (key, lsn, kind, flags, bytes of its payload)."},
     {"discard", (PyCFunction)layer_discard, METH_NOARGS,
      "The file goes when nobody reads it any more."},
     {NULL, NULL, 0, NULL}};

@@ -69,6 +69,10 @@ PANELS: dict[str, dict[str, Verb]] = {
         "log": Verb("past"),
         "verify": Verb("verify"),
     },
+    "Truth at rest": {
+        "scrub": Verb("inspecting"),
+        "inspect": Verb("inspecting"),
+    },
     "Parts, each on its own": {
         "pageserver": Verb("parts"),
         "safekeeper": Verb("parts"),

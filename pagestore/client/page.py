@@ -465,6 +465,23 @@ class AsyncPageClient(RetryingClient):
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
 
+    async def scrub(
+        self, tenant: TenantId | None = None, bytes_per_second: int = 0
+    ) -> AsyncIterator[pb.ScrubbedLayer]:
+        """Has every layer file of a store read and checked, one by one.
+
+        Args:
+            tenant: None: of all.
+        """
+        request = pb.ScrubStoreRequest(
+            tenant_id=tenant.raw if tenant else b"", bytes_per_second=bytes_per_second
+        )
+        try:
+            async for layer in self._timelines.ScrubStore(request, wait_for_ready=True):
+                yield layer
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+
 
 async def _async_chunks(
     chunks: AsyncIterator[pb.ImportChunk] | Iterable[pb.ImportChunk],

@@ -66,9 +66,13 @@ def acceptance_file(path: Path) -> Path:
 def read(path: Path) -> Seen | None:
     """What is known of the LMDB file at ``path``; None where that is missing or damaged."""
     try:
-        raw = generation_file(path).read_bytes()
+        return decode(generation_file(path).read_bytes())
     except FileNotFoundError:
         return None
+
+
+def decode(raw: bytes) -> Seen | None:
+    """What a generation file says; None where it is damaged."""
     body = raw[: _BODY.size]
     if len(raw) != _BODY.size + _CRC.size or raw[_BODY.size :] != _CRC.pack(crc32c(body)):
         return None

@@ -22,6 +22,7 @@ from pagestore.reader import commits
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_retention import set_retention, timeline_sizes
 from pagestore.timeline import Timeline, TimelineSummary
+from pagestore.timeline.scrub import Scrubbed
 from pagestore.timeline.slots import replication_slots
 from pagestore.v1 import page_pb2 as pb
 
@@ -111,6 +112,14 @@ class PageTimelines:
         for layer in await asyncio.to_thread(timeline.files):
             yield await asyncio.to_thread(_verified, layer)
 
+    async def scrub_store(
+        self, request: pb.ScrubStoreRequest, context: Any
+    ) -> AsyncIterator[pb.ScrubbedLayer]:
+        tenant = TenantId(request.tenant_id) if request.tenant_id else None
+        walk = self._access.repository.scrub(tenant, request.bytes_per_second)
+        while (found := await asyncio.to_thread(next, walk, None)) is not None:
+            yield _scrubbed(found)
+
     async def get_lsn_by_time(self, request: pb.GetLsnByTimeRequest, context: Any) -> Any:
         if request.unix_micros < 0:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
@@ -179,11 +188,30 @@ def _verified(layer: Layer) -> pb.VerifiedLayer:
     try:
         layer.verify()
     except NativeError as error:
-        failure = of_exception(error)
-        answer.status.code = code_number(failure.code)
-        answer.status.reason = failure.reason
-        answer.status.message = failure.message
+        _tell(answer.status, of_exception(error))
     return answer
+
+
+def _scrubbed(found: Scrubbed) -> pb.ScrubbedLayer:
+    summary = found.entry.summary
+    answer = pb.ScrubbedLayer(
+        tenant_id=found.tenant.raw,
+        timeline_id=found.timeline.raw,
+        path=found.path,
+        bytes=summary.bytes,
+        first_lsn=summary.first_lsn,
+        last_lsn=summary.last_lsn,
+        reader_timeline_ids=[reader.raw for reader in found.readers],
+    )
+    if found.failure is not None:
+        _tell(answer.status, found.failure)
+    return answer
+
+
+def _tell(status: pb.Status, failure: PagestoreError) -> None:
+    status.code = code_number(failure.code)
+    status.reason = failure.reason
+    status.message = failure.message
 
 
 async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:

@@ -69,6 +69,7 @@ NEEDED: Mapping[str, Needed] = {
             "FlushTimeline": [],
             "VerifyLayers": [],
             "SetRetention": [],
+            "ScrubStore": [],
         },
     ),
     **_rows(

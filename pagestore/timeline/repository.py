@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -49,6 +49,7 @@ from pagestore.timeline.leases import Leases
 from pagestore.timeline.retained import ALL
 from pagestore.timeline.retention import Retention
 from pagestore.timeline.rootimport import RootImport
+from pagestore.timeline.scrub import Scrub, Scrubbed
 from pagestore.timeline.store import Store
 from pagestore.timeline.sweep import Sweep
 from pagestore.timeline.timeline import Timeline, physical_bytes
@@ -148,6 +149,10 @@ class Repository:
         thousand: to be run once, beside everything else.
         """
         self._store.sweep.run()
+
+    def scrub(self, tenant: TenantId | None, bytes_per_second: int = 0) -> Iterator[Scrubbed]:
+        """See pagestore/timeline/scrub.py."""
+        return Scrub(self._store, tenant, bytes_per_second).run()
 
     def get(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
         """Raises NotFound TIMELINE_NOT_FOUND."""

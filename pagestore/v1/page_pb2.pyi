@@ -438,6 +438,34 @@ class VerifiedLayer(_message.Message):
     status: Status
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
+class ScrubStoreRequest(_message.Message):
+    __slots__ = ("tenant_id", "bytes_per_second")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    bytes_per_second: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., bytes_per_second: _Optional[int] = ...) -> None: ...
+
+class ScrubbedLayer(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "path", "bytes", "first_lsn", "last_lsn", "status", "reader_timeline_ids")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LSN_FIELD_NUMBER: _ClassVar[int]
+    LAST_LSN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    READER_TIMELINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    path: str
+    bytes: int
+    first_lsn: int
+    last_lsn: int
+    status: Status
+    reader_timeline_ids: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., path: _Optional[str] = ..., bytes: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., reader_timeline_ids: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class TimelineInfo(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major", "kept_from_lsn", "sizes")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

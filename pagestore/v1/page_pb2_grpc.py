@@ -427,6 +427,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.FromString,
                 _registered_method=True)
+        self.ScrubStore = channel.unary_stream(
+                '/pagestore.v1.TimelineService/ScrubStore',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+                _registered_method=True)
 
 
 class TimelineServiceServicer:
@@ -503,6 +508,14 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScrubStore(self, request, context):
+        """The same for the whole store, each file once: those of deleted timelines that others read
+        through too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TimelineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -555,6 +568,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.SetRetention,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.SerializeToString,
+            ),
+            'ScrubStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.ScrubStore,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -828,6 +846,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/SetRetention',
             pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScrubStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/ScrubStore',
+            pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
             options,
             channel_credentials,
             insecure,

@@ -117,14 +117,7 @@ def decode(raw: bytes, owner: Owner, where: str) -> Control:
     Raises:
         DataLoss: CONTROL_DAMAGED, CONTROL_FOREIGN, naming `where`.
     """
-    if len(raw) < _HEAD.size + _CRC.size or not raw.startswith(MAGIC):
-        raise _damaged(where, "it is no control file of a safekeeper")
-    body, stored = raw[: -_CRC.size], _CRC.unpack(raw[-_CRC.size :])[0]
-    if crc32c(body) != stored:
-        raise _damaged(where, "its checksum does not hold")
-    version = int.from_bytes(body[8:12], "little")
-    if version not in (VERSION, *WITHOUT_OWNER):
-        raise _damaged(where, f"its version is {version}, this program knows 1, 3 and {VERSION}")
+    body, version = _checked(raw, where)
     state, clean, rest = _decode_first(body, where)
     control = Control(state, clean)
     if version == VERSION:
@@ -140,6 +133,32 @@ def decode(raw: bytes, owner: Owner, where: str) -> Control:
     if whole is None:
         raise _damaged(where, _LENGTH)
     return dataclasses.replace(control, state=whole)
+
+
+def owner_in(raw: bytes, where: str) -> Owner | None:
+    """Whose a control file says it is; None where it is of a version that does not.
+
+    Raises:
+        DataLoss: CONTROL_DAMAGED, naming `where`.
+    """
+    body, version = _checked(raw, where)
+    _, _, rest = _decode_first(body, where)
+    if version != VERSION or len(rest) < OWNER_BYTES:
+        return None
+    return Owner.decode(rest[:OWNER_BYTES])
+
+
+def _checked(raw: bytes, where: str) -> tuple[bytes, int]:
+    """All before the checksum, which holds, and the version."""
+    if len(raw) < _HEAD.size + _CRC.size or not raw.startswith(MAGIC):
+        raise _damaged(where, "it is no control file of a safekeeper")
+    body, stored = raw[: -_CRC.size], _CRC.unpack(raw[-_CRC.size :])[0]
+    if crc32c(body) != stored:
+        raise _damaged(where, "its checksum does not hold")
+    version = int.from_bytes(body[8:12], "little")
+    if version not in (VERSION, *WITHOUT_OWNER):
+        raise _damaged(where, f"its version is {version}, this program knows 1, 3 and {VERSION}")
+    return body, version
 
 
 def _decode_first(body: bytes, where: str) -> tuple[State, bool, bytes]:

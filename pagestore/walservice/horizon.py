@@ -67,12 +67,7 @@ def encode(horizon: Horizon, owner: Owner) -> bytes:
 
 def decode(raw: bytes, owner: Owner, where: str) -> Horizon:
     """Raises DataLoss (HORIZON_DAMAGED, HORIZON_FOREIGN), naming `where`."""
-    body = raw[: -_CRC.size]
-    if len(raw) < _HEAD.size + _CRC.size or _CRC.unpack(raw[-_CRC.size :])[0] != crc32c(body):
-        raise _damaged(where, "its checksum does not hold")
-    magic, version, count, oldest_lsn = _HEAD.unpack_from(body)
-    if magic != MAGIC or version not in (VERSION, WITHOUT_OWNER):
-        raise _damaged(where, f"it is not of version {WITHOUT_OWNER} or {VERSION}")
+    body, version, count, oldest_lsn = _checked(raw, where)
     consumers, at = {}, _HEAD.size
     if version == VERSION:
         at += OWNER_BYTES
@@ -83,6 +78,29 @@ def decode(raw: bytes, owner: Owner, where: str) -> Horizon:
         consumers[body[at : at + length].decode()] = lsn
         at += length
     return Horizon(oldest_lsn, consumers)
+
+
+def owner_in(raw: bytes, where: str) -> Owner | None:
+    """Whose a horizon file says it is; None where it is of a version that does not.
+
+    Raises:
+        DataLoss: HORIZON_DAMAGED, naming `where`.
+    """
+    body, version, _, _ = _checked(raw, where)
+    if version != VERSION:
+        return None
+    return Owner.decode(body[_HEAD.size : _HEAD.size + OWNER_BYTES])
+
+
+def _checked(raw: bytes, where: str) -> tuple[bytes, int, int, int]:
+    """All before the checksum, which holds; the version, how many consumers, the oldest LSN."""
+    body = raw[: -_CRC.size]
+    if len(raw) < _HEAD.size + _CRC.size or _CRC.unpack(raw[-_CRC.size :])[0] != crc32c(body):
+        raise _damaged(where, "its checksum does not hold")
+    magic, version, count, oldest_lsn = _HEAD.unpack_from(body)
+    if magic != MAGIC or version not in (VERSION, WITHOUT_OWNER):
+        raise _damaged(where, f"it is not of version {WITHOUT_OWNER} or {VERSION}")
+    return body, version, count, oldest_lsn
 
 
 def read(directory: Path, owner: Owner) -> Horizon:

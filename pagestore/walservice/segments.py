@@ -81,7 +81,7 @@ def align(directory: Path, base: WalPosition, end: WalPosition, lsn: int) -> Wal
     while lsn > base.flush_lsn:
         page = max(lsn - window, base.flush_lsn) // PAGE * PAGE
         known = base.flush_lsn if page <= base.flush_lsn else None
-        data = _read_from(directory, page, lsn, base.flush_lsn)
+        data = read_from(directory, page, lsn, base.flush_lsn)
         found = _native.wal_align(data, page, lsn, known, base.prev_record_lsn if known else 0)
         if found is not None:
             return WalPosition(*found)
@@ -157,7 +157,7 @@ def check_record(directory: Path, end: WalPosition, base_lsn: int, crc: int) -> 
     if not base_lsn <= start < end.flush_lsn:
         return
     page = start // PAGE * PAGE
-    data = _read_from(directory, page, end.flush_lsn, base_lsn)
+    data = read_from(directory, page, end.flush_lsn, base_lsn)
     found = _native.wal_align(data, page, end.flush_lsn, start, 0)
     if found != (end.flush_lsn, start) or crc not in (0, record_crc(directory, end)):
         raise DataLoss(
@@ -250,7 +250,7 @@ def _read_part(path: Path, offset: int, length: int) -> bytes | None:
         os.close(descriptor)
 
 
-def _read_from(directory: Path, page: int, end: int, base_lsn: int) -> bytes:
+def read_from(directory: Path, page: int, end: int, base_lsn: int) -> bytes:
     """[page, end), where what lies before `base_lsn` is taken as zeros."""
     first = min(max(page, base_lsn), end)
     return bytes(first - page) + read_range(directory, first, end)
@@ -259,7 +259,7 @@ def _read_from(directory: Path, page: int, end: int, base_lsn: int) -> bytes:
 def _read_available(directory: Path, page: int, end: int, known: int, base_lsn: int) -> bytes:
     """[page, end) or less: as far as there are files. What is between `base_lsn` and `known`
     must be there."""
-    parts = [_read_from(directory, page, known, base_lsn)] if page < known else []
+    parts = [read_from(directory, page, known, base_lsn)] if page < known else []
     for lsn, length in _parts(max(page, known), end):
         data = _read_part(segment_path(directory, lsn), lsn % SEGMENT, length)
         if data is None:

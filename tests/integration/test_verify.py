@@ -99,6 +99,19 @@ def test_missing_wal_is_told(whole: Whole, base: PlainPostgres, tmp_path: Path) 
     assert (code, answer["error"]["reason"]) == (7, "WAL_INCOMPLETE")
 
 
+def test_a_scrub_reads_all_that_is_stored(whole: Whole) -> None:
+    found = whole.json("scrub", "--rate", "500")
+    store = whole.installation.part_dir("pageserver") / "store"
+    files = [path for kind in ("delta", "image") for path in store.glob(f"*/*/*.{kind}")]
+    assert found["problems"] == []
+    assert found["layers"] >= len(files) > 3
+    assert found["logs"] >= 4
+    assert found["log_bytes"] > 1 << 20
+    shown = whole.json("inspect", str(files[0]))
+    assert shown["kind"] == "layer file"
+    assert shown["damage"] == []
+
+
 def test_a_damaged_layer_is_named(whole: Whole) -> None:
     timeline = whole.json("show", "app")["timeline_id"]
     layers = (whole.installation.part_dir("pageserver") / "store").glob(f"*/{timeline}/*")
@@ -112,3 +125,11 @@ def test_a_damaged_layer_is_named(whole: Whole) -> None:
     code, answer = _verify(whole, "app")
     assert code == 7
     assert any(largest.name in problem for problem in answer["problems"])
+    done = whole.run("scrub", "--json", check=False)
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert done.returncode == 7
+    assert problem["path"] == str(largest)
+    assert problem["timeline_id"] == timeline
+    assert problem["databases"] == ["app", "other"]
+    shown = whole.run("inspect", str(largest), check=False)
+    assert (shown.returncode, "damaged: offset" in shown.stderr) == (7, True)

@@ -27,8 +27,8 @@ COMMANDS = {
     if not command.hidden
 }
 WITHOUT_JSON = {"psql", "pageserver", "safekeeper", "compute", "control", "proxy", "completion"}
-WITHOUT_DATA = {"bench"}
-"""It measures an installation of its own."""
+WITHOUT_DATA = {"bench", "inspect"}
+"""The one measures an installation of its own, the other reads a file, whosever it is."""
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,76 @@
+"""A safekeeper's small files (docs/formats/safekeeper.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pagestore.consensus.members import Member
+from pagestore.errors import DataLoss
+from pagestore.ids import TenantId, TimelineId, format_lsn
+from pagestore.inspection.inspected import Inspected
+from pagestore.walservice import control_file, horizon
+from pagestore.walservice.owner import Owner
+
+_NOBODY = Owner(TenantId(bytes(16)), TimelineId(bytes(16)), 0)
+"""Of a file of a version that does not say whose it is: anybody's."""
+
+
+def inspect_control(path: Path, raw: bytes, limit: int) -> Inspected:
+    del limit
+    found = Inspected("control file of a safekeeper's log")
+    try:
+        owner = control_file.owner_in(raw, str(path))
+        control = control_file.decode(raw, owner or _NOBODY, str(path))
+    except DataLoss as error:
+        found.damage.append(error.message)
+        return found
+    state = control.state
+    found.facts = {
+        **_whose(owner),
+        "system_id": state.system_id,
+        "start_lsn": format_lsn(state.start.flush_lsn),
+        "term": state.term,
+        "position": format_lsn(state.position.flush_lsn),
+        "clean": control.clean,
+        "known_commit_lsn": format_lsn(state.known_commit_lsn),
+        "attached": None if state.attachment is None else f"by term {state.attachment.term}",
+        "revision": control.revision,
+        "epoch": control.epoch,
+        "member": _member(state.member),
+        "generation": state.configuration.generation,
+        "members": ", ".join(map(_member, state.configuration.members)),
+        "joining": ", ".join(map(_member, state.configuration.joining)),
+    }
+    found.columns = ("term", "from")
+    found.rows = [(str(switch.term), format_lsn(switch.start_lsn)) for switch in state.history]
+    found.count = len(found.rows)
+    return found
+
+
+def inspect_horizon(path: Path, raw: bytes, limit: int) -> Inspected:
+    found = Inspected("horizon of a safekeeper's log")
+    try:
+        owner = horizon.owner_in(raw, str(path))
+        said = horizon.decode(raw, owner or _NOBODY, str(path))
+    except DataLoss as error:
+        found.damage.append(error.message)
+        return found
+    found.facts = {**_whose(owner), "oldest_lsn": format_lsn(said.oldest_lsn)}
+    found.columns = ("consumer", "needs from")
+    found.rows = [(name, format_lsn(lsn)) for name, lsn in sorted(said.consumers.items())][:limit]
+    found.count = len(said.consumers)
+    return found
+
+
+def _whose(owner: Owner | None) -> dict[str, str | int | bool | None]:
+    if owner is None:
+        return {"owner": "not said by this version"}
+    return {
+        "tenant": str(owner.tenant),
+        "timeline": str(owner.timeline),
+        "safekeeper": owner.number,
+    }
+
+
+def _member(member: Member) -> str:
+    return f"{member.number} (incarnation {member.incarnation})"
