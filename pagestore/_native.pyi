@@ -186,8 +186,45 @@ class Layer:
         """Reads and checks every byte."""
     def heads(self, limit: int) -> list[tuple[bytes, int, int, int, int]]:
         """The first values of the file: (key, lsn, kind, flags, bytes of its payload)."""
+    def depth(self) -> int:
+        """Reads all: the most that one read has to apply of it, a record counted as 8 and a patch
+        as 1."""
     def discard(self) -> None:
         """The file goes when nobody reads it any more; its directory too, if it is empty."""
+
+class Compaction:
+    """Delta layers made into others, a file at a time: native/core/store/compaction.h.
+
+    A merge of them, or with ``image_lsn`` images of what they have at that LSN, for keys from
+    ``low`` on. Weights are those of `Layer.depth`; without ``open_weight`` a merge makes no
+    images. One thread writes; others may pause and cancel it.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        snapshot: Snapshot,
+        redo: RedoPool | None,
+        *,
+        file_bytes: int,
+        open_weight: int = 0,
+        chain_weight: int = 0,
+        chain_bytes: int = 0,
+        image_lsn: int = 0,
+        low: bytes = ...,
+    ) -> None: ...
+    def write(
+        self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int
+    ) -> LayerSummary | None:
+        """The next file, synced; None when there is nothing more.
+
+        Args:
+            level: of zstd; 0 is LZ4.
+        """
+    def pause(self, paused: bool) -> None: ...
+    def cancel(self) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """bytes_read, values, images, refused (pages that redo did not make); between writes."""
 
 class Snapshot:
     """An immutable view of layers, in no order: each counts within its bounds. Thread-safe.

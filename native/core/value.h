@@ -73,6 +73,14 @@ ps_value_ends_chain(uint8_t kind, uint8_t flags)
            (flags & PS_WILL_INIT) != 0;
 }
 
+/* What it costs to apply a value, where a record is PS_RECORD_WEIGHT: a patch needs no helper. */
+#define PS_RECORD_WEIGHT 8u
+static inline uint32_t
+ps_value_weight(uint8_t kind)
+{
+    return kind == PS_VALUE_RECORD ? PS_RECORD_WEIGHT : kind == PS_VALUE_PATCH ? 1 : 0;
+}
+
 /* Applies a PATCH to a page. PS_ERR_CORRUPT when an op leaves the page. */
 int ps_patch_apply(uint8_t *page, const uint8_t *ops, size_t length);
 

@@ -219,8 +219,8 @@ ps_add_store(PyObject *module)
 {
     if (PyModule_AddFunctions(module, functions) < 0 || ps_add_summary(module) < 0 ||
         ps_add_layers(module) < 0 || ps_add_layer_file(module) < 0 || ps_add_snapshot(module) < 0 ||
-        ps_add_timeline(module) < 0 || ps_add_page_readers(module) < 0 ||
-        ps_add_needed(module) < 0)
+        ps_add_timeline(module) < 0 || ps_add_compaction(module) < 0 ||
+        ps_add_page_readers(module) < 0 || ps_add_needed(module) < 0)
         return -1;
     return 0;
 }

@@ -20,6 +20,7 @@ int ps_add_layers(PyObject *module);
 int ps_add_layer_file(PyObject *module);
 int ps_add_snapshot(PyObject *module);
 int ps_add_timeline(PyObject *module);
+int ps_add_compaction(PyObject *module);
 int ps_add_page_readers(PyObject *module);
 int ps_add_needed(PyObject *module);
 

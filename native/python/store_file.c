@@ -83,6 +83,18 @@ layer_verify(LayerObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+layer_depth(LayerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ps_error err = {0};
+    uint64_t weight = 0;
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_layer_depth(self->layer, &weight, &err);
+    Py_END_ALLOW_THREADS
+    return rc < 0 ? ps_raise(rc, &err) : PyLong_FromUnsignedLongLong(weight);
+}
+
+static PyObject *
 layer_discard(LayerObject *self, PyObject *Py_UNUSED(ignored))
 {
     ps_layer_discard(self->layer);
@@ -147,6 +159,8 @@ static PyMethodDef layer_methods[] = {
     {"verify", (PyCFunction)layer_verify, METH_NOARGS, "Reads and checks every byte."},
     {"heads", (PyCFunction)layer_heads, METH_VARARGS,
      "The first values of the file: (key, lsn, kind, flags, bytes of its payload)."},
+    {"depth", (PyCFunction)layer_depth, METH_NOARGS,
+     "Reads all: the most that a read has to apply of it; a record weighs 8, a patch 1."},
     {"discard", (PyCFunction)layer_discard, METH_NOARGS,
      "The file goes when nobody reads it any more."},
     {NULL, NULL, 0, NULL}};

@@ -40,7 +40,7 @@ def _os_errors() -> Iterator[None]:
 class Files:
     """The real steps."""
 
-    def write(self, path: Path, writer: Callable[[], LayerSummary]) -> LayerSummary:
+    def write(self, path: Path, writer: Callable[[], T]) -> T:
         """``writer`` makes the file at ``path``, synced, or leaves nothing."""
         with store_errors():
             return writer()

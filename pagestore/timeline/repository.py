@@ -237,6 +237,11 @@ class Repository:
             )
         return summaries
 
+    def loaded(self) -> Sequence[Timeline]:
+        """Those that are in use or were lately."""
+        with self._loading:
+            return list(self._loaded.values())
+
     def create_root(
         self, tenant: TenantId, timeline: TimelineId, lsn: int, prev_record_lsn: int
     ) -> RootImport:

@@ -33,7 +33,7 @@ from pagestore import keyspace
 from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot, TimelineView
 from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
-from pagestore.layers.files import layer_name
+from pagestore.layers.files import Files, layer_name
 from pagestore.layers.native import store_errors
 from pagestore.pg_control_values import unpack_settings
 from pagestore.pgformat import versions
@@ -55,6 +55,12 @@ class Frozen:
 
     layer: OpenLayer
     position: IngestPosition
+
+
+class OwnLayer(NamedTuple):
+    number: int
+    entry: LayerEntry
+    layer: Layer
 
 
 class Timeline:
@@ -466,6 +472,18 @@ class Timeline:
         with self._store.structure:
             assert self._files is not None
             return self._files.files()
+
+    def own_layers(self) -> list[OwnLayer]:
+        """Its own layer files, with what the catalog says of each; by number."""
+        files = {int(Path(layer.path).stem, 16): layer for layer in self.own_files()}
+        listed = self._store.catalog.layers(self.tenant_id, self.timeline_id)
+        # Between the two a flush may have added one, and a compaction taken one away.
+        return [OwnLayer(n, entry, files[n]) for n, entry in listed if n in files]
+
+    @property
+    def file_steps(self) -> Files:
+        """How its files become durable."""
+        return self._store.files
 
     @property
     def opened(self) -> bool:

@@ -131,9 +131,9 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
 }
 
 static int
-get_block(ps_layer *layer, uint32_t number, ps_block **block, ps_error *err)
+get_block(ps_layer *layer, uint32_t number, int uncached, ps_block **block, ps_error *err)
 {
-    *block = ps_cache_get(layer->uid, number);
+    *block = uncached ? NULL : ps_cache_get(layer->uid, number);
     if (*block != NULL)
         return PS_OK;
     ps_block *made = ps_block_make(layer->uid, number, layer->index[number].raw);
@@ -144,7 +144,8 @@ get_block(ps_layer *layer, uint32_t number, ps_block **block, ps_error *err)
         ps_block_release(made);
         return rc;
     }
-    ps_cache_add(made);
+    if (!uncached)
+        ps_cache_add(made);
     *block = made;
     return PS_OK;
 }
@@ -220,7 +221,7 @@ cursor_load(ps_layer_cursor *cursor, uint32_t number, ps_error *err)
     ps_block_release(cursor->block);
     cursor->block = NULL;
     cursor->valid = 0;
-    int rc = get_block(cursor->layer, number, &cursor->block, err);
+    int rc = get_block(cursor->layer, number, cursor->uncached, &cursor->block, err);
     if (rc == PS_OK)
         cursor->number = number;
     return rc;
@@ -345,5 +346,34 @@ ps_layer_verify(ps_layer *layer, ps_error *err)
         ps_block_release(block);
     }
     ps_layer_unpin(layer);
+    return rc;
+}
+
+int
+ps_layer_depth(ps_layer *layer, uint64_t *weight, ps_error *err)
+{
+    ps_layer_cursor cursor;
+    ps_ordered_key last = {0};
+    uint64_t row = 0;
+    *weight = 0;
+    int rc = ps_layer_cursor_open(&cursor, layer, err);
+    cursor.uncached = 1;
+    if (rc == PS_OK)
+        rc = ps_layer_cursor_seek(&cursor, &layer->known.min_key, UINT64_MAX, 0, err);
+    while (rc == PS_OK && cursor.valid) {
+        ps_layer_value_header header;
+        const uint8_t *data;
+        ps_layer_cursor_value(&cursor, &header, &data);
+        ps_ordered_key key = ps_key_order(&header.key);
+        if (ps_ordered_compare(&key, &last) != 0)
+            row = 0;
+        last = key;
+        row += ps_value_weight(header.kind);
+        *weight = row > *weight ? row : *weight;
+        if (ps_value_ends_chain(header.kind, header.flags))
+            row = 0;
+        rc = ps_layer_cursor_next(&cursor, err);
+    }
+    ps_layer_cursor_close(&cursor);
     return rc;
 }

@@ -47,6 +47,8 @@ int ps_layer_collect(ps_layer *layer, const ps_key *keys, const uint32_t *order,
 
 /* Reads and checks every byte of the file. */
 int ps_layer_verify(ps_layer *layer, ps_error *err);
+/* The most that one read has to apply of its values, by ps_value_weight. Reads the whole file. */
+int ps_layer_depth(ps_layer *layer, uint64_t *weight, ps_error *err);
 
 /* Walks over the values in file order, either way. Holds the layer open and one block. */
 typedef struct ps_layer_cursor {
@@ -55,6 +57,7 @@ typedef struct ps_layer_cursor {
     uint32_t number; /* of the block */
     uint32_t at;     /* value within it */
     int valid;
+    int uncached; /* its blocks are not taken into the cache: of who reads a file once */
 } ps_layer_cursor;
 
 int ps_layer_cursor_open(ps_layer_cursor *cursor, ps_layer *layer, ps_error *err);

@@ -241,6 +241,21 @@ ps_layer_writer_add(ps_layer_writer *writer, const ps_key *key, uint64_t lsn, ui
     return rc;
 }
 
+void
+ps_layer_writer_cover(ps_layer_writer *writer, const ps_key *least, const ps_key *greatest,
+                      uint64_t first_lsn, uint64_t last_lsn)
+{
+    ps_layer_summary *summary = &writer->summary;
+    if (ps_key_compare(least, &summary->min_key) < 0)
+        summary->min_key = *least;
+    if (ps_key_compare(greatest, &summary->max_key) > 0)
+        summary->max_key = *greatest;
+    if (first_lsn < summary->first_lsn)
+        summary->first_lsn = first_lsn;
+    if (last_lsn > summary->last_lsn)
+        summary->last_lsn = last_lsn;
+}
+
 uint64_t
 ps_layer_writer_bytes(const ps_layer_writer *writer)
 {

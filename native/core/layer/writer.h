@@ -19,6 +19,10 @@ int ps_layer_writer_add(ps_layer_writer *writer, const ps_key *key, uint64_t lsn
                         uint8_t flags, const uint8_t *data, uint32_t length, ps_error *err);
 /* Whether a value may come next. */
 int ps_layer_writer_fits(const ps_layer_writer *writer, const ps_key *key, uint64_t lsn);
+/* Says that it stands for more than it holds, before it is finished: wider bounds of keys and LSNs.
+ * What is outside of them is left as it is. */
+void ps_layer_writer_cover(ps_layer_writer *writer, const ps_key *least, const ps_key *greatest,
+                           uint64_t first_lsn, uint64_t last_lsn);
 uint64_t ps_layer_writer_bytes(const ps_layer_writer *writer); /* so far, in the file */
 int ps_layer_writer_finish(ps_layer_writer *writer, ps_layer_summary *summary, ps_error *err);
 void ps_layer_writer_free(ps_layer_writer *writer);

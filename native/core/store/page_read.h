@@ -30,4 +30,7 @@ int ps_page_read_begin_redo(ps_page_read *read, uint64_t wait_ns, ps_error *err)
 /* Makes the others, however long it takes. */
 int ps_page_read_redo(ps_page_read *read, ps_error *err);
 
+/* The flags of requests for redo of this history at an LSN, from its settings. */
+int ps_page_redo_flags(const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags, ps_error *err);
+
 #endif

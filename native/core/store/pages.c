@@ -99,9 +99,9 @@ asks_for_hints(const ps_chain *chain, uint32_t changes)
     return 0;
 }
 
-/* ps_redo_flag for this history, from its settings; a history without them has none. */
+/* A history without settings has none. */
 static int
-redo_flags(ps_page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags,
+redo_flags(const ps_snapshot *snapshot, uint64_t lsn, ps_arena *arena, uint8_t *flags,
            ps_error *err)
 {
     const ps_key key = ps_key_make(PS_KIND_CONTROL, 0, 0, 0, 0, 1);
@@ -109,7 +109,7 @@ redo_flags(ps_page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_
     uint32_t length;
     ps_settings settings;
     *flags = 0;
-    int rc = ps_snapshot_get(snapshot, &key, lsn, &read->arena, &data, &length, err);
+    int rc = ps_snapshot_get(snapshot, &key, lsn, arena, &data, &length, err);
     if (rc == PS_ERR_NOT_FOUND)
         return PS_OK;
     if (rc < 0)
@@ -120,6 +120,16 @@ redo_flags(ps_page_read *read, const ps_snapshot *snapshot, uint64_t lsn, uint8_
     if (settings.wal_log_hints != 0 || settings.data_checksum_version != 0)
         *flags = PS_REDO_LOG_HINTS;
     return PS_OK;
+}
+
+int
+ps_page_redo_flags(const ps_snapshot *snapshot, uint64_t lsn, uint8_t *flags, ps_error *err)
+{
+    ps_arena arena;
+    ps_arena_init(&arena);
+    int rc = redo_flags(snapshot, lsn, &arena, flags, err);
+    ps_arena_free(&arena);
+    return rc;
 }
 
 static int
@@ -170,7 +180,7 @@ make_pages(ps_page_read *read, const ps_snapshot *snapshot, const ps_key *keys, 
             hints |= asks_for_hints(chain, changes);
         }
     }
-    int rc = hints ? redo_flags(read, snapshot, lsn, &flags, err) : PS_OK;
+    int rc = hints ? redo_flags(snapshot, lsn, &read->arena, &flags, err) : PS_OK;
     for (size_t i = 0; i < read->request_count; i++)
         read->requests[i].flags = flags;
     return rc;

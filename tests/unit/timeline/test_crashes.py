@@ -17,7 +17,6 @@ from typing import TypeVar
 import pytest
 
 from pagestore import keyspace
-from pagestore._native import LayerSummary
 from pagestore.errors import NotFound
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.layers.files import Files, layer_name
@@ -56,9 +55,10 @@ class CrashingFiles(Files):
                 target.rename(source)
         raise PowerLost
 
-    def write(self, path: Path, writer: Callable[[], LayerSummary]) -> LayerSummary:
+    def write(self, path: Path, writer: Callable[[], T]) -> T:
         def tear() -> None:
-            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            if path.exists():  # else there was nothing to write
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
         return self._step(lambda: super(CrashingFiles, self).write(path, writer), tear)
 

@@ -15,7 +15,6 @@ from typing import TypeVar
 import pytest
 
 from pagestore import keyspace
-from pagestore._native import LayerSummary
 from pagestore.errors import NotFound
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.layers.files import Files
@@ -56,7 +55,7 @@ class SlowFiles(Files):
         self.layers = Gate()
         self.catalog = Gate()
 
-    def write(self, path: Path, writer: Callable[[], LayerSummary]) -> LayerSummary:
+    def write(self, path: Path, writer: Callable[[], T]) -> T:
         summary = super().write(path, writer)
         self.layers.pass_through()
         return summary

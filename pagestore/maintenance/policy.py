@@ -1,0 +1,249 @@
+"""What to compact next, given the figures of a timeline's layers. Pure.
+
+A *run* is what one pass has written: a file of a flush, or the files of a merge, which say the same
+range of LSNs and share the keys between them. Runs follow each other by LSN. A read goes from the
+newest to older ones, until it has a whole page.
+
+*Merges.* Runs next to each other become one, when the newer ones weigh several times the oldest of
+them, so that there are a few of each size, and each value is rewritten as often as sizes grow by
+that factor; or when a read of the worst page may have to apply too much of all runs together, in
+which case a single flushed file is worth it, since a merge puts images into long chains. Bytes and
+depth decide, never how many files there are: an idle timeline's few small files cost nothing.
+
+*Images.* When what lies above the last images weighs enough against the images of all that it
+changed, those are made, at the LSN of the newest run. Reads from there on need nothing older. The
+files cover the keyspace one behind the other (native/core/store/compaction.h), so a pass that was
+cut off is seen as such, and goes on where it was. Runs below images are left as they are: they are
+history, and so become one before. At rest, when nothing comes any more, less is enough.
+
+Nothing here counts time or reads a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from pagestore.ids import Lsn
+from pagestore.layers.native import LayerKind
+
+RECORD_WEIGHT = 8
+"""Of `Layer.depth`, in which a patch weighs 1."""
+LEAST_KEY, GREATEST_KEY = bytes(18), b"\xff" * 18
+LZ4 = 0
+MOST_LEVEL = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the catalog says of a layer; and its depth, which is 0 of one that has no long chain."""
+
+    number: int
+    kind: int
+    level: int
+    first_lsn: int
+    last_lsn: int
+    least: bytes
+    greatest: bytes
+    bytes: int
+    keys: int
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far things may go. Bytes are of files; weights those of `Layer.depth`."""
+
+    file_bytes: int = 32 << 20
+    run_bytes: int = 512 << 20
+    """A run of so many is not merged any more; nor is more written by one merge, roughly."""
+    most_inputs: int = 64
+    factor: float = 3.0
+    """A run is merged with newer ones that weigh so many times as much together."""
+    open_weight: int = 16 * RECORD_WEIGHT
+    """Of a page's values in one run with no image below them."""
+    chain_weight: int = 64 * RECORD_WEIGHT
+    """Between two images."""
+    chain_bytes: int = 128 << 10
+    deep_weight: int = 192 * RECORD_WEIGHT
+    """Of all runs above the last images together."""
+    image_bytes: int = 3000
+    """What a page's image takes in a file, as a guess."""
+    image_part: float = 0.5
+    image_floor: int = 32 << 20
+    rest_part: float = 1 / 16
+    rest_floor: int = 1 << 20
+    settled_bytes: int = 64 << 20
+    """A run of so many is written with zstd, a smaller one with LZ4: it is merged again soon."""
+    zstd: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Runs made one. ``codec`` is zstd's level, or LZ4."""
+
+    inputs: tuple[int, ...]
+    level: int
+    codec: int
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Of what the inputs changed, at an LSN, for keys from ``low`` on."""
+
+    inputs: tuple[int, ...]
+    lsn: Lsn
+    low: bytes
+    codec: int
+
+
+Job = Merge | Images
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    files: tuple[Figures, ...]
+    weight: int
+    """The most that a read has to apply of it before it goes on to older ones."""
+    bytes: int = field(init=False)
+    last_lsn: int = field(init=False)
+    fresh: bool = field(init=False)
+    """It was never merged."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bytes", sum(file.bytes for file in self.files))
+        object.__setattr__(self, "last_lsn", max(file.last_lsn for file in self.files))
+        object.__setattr__(self, "fresh", all(file.level == 0 for file in self.files))
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """Where images are: all of a pass at ``lsn`` is there; the next, if one was begun, goes on at
+    ``low``."""
+
+    lsn: int = 0
+    begun_lsn: int = 0
+    low: bytes = LEAST_KEY
+
+
+def behind(key: bytes) -> bytes:
+    """The next key; that of the greatest is the least."""
+    return ((int.from_bytes(key) + 1) % (1 << 8 * len(key))).to_bytes(len(key))
+
+
+def covered(files: Sequence[Figures]) -> Covered:
+    """What the images of passes say, whatever was left out of them by a crash."""
+    whole, begun = 0, (0, LEAST_KEY)
+    images = [f for f in files if f.kind == LayerKind.IMAGE and f.level > 0]
+    images.sort(key=lambda file: (file.first_lsn, file.least))
+    for lsn, group in groupby(images, key=lambda file: file.first_lsn):
+        low = LEAST_KEY
+        for file in group:
+            if file.least != low:
+                break
+            low = behind(file.greatest)
+            if file.greatest == GREATEST_KEY:
+                whole = lsn
+        else:
+            begun = (lsn, low)
+    if begun[0] <= whole:
+        return Covered(whole)
+    return Covered(whole, *begun)
+
+
+def runs_above(files: Sequence[Figures], lsn: int, bounds: Bounds) -> list[Run]:
+    """Those that hold what came behind an LSN, the newest first."""
+    deltas = [f for f in files if f.kind == LayerKind.DELTA and f.last_lsn > lsn]
+    deltas.sort(key=lambda f: (-f.last_lsn, -f.first_lsn, f.least))
+    runs = []
+    for _, group in groupby(deltas, key=lambda f: (f.last_lsn, f.first_lsn, f.level > 0)):
+        of_run = tuple(group)
+        merged = of_run[0].level > 0
+        runs.append(Run(of_run, bounds.open_weight if merged else sum(f.depth for f in of_run)))
+    return runs
+
+
+def next_job(files: Sequence[Figures], bounds: Bounds, *, at_rest: bool) -> Job | None:
+    """None when all is well as it is."""
+    images = covered(files)
+    runs = runs_above(files, images.lsn, bounds)
+    # Before it is whole nothing above it is merged. What looks like one afterwards is what
+    # retention has left of it.
+    if not any(run.last_lsn > images.begun_lsn and not run.fresh for run in runs):
+        begun = _images(runs, images.begun_lsn, images.low, bounds)
+        if begun is not None:
+            return begun
+    deep = sum(run.weight for run in runs) > bounds.deep_weight
+    merge = _deep_merge(runs, bounds) if deep else None
+    merge = merge or _merge_by_bytes(runs, bounds)
+    if merge is not None:
+        return merge
+    if runs and (deep or _is_worth_images(runs, bounds, at_rest)):
+        # What lies below images stays as it is then: so first all that is small becomes one.
+        young = _young(runs, bounds)
+        if len(young) > 1:
+            return _merge(young, bounds)
+        return _images(runs, runs[0].last_lsn, LEAST_KEY, bounds)
+    return None
+
+
+def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds) -> Images | None:
+    below = [file.number for run in runs for file in run.files if file.last_lsn <= lsn]
+    return Images(tuple(below), Lsn(lsn), low, bounds.zstd) if below else None
+
+
+def _is_worth_images(runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> bool:
+    """A key that several runs have counts several times: rather too few images than too many."""
+    part, floor = bounds.image_part, bounds.image_floor
+    if at_rest:
+        part, floor = bounds.rest_part, bounds.rest_floor
+    images = sum(f.keys for run in runs for f in run.files) * bounds.image_bytes
+    return sum(run.bytes for run in runs) >= max(floor, part * images)
+
+
+def _young(runs: Sequence[Run], bounds: Bounds) -> Sequence[Run]:
+    """Those that are newer than every one which is large enough."""
+    for at, run in enumerate(runs):
+        if run.bytes >= bounds.run_bytes:
+            return runs[:at]
+    return runs
+
+
+def _deep_merge(runs: Sequence[Run], bounds: Bounds) -> Merge | None:
+    """Of the fewest of the newest runs which helps."""
+    total = sum(run.weight for run in runs)
+    for count in range(1, len(_young(runs, bounds)) + 1):
+        some = runs[:count]
+        left = total - sum(run.weight for run in some) + bounds.open_weight
+        if left <= bounds.deep_weight and left < total:
+            return _merge(some, bounds)
+    # No merge is enough. Of those that were never merged each gets shorter by itself.
+    fresh = [run for run in runs if run.fresh and run.weight > bounds.open_weight]
+    return _merge(fresh[-1:], bounds) if fresh else None
+
+
+def _merge_by_bytes(runs: Sequence[Run], bounds: Bounds) -> Merge | None:
+    newer, count = 0, 0
+    for at, run in enumerate(_young(runs, bounds)):
+        if at > 0 and newer >= bounds.factor * run.bytes:
+            count = at + 1
+        newer += run.bytes
+    return _merge(runs[:count], bounds) if count > 0 else None
+
+
+def _merge(some: Sequence[Run], bounds: Bounds) -> Merge | None:
+    """Of runs next to each other; only of the oldest, if all are too many for once."""
+    taken: list[Run] = []
+    size = files = 0
+    for run in reversed(some):
+        size, files = size + run.bytes, files + len(run.files)
+        if len(taken) > 1 and (size > bounds.run_bytes or files > bounds.most_inputs):
+            break
+        taken.append(run)
+    if len(taken) == 1 and not taken[0].fresh:
+        return None
+    inputs = tuple(file.number for run in taken for file in run.files)
+    level = 1 + max(file.level for run in taken for file in run.files)
+    settled = sum(run.bytes for run in taken) >= bounds.settled_bytes
+    return Merge(inputs, min(level, MOST_LEVEL), bounds.zstd if settled else LZ4)
