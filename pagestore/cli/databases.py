@@ -25,6 +25,7 @@ from pagestore.cli.session import (
     point_message,
     session,
     short_time,
+    size_fields,
     slot_fields,
     slot_words,
     time_left,
@@ -82,7 +83,7 @@ def create(
             if_not_exists=if_not_exists,
             settings=pairs(settings or []),
             major=postgres,
-            ttl=_ttl(ttl),
+            ttl=time_to_live(ttl),
         )
         remark = f"created {database.name}" if database.created else f"{database.name} exists"
         run.answer(database_fields(database), database.url, remark)
@@ -115,7 +116,7 @@ def branch(
             name,
             point_message(at),
             if_not_exists=if_not_exists,
-            ttl=_ttl(ttl),
+            ttl=time_to_live(ttl),
         )
         where = format_lsn(database.branch_lsn)
         made = f"branched {source} at {where}" if database.created else f"{name} exists"
@@ -133,13 +134,13 @@ def keep(
     Example: pagestore keep try-2 --ttl 2h
     """
     with session(data, as_json) as run:
-        database = run.control.keep(name, _ttl(ttl))
+        database = run.control.keep(name, time_to_live(ttl))
         left = time_left(database)
         words = f"{name} is removed in {left}" if left else f"{name} stays"
         run.answer({"name": name, "expires_at": expires_at(database)}, words)
 
 
-def _ttl(text: str | None) -> float | None:
+def time_to_live(text: str | None) -> float | None:
     """
     Raises:
         InvalidInput: INVALID_TTL.
@@ -225,7 +226,8 @@ def show(name: Name, data: Data = None, as_json: Json = False) -> None:
     """
     with session(data, as_json) as run:
         database = run.control.get(name)
-        fields = {**database_fields(database), "wal_bytes": database.wal_bytes}
+        fields = {**database_fields(database), **size_fields(database)}
+        fields["wal_bytes"] = database.wal_bytes
         fields["compute_dir"] = database.compute_dir or None
         fields |= slot_fields(database)
         if as_json:

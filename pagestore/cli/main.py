@@ -66,6 +66,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "undo": Verb("past"),
         "redo": Verb("past"),
         "upgrade": Verb("upgrade"),
+        "retention": Verb("settings"),
         "log": Verb("past"),
         "verify": Verb("verify"),
     },

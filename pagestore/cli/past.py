@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pagestore.cli.databases import At
+from pagestore.cli.databases import At, time_to_live
 from pagestore.cli.session import (
     Data,
     Json,
@@ -61,6 +61,10 @@ def checkpoint(
         str | None,
         typer.Option("--git", metavar="REVISION", help="Record this commit: HEAD."),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", metavar="TIME", help="Forget it by itself after 12h, 30d."),
+    ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget it instead.")] = False,
     if_exists: Annotated[
         bool, typer.Option("--if-exists", help="With --delete: succeed when there is none.")
@@ -72,14 +76,14 @@ def checkpoint(
 
     It holds every commit that has returned.
 
-    Example: pagestore checkpoint app before-migration --git HEAD
+    Example: pagestore checkpoint app before-migration --git HEAD --keep 30d
     """
     with session(data, as_json) as run:
         if delete:
-            _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, git=git)
+            _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, git=git or keep)
             return
         commit = git_commit(git) if git else ""
-        made = run.control.checkpoint(name, checkpoint, commit)
+        made = run.control.checkpoint(name, checkpoint, commit, time_to_live(keep))
         lsn = format_lsn(made.lsn)
         run.answer(
             {"name": name, **checkpoint_fields(made)},
@@ -93,7 +97,9 @@ def _delete_checkpoint(
 ) -> None:
     if git is not None:
         raise InvalidInput(
-            "INVALID_OPTIONS", "--git records a commit; --delete forgets.", "Leave out one of them."
+            "INVALID_OPTIONS",
+            "--git and --keep are of a checkpoint that is made; --delete forgets one.",
+            "Leave out one of them.",
         )
     deleted = run.control.delete_checkpoint(name, checkpoint, if_exists=if_exists)
     remark = f"deleted checkpoint {checkpoint} of {name}" if deleted else "deleted nothing"

@@ -166,6 +166,20 @@ def database_fields(database: pb.Database) -> dict[str, Any]:
     }
 
 
+def size_fields(database: pb.Database) -> dict[str, Any]:
+    """What it is and takes, and for how long its history is kept; docs/cli.md says how reckoned."""
+    sizes, kept = database.sizes, database.retention
+    return {
+        "logical_bytes": sizes.logical_bytes,
+        "own_bytes": database.physical_bytes,
+        "shared_bytes": sizes.shared_bytes,
+        "history_bytes": sizes.history_bytes,
+        "retention_seconds": kept.seconds,
+        "retention_bytes": kept.wal_bytes or None,
+        "kept_from": format_lsn(kept.kept_from_lsn),
+    }
+
+
 def slot_fields(database: pb.Database) -> dict[str, Any]:
     """Its replication slots, and what WAL they hold back."""
     if not database.slots:
@@ -202,6 +216,9 @@ def checkpoint_fields(checkpoint: pb.Checkpoint) -> dict[str, Any]:
         "created_at": timestamp(checkpoint.created_unix_micros),
         "automatic": checkpoint.automatic,
         "note": checkpoint.note or None,
+        "expires_at": (
+            timestamp(checkpoint.expires_unix_micros) if checkpoint.expires_unix_micros else None
+        ),
     }
 
 

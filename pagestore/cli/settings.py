@@ -8,9 +8,19 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from pagestore.cli.session import Data, Json, Name, database_fields, session, sleeps_after
+from pagestore.cli.session import (
+    Data,
+    Json,
+    Name,
+    database_fields,
+    human_bytes,
+    session,
+    sleeps_after,
+)
 from pagestore.client import durations
+from pagestore.client.byte_counts import byte_count
 from pagestore.errors import FailedPrecondition, InvalidInput
+from pagestore.ids import format_lsn
 
 if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
@@ -111,6 +121,75 @@ def idle_limit(text: str) -> float | None:
             "INVALID_SETTING", f'{text!r} is neither a time as 30s, 5m or 1h, nor "never".'
         )
     return found
+
+
+def retention(
+    name: Name,
+    window: Annotated[
+        str | None,
+        typer.Argument(metavar="[TIME]", help="12h, 14d, or default for the installation's own."),
+    ] = None,
+    wal_bytes: Annotated[
+        str | None,
+        typer.Option("--bytes", metavar="SIZE", help="At most so much WAL of it: 20G."),
+    ] = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Show or change how much of a database's history is kept.
+
+    Whatever is older goes, but for checkpoints, and for what branches stand on.
+
+    Example: pagestore retention app 14d
+    """
+    with session(data, as_json) as run:
+        if window is None and wal_bytes is None:
+            found = run.control.get(name)
+        elif window == "default" and wal_bytes is None:
+            found = run.control.change_retention(name, None)
+        else:
+            found = run.control.change_retention(name, _window(window), _wal_bytes(wal_bytes))
+        run.answer({"name": name, **retention_fields(found)}, _retention_words(found))
+
+
+def _window(text: str | None) -> float:
+    """
+    Raises:
+        InvalidInput: INVALID_RETENTION.
+    """
+    found = 0.0 if text == "0" else durations.seconds(text or "7d")
+    if found is None:
+        raise InvalidInput("INVALID_RETENTION", f"{text!r} is no time as 12h or 14d.")
+    return found
+
+
+def _wal_bytes(text: str | None) -> int:
+    """
+    Raises:
+        InvalidInput: INVALID_RETENTION.
+    """
+    found = None if text is None else byte_count(text)
+    if text is not None and found is None:
+        raise InvalidInput("INVALID_RETENTION", f"{text!r} is no size as 500M or 20G.")
+    return found or 0
+
+
+def retention_fields(found: pb.Database) -> dict[str, Any]:
+    kept = found.retention
+    return {
+        "retention_seconds": kept.seconds,
+        "retention_bytes": kept.wal_bytes or None,
+        "retention_is_own": kept.own,
+        "kept_from": format_lsn(kept.kept_from_lsn) if kept.kept_from_lsn else None,
+    }
+
+
+def _retention_words(found: pb.Database) -> str:
+    kept = found.retention
+    words = durations.words(kept.seconds)
+    if kept.wal_bytes:
+        words += f", at most {human_bytes(kept.wal_bytes)} of WAL"
+    return f"{words}; all from {format_lsn(kept.kept_from_lsn)} on can be read"
 
 
 def settings_fields(found: pb.DatabaseSettings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
+from pagestore.client.byte_counts import byte_count
 from pagestore.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 DAY_SECONDS = 86_400
 _FIELDS = ("databases", "awake", "own_bytes")
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 NO_BOUND = "none"
 
 
@@ -131,14 +131,12 @@ def _set(quota: pb.Quota, field: Any) -> int | None:
 
 def _number(text: str | None) -> int:
     """`10G`, `10GiB` or `10737418240`."""
-    words = (text or "").strip().upper().removesuffix("IB").removesuffix("B")
-    digits = words.rstrip("KMGT")
-    unit = words[len(digits) :]
-    if not (digits.isascii() and digits.isdigit() and unit in _UNITS and len(digits) < 16):
+    found = byte_count(text or "")
+    if found is None:
         raise InvalidInput(
             "INVALID_QUOTA", f"{text!r} is no bound.", "A number, for bytes also 500M or 10G; none."
         )
-    return int(digits) * _UNITS[unit]
+    return found
 
 
 def _named(name: str | None) -> str:

@@ -153,11 +153,18 @@ class ControlClient(BlockingClosing):
         )
         return self.call("DeleteDatabase", request, pb.DeleteDatabaseResponse).deleted
 
-    def checkpoint(self, database: str, name: str, git_commit: str = "") -> pb.Checkpoint:
+    def checkpoint(
+        self, database: str, name: str, git_commit: str = "", keep: float | None = None
+    ) -> pb.Checkpoint:
+        """`keep`: seconds until it is forgotten by itself; None for never."""
         return self.call(
             "CreateCheckpoint",
             pb.CreateCheckpointRequest(
-                tenant_id=self.tenant.raw, database=database, name=name, git_commit=git_commit
+                tenant_id=self.tenant.raw,
+                database=database,
+                name=name,
+                git_commit=git_commit,
+                keep=keep,
             ),
             pb.Checkpoint,
         )
@@ -302,6 +309,15 @@ class ControlClient(BlockingClosing):
         """Seconds from now until it is removed by itself; None for never."""
         request = pb.KeepDatabaseRequest(tenant_id=self.tenant.raw, database=database, ttl=ttl)
         return self.call("KeepDatabase", request, pb.Database)
+
+    def change_retention(
+        self, database: str, seconds: float | None, wal_bytes: int = 0
+    ) -> pb.Database:
+        """How much of its history is kept; None for as much as of all."""
+        request = pb.ChangeRetentionRequest(
+            tenant_id=self.tenant.raw, database=database, seconds=seconds, wal_bytes=wal_bytes
+        )
+        return self.call("ChangeRetention", request, pb.Database)
 
     def reset_password(self, database: str) -> pb.Database:
         request = pb.ResetPasswordRequest(tenant_id=self.tenant.raw, database=database)

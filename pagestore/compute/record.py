@@ -69,6 +69,8 @@ class ComputeRecord:
     groups: tuple[str, ...] = ()
     term: int = 0
     start_lsn: int = 0
+    read_lsn: int = 0
+    """As of which it reads what it has not fetched yet; 0 where an earlier version started it."""
     system_id: int = 0
     superuser: str = ""
     database: str = ""

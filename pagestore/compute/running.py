@@ -109,6 +109,10 @@ class RunningCompute:
         return self.record.start_lsn
 
     @property
+    def read_lsn(self) -> int:
+        return self.record.read_lsn
+
+    @property
     def superuser(self) -> str:
         return self.record.superuser
 

@@ -517,6 +517,7 @@ class _Start:
             self.record,
             term=self.won.term,
             start_lsn=self.end_lsn,
+            read_lsn=self.won.end_lsn,
             system_id=self.settings.system_id,
             superuser=self.entry.superuser,
             database=self.entry.database,

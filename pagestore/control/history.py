@@ -180,13 +180,22 @@ class History:
 
     async def _at_time(self, database: DatabaseRecord, unix_micros: int) -> BranchPoint:
         timeline = self._timeline_at(database, unix_micros)
+        if not self._is_there(timeline):
+            raise OutOfRange(
+                "POINT_TOO_OLD",
+                f"{AtTime(unix_micros)} lies before the history of {database.name!r} that is kept.",
+                f"`pagestore retention {database.name}` says for how long it is.",
+            )
         return await self._at_time_on(database, timeline, unix_micros)
 
     async def _at_time_on(
         self, database: DatabaseRecord, timeline: TimelineId, unix_micros: int
     ) -> BranchPoint:
         await self._ingested(self._state.view().known_timeline(timeline))
-        found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)
+        try:
+            found = await self._pages.lsn_by_time(database.tenant, timeline, unix_micros)
+        except OutOfRange as error:
+            raise kept_no_more(error) from error
         if found.after_head and unix_micros > self._clock() + FUTURE_MICROS:
             raise OutOfRange(
                 "TIME_IN_FUTURE",
@@ -202,6 +211,10 @@ class History:
             raise _too_old(str(AtTime(unix_micros)), f"which is since {since}")
         # Nothing committed yet at that time: the database as it was made.
         return await self.at_lsn(timeline, max(found.lsn, owner.usable_lsn))
+
+    def _is_there(self, timeline: TimelineId) -> bool:
+        record = self._state.view().timeline(timeline)
+        return record is not None and record.state is TimelineState.LIVE
 
     def _timeline_at(self, database: DatabaseRecord, unix_micros: int) -> TimelineId:
         """The timeline that the name stood on at a time; before all, its first."""
@@ -284,4 +297,13 @@ def _too_old(what: str, since: str) -> OutOfRange:
         "POINT_TOO_OLD",
         f"{what} lies before the database existed, {since}.",
         "`pagestore log NAME` shows from where on it has a history.",
+    )
+
+
+def kept_no_more(error: OutOfRange) -> OutOfRange:
+    """What the page server's refusal means to whoever named a point."""
+    return OutOfRange(
+        "POINT_TOO_OLD",
+        f"That point lies before the history that is kept. {error.message}",
+        "`pagestore retention NAME` says for how long it is; a checkpoint stays longer.",
     )

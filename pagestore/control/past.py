@@ -87,16 +87,27 @@ class Past:
     # Checkpoints
 
     async def checkpoint(
-        self, tenant: TenantId, database: str, name: str, git_commit: str = ""
+        self,
+        tenant: TenantId,
+        database: str,
+        name: str,
+        git_commit: str = "",
+        expires_micros: int = 0,
     ) -> CheckpointRecord:
-        """Names the commit LSN of now."""
+        """Names the commit LSN of now.
+
+        Args:
+            expires_micros: when it is forgotten by itself; 0 for never.
+        """
         database, name = database_name(database), checkpoint_name(name)
         async with self._turns.on(tenant, database):
             record = self._state.view().known_database(tenant, database)
             existing = self._state.view().checkpoint(tenant, database, name)
             if existing is not None:
                 await self._refuse_other_checkpoint(record, existing, git_commit)
-                return existing
+                if existing.expires_micros == expires_micros:
+                    return existing
+                return self._kept_until(record, existing, expires_micros)
             head = await self._history.head(record.timeline)
             made = CheckpointRecord(
                 name=name,
@@ -104,11 +115,20 @@ class Past:
                 lsn=head.lsn,
                 git_commit=git_commit,
                 created_micros=now_micros(),
+                expires_micros=expires_micros,
             )
             with self._state.change() as change:
                 change.put_checkpoint(tenant, database, made)
                 change.add_event(tenant, database, _checkpoint_event(Verb.CHECKPOINT, made))
             return made
+
+    def _kept_until(
+        self, record: DatabaseRecord, checkpoint: CheckpointRecord, expires_micros: int
+    ) -> CheckpointRecord:
+        kept = checkpoint.model_copy(update={"expires_micros": expires_micros})
+        with self._state.change() as change:
+            change.put_checkpoint(record.tenant, record.name, kept)
+        return kept
 
     async def delete_checkpoint(
         self, tenant: TenantId, database: str, name: str, *, if_exists: bool = False

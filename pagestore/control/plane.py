@@ -24,6 +24,8 @@ from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
 from pagestore.control.past import Past
 from pagestore.control.places import Places
+from pagestore.control.records import RetentionRecord
+from pagestore.control.retention import DEFAULT, Retention
 from pagestore.control.roles import Roles
 from pagestore.control.sessions import NoSessions, Sessions
 from pagestore.control.settings_watch import note_settings
@@ -51,6 +53,7 @@ class ControlPlane:
         installed: Installed | None = None,
         sessions: Sessions | None = None,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
+        retention: RetentionRecord | None = None,
     ) -> None:
         self.state = state
         self.computes = computes
@@ -59,6 +62,7 @@ class ControlPlane:
         self._turns = Turns()
         self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
         self.tenants = tenants
+        self.retention = Retention(state, pages, self._timelines, self._turns, retention or DEFAULT)
         self._templates = (
             Templates(state, self._timelines, agent, wal, installed)
             if agent is not None and installed is not None
@@ -92,6 +96,7 @@ class ControlPlane:
         self._background = [
             tasks.endless(note_settings(self.computes), "note settings"),
             tasks.endless(remove_expired(self.state, self.databases), "remove expired"),
+            tasks.endless(self.retention.run(), "say what is kept"),
         ]
         self._timelines.collect_soon()
 

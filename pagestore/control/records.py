@@ -153,6 +153,17 @@ class CheckpointRecord(Record):
     created_micros: int
     automatic: bool = False
     note: str = ""
+    expires_micros: int = 0
+    """Unix time at which it is forgotten by itself; 0: never, or, if it is automatic, with its
+    database's history."""
+
+
+class RetentionRecord(Record):
+    """How much of its history a database keeps; none where it is as the installation has it."""
+
+    seconds: int
+    wal_bytes: int = 0
+    """Of WAL before the head, if that is less; 0: no such bound."""
 
 
 class Verb(StrEnum):

@@ -10,6 +10,7 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     checkpoints  tenant (16) name NUL checkpoint      CheckpointRecord
     events       tenant (16) name NUL sequence u64be  EventRecord
     answers      tenant (16) name                     AnswersRecord
+    retentions   tenant (16) name                     RetentionRecord
     expiries     unix micros u64be tenant (16) name   -
     tenants      tenant (16)                          TenantRecord
     tenant_names name                                 tenant (16): an index of tenants
@@ -35,6 +36,7 @@ lock of the names they change. Not a history: it holds no pages and no WAL.
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import time
@@ -55,6 +57,7 @@ from pagestore.control.records import (
     KeyRecord,
     MembersRecord,
     Record,
+    RetentionRecord,
     TemplateRecord,
     TenantRecord,
     TimelineRecord,
@@ -69,15 +72,16 @@ TABLES = (
     *("timelines", "children", "owned", "unsettled"),
     *("databases", "checkpoints", "events", "answers", "meta"),
     *("kept_files", "pgstat", "auto_conf"),
-    *("tenants", "tenant_names", "expiries"),
+    *("tenants", "tenant_names", "expiries", "retentions"),
 )
-BY_DATABASE = ("databases", "answers", "auto_conf")
+BY_DATABASE = ("databases", "answers", "auto_conf", "retentions")
 """Tables with one value a database."""
 
 _DEFAULT = TenantRecord(tenant=DEFAULT_TENANT, name=DEFAULT_TENANT_NAME, created_micros=0)
 _SEQUENCE = struct.Struct(">Q")
 _EXPIRY = struct.Struct(">Q")
 EXPIRED_AT_ONCE = 100
+_TIMELINE_BYTES = 16
 _PGSTAT = "pg_stat/pgstat.stat"
 _R = TypeVar("_R", bound=Record)
 
@@ -277,6 +281,10 @@ class _Tables:
     def checkpoints(self, tenant: TenantId, name: str) -> list[CheckpointRecord]:
         return self._all(CheckpointRecord, "checkpoints", _within(tenant, name))
 
+    def retention(self, tenant: TenantId, name: str) -> RetentionRecord | None:
+        """None: as the installation has it."""
+        return self._one(RetentionRecord, "retentions", _database_key(tenant, name))
+
     def events(self, tenant: TenantId, name: str) -> list[EventRecord]:
         """Oldest first."""
         return self._all(EventRecord, "events", _within(tenant, name))
@@ -327,6 +335,30 @@ class View(_Tables):
         with self._storage.reading() as reader:
             found = reader.scan_from("databases", tenant.raw, after, count)
         return [DatabaseRecord.decode(raw, f"databases {key!r}") for key, raw in found]
+
+    def retentions(self) -> list[tuple[TenantId, str, RetentionRecord]]:
+        """Of all databases that have their own."""
+        return [
+            (TenantId(key[:16]), key[16:].decode(), RetentionRecord.decode(raw, f"{key!r}"))
+            for key, raw in self._scan("retentions", b"")
+        ]
+
+    def all_checkpoints(self) -> list[tuple[TenantId, str, CheckpointRecord]]:
+        """With the databases that they are of."""
+        return [
+            (
+                TenantId(key[:16]),
+                key[16:].split(b"\0")[0].decode(),
+                CheckpointRecord.decode(raw, f"{key!r}"),
+            )
+            for key, raw in self._scan("checkpoints", b"")
+        ]
+
+    def with_several_timelines(self) -> list[tuple[TenantId, str]]:
+        """Names for which more than one was made."""
+        owners = [key[: -_TIMELINE_BYTES - 1] for key, _ in self._scan("owned", b"")]
+        several = {owner for owner, after in itertools.pairwise(owners) if owner == after}
+        return [(TenantId(key[:16]), key[16:].decode()) for key in sorted(several) if key[16:]]
 
     def expired(self, now_micros: int) -> list[tuple[TenantId, str]]:
         """Databases whose time is over, the longest so first; at most EXPIRED_AT_ONCE."""
@@ -429,6 +461,13 @@ class Change(_Tables):
         record = self.known_database(record.tenant, record.name).keep_settings(record)
         self.put_database(record)
         return record
+
+    def put_retention(self, tenant: TenantId, name: str, record: RetentionRecord | None) -> None:
+        key = _database_key(tenant, name)
+        if record is None:
+            self._delete("retentions", key)
+        else:
+            self._put("retentions", key, record.encode())
 
     def put_checkpoint(self, tenant: TenantId, name: str, record: CheckpointRecord) -> None:
         key = _within(tenant, name) + record.name.encode()

@@ -20,11 +20,11 @@ import structlog
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
-from pagestore.control.history import BranchPoint
+from pagestore.control.history import BranchPoint, kept_no_more
 from pagestore.control.records import TimelineRecord, TimelineState
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.control.turns import Turns
-from pagestore.errors import NotFound, PagestoreError, Unavailable
+from pagestore.errors import NotFound, OutOfRange, PagestoreError, Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import versions
 
@@ -159,6 +159,8 @@ class Timelines:
             return_exceptions=True,
         )
         for result in results:
+            if isinstance(result, OutOfRange) and result.reason == "LSN_TOO_OLD":
+                raise kept_no_more(result) from result
             if isinstance(result, BaseException):
                 raise result
 

@@ -53,7 +53,8 @@ def collect(
     if timeline.horizon == ALL:
         return Collected(more_later=timeline.layer_count > 0)
     dropped = drop_unneeded(timeline, retention.retained(timeline))
-    more = timeline.layer_count > 0 and timeline.horizon < timeline.disk_consistent_lsn
+    last = commits.last(timeline.snapshot(), timeline.disk_consistent_lsn)
+    more = timeline.layer_count > 0 and timeline.horizon < last
     return Collected(len(dropped), sum(dropped.values()), more)
 
 
@@ -78,8 +79,8 @@ def move_horizon(
 
 
 def _commit_at(timeline: Timeline, unix_micros: int) -> int:
-    found = commits.by_time(timeline, max(unix_micros, 0))
-    return 0 if found.before_history else found.lsn
+    """Not what came behind it without committing: a compute that starts reads as of there."""
+    return commits.by_time(timeline, max(unix_micros, 0)).commit_lsn
 
 
 def drop_unneeded(timeline: Timeline, kept: Retained) -> dict[int, int]:

@@ -25,6 +25,7 @@ from pagestore.agent.agent import Agent, HostSettings, Wanted
 from pagestore.agent.alter_system import after_restart, alter_system
 from pagestore.agent.app_roles import Apps
 from pagestore.agent.generations import Generations
+from pagestore.agent.leases import ReadLeases
 from pagestore.agent.place import make_compute_dir
 from pagestore.agent.strangers import strangers
 from pagestore.agent.template import Postgres, make_template
@@ -408,10 +409,15 @@ async def serve(settings: ComputeSettings) -> None:
         server = GrpcServer(guard, identity)
         server.add_service(pb.DESCRIPTOR.services_by_name["ComputeService"], ComputeService(agent))
         renewing = page_access.renew_for_ever(settings.compute_dir, signer)
-        renewal = tasks.endless(renewing, "renew tokens")
+        leases = ReadLeases(pages, agent.computes.values)
+        background = [
+            tasks.endless(renewing, "renew tokens"),
+            tasks.endless(leases.run(), "lease what computes read"),
+        ]
         try:
             await server.start(settings.listen, settings.data_dir)
             await server.run_until_signal()
         finally:
-            renewal.cancel()
+            for task in background:
+                task.cancel()
             await agent.close()

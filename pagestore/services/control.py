@@ -22,7 +22,6 @@ from pagestore.client.walservice import WalService
 from pagestore.control import credentials, operator_key
 from pagestore.control.compute import Place
 from pagestore.control.computes import Computes, ComputeState
-from pagestore.control.expiry import expiry_of
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
@@ -31,9 +30,10 @@ from pagestore.control.operator_key import OperatorKey
 from pagestore.control.places import idle_of
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import DatabaseRecord
+from pagestore.control.retention import checked
 from pagestore.control.session_keys import SessionKeys
 from pagestore.control.sessions import Sessions, proxied
-from pagestore.control.state import ControlState, now_micros
+from pagestore.control.state import ControlState
 from pagestore.control.template import Templates
 from pagestore.control.tenants import Tenants
 from pagestore.control.timelines import Timelines
@@ -119,7 +119,7 @@ class ControlService:
             if_not_exists=request.if_not_exists,
             settings=self._plane.own_settings.checked(request.settings, request.postgres_major),
             major=request.postgres_major,
-            expires_micros=_expiry(request),
+            expires_micros=messages.expiry(request),
         )
         return await self._database(record, created=created, reveal=True)
 
@@ -130,7 +130,7 @@ class ControlService:
             request.name,
             messages.point(request),
             if_not_exists=request.if_not_exists,
-            expires_micros=_expiry(request),
+            expires_micros=messages.expiry(request),
         )
         if created and not self._plane.computes.runs((record.tenant, record.name)):
             return self._new_branch(record)
@@ -215,7 +215,11 @@ class ControlService:
 
     async def create_checkpoint(self, request: pb.CreateCheckpointRequest, _: Any) -> pb.Checkpoint:
         made = await self._plane.past.checkpoint(
-            self.tenant(request), request.database, request.name, request.git_commit
+            self.tenant(request),
+            request.database,
+            request.name,
+            request.git_commit,
+            messages.kept_until(request),
         )
         return messages.checkpoint(made)
 
@@ -303,9 +307,17 @@ class ControlService:
         return messages.settings(shown)
 
     async def keep_database(self, request: pb.KeepDatabaseRequest, _: Any) -> pb.Database:
-        tenant, expires = self.tenant(request), _expiry(request)
+        tenant, expires = self.tenant(request), messages.expiry(request)
         record = await self._plane.databases.keep(tenant, request.database, expires)
         return self._described(record)
+
+    async def change_retention(self, request: pb.ChangeRetentionRequest, _: Any) -> pb.Database:
+        has_window = request.HasField("seconds")
+        window = checked(request.seconds, request.wal_bytes) if has_window else None
+        retention = self._plane.retention
+        return await self._database(
+            await retention.change(self.tenant(request), request.database, window)
+        )
 
     async def change_idle(self, request: pb.ChangeIdleRequest, _: Any) -> pb.Database:
         idle = request.idle if request.HasField("idle") else None
@@ -435,6 +447,10 @@ class ControlService:
             postgres_major=self._plane.state.view().known_timeline(record.timeline).major,
             idle=idle_of(record),
             expires_unix_micros=record.expires_micros,
+            retention=messages.retention(
+                self._plane.state.view().retention(record.tenant, record.name),
+                self._plane.retention.default,
+            ),
         )
 
     def _url(self, record: DatabaseRecord, tenant: str, place: Place, secret: str) -> str:
@@ -455,8 +471,10 @@ class ControlService:
         answer = self._described(record, created=created, reveal=reveal)
         wal, pages = await asyncio.gather(
             self._wal.get_status(record.tenant, record.timeline),
-            self._pages.get_timeline(record.tenant, record.timeline, slots=True),
+            self._pages.get_timeline(record.tenant, record.timeline, slots=True, sizes=True),
         )
+        answer.retention.kept_from_lsn = pages.kept_from_lsn
+        answer.sizes.CopyFrom(messages.sizes(pages.sizes))
         answer.slots.extend(messages.slot(slot, wal.commit_lsn) for slot in pages.slots)
         answer.slot_wal_limit = pages.slot_wal_limit
         answer.lsn = wal.commit_lsn
@@ -476,12 +494,6 @@ class ControlService:
             answer.to.timeline_id = done.point.timeline.timeline.raw
             answer.to.lsn = done.point.lsn
         return answer
-
-
-def _expiry(
-    request: pb.CreateDatabaseRequest | pb.BranchDatabaseRequest | pb.KeepDatabaseRequest,
-) -> int:
-    return expiry_of(request.ttl if request.HasField("ttl") else None, now_micros())
 
 
 async def _collect_for_ever(plane: ControlPlane) -> None:

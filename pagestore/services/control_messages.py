@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
+from pagestore.control.expiry import expiry_of
 from pagestore.control.moves import Asked
 from pagestore.control.own_settings import Shown
-from pagestore.control.records import CheckpointRecord, EventRecord, Verb
+from pagestore.control.records import CheckpointRecord, EventRecord, RetentionRecord, Verb
+from pagestore.control.state import now_micros
 from pagestore.ids import Lsn
 from pagestore.v1 import control_pb2 as pb
 from pagestore.v1 import page_pb2
@@ -34,6 +36,18 @@ def point(request: Any) -> Point:
             return Head()
 
 
+def expiry(
+    request: pb.CreateDatabaseRequest | pb.BranchDatabaseRequest | pb.KeepDatabaseRequest,
+) -> int:
+    """When what is asked for is removed by itself; raises InvalidInput INVALID_TTL."""
+    return expiry_of(request.ttl if request.HasField("ttl") else None, now_micros())
+
+
+def kept_until(request: pb.CreateCheckpointRequest) -> int:
+    """Likewise of a checkpoint."""
+    return expiry_of(request.keep if request.HasField("keep") else None, now_micros())
+
+
 def asked(request: Any) -> Asked:
     return Asked(request.request_id, request.dry_run)
 
@@ -56,6 +70,20 @@ def checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
         created_unix_micros=record.created_micros,
         automatic=record.automatic,
         note=record.note,
+        expires_unix_micros=record.expires_micros,
+    )
+
+
+def retention(own: RetentionRecord | None, default: RetentionRecord) -> pb.Retention:
+    window = own or default
+    return pb.Retention(seconds=window.seconds, wal_bytes=window.wal_bytes, own=own is not None)
+
+
+def sizes(told: page_pb2.TimelineSizes) -> pb.Sizes:
+    return pb.Sizes(
+        logical_bytes=told.logical_bytes,
+        shared_bytes=told.shared_bytes,
+        history_bytes=told.history_bytes,
     )
 
 

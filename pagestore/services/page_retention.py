@@ -9,9 +9,11 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.native import LayerKind
 from pagestore.maintenance.collector import Collector
 from pagestore.pgformat.layout import PAGE_SIZE
-from pagestore.reader import sizes
+from pagestore.reader import commits, sizes
+from pagestore.reader.commits import Found
 from pagestore.timeline import Repository, Timeline
 from pagestore.timeline.horizons import LONGEST_SECONDS, Window
+from pagestore.timeline.retention import too_old
 from pagestore.v1 import page_pb2 as pb
 
 
@@ -88,3 +90,28 @@ def timeline_sizes(timeline: Timeline) -> pb.TimelineSizes:
     return pb.TimelineSizes(
         logical_bytes=blocks * PAGE_SIZE, shared_bytes=shared, history_bytes=history
     )
+
+
+def commit_by_time(timeline: Timeline, unix_micros: int) -> Found:
+    """As `commits.by_time`, of what is kept: below, some times of commits are gone.
+
+    Of an ancestor all that is kept may be what a branch stands on. Its last commit is the answer
+    for any time up to the branch's first.
+
+    Raises:
+        OutOfRange: LSN_TOO_OLD.
+    """
+    found = commits.by_time(timeline, unix_micros)
+    if found.before_history or found.lsn >= timeline.kept_from:
+        return found
+    owner = timeline.owner(found.lsn)
+    if found.lsn >= owner.kept_from:
+        return found
+    nearer = timeline
+    while nearer is not owner and nearer.ancestor is not owner and nearer.ancestor is not None:
+        nearer = nearer.ancestor
+    if nearer is not owner and nearer.kept_from == nearer.branch_lsn:
+        snapshot = timeline.snapshot()
+        if commits.last(snapshot, nearer.branch_lsn) == found.commit_lsn:
+            return found._replace(lsn=nearer.branch_lsn)
+    raise too_old(timeline, found.lsn)

@@ -19,6 +19,7 @@ from pagestore.errors import (
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
 from pagestore.reader import commits
+from pagestore.services import page_retention
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_retention import set_retention, timeline_sizes
 from pagestore.timeline import Timeline, TimelineSummary
@@ -125,7 +126,9 @@ class PageTimelines:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)
         await self._catch_up(timeline)
-        found = await self._access.threads.read(commits.by_time, timeline, request.unix_micros)
+        found = await self._access.threads.read(
+            page_retention.commit_by_time, timeline, request.unix_micros
+        )
         return pb.GetLsnByTimeResponse(
             lsn=found.lsn,
             commit_lsn=found.commit_lsn,

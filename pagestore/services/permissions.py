@@ -118,6 +118,7 @@ NEEDED: Mapping[str, Needed] = {
             "ChangeSettings": [_TENANT],
             "ChangeIdle": [_TENANT],
             "KeepDatabase": [_TENANT],
+            "ChangeRetention": [_TENANT],
             "ResetPassword": [_TENANT],
             "StopComputes": [],
             "BeginImport": [],

@@ -35,7 +35,7 @@ class Point(_message.Message):
     def __init__(self, lsn: _Optional[int] = ..., unix_micros: _Optional[int] = ..., checkpoint: _Optional[str] = ..., or_unix_micros: _Optional[int] = ...) -> None: ...
 
 class Database(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major", "idle", "expires_unix_micros")
+    __slots__ = ("name", "tenant_id", "timeline_id", "lsn", "url", "compute", "parent", "branch_lsn", "physical_bytes", "created_unix_micros", "postgres_database", "created", "compute_error", "compute_pid", "compute_dir", "wal_bytes", "set_aside", "set_aside_complaint", "url_fault", "operator_conninfo", "remarks", "slots", "slot_wal_limit", "postgres_major", "idle", "expires_unix_micros", "retention", "sizes")
     class SetAsideEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,8 @@ class Database(_message.Message):
     POSTGRES_MAJOR_FIELD_NUMBER: _ClassVar[int]
     IDLE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    RETENTION_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -95,7 +97,43 @@ class Database(_message.Message):
     postgres_major: int
     idle: float
     expires_unix_micros: int
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ..., idle: _Optional[float] = ..., expires_unix_micros: _Optional[int] = ...) -> None: ...
+    retention: Retention
+    sizes: Sizes
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., url: _Optional[str] = ..., compute: _Optional[_Union[ComputeState, str]] = ..., parent: _Optional[str] = ..., branch_lsn: _Optional[int] = ..., physical_bytes: _Optional[int] = ..., created_unix_micros: _Optional[int] = ..., postgres_database: _Optional[str] = ..., created: _Optional[bool] = ..., compute_error: _Optional[str] = ..., compute_pid: _Optional[int] = ..., compute_dir: _Optional[str] = ..., wal_bytes: _Optional[int] = ..., set_aside: _Optional[_Mapping[str, str]] = ..., set_aside_complaint: _Optional[str] = ..., url_fault: _Optional[str] = ..., operator_conninfo: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., slots: _Optional[_Iterable[_Union[DatabaseSlot, _Mapping]]] = ..., slot_wal_limit: _Optional[int] = ..., postgres_major: _Optional[int] = ..., idle: _Optional[float] = ..., expires_unix_micros: _Optional[int] = ..., retention: _Optional[_Union[Retention, _Mapping]] = ..., sizes: _Optional[_Union[Sizes, _Mapping]] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("seconds", "wal_bytes", "own", "kept_from_lsn")
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FROM_LSN_FIELD_NUMBER: _ClassVar[int]
+    seconds: int
+    wal_bytes: int
+    own: bool
+    kept_from_lsn: int
+    def __init__(self, seconds: _Optional[int] = ..., wal_bytes: _Optional[int] = ..., own: _Optional[bool] = ..., kept_from_lsn: _Optional[int] = ...) -> None: ...
+
+class Sizes(_message.Message):
+    __slots__ = ("logical_bytes", "shared_bytes", "history_bytes")
+    LOGICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    logical_bytes: int
+    shared_bytes: int
+    history_bytes: int
+    def __init__(self, logical_bytes: _Optional[int] = ..., shared_bytes: _Optional[int] = ..., history_bytes: _Optional[int] = ...) -> None: ...
+
+class ChangeRetentionRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "seconds", "wal_bytes")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    seconds: float
+    wal_bytes: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., seconds: _Optional[float] = ..., wal_bytes: _Optional[int] = ...) -> None: ...
 
 class DatabaseSlot(_message.Message):
     __slots__ = ("name", "plugin", "wal_bytes", "lost")
@@ -213,7 +251,7 @@ class DeleteDatabaseResponse(_message.Message):
     def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("name", "timeline_id", "lsn", "git_commit", "created_unix_micros", "automatic", "note")
+    __slots__ = ("name", "timeline_id", "lsn", "git_commit", "created_unix_micros", "automatic", "note", "expires_unix_micros")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +259,7 @@ class Checkpoint(_message.Message):
     CREATED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     AUTOMATIC_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
     name: str
     timeline_id: bytes
     lsn: int
@@ -228,19 +267,22 @@ class Checkpoint(_message.Message):
     created_unix_micros: int
     automatic: bool
     note: str
-    def __init__(self, name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., git_commit: _Optional[str] = ..., created_unix_micros: _Optional[int] = ..., automatic: _Optional[bool] = ..., note: _Optional[str] = ...) -> None: ...
+    expires_unix_micros: int
+    def __init__(self, name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., git_commit: _Optional[str] = ..., created_unix_micros: _Optional[int] = ..., automatic: _Optional[bool] = ..., note: _Optional[str] = ..., expires_unix_micros: _Optional[int] = ...) -> None: ...
 
 class CreateCheckpointRequest(_message.Message):
-    __slots__ = ("tenant_id", "database", "name", "git_commit")
+    __slots__ = ("tenant_id", "database", "name", "git_commit", "keep")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     GIT_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     database: str
     name: str
     git_commit: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ...) -> None: ...
+    keep: float
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ..., keep: _Optional[float] = ...) -> None: ...
 
 class DeleteCheckpointRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "name", "if_exists")

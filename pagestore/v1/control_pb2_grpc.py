@@ -141,6 +141,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
                 _registered_method=True)
+        self.ChangeRetention = channel.unary_unary(
+                '/pagestore.v1.ControlService/ChangeRetention',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.ChangeRetentionRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
+                _registered_method=True)
         self.ResetPassword = channel.unary_unary(
                 '/pagestore.v1.ControlService/ResetPassword',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ResetPasswordRequest.SerializeToString,
@@ -326,6 +331,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeRetention(self, request, context):
+        """How much of its history is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResetPassword(self, request, context):
         """Another password for the role of the URL, which may log in afterwards whatever was done to it.
         """
@@ -481,6 +493,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'KeepDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.KeepDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+            ),
+            'ChangeRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeRetention,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.ChangeRetentionRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
             ),
             'ResetPassword': grpc.unary_unary_rpc_method_handler(
@@ -1087,6 +1104,33 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/KeepDatabase',
             pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/ChangeRetention',
+            pagestore_dot_v1_dot_control__pb2.ChangeRetentionRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.Database.FromString,
             options,
             channel_credentials,

@@ -128,6 +128,15 @@ class FakePages:
         self.stuck: int | None = None
         self.slots: list[str] = []
         """Of each timeline."""
+        self.told: list[page_pb2.SetRetentionRequest] = []
+
+    async def set_retention(
+        self, request: page_pb2.SetRetentionRequest
+    ) -> page_pb2.SetRetentionResponse:
+        if self.away:
+            raise Unavailable("SERVICE_UNAVAILABLE", "The page server is away.")
+        self.told.append(request)
+        return page_pb2.SetRetentionResponse()
 
     async def create_timeline(
         self,

@@ -16,6 +16,7 @@ from pagestore.errors import OutOfRange
 from pagestore.ids import DEFAULT_TENANT, Lsn
 from pagestore.keyspace import Key, ValueKind
 from pagestore.maintenance.collecting import Collected, collect, drop_unneeded
+from pagestore.services.page_retention import commit_by_time
 from pagestore.timeline import Repository, Timeline
 from pagestore.timeline.entries import Horizon
 from pagestore.timeline.horizons import DAY, LEAST_SECONDS, Window
@@ -192,6 +193,30 @@ def test_times_of_commits_go_with_the_history(store: Store) -> None:
     assert found == [(BEGIN + number) * 1_000_000 for number in (6, 7, 8)]
 
 
+def test_a_time_that_is_not_kept_is_refused_and_a_branch_stands_where_it_left(store: Store) -> None:
+    for number in range(1, 7):
+        store.write(2000 + number, *commit(number, 2000 + number))
+    child = store.repository.branch(DEFAULT_TENANT, timeline_id(1), timeline_id(2), 2003)
+    store.write(2010, *commit(10, 2010))
+    store.retention.tell(store.timeline, None, [2005])
+    store.move(2006)
+    store.drop()
+
+    def at(timeline: Timeline, seconds: float) -> int:
+        return commit_by_time(timeline, int((BEGIN + seconds) * 1e6)).lsn
+
+    assert [at(store.timeline, seconds) for seconds in (6, 7, 10)] == [2006, 2006, 2010]
+    for seconds in (3, 4.5, 5.5):
+        with pytest.raises(OutOfRange) as refusal:
+            at(store.timeline, seconds)
+        assert refusal.value.reason == "LSN_TOO_OLD"
+    put(child, commit(20, 2020), 2020)
+    assert [at(child, seconds) for seconds in (3, 19, 20)] == [2003, 2003, 2020]
+    store.retention.move(child, Horizon(Lsn(2015)))
+    with pytest.raises(OutOfRange):
+        at(child, 19)
+
+
 def test_the_window_moves_the_cutoff_by_the_times_of_commits(store: Store) -> None:
     for day in range(10):
         entries = [image(BLOCK, 2000 + day, bytes([day]) * 8192), *commit(day * DAY, 2000 + day)]
@@ -211,6 +236,19 @@ def test_the_window_moves_the_cutoff_by_the_times_of_commits(store: Store) -> No
     collect(store.retention, store.timeline, Window(7 * DAY))
     assert store.timeline.horizon == 2009
     assert collect(store.retention, store.timeline, Window(7 * DAY)) == Collected()
+
+
+def test_what_a_compute_wrote_at_its_start_moves_no_cutoff_beyond_where_it_reads(
+    store: Store,
+) -> None:
+    store.write(2001, *commit(0, 2001))
+    reads_at = 2005
+    store.write(reads_at, image(KEY, reads_at, b"before"))
+    store.write(2009, image(KEY, 2009, b"its checkpoint record"))
+    store.clock.now += 30 * DAY
+    collect(store.retention, store.timeline, Window(7 * DAY))
+    assert store.timeline.horizon == 2001
+    assert store.retention.take_lease(store.timeline, reads_at, 60)
 
 
 def test_of_whom_nobody_names_only_what_children_read_stays(store: Store) -> None:
