@@ -57,6 +57,11 @@ class Flusher:
         self._touched.pop(key, None)
         self._failed.pop(key, None)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is being flushed, or memory is so full that it soon will be."""
+        return self._lock.locked() or self._repository.memory_bytes > self._soft_bytes
+
     def failure(self, key: TimelineKey) -> str:
         """Why a timeline's last flush failed; empty when all is well."""
         failed = self._failed.get(key)

@@ -1,8 +1,8 @@
 """The page server: one process that takes in WAL and answers for every page at every LSN.
 
 This module only puts its parts together and takes them apart again in the right order:
-repository (timelines and layers), redo pool, follower (ingest), flusher, and the two gRPC
-services over them.
+repository (timelines and layers), redo pool, follower (ingest), flusher, compactor, collector, and
+the two gRPC services over them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pagestore.ingest.follower import LINGER_MS, SLOT_WAL_BYTES, Follower
 from pagestore.ingest.releases import consumer_of
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.maintenance.collector import Collector
+from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
 from pagestore.postgres import majors
 from pagestore.reader.redo import RedoPools
@@ -45,6 +46,7 @@ from pagestore.timeline.horizons import LEAST_SECONDS
 from pagestore.v1 import page_pb2 as pb
 
 HELPER_IDLE_SECONDS = 60.0
+COMPACTION_HELPERS = 1
 FREE_SECONDS = 3600.0
 """How often it is looked for what has lain in lost+found long enough."""
 _log = structlog.get_logger(__name__)
@@ -120,6 +122,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             connect=connect,
         )
         stack.push_async_callback(follower.close)
+        compactor, own_helpers = _compactor(settings, repository, flusher, stack)
         collector = Collector(repository, least_seconds=settings.least_history_seconds)
         _on_flushed(flusher, collector.note)
         threads = ReadThreads(helpers.most)
@@ -137,10 +140,11 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         background = [
             tasks.endless(follower.run(), "follow the WAL service"),
             tasks.endless(flusher.run(), "flush"),
-            tasks.endless(_stop_idle_helpers(helpers), "stop idle redo helpers"),
+            tasks.endless(_stop_idle_helpers(helpers, own_helpers), "stop idle redo helpers"),
             tasks.endless(trim_at_rest(), "give memory back"),
             tasks.endless(responses.run(), "end slow readers"),
             tasks.endless(collector.run(), "collect"),
+            tasks.endless(compactor.run(), "compact"),
             tasks.endless(_free_lost(repository, settings.data_dir / "store"), "lost+found"),
         ]
         try:
@@ -149,6 +153,27 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+
+
+def _compactor(
+    settings: PageSettings,
+    repository: Repository,
+    flusher: Flusher,
+    stack: contextlib.AsyncExitStack,
+) -> tuple[Compactor, RedoPools]:
+    """With redo helpers of its own, so that no read waits for one that compacts."""
+    helpers = RedoPools(
+        settings.postgres_bindir,
+        library=settings.redo_library,
+        size=COMPACTION_HELPERS,
+        run_as=settings.run_as,
+    )
+    stack.callback(helpers.close)
+    compactor = Compactor(
+        repository, lambda timeline: helpers.of(timeline.major), busy=lambda: flusher.is_busy
+    )
+    stack.push_async_callback(compactor.close)
+    return compactor, helpers
 
 
 def _on_flushed(flusher: Flusher, told: Callable[[TimelineKey], None]) -> None:
@@ -162,11 +187,12 @@ def _on_flushed(flusher: Flusher, told: Callable[[TimelineKey], None]) -> None:
     flusher.on_flushed = both
 
 
-async def _stop_idle_helpers(helpers: RedoPools) -> None:
+async def _stop_idle_helpers(*pools: RedoPools) -> None:
     while True:
         await asyncio.sleep(HELPER_IDLE_SECONDS / 4)
-        # Beside the event loop: a process that was killed is waited for.
-        await asyncio.to_thread(helpers.stop_idle, HELPER_IDLE_SECONDS)
+        for helpers in pools:
+            # Beside the event loop: a process that was killed is waited for.
+            await asyncio.to_thread(helpers.stop_idle, HELPER_IDLE_SECONDS)
 
 
 async def _free_lost(repository: Repository, store: Path) -> None:
