@@ -9,7 +9,8 @@ OF_OTHERS := $(filter-out %_$(MAJOR).c,$(filter $(foreach n,15 16 17 18,%_$(n).c
 MODULE_big = pagestore_$(MODULE)-$(MAJOR)
 OBJS = $(patsubst %.c,%.o,$(sort $(filter-out $(OF_OTHERS),$(ALL_SOURCES)) $(MORE_SOURCES)))
 PG_CPPFLAGS = -I$(CURDIR) -I$(FOLDER) -I$(HERE) -I$(CORE)
-PG_CFLAGS = -std=gnu11 -Wno-declaration-after-statement
+PG_CFLAGS = -std=gnu11 -Wno-declaration-after-statement -Werror=implicit-function-declaration \
+            -Werror=int-conversion -Werror=incompatible-pointer-types
 NO_INSTALLCHECK = 1
 
 vpath %.c $(FOLDER) $(HERE) $(CORE)

@@ -84,7 +84,8 @@ async def answered(
                 result.files[chunk.file.path] = chunk.file.data
             case "relations":
                 table = np.frombuffer(chunk.relations.packed, dtype=RELATION)
-                result.relations.update((row[:4], row[4]) for row in table.tolist())
+                for spc, db, rel, fork, blocks in table.tolist():
+                    result.relations[spc, db, rel, fork] = blocks
     return result
 
 

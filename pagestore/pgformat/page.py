@@ -55,7 +55,8 @@ def checksums(pages: Pages, blocks: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     zero = np.uint32(0)
     _round(sums, zero)
     _round(sums, zero)
-    folded = np.bitwise_xor.reduce(sums, axis=1) ^ blocks.astype(np.uint32)
+    # Dimensions are kept for the types: those of numpy 2.5 know no other form with an axis.
+    folded = np.bitwise_xor.reduce(sums, axis=1, keepdims=True)[:, 0] ^ blocks.astype(np.uint32)
     result: npt.NDArray[np.uint16] = (folded % np.uint32(65535) + np.uint32(1)).astype(np.uint16)
     return result
 

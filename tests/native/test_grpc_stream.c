@@ -3,6 +3,7 @@
  * sizes in pieces of many sizes, then thousands of damaged byte streams, which must end the
  * stream or be survived, and never be read past their end (the sanitizers watch).
  */
+#define _GNU_SOURCE
 #include "../../native/postgres/shim/grpc_stream.c"
 
 #include <arpa/inet.h>
