@@ -136,6 +136,14 @@ def pageserver(
         int | None,
         typer.Option(min=0, help="WAL of each timeline that replication slots hold back."),
     ] = None,
+    least_history_seconds: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            envvar="PAGESTORE_LEAST_HISTORY_SECONDS",
+            help="History that stays whatever a database's retention says (300).",
+        ),
+    ] = None,
     listen_unix: ListenUnix = None,
     keys: Keys = None,
     token_file: TokenFile = None,
@@ -164,6 +172,7 @@ def pageserver(
                 redo_library=redo_library,
                 check_wal_images=check_wal_images,
                 slot_wal_bytes=slot_wal_bytes,
+                least_history_seconds=least_history_seconds,
                 listen_unix=listen_unix,
                 keys=keys,
                 tls_certificate=tls_certificate,

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from tests.integration.installation import Whole, sql, whole_pagestore
 
 @pytest.fixture(scope="module")
 def whole() -> Iterator[Whole]:
-    with whole_pagestore() as running, running.control() as control:
+    environment = {"PAGESTORE_LEAST_HISTORY_SECONDS": "1"}
+    with whole_pagestore(environment=environment) as running, running.control() as control:
         control.create("refused")
         yield running
 
@@ -54,6 +56,36 @@ def test_psql_is_psql(whole: Whole) -> None:
     assert whole.run("psql", "typed", "--", "-Atc", "SELECT 6 * 7").stdout == "42\n"
     whole.run("stop", "typed")
     assert whole.run("psql", "typed", "--", "-Atc", "SELECT 6 * 7").stdout == "42\n"
+
+
+def test_history_that_is_older_than_its_time_goes_and_checkpoints_stay(whole: Whole) -> None:
+    whole.run("create", "short")
+    whole.sql("short", "CREATE TABLE t AS SELECT 1 AS n")
+    old = whole.json("show", "short")["lsn"]
+    whole.sql("short", "UPDATE t SET n = 2")
+    made = whole.json("checkpoint", "short", "two", "--keep", "30d")
+    assert made["expires_at"] > made["created_at"]
+    whole.sql("short", "UPDATE t SET n = 3")
+    whole.run("stop", "short")
+    assert "7d; all from" in whole.run("retention", "short").stdout
+    said = whole.json("retention", "short", "0", "--bytes", "10G")
+    assert (said["retention_seconds"], said["retention_bytes"]) == (0, 10 << 30)
+    before = said["kept_from"]
+    deadline = time.monotonic() + 60
+    while (shown := whole.json("show", "short"))["kept_from"] == before:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert shown["logical_bytes"] > shown["own_bytes"] > 0
+    assert shown["shared_bytes"] > 0
+    for point in (old, str(made["created_at"])):
+        refused = whole.error("branch", "short", "late", "--at", point)
+        assert refused["reason"] == "POINT_TOO_OLD", point
+        assert "is kept from" in refused["message"]
+    whole.run("branch", "short", "two", "--at", "two")
+    assert whole.sql("two", "SELECT n FROM t") == [(2,)]
+    assert whole.sql("short", "SELECT n FROM t") == [(3,)]
+    assert whole.json("retention", "short", "default")["retention_is_own"] is False
+    assert whole.error("retention", "short", "soon")["reason"] == "INVALID_RETENTION"
 
 
 def test_break_and_undo(whole: Whole) -> None:
