@@ -139,6 +139,7 @@ class OpenLayer:
 
     nbytes: int  # memory held
     count: int  # values
+    depth: int  # see Layer.depth
     first_lsn: int  # 0 while empty
     last_lsn: int
     def __init__(self) -> None: ...

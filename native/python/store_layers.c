@@ -114,6 +114,8 @@ static PyMethodDef open_methods[] = {
 static PyGetSetDef open_getset[] = {
     {"nbytes", (getter)open_stat, NULL, NULL, (void *)offsetof(ps_open_stats, bytes)},
     {"count", (getter)open_stat, NULL, NULL, (void *)offsetof(ps_open_stats, entries)},
+    {"depth", (getter)open_stat, NULL, "See Layer.depth.",
+     (void *)offsetof(ps_open_stats, depth)},
     {"first_lsn", (getter)open_stat, NULL, NULL, (void *)offsetof(ps_open_stats, first_lsn)},
     {"last_lsn", (getter)open_stat, NULL, NULL, (void *)offsetof(ps_open_stats, last_lsn)},
     {NULL, NULL, NULL, NULL, NULL}};

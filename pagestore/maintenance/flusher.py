@@ -1,9 +1,12 @@
 """When open layers become files.
 
-Three occasions. Memory: half the bound of all open layers together starts a flush of the
+Four occasions. Memory: half the bound of all open layers together starts a flush of the
 timeline that holds most, beside ingest; at the whole bound ingest waits for it. Rest: a
-timeline that took nothing in for a while is flushed, so that an idle one holds no memory. And
-the end of the process. A full or failing disk stops nobody who reads: the frozen layer stays
+timeline that took nothing in for a while is flushed, so that an idle one holds no memory; but one
+that takes in little, again and again, only once in a long while, since each flush is a file, three
+syncs and a transaction, and there are thousands of such. Depth: a page that is changed all the time
+is flushed before a read of it would take long, and compaction gives it an image. And the end of the
+process. A full or failing disk stops nobody who reads: the frozen layer stays
 readable in memory, whoever wants to add waits for room, and the flush is tried again, with
 pauses, until it is done. What it fails by is told as the timeline's `failure`.
 """
@@ -24,6 +27,11 @@ from pagestore.timeline import Repository, Timeline
 
 IDLE_SECONDS = 10.0
 RETRY_SECONDS = 1.0
+TRICKLE_SECONDS = 3600.0
+"""Between two flushes at rest of a timeline that holds little."""
+TRICKLE_BYTES = 1 << 20
+DEEP = 1024 * 8
+"""So much to be applied in one read, in weights of `Layer.depth`, is not left in memory."""
 _log = structlog.get_logger(__name__)
 
 
@@ -37,14 +45,18 @@ class Flusher:
         *,
         idle_seconds: float = IDLE_SECONDS,
         retry_seconds: float = RETRY_SECONDS,
+        trickle_seconds: float = TRICKLE_SECONDS,
     ) -> None:
         self._repository = repository
         self._soft_bytes = open_layer_bytes // 2
         self._idle_seconds = idle_seconds
         self._retry_seconds = retry_seconds
+        self._trickle_seconds = trickle_seconds
         self._thread = ThreadPoolExecutor(1, "flush")
         self._lock = asyncio.Lock()
         self._touched: dict[TimelineKey, float] = {}
+        self._rested: dict[TimelineKey, float] = {}
+        """When each was flushed at rest, if that was lately."""
         self._relief: asyncio.Task[None] | None = None
         self._failed: dict[TimelineKey, _Failure] = {}
         self.on_flushed: Callable[[TimelineKey], None] = lambda key: None
@@ -55,6 +67,7 @@ class Flusher:
 
     def forget(self, key: TimelineKey) -> None:
         self._touched.pop(key, None)
+        self._rested.pop(key, None)
         self._failed.pop(key, None)
 
     @property
@@ -106,14 +119,29 @@ class Flusher:
         """Flushes timelines at rest, and tries again what failed, until cancelled."""
         while True:
             await asyncio.sleep(min(1.0, self._idle_seconds / 2))
-            for key in self._due(asyncio.get_running_loop().time()):
-                await self._flush_quietly(key)
+            now = asyncio.get_running_loop().time()
+            for key in self._due(now):
+                if await self._flush_quietly(key):
+                    self._rested[key] = now
+            lately = now - self._trickle_seconds
+            self._rested = {key: at for key, at in self._rested.items() if at > lately}
 
     def _due(self, now: float) -> list[TimelineKey]:
-        """Those at rest; and those whose flush failed, though they be busy: what is said of them
-        stays said until it is done."""
-        resting = (k for k, at in self._touched.items() if now - at >= self._idle_seconds)
-        return [key for key in dict.fromkeys([*resting, *self._failed]) if self._may_try(key)]
+        """Those at rest, and deep ones; and those whose flush failed, though they be busy: what is
+        said of them stays said until it is done."""
+        ready = (key for key, at in self._touched.items() if self._is_ready(key, now, at))
+        return [key for key in dict.fromkeys([*ready, *self._failed]) if self._may_try(key)]
+
+    def _is_ready(self, key: TimelineKey, now: float, touched: float) -> bool:
+        try:
+            timeline = self._repository.get(*key)
+        except NotFound:
+            return True  # to be forgotten
+        if timeline.open_depth >= DEEP:
+            return True
+        if now - touched < self._idle_seconds:
+            return False
+        return key not in self._rested or timeline.memory_bytes >= TRICKLE_BYTES
 
     async def close(self) -> None:
         """Flushes whatever is left, and ends the thread."""

@@ -192,6 +192,12 @@ class Timeline:
         return sum(layer.nbytes for layer in layers)
 
     @property
+    def open_depth(self) -> int:
+        """The most that one read has to apply of the open layer; see `Layer.depth`."""
+        layer = self._open
+        return 0 if layer is None else layer.depth
+
+    @property
     def is_dirty(self) -> bool:
         """Whether a crash would set it back."""
         return not self._gone and self.last_record_lsn != self.disk_consistent_lsn

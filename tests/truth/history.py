@@ -153,7 +153,7 @@ def _wal_of(cluster: PlainPostgres, start: int, end: int) -> tuple[bytes, list[i
     return WalLog.of(cluster).slice(start, end), records, in_groups
 
 
-async def _append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
+async def append(stack: Stack, timeline: TimelineId, start: int, wal: bytes) -> None:
     """As a compute of the timeline, in pieces of whole records."""
     vote = await stack.wal.vote_next(DEFAULT_TENANT, timeline)
     at, limit, end, bytes_of = start, start, start + len(wal), memoryview(wal)
@@ -210,7 +210,7 @@ def history(
             cluster.stop()
             wal, *places = _wal_of(cluster, start, end_of_wal(cluster.data))
             wal = rewritten(wal, start)
-            stack.wait(_append(stack, timeline, start, wal), WAIT_SECONDS)
+            stack.wait(append(stack, timeline, start, wal), WAIT_SECONDS)
             made = History(stack, workload, root / "base", timeline, start, wal, *places)
             made.wait()
             yield made

@@ -37,6 +37,7 @@ typedef struct node {
     struct node *next_of_kind;
     run *newest;
     ps_key key;
+    uint32_t weight; /* of the values that a read at its newest applies */
 } node;
 
 /* A key's place in the table is the first free one at or after the one its hash names. */
@@ -229,6 +230,11 @@ put_one(ps_open_layer *layer, const ps_entry *entry, uint32_t hash, const uint8_
                                       .length = entry->length,
                                       .kind = entry->kind,
                                       .flags = entry->flags};
+    if (ps_value_ends_chain(entry->kind, entry->flags))
+        of->weight = 0;
+    of->weight += ps_value_weight(entry->kind);
+    if (of->weight > layer->stats.depth)
+        layer->stats.depth = of->weight;
     /* Whoever sees that there is a first one sees a last one too. */
     __atomic_store_n(&layer->stats.last_lsn, entry->lsn, __ATOMIC_RELAXED);
     if (layer->stats.entries++ == 0)

@@ -24,6 +24,7 @@ typedef struct ps_open_stats {
     uint64_t keys;
     uint64_t first_lsn; /* 0 while empty */
     uint64_t last_lsn;
+    uint64_t depth; /* the most that one read had to apply of it, by ps_value_weight */
 } ps_open_stats;
 
 int ps_open_layer_make(ps_open_layer **layer, ps_error *err);

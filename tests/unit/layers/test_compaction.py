@@ -276,6 +276,10 @@ def test_depth_is_what_the_worst_read_has_to_apply(tmp_path: Path) -> None:
         (block(0), 1 + i, kind, flags, change) for i, (kind, flags) in enumerate(values)
     ]
     assert flushed(tmp_path, 1, entries).depth() == 16
+    layer = _native.OpenLayer()
+    for entry, depth in zip(entries, (8, 9, 9, 16), strict=True):
+        layer.put(batch_of([entry]))
+        assert layer.depth == depth
     assert flushed(tmp_path, 2, entries[:2]).depth() == 9
     assert flushed(tmp_path, 3, [size_of(1, 1), size_of(2, 2)]).depth() == 0
 

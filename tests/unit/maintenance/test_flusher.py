@@ -24,6 +24,7 @@ class FakeTimeline:
         self.memory_bytes = memory_bytes
         self.error: PagestoreError | None = None
         self.attempts = 0
+        self.open_depth = 0
 
     @property
     def key(self) -> Any:

@@ -9,7 +9,14 @@ from typing import Any, cast
 import pytest
 
 from pagestore import tasks
-from pagestore.maintenance.flusher import IDLE_SECONDS, RETRY_SECONDS, Flusher
+from pagestore.maintenance.flusher import (
+    DEEP,
+    IDLE_SECONDS,
+    RETRY_SECONDS,
+    TRICKLE_BYTES,
+    TRICKLE_SECONDS,
+    Flusher,
+)
 from pagestore.timeline import Repository
 from tests.unit import virtual_time
 from tests.unit.maintenance.test_flusher import EIO, FakeRepository, FakeTimeline
@@ -19,13 +26,16 @@ BOUND = 100
 
 
 def play(
-    *timelines: FakeTimeline, story: Callable[[Flusher], Coroutine[Any, Any, None]]
+    *timelines: FakeTimeline,
+    story: Callable[[Flusher], Coroutine[Any, Any, None]],
+    bound: int = BOUND,
 ) -> list[int]:
     """A flusher of these timelines, in virtual time; how its process was ended, if it was."""
     ends: list[int] = []
 
     async def whole() -> None:
-        flusher = Flusher(cast(Repository, FakeRepository(*timelines, bound=BOUND)), BOUND)
+        repository = cast(Repository, FakeRepository(*timelines, bound=bound))
+        flusher = Flusher(repository, bound)
         resting = asyncio.create_task(flusher.run())
         try:
             await story(flusher)
@@ -63,16 +73,65 @@ def test_a_timeline_at_rest_is_flushed_and_a_busy_one_is_not() -> None:
 
 
 def test_what_is_taken_in_during_a_flush_is_flushed_at_its_next_rest() -> None:
-    timeline = FakeTimeline(1, 10)
+    timeline = FakeTimeline(1, TRICKLE_BYTES)
 
     async def story(flusher: Flusher) -> None:
         flush_takes(3.0)
         flusher.touch(timeline.key)
         await asyncio.sleep(IDLE_SECONDS + 2)
         flusher.touch(timeline.key)
+        await asyncio.sleep(2)  # the first one is over
+        timeline.memory_bytes = TRICKLE_BYTES
         await until(lambda: timeline.attempts == 2, 2 * IDLE_SECONDS)
 
+    assert play(timeline, story=story, bound=10 * TRICKLE_BYTES) == []
+
+
+def test_a_write_every_eleven_seconds_for_a_day_leaves_a_handful_of_files() -> None:
+    fleet = [FakeTimeline(number) for number in range(1, 4)]
+
+    async def story(flusher: Flusher) -> None:
+        while now() < 86_400:
+            for timeline in fleet:
+                timeline.memory_bytes += 20
+                flusher.touch(timeline.key)
+            await asyncio.sleep(11)
+        assert all(20 <= timeline.attempts <= 26 for timeline in fleet)
+        await asyncio.sleep(TRICKLE_SECONDS)
+        assert all(timeline.memory_bytes == 0 for timeline in fleet)
+
+    assert play(*fleet, story=story, bound=1 << 30) == []
+
+
+def test_the_first_rest_after_a_long_one_is_flushed_at_once() -> None:
+    timeline = FakeTimeline(1, 10)
+
+    async def story(flusher: Flusher) -> None:
+        for round_ in range(1, 4):
+            timeline.memory_bytes = 10
+            flusher.touch(timeline.key)
+            await asyncio.sleep(IDLE_SECONDS + 2)
+            assert timeline.attempts == round_
+            await asyncio.sleep(TRICKLE_SECONDS)
+
     assert play(timeline, story=story) == []
+
+
+def test_one_that_holds_much_or_is_deep_does_not_wait() -> None:
+    timeline = FakeTimeline(1)
+
+    async def story(flusher: Flusher) -> None:
+        for round_ in range(1, 5):
+            timeline.memory_bytes = TRICKLE_BYTES
+            flusher.touch(timeline.key)
+            await asyncio.sleep(IDLE_SECONDS + 2)
+            assert timeline.attempts == round_
+        timeline.memory_bytes, timeline.open_depth = 10, DEEP
+        flusher.touch(timeline.key)
+        await asyncio.sleep(2)
+        assert timeline.attempts == 5
+
+    assert play(timeline, story=story, bound=10 * TRICKLE_BYTES) == []
 
 
 def test_half_the_bound_starts_a_flush_of_the_largest_beside_ingest() -> None:
