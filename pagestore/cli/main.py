@@ -44,6 +44,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     "Databases": {
         "create": Verb("databases"),
         "branch": Verb("databases"),
+        "try": Verb("attempts", "try_"),
         "keep": Verb("databases"),
         "ls": Verb("databases"),
         "show": Verb("databases"),
@@ -63,6 +64,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "checkpoint": Verb("past"),
         "restore": Verb("past"),
         "reset": Verb("past"),
+        "promote": Verb("attempts"),
         "undo": Verb("past"),
         "redo": Verb("past"),
         "upgrade": Verb("upgrade"),
@@ -93,9 +95,11 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
 }
 
-_ASKING = frozenset({"databases", "settings", "past", "lost", "tenants", "roles"})
+_ASKING = frozenset({"attempts", "databases", "settings", "past", "lost", "tenants", "roles"})
 """Modules of verbs that ask the control plane, and answer."""
-_OF_TENANTS = frozenset({"databases", "settings", "past", "transfer", "verify", "roles", "upgrade"})
+_OF_TENANTS = frozenset(
+    {"attempts", "databases", "settings", "past", "transfer", "verify", "roles", "upgrade"}
+)
 """Modules of verbs on a tenant's databases, which take --tenant."""
 
 

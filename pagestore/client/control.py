@@ -210,6 +210,19 @@ class ControlClient(BlockingClosing):
         )
         return self.call("ResetDatabase", request, pb.RestoreResponse)
 
+    def promote(
+        self, database: str, source: str, *, request_id: str = "", dry_run: bool = False
+    ) -> pb.RestoreResponse:
+        """A database to the head of a branch of it."""
+        request = pb.PromoteDatabaseRequest(
+            tenant_id=self.tenant.raw,
+            database=database,
+            source=source,
+            request_id=request_id,
+            dry_run=dry_run,
+        )
+        return self.call("PromoteDatabase", request, pb.RestoreResponse)
+
     def undo(
         self, database: str, *, to: str = "", request_id: str = "", dry_run: bool = False
     ) -> pb.RestoreResponse:

@@ -1,4 +1,5 @@
-"""A name and its past: checkpoints, and the verbs that move it there (restore, reset, undo, redo).
+"""A name and its past: checkpoints, and the verbs that move the name: restore, reset, promote, undo
+and redo.
 
 A move makes a branch at a point of the past, ends the compute and with it every session, starts
 the compute of the branch, and only then swings the name to it: one transaction, with the event, an
@@ -43,7 +44,7 @@ from pagestore.errors import (
     FailedPrecondition,
     PagestoreError,
 )
-from pagestore.ids import TenantId, format_lsn
+from pagestore.ids import TenantId, TimelineId, format_lsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,28 @@ class Past:
 
         return await self._ask(tenant, database, Verb.RESET, asked, decide)
 
+    async def promote(
+        self, tenant: TenantId, database: str, source: str, asked: Asked = ONCE
+    ) -> Moved:
+        """Moves the name to a branch at the head of `source`, which stays what it is.
+
+        Raises:
+            NotFound: DATABASE_NOT_FOUND. FailedPrecondition: NOTHING_IN_COMMON.
+        """
+
+        async def decide(record: DatabaseRecord) -> Plan:
+            chosen = self._state.view().known_database(tenant, database_name(source))
+            if self._origin(chosen) != self._origin(record):
+                raise FailedPrecondition(
+                    "NOTHING_IN_COMMON",
+                    f"{chosen.name!r} is no branch of {record.name!r}, nor that one of it.",
+                    f"pagestore branch {record.name} NAME makes one.",
+                )
+            point = await self._history.head(chosen.timeline)
+            return await self._there(record, Verb.PROMOTE, point, f"the head of {chosen.name}")
+
+        return await self._ask(tenant, database, Verb.PROMOTE, asked, decide)
+
     async def undo(
         self, tenant: TenantId, database: str, to: str = "", asked: Asked = ONCE
     ) -> Moved:
@@ -264,6 +287,18 @@ class Past:
             why = f"{record.name} is at {words} already, LSN {format_lsn(point.lsn)}."
             return Plan(verb, None, why, ends_sessions=True, quiet_since=point.lsn)
         return Plan(verb, point, words, ends_sessions=True)
+
+    def _origin(self, record: DatabaseRecord) -> TimelineId:
+        """The first timeline of a database's history, upgrades and what it was branched from
+        included; not the template, which strangers have in common."""
+        view = self._state.view()
+        timeline = view.known_timeline(record.timeline)
+        while (above := timeline.parent or timeline.before) is not None:
+            before = view.known_timeline(above)
+            if not before.database:
+                break
+            timeline = before
+        return timeline.timeline
 
     def _parent(self, record: DatabaseRecord) -> DatabaseRecord:
         view = self._state.view()

@@ -176,6 +176,7 @@ class Verb(StrEnum):
     UNDO = "undo"
     REDO = "redo"
     UPGRADE = "upgrade"
+    PROMOTE = "promote"
     DELETE_CHECKPOINT = "delete-checkpoint"
     RENAME = "rename"
     PORT = "port"
@@ -185,7 +186,7 @@ class Verb(StrEnum):
 
 
 BEGINNINGS = frozenset({Verb.CREATE, Verb.IMPORT, Verb.BRANCH})
-MOVES = frozenset({Verb.RESTORE, Verb.RESET, Verb.UNDO, Verb.REDO, Verb.UPGRADE})
+MOVES = frozenset({Verb.RESTORE, Verb.RESET, Verb.UNDO, Verb.REDO, Verb.UPGRADE, Verb.PROMOTE})
 """Verbs after which the name stands on another timeline than before."""
 
 

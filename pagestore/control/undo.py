@@ -53,7 +53,7 @@ from dataclasses import dataclass
 from pagestore.control.records import BEGINNINGS, MOVES, EventRecord, Verb
 from pagestore.errors import FailedPrecondition, NotFound
 
-UNDONE_BY_UNDO = frozenset({Verb.RESTORE, Verb.RESET, Verb.REDO, Verb.UPGRADE})
+UNDONE_BY_UNDO = frozenset({Verb.RESTORE, Verb.RESET, Verb.REDO, Verb.UPGRADE, Verb.PROMOTE})
 
 
 @dataclass(frozen=True, slots=True)

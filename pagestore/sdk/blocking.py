@@ -133,6 +133,7 @@ class Client(BlockingClosing):
     log = blocking(AsyncClient.log)
     restore = blocking(AsyncClient.restore)
     reset = blocking(AsyncClient.reset)
+    promote = blocking(AsyncClient.promote)
     undo = blocking(AsyncClient.undo)
     redo = blocking(AsyncClient.redo)
 

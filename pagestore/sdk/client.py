@@ -305,6 +305,13 @@ class AsyncClient(RetryingClient):
         request = pb.ResetDatabaseRequest(tenant_id=await self._whose(), database=name)
         return await self._moved(self._stub.ResetDatabase, request)
 
+    async def promote(self, name: str, source: str) -> Move:
+        """Puts a database to the head of a branch of it, which stays what it is."""
+        request = pb.PromoteDatabaseRequest(
+            tenant_id=await self._whose(), database=name, source=source
+        )
+        return await self._moved(self._stub.PromoteDatabase, request)
+
     async def undo(self, name: str, *, to: str = "") -> Move:
         """Undoes what was committed since the last checkpoint or move, or that move.
 

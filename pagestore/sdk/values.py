@@ -25,6 +25,7 @@ class Facts:
         url: where programs connect; with the password where the call reveals it.
         lsn: "16/B374D848": where it stands.
         parent: the database that it was branched from; None for none.
+        branch_lsn: where it left that; None for none.
         compute: "stopped", "starting", "running", "stopping", "failed".
         postgres: the major version.
         expires_at: when it is removed by itself; None for never.
@@ -35,6 +36,7 @@ class Facts:
     url: str = field(repr=False)
     lsn: str
     parent: str | None
+    branch_lsn: str | None
     compute: str
     postgres: int
     physical_bytes: int
@@ -50,6 +52,7 @@ class Facts:
             url=said.url,
             lsn=format_lsn(said.lsn),
             parent=said.parent or None,
+            branch_lsn=format_lsn(said.branch_lsn) if said.parent else None,
             compute=state,
             postgres=said.postgres_major,
             physical_bytes=said.physical_bytes,
@@ -107,7 +110,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a restore, reset, undo or redo did.
+    """What a restore, reset, promote, undo or redo did.
 
     Args:
         changed: whether the database is elsewhere than before.

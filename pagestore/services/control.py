@@ -247,6 +247,15 @@ class ControlService:
             await past.reset(self.tenant(request), request.database, messages.asked(request))
         )
 
+    async def promote_database(
+        self, request: pb.PromoteDatabaseRequest, _: Any
+    ) -> pb.RestoreResponse:
+        return await self._moved(
+            await self._plane.past.promote(
+                self.tenant(request), request.database, request.source, messages.asked(request)
+            )
+        )
+
     async def undo_database(self, request: pb.UndoDatabaseRequest, _: Any) -> pb.RestoreResponse:
         return await self._moved(
             await self._plane.past.undo(

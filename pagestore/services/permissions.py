@@ -108,6 +108,7 @@ NEEDED: Mapping[str, Needed] = {
             "DeleteCheckpoint": [_TENANT],
             "RestoreDatabase": [_TENANT],
             "ResetDatabase": [_TENANT],
+            "PromoteDatabase": [_TENANT],
             "UndoDatabase": [_TENANT],
             "RedoDatabase": [_TENANT],
             "UpgradeDatabase": [_TENANT],

@@ -358,6 +358,20 @@ class MovePoint(_message.Message):
     lsn: int
     def __init__(self, timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ...) -> None: ...
 
+class PromoteDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "database", "source", "request_id", "dry_run")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    database: str
+    source: str
+    request_id: str
+    dry_run: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., source: _Optional[str] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
 class ResetDatabaseRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "request_id", "dry_run")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -91,6 +91,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
                 _registered_method=True)
+        self.PromoteDatabase = channel.unary_unary(
+                '/pagestore.v1.ControlService/PromoteDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.PromoteDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+                _registered_method=True)
         self.UndoDatabase = channel.unary_unary(
                 '/pagestore.v1.ControlService/UndoDatabase',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.UndoDatabaseRequest.SerializeToString,
@@ -257,6 +262,13 @@ class ControlServiceServicer:
 
     def ResetDatabase(self, request, context):
         """To the head of the database that it was branched from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteDatabase(self, request, context):
+        """Makes a branch of a database that database: it stands at the branch's head then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -443,6 +455,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'ResetDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
+            ),
+            'PromoteDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.PromoteDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.RestoreResponse.SerializeToString,
             ),
             'UndoDatabase': grpc.unary_unary_rpc_method_handler(
@@ -834,6 +851,33 @@ class ControlService:
             target,
             '/pagestore.v1.ControlService/ResetDatabase',
             pagestore_dot_v1_dot_control__pb2.ResetDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/PromoteDatabase',
+            pagestore_dot_v1_dot_control__pb2.PromoteDatabaseRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,

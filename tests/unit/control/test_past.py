@@ -443,6 +443,61 @@ def test_a_reset_goes_to_the_parent_s_head_and_is_undone(tmp_path: Path) -> None
     play(tmp_path, story)
 
 
+def test_a_promoted_branch_is_the_database_until_that_is_undone(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        await family(world)
+        past = world.plane.past
+        world.commit("newer")
+        before = world.content()
+        world.commit("tried", "try-2")
+        would = await past.promote(TENANT, "app", "try-2", Asked(dry_run=True))
+        assert (would.changed, world.content()) == (False, before)
+        done = await past.promote(TENANT, "app", "try-2", Asked("one"))
+        assert done.changed
+        assert done.kept is not None
+        assert done.kept.name == "before-promote-1"
+        assert world.content() == world.content("try-2") == ["good", "work", "tried"]
+        again = await past.promote(TENANT, "app", "try-2", Asked("one"))
+        assert again.changed, "the same answer"
+        assert not (await past.promote(TENANT, "app", "try-2")).changed, "it is there already"
+        world.commit("later", "try-2")
+        world.commit("mine")
+        assert world.content() == ["good", "work", "tried", "mine"], "they are two"
+        await past.undo(TENANT, "app")
+        assert world.content() == ["good", "work", "tried"]
+        await past.restore(TENANT, "app", AtCheckpoint("before-promote-1"))
+        assert world.content() == before
+        await past.promote(TENANT, "try-2", "app")
+        assert world.content("try-2") == before, "a parent can be promoted too"
+
+    play(tmp_path, story)
+
+
+def test_a_promotion_is_undone_at_once(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        await family(world)
+        world.commit("newer")
+        before = world.content()
+        await world.plane.past.promote(TENANT, "app", "try-2")
+        assert (await undo(world)).changed
+        assert world.content() == before
+
+    play(tmp_path, story)
+
+
+def test_a_stranger_is_not_promoted(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        await family(world)
+        await world.plane.databases.create(TENANT, "other")
+        with pytest.raises(FailedPrecondition) as caught:
+            await world.plane.past.promote(TENANT, "app", "other")
+        assert caught.value.reason == "NOTHING_IN_COMMON"
+        with pytest.raises(NotFound):
+            await world.plane.past.promote(TENANT, "app", "nobody")
+
+    play(tmp_path, story)
+
+
 def test_a_branch_that_exists_is_the_same_branch_or_refused(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         await family(world)
