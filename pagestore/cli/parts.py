@@ -341,10 +341,11 @@ def control(
     --compute-agent 127.0.0.1:7433
     """
     with _session(token_file, tls_authority):
-        from pagestore.services import control as service
+        from pagestore.services.control import ControlSettings
+        from pagestore.services.control_process import serve
         from pagestore.services.server import run
 
-        given = service.ControlSettings(
+        given = ControlSettings(
             listen=listen,
             data_dir=data_dir,
             page_server=page_server,
@@ -359,7 +360,7 @@ def control(
             tls_key=tls_key,
             signing_key=signing_key,
         )
-        run(service.serve(given))
+        run(serve(given))
 
 
 def proxy(

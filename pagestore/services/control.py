@@ -1,8 +1,4 @@
-"""The control plane's gRPC service.
-
-Serves once the template exists, so that "serving" means that ``create`` works. Computes go on
-running when this process ends, however it ends; the next one adopts them.
-"""
+"""The methods of the control plane's gRPC service. Its process is control_process.py."""
 
 from __future__ import annotations
 
@@ -12,55 +8,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import structlog
-
-from pagestore import tasks
-from pagestore.client.computes import ComputeClient
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
-from pagestore.control import credentials, operator_key
+from pagestore.control import credentials
 from pagestore.control.compute import Place
-from pagestore.control.computes import Computes, ComputeState
-from pagestore.control.keeping import Keeping
-from pagestore.control.launcher import GENERATIONS, AgentLauncher
-from pagestore.control.membership import Membership, Progress, generations
+from pagestore.control.computes import ComputeState
+from pagestore.control.membership import Progress
 from pagestore.control.moves import Moved
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.places import idle_of
 from pagestore.control.plane import ControlPlane
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.retention import checked
-from pagestore.control.session_keys import SessionKeys
-from pagestore.control.sessions import Sessions, proxied
-from pagestore.control.state import ControlState
-from pagestore.control.template import Templates
-from pagestore.control.tenants import Tenants
-from pagestore.control.timelines import Timelines
-from pagestore.control.turns import Turns
 from pagestore.control.watching import Gone, Seen, Whole, watch_databases
-from pagestore.errors import InvalidInput, PagestoreError
+from pagestore.errors import InvalidInput
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.postgres import majors
-from pagestore.postgres.majors import Installed
-from pagestore.quorum.client import QuorumClient
-from pagestore.quorum.service import wal_service
 from pagestore.services import control_messages as messages
 from pagestore.services import paging
-from pagestore.services.app_roles import RoleService
-from pagestore.services.census import take_census_in_time
-from pagestore.services.guard import SigningKey
-from pagestore.services.places import PlaceService
 from pagestore.services.progress import Followed
 from pagestore.services.secured import Secured
-from pagestore.services.server import GrpcServer, configure_logging
-from pagestore.services.tenants import TenantService
-from pagestore.tokens import Signer
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import proxy_pb2, role_pb2, tenant_pb2
-
-COLLECT_SECONDS = 60.0
-FIRST_CONTACT_SECONDS = 120.0
 
 _STATES = {
     ComputeState.STOPPED: pb.COMPUTE_STATE_STOPPED,
@@ -69,8 +37,6 @@ _STATES = {
     ComputeState.STOPPING: pb.COMPUTE_STATE_STOPPING,
     ComputeState.FAILED: pb.COMPUTE_STATE_FAILED,
 }
-
-_log = structlog.get_logger(__name__)
 
 
 class ControlSettings(Secured):
@@ -503,101 +469,3 @@ class ControlService:
             answer.to.timeline_id = done.point.timeline.timeline.raw
             answer.to.lsn = done.point.lsn
         return answer
-
-
-async def _collect_for_ever(plane: ControlPlane) -> None:
-    while True:
-        await asyncio.sleep(COLLECT_SECONDS)
-        try:
-            await plane.collect()
-        except (PagestoreError, OSError) as error:
-            _log.warning("timelines are left to delete", error=str(error))
-
-
-async def serve(settings: ControlSettings) -> None:
-    """Runs the service until SIGTERM; computes stay."""
-    configure_logging()
-    guard, identity = settings.secure()
-    signer = SigningKey.of_setting(settings.signing_key)
-    with ControlState(settings.data_dir) as state:
-        key_file = settings.operator_key or settings.data_dir / "operator-key"
-        key = operator_key.settle(state, key_file)
-        pages = AsyncPageClient(settings.page_server)
-        wal = wal_service(settings.wal_services, generations(state))
-        agent = ComputeClient(settings.compute_agent)
-        async with pages, wal, agent, proxied(settings.proxy) as sessions:
-            await take_census_in_time(settings.page_server, state, key)
-            await _ensure_template(settings, state)
-            server = GrpcServer(guard, identity)
-            await _serve(settings, state, pages, wal, agent, key, server, signer, sessions)
-
-
-async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
-    """Patiently: the other parts may start after this one."""
-    pages = AsyncPageClient(settings.page_server, timeout=FIRST_CONTACT_SECONDS)
-    agent = ComputeClient(settings.compute_agent, timeout=FIRST_CONTACT_SECONDS)
-    safekeepers = settings.wal_services
-    wal = wal_service(safekeepers, generations(state), timeout=FIRST_CONTACT_SECONDS)
-    async with pages, agent, wal:
-        turns = Turns()
-        timelines = Timelines(state, pages, wal, turns)
-        try:
-            templates = Templates(state, timelines, agent, wal, Installed(settings.postgres_bindir))
-            await templates.of(DEFAULT_TENANT, 0)
-        finally:
-            await turns.close()
-
-
-def _major(state: ControlState, timeline: TimelineId) -> int:
-    return state.view().known_timeline(timeline).major
-
-
-async def _serve(
-    settings: ControlSettings,
-    state: ControlState,
-    pages: AsyncPageClient,
-    wal: WalClient | QuorumClient,
-    agent: ComputeClient,
-    key: OperatorKey,
-    server: GrpcServer,
-    signer: Signer,
-    sessions: Sessions,
-) -> None:
-    session_keys = SessionKeys.of_directory(settings.data_dir)
-    launcher = AgentLauncher(
-        agent, generations(state, GENERATIONS), key, session_keys, lambda t: _major(state, t)
-    )
-    tenants = Tenants(state, pages)
-    computes = Computes(launcher, Keeping(state), tenants)
-    plane = ControlPlane(
-        *(state, pages, wal, computes, key, tenants),
-        agent=agent,
-        installed=Installed(settings.postgres_bindir),
-        sessions=sessions,
-        on_delete=launcher.forget,
-    )
-    await plane.recover()
-    descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
-    members, numbers = Progress(settled=True), frozenset(settings.wal_services)
-    background: list[asyncio.Task[None]] = [tasks.endless(_collect_for_ever(plane), "collect")]
-    if isinstance(wal, QuorumClient):
-        membership = Membership(state, wal, computes, numbers)
-        members = membership.progress
-        background.append(tasks.errand(membership.run(), "membership"))
-    service = ControlService(plane, pages, wal, settings, members, key)
-    server.add_service(descriptor, service)
-    places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
-    server.add_service(places, PlaceService(plane.places))
-    tenant_service = tenant_pb2.DESCRIPTOR.services_by_name["TenantService"]
-    server.add_service(tenant_service, TenantService(plane, signer.of_tenant))
-    role_service = role_pb2.DESCRIPTOR.services_by_name["RoleService"]
-    roles = RoleService(plane.app_roles, service.tenant, service.bare_url)
-    server.add_service(role_service, roles)
-    try:
-        await server.start(settings.listen, settings.data_dir)
-        await server.run_until_signal()
-    finally:
-        for task in background:
-            task.cancel()
-        await plane.close()
-        await launcher.close()
