@@ -76,7 +76,9 @@ class Bounds:
     rest_floor: int = 1 << 20
     settled_bytes: int = 64 << 20
     """A run of so many is written with zstd, a smaller one with LZ4: it is merged again soon."""
-    zstd: int = 1
+    zstd: int = -3
+    images_zstd: int = 1
+    """Images are written once, and are what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ def next_job(files: Sequence[Figures], bounds: Bounds, *, at_rest: bool) -> Job 
 
 def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds) -> Images | None:
     below = [file.number for run in runs for file in run.files if file.last_lsn <= lsn]
-    return Images(tuple(below), Lsn(lsn), low, bounds.zstd) if below else None
+    return Images(tuple(below), Lsn(lsn), low, bounds.images_zstd) if below else None
 
 
 def _is_worth_images(runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> bool:

@@ -149,21 +149,18 @@ visit_cluster(lookup *l, const ps_candidate *cluster, size_t count)
     return rc;
 }
 
-/* Where the candidates end whose LSNs overlap with those of the first. Images at one LSN do not
- * count as that: what the first of them has needs none of the others. */
+/* Where the candidates end whose LSNs overlap with those of the first. An image layer that comes
+ * first is visited alone: nothing that follows is newer, and what it has needs none of it. */
 static size_t
 cluster_end(const ps_candidate *items, size_t begin, size_t count)
 {
     uint64_t lower = items[begin].lower;
     size_t end = begin + 1;
-    while (end < count && items[end].upper >= lower) {
+    while (!items[begin].image && end < count && items[end].upper >= lower) {
         lower = items[end].lower < lower ? items[end].lower : lower;
         end++;
     }
-    int points = items[begin].image && lower == items[begin].upper;
-    for (size_t i = begin; points && i < end; i++)
-        points = items[i].image;
-    return points ? begin + 1 : end;
+    return end;
 }
 
 static int

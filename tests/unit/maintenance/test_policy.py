@@ -102,11 +102,11 @@ def test_what_no_merge_can_make_shallow_gets_images() -> None:
 
 def test_images_come_when_what_lies_above_them_weighs_enough() -> None:
     enough = [replace(f, level=1) for f in fresh(1, 60 * MB, keys=40_000)]
-    assert choose(enough) == Images((1,), 19, LEAST_KEY, BOUNDS.zstd)
+    assert choose(enough) == Images((1,), 19, LEAST_KEY, BOUNDS.images_zstd)
     assert choose([replace(enough[0], keys=60_000)]) is None
     small = [replace(enough[0], bytes=20 * MB, keys=100)]
     assert choose(small) is None
-    assert choose(small, at_rest=True) == Images((1,), 19, LEAST_KEY, BOUNDS.zstd)
+    assert choose(small, at_rest=True) == Images((1,), 19, LEAST_KEY, BOUNDS.images_zstd)
     assert choose([replace(small[0], bytes=MB // 2)], at_rest=True) is None
 
 
@@ -128,7 +128,7 @@ def test_a_pass_that_was_cut_off_goes_on_where_it_was() -> None:
     first = image(5, 29, LEAST_KEY, SOME)
     assert covered([first]) == covered([image(6, 10, OTHER, GREATEST_KEY), first])
     newer = delta(7, 30, 39, MB, depth=10**6)
-    assert choose([*files, first, newer]) == Images((2, 1), 29, behind(SOME), BOUNDS.zstd)
+    assert choose([*files, first, newer]) == Images((2, 1), 29, behind(SOME), BOUNDS.images_zstd)
     second = image(8, 29, behind(SOME), GREATEST_KEY)
     assert covered([*files, first, second]).lsn == 29
     assert choose([*files, first, second, newer]) == Merge((7,), 1, LZ4)
