@@ -289,6 +289,24 @@ def rename(
         run.answer({**fields, "changed": done.changed}, done.database.url, remark)
 
 
+def detach(name: Name, data: Data = None, as_json: Json = False) -> None:
+    """Make a branch independent of what it was branched from.
+
+    What it shares is copied, while everybody works on. Broken off, it goes on by itself.
+
+    Example: pagestore detach try-2
+    """
+    with session(data, as_json) as run:
+        changed = False
+        while True:
+            answer = run.control.detach(name)
+            changed |= answer.changed
+            if answer.done:
+                break
+        remark = f"{name} is independent" if changed else f"{name} is no branch"
+        run.answer({**database_fields(answer.database), "changed": changed}, "", remark)
+
+
 def url(
     name: Name,
     direct: Annotated[

@@ -53,6 +53,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "start": Verb("databases"),
         "stop": Verb("databases"),
         "rename": Verb("databases"),
+        "detach": Verb("databases"),
         "rm": Verb("databases"),
         "tenant": Verb("tenants"),
         "settings": Verb("settings"),

@@ -323,6 +323,11 @@ class ControlClient(BlockingClosing):
         request = pb.KeepDatabaseRequest(tenant_id=self.tenant.raw, database=database, ttl=ttl)
         return self.call("KeepDatabase", request, pb.Database)
 
+    def detach(self, name: str) -> pb.DetachDatabaseResponse:
+        """Makes a branch independent. It goes on if it is not `done`: ask again."""
+        request = pb.DetachDatabaseRequest(tenant_id=self.tenant.raw, name=name)
+        return self.call("DetachDatabase", request, pb.DetachDatabaseResponse)
+
     def change_retention(
         self, database: str, seconds: float | None, wal_bytes: int = 0
     ) -> pb.Database:

@@ -380,6 +380,16 @@ class AsyncPageClient(RetryingClient):
         """Tells how much history is kept; idempotent."""
         return await self._call(self._timelines.SetRetention, request, pb.SetRetentionResponse)
 
+    async def detach_timeline(
+        self, tenant: TenantId, timeline: TimelineId, *, wait_ms: int
+    ) -> bool:
+        """Takes its parent from a timeline; whether that is done by now."""
+        request = pb.DetachTimelineRequest(
+            tenant_id=tenant.raw, timeline_id=timeline.raw, wait_ms=wait_ms
+        )
+        answer = await self._call(self._timelines.DetachTimeline, request, pb.TimelineInfo)
+        return not answer.parent_timeline_id
+
     async def get_timeline(
         self,
         tenant: TenantId,

@@ -17,6 +17,7 @@ from pagestore.client.walservice import WalService
 from pagestore.control.app_roles import AppRoles
 from pagestore.control.computes import Computes
 from pagestore.control.databases import Databases
+from pagestore.control.detaching import Detaching
 from pagestore.control.expiry import remove_expired
 from pagestore.control.history import History
 from pagestore.control.moments import Moments
@@ -87,6 +88,7 @@ class ControlPlane:
             if agent is not None and installed is not None
             else None
         )
+        self.detaching = Detaching(state, pages, self._timelines, self._turns)
         self.past = Past(state, computes, self.history, self._timelines, self._turns, sessions)
 
     async def recover(self) -> None:

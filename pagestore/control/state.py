@@ -436,6 +436,15 @@ class Change(_Tables):
         record = self.known_timeline(timeline)
         self.put_timeline(record.model_copy(update={"state": state}))
 
+    def detach_timeline(self, timeline: TimelineId) -> None:
+        """It has no parent any more: its history begins where it was branched."""
+        record = self.known_timeline(timeline)
+        if record.parent is not None:
+            self._delete("children", record.parent.raw + timeline.raw)
+            begins = max(record.usable_lsn, record.branch_lsn)
+            update = {"parent": None, "usable_lsn": begins}
+            self.put_timeline(record.model_copy(update=update))
+
     def forget_timeline(self, timeline: TimelineId) -> None:
         record = self.known_timeline(timeline)
         for table in ("timelines", "unsettled"):

@@ -286,6 +286,11 @@ class ControlService:
         record = await self._plane.databases.keep(tenant, request.database, expires)
         return self._described(record)
 
+    async def detach_database(self, request: pb.DetachDatabaseRequest, _: Any) -> Any:
+        done = await self._plane.detaching.detach(self.tenant(request), request.name)
+        database = self._described(done.record)
+        return pb.DetachDatabaseResponse(database=database, done=done.done, changed=done.changed)
+
     async def change_retention(self, request: pb.ChangeRetentionRequest, _: Any) -> pb.Database:
         has_window = request.HasField("seconds")
         window = checked(request.seconds, request.wal_bytes) if has_window else None

@@ -135,7 +135,9 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
         server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
-        server.add_service(services["TimelineService"], PageTimelines(access))
+        timelines = PageTimelines(access)
+        stack.push_async_callback(timelines.detaching.close)
+        server.add_service(services["TimelineService"], timelines)
         await server.start(settings.listen, settings.data_dir, settings.listen_unix)
         background = [
             tasks.endless(follower.run(), "follow the WAL service"),

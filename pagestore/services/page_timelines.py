@@ -21,6 +21,7 @@ from pagestore.ingest.importer import Importer
 from pagestore.reader import commits
 from pagestore.services import page_retention
 from pagestore.services.page_access import PageAccess
+from pagestore.services.page_detaching import Detaching
 from pagestore.services.page_retention import set_retention, timeline_sizes
 from pagestore.timeline import Timeline, TimelineSummary
 from pagestore.timeline.scrub import Scrubbed
@@ -37,6 +38,7 @@ class PageTimelines:
 
     def __init__(self, access: PageAccess) -> None:
         self._access = access
+        self.detaching = Detaching(access)
 
     async def create_timeline(self, request: pb.CreateTimelineRequest, context: Any) -> Any:
         access = self._access
@@ -78,6 +80,11 @@ class PageTimelines:
 
     async def set_retention(self, request: pb.SetRetentionRequest, context: Any) -> Any:
         return await set_retention(self._access.repository, self._access.collector, request)
+
+    async def detach_timeline(self, request: pb.DetachTimelineRequest, context: Any) -> Any:
+        timeline = self._access.timeline(request.tenant_id, request.timeline_id)
+        await self.detaching.detach(timeline, request.wait_ms)
+        return self._info(timeline)
 
     async def list_timelines(self, request: pb.ListTimelinesRequest, context: Any) -> Any:
         tenant = TenantId(request.tenant_id) if request.tenant_id else None

@@ -99,6 +99,9 @@ class CatalogWriter:
         key = entries.child_key(tenant, parent, child)
         self.put(key, entries.pack_child(key, record.branch_lsn))
 
+    def remove_child(self, tenant: TenantId, parent: TimelineId, child: TimelineId) -> None:
+        self.delete(entries.child_key(tenant, parent, child))
+
     def put_horizon(self, tenant: TenantId, timeline: TimelineId, horizon: Horizon) -> None:
         """Moves the cutoff of a timeline's history, or says who holds it now.
 

@@ -335,3 +335,11 @@ def unpack_lease(key: bytes, value: bytes, where: str) -> int:
 TIMELINE_ENTRY_BYTES = 33 + _TIMELINE.size + _CRC.size
 CHILD_ENTRY_BYTES = 49 + _CHILD.size + _CRC.size
 LAYER_ENTRY_BYTES = 41 + _LAYER.size + _CRC.size
+
+
+def physical_bytes(record: TimelineEntry) -> int:
+    """Of its own files and entries."""
+    total = TIMELINE_ENTRY_BYTES + record.layer_count * LAYER_ENTRY_BYTES
+    if record.parent is not None:
+        total += CHILD_ENTRY_BYTES
+    return record.layer_bytes + total

@@ -43,7 +43,7 @@ from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files
 from pagestore.lmdbfile import witness
 from pagestore.timeline.catalog import Catalog, CatalogWriter
-from pagestore.timeline.entries import TimelineEntry
+from pagestore.timeline.entries import LayerEntry, TimelineEntry, physical_bytes
 from pagestore.timeline.horizons import nothing_but_points
 from pagestore.timeline.leases import Leases
 from pagestore.timeline.retained import ALL
@@ -52,7 +52,7 @@ from pagestore.timeline.rootimport import RootImport
 from pagestore.timeline.scrub import Scrub, Scrubbed
 from pagestore.timeline.store import Store
 from pagestore.timeline.sweep import Sweep
-from pagestore.timeline.timeline import Timeline, physical_bytes
+from pagestore.timeline.timeline import Timeline
 
 Key = tuple[TenantId, TimelineId]
 
@@ -362,12 +362,54 @@ class Repository:
         if timeline not in removed:
             found.hide()
             self.retention.ended(found)
-        for gone in removed:
-            ancestor = self._forget(tenant, gone)
-            if gone != timeline:
-                layers = ancestor.retire() if ancestor is not None else []
-            self._remove_files(tenant, gone, layers)
-            del layers
+            return
+        self._forget(tenant, timeline)
+        self._remove_files(tenant, timeline, layers)
+        del layers
+        self._remove_all(tenant, removed[1:])
+
+    def _remove_all(self, tenant: TenantId, gone: Sequence[TimelineId]) -> None:
+        """Ancestors that were hidden, and that nobody reads any more."""
+        for timeline in gone:
+            ancestor = self._forget(tenant, timeline)
+            self._remove_files(tenant, timeline, ancestor.retire() if ancestor is not None else [])
+
+    def detach(self, timeline: Timeline, layers: Sequence[tuple[int, LayerEntry]]) -> None:
+        """Takes its parent from a timeline: what it read there is in these layers, whose files are
+        durable under their names. One transaction; without effect where it has no parent.
+
+        Raises:
+            NotFound: TIMELINE_NOT_FOUND. ResourceExhausted: STORE_FULL.
+        """
+        tenant, name = timeline.tenant_id, timeline.timeline_id
+        timeline.own_files()  # known before the transaction, as in `Timeline.replace_layers`
+        with timeline.unflushed(), self._changing:
+            if timeline._gone:
+                raise NotFound("TIMELINE_NOT_FOUND", f"Timeline {name} was deleted.")
+            parent = timeline.parent
+            if parent is None:
+                return
+            record = replace(timeline._record, parent=None)
+            for number, entry in layers:
+                record = record.with_layer(number, entry.summary.bytes)
+
+            def change(txn: CatalogWriter) -> list[TimelineId]:
+                txn.put_timeline(tenant, name, record, layers)
+                txn.remove_child(tenant, parent, name)
+                above = txn.timeline(tenant, parent)
+                hidden = above is not None and above.deleted
+                return _remove(txn, tenant, parent) if hidden else []
+
+            try:
+                removed = self._store.commit(change)
+            except Exception:
+                # A transaction that seemed to fail may have been made, as in a flush.
+                known = self._store.catalog.timeline(tenant, name)
+                if known is None or known.parent is not None:
+                    raise
+                removed = []
+            timeline.stand_alone(record, [timeline.make_layer(n, e.summary) for n, e in layers])
+            self._remove_all(tenant, removed)
 
     def _check_directories(self, tenant: TenantId, timeline: TimelineId) -> None:
         """While it is known which of their files are named: of what may go with a timeline."""

@@ -180,7 +180,7 @@ class Timeline:
     @property
     def physical_bytes(self) -> int:
         """Of its own files and catalog entries."""
-        return physical_bytes(self._record)
+        return entries.physical_bytes(self._record)
 
     @property
     def memory_bytes(self) -> int:
@@ -571,6 +571,24 @@ class Timeline:
         with self._flushing, self._store.structure:
             self._record = replace(self._record, deleted=True)
 
+    def stand_alone(self, record: TimelineEntry, made: Sequence[Layer]) -> None:
+        """The catalog says that it has no parent any more, and these layers instead.
+
+        With `unflushed`, after `files`.
+        """
+        with self._store.structure:
+            assert self._files is not None
+            if self._ancestor is not None:
+                self._ancestor._children.discard(self)
+            self._record, self._ancestor = record, None
+            self._files = self._files.replace((), made)
+            pending = [self]
+            while pending:
+                timeline = pending.pop()
+                timeline._earliest_lsn = record.branch_lsn
+                pending.extend(timeline._children)
+            self._forget_snapshots(0)
+
     def retire(self) -> list[Layer]:
         """Takes no more; drops what is in memory. Its layers, for their files to go.
 
@@ -586,10 +604,3 @@ class Timeline:
             layers = self._files.files()
         self._store.account(self)
         return layers
-
-
-def physical_bytes(record: TimelineEntry) -> int:
-    total = entries.TIMELINE_ENTRY_BYTES + record.layer_count * entries.LAYER_ENTRY_BYTES
-    if record.parent is not None:
-        total += entries.CHILD_ENTRY_BYTES
-    return record.layer_bytes + total

@@ -123,6 +123,24 @@ class Sizes(_message.Message):
     history_bytes: int
     def __init__(self, logical_bytes: _Optional[int] = ..., shared_bytes: _Optional[int] = ..., history_bytes: _Optional[int] = ...) -> None: ...
 
+class DetachDatabaseRequest(_message.Message):
+    __slots__ = ("tenant_id", "name")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    name: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ...) -> None: ...
+
+class DetachDatabaseResponse(_message.Message):
+    __slots__ = ("database", "done", "changed")
+    DATABASE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    database: Database
+    done: bool
+    changed: bool
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., done: _Optional[bool] = ..., changed: _Optional[bool] = ...) -> None: ...
+
 class ChangeRetentionRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "seconds", "wal_bytes")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -146,6 +146,11 @@ class ControlServiceStub:
                 request_serializer=pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_control__pb2.Database.FromString,
                 _registered_method=True)
+        self.DetachDatabase = channel.unary_unary(
+                '/pagestore.v1.ControlService/DetachDatabase',
+                request_serializer=pagestore_dot_v1_dot_control__pb2.DetachDatabaseRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_control__pb2.DetachDatabaseResponse.FromString,
+                _registered_method=True)
         self.ChangeRetention = channel.unary_unary(
                 '/pagestore.v1.ControlService/ChangeRetention',
                 request_serializer=pagestore_dot_v1_dot_control__pb2.ChangeRetentionRequest.SerializeToString,
@@ -343,6 +348,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DetachDatabase(self, request, context):
+        """Makes a branch independent of what it was branched from. Answers after a while, done or not;
+        asked again, it is waited for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ChangeRetention(self, request, context):
         """How much of its history is kept.
         """
@@ -511,6 +524,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.KeepDatabase,
                     request_deserializer=pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_control__pb2.Database.SerializeToString,
+            ),
+            'DetachDatabase': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachDatabase,
+                    request_deserializer=pagestore_dot_v1_dot_control__pb2.DetachDatabaseRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_control__pb2.DetachDatabaseResponse.SerializeToString,
             ),
             'ChangeRetention': grpc.unary_unary_rpc_method_handler(
                     servicer.ChangeRetention,
@@ -1149,6 +1167,33 @@ class ControlService:
             '/pagestore.v1.ControlService/KeepDatabase',
             pagestore_dot_v1_dot_control__pb2.KeepDatabaseRequest.SerializeToString,
             pagestore_dot_v1_dot_control__pb2.Database.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DetachDatabase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ControlService/DetachDatabase',
+            pagestore_dot_v1_dot_control__pb2.DetachDatabaseRequest.SerializeToString,
+            pagestore_dot_v1_dot_control__pb2.DetachDatabaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

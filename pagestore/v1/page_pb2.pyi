@@ -392,6 +392,16 @@ class SetRetentionRequest(_message.Message):
     all: bool
     def __init__(self, window: _Optional[_Union[RetentionWindow, _Mapping]] = ..., timelines: _Optional[_Iterable[_Union[TimelineRetention, _Mapping]]] = ..., all: _Optional[bool] = ...) -> None: ...
 
+class DetachTimelineRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "wait_ms")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    wait_ms: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
 class TimelineRetention(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "window", "points", "unnamed")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -422,15 +422,20 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.FromString,
                 _registered_method=True)
+        self.ScrubStore = channel.unary_stream(
+                '/pagestore.v1.TimelineService/ScrubStore',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+                _registered_method=True)
         self.SetRetention = channel.unary_unary(
                 '/pagestore.v1.TimelineService/SetRetention',
                 request_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.FromString,
                 _registered_method=True)
-        self.ScrubStore = channel.unary_stream(
-                '/pagestore.v1.TimelineService/ScrubStore',
-                request_serializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
-                response_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+        self.DetachTimeline = channel.unary_unary(
+                '/pagestore.v1.TimelineService/DetachTimeline',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.DetachTimelineRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.TimelineInfo.FromString,
                 _registered_method=True)
 
 
@@ -500,6 +505,14 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScrubStore(self, request, context):
+        """The same for the whole store, each file once: those of deleted timelines that others read
+        through too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetRetention(self, request, context):
         """How much history is kept, and which LSNs besides. History goes only while this was told a
         short while ago: by who knows the checkpoints.
@@ -508,9 +521,9 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ScrubStore(self, request, context):
-        """The same for the whole store, each file once: those of deleted timelines that others read
-        through too.
+    def DetachTimeline(self, request, context):
+        """Copies what a timeline reads of its parent, and takes the parent from it: done when the answer
+        names none. What is under way goes on when nobody waits; asked again, it is waited for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -564,15 +577,20 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.VerifyLayersRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.VerifiedLayer.SerializeToString,
             ),
+            'ScrubStore': grpc.unary_stream_rpc_method_handler(
+                    servicer.ScrubStore,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.SerializeToString,
+            ),
             'SetRetention': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRetention,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionResponse.SerializeToString,
             ),
-            'ScrubStore': grpc.unary_stream_rpc_method_handler(
-                    servicer.ScrubStore,
-                    request_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.FromString,
-                    response_serializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.SerializeToString,
+            'DetachTimeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.DetachTimeline,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.DetachTimelineRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.TimelineInfo.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -830,6 +848,33 @@ class TimelineService:
             _registered_method=True)
 
     @staticmethod
+    def ScrubStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/ScrubStore',
+            pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SetRetention(request,
             target,
             options=(),
@@ -857,7 +902,7 @@ class TimelineService:
             _registered_method=True)
 
     @staticmethod
-    def ScrubStore(request,
+    def DetachTimeline(request,
             target,
             options=(),
             channel_credentials=None,
@@ -867,12 +912,12 @@ class TimelineService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
-            '/pagestore.v1.TimelineService/ScrubStore',
-            pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
-            pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+            '/pagestore.v1.TimelineService/DetachTimeline',
+            pagestore_dot_v1_dot_page__pb2.DetachTimelineRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.TimelineInfo.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,30 @@ def test_history_that_is_older_than_its_time_goes_and_checkpoints_stay(whole: Wh
     assert whole.error("retention", "short", "soon")["reason"] == "INVALID_RETENTION"
 
 
+def test_a_detached_branch_needs_nothing_of_its_parent(whole: Whole) -> None:
+    whole.run("create", "origin")
+    whole.sql(
+        "origin",
+        "CREATE TABLE t AS SELECT n, repeat('x', 100) AS x FROM generate_series(1, 9999) n",
+    )
+    whole.run("branch", "origin", "alone")
+    whole.sql("alone", "UPDATE t SET n = 0 WHERE n = 1")
+    shared = whole.json("show", "alone")
+    done = whole.json("detach", "alone")
+    assert (done["changed"], done["parent"]) == (True, None)
+    assert whole.json("detach", "alone")["changed"] is False
+    after = whole.json("show", "alone")
+    assert (after["shared_bytes"], after["logical_bytes"]) == (0, shared["logical_bytes"])
+    assert after["own_bytes"] > shared["own_bytes"]
+    whole.run("rm", "origin")
+    total = "SELECT sum(n), count(x) FROM t"
+    assert whole.sql("alone", total) == [(9999 * 10000 // 2 - 1, 9999)]
+    whole.run("stop", "alone")
+    whole.sql("alone", "UPDATE t SET n = 0 WHERE n = 2")
+    assert whole.sql("alone", total) == [(9999 * 10000 // 2 - 3, 9999)]
+    assert whole.error("reset", "alone")["reason"] == "NO_PARENT"
+
+
 def test_break_and_undo(whole: Whole) -> None:
     url = whole.json("create", "shop")["url"]
     sql(url, "CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")

@@ -128,7 +128,17 @@ class FakePages:
         self.stuck: int | None = None
         self.slots: list[str] = []
         """Of each timeline."""
+        self.detached: list[TimelineId] = []
         self.told: list[page_pb2.SetRetentionRequest] = []
+
+    async def detach_timeline(
+        self, tenant: TenantId, timeline: TimelineId, *, wait_ms: int
+    ) -> bool:
+        """Done when it is asked for the second time."""
+        if self.away:
+            raise Unavailable("SERVICE_UNAVAILABLE", "The page server is away.")
+        self.detached.append(timeline)
+        return self.detached.count(timeline) > 1
 
     async def set_retention(
         self, request: page_pb2.SetRetentionRequest
