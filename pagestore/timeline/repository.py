@@ -360,7 +360,7 @@ class Repository:
         self.leases.forget((tenant, timeline))
         self._recent.pop(tenant.raw + timeline.raw, None)  # hidden, if not gone altogether
         if timeline not in removed:
-            found.hide()
+            found._record = replace(found._record, deleted=True)
             self.retention.ended(found)
             return
         self._forget(tenant, timeline)

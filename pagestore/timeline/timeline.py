@@ -82,8 +82,7 @@ class Timeline:
         self._ancestor = ancestor
         # Every read asks for it, and an ancestry may be a thousand timelines deep.
         self._earliest_lsn = record.branch_lsn if ancestor is None else ancestor.earliest_lsn
-        self.horizon = horizon
-        """Its cutoff: from there on all of its own history is kept (retention.py)."""
+        self.horizon = horizon  # its cutoff, see retention.py
         self.kept_from = max(record.branch_lsn, horizon)
         self.retained: Retained | None = None  # once it has a horizon, and somebody asked
         self._children: weakref.WeakSet[Timeline] = weakref.WeakSet()
@@ -565,11 +564,6 @@ class Timeline:
         """Waits for a flush under way, and keeps others from beginning meanwhile."""
         with self._flushing:
             yield
-
-    def hide(self) -> None:
-        """The catalog says that it was deleted, and has children."""
-        with self._flushing, self._store.structure:
-            self._record = replace(self._record, deleted=True)
 
     def stand_alone(self, record: TimelineEntry, made: Sequence[Layer]) -> None:
         """The catalog says that it has no parent any more, and these layers instead.
