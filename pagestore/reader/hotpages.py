@@ -17,7 +17,7 @@ and 24 in 18 (measured likewise, on 17.12 and 18.6), and a start waits for these
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -27,8 +27,7 @@ from pagestore.reader.sizes import GLOBAL_DATABASE, GLOBAL_SPACE, Relation
 
 FIRST_USER_OID = 16384
 POSTGRES_DATABASE = 5
-USER_DATABASES = 1
-"""How many of the users' databases, by oid, are worth sending: a cluster mostly has one."""
+"""The highest number that initdb gives a database."""
 
 SHARED: Mapping[int, int] = {
     **dict.fromkeys((1213, 1260, 1261, 1262, 2964), 2),
@@ -71,16 +70,30 @@ def wanted(
         relmaps: every database's relation map, by (tablespace, database).
     """
     local = {**LOCAL, ATTRIBUTES: LOCAL[ATTRIBUTES] + version.scan_ahead_blocks}
-    users = sorted(db for _, db in relmaps if db >= FIRST_USER_OID)[:USER_DATABASES]
+    entered = entered_databases(db for _, db in relmaps)
     found: dict[tuple[int, int, int], int] = {}
     for (spc, db), content in relmaps.items():
         shared = (spc, db) == (GLOBAL_SPACE, GLOBAL_DATABASE)
-        if not shared and db not in (POSTGRES_DATABASE, *users):
+        if not shared and db not in entered:
             continue
         mapped = relmap.parse(content, f"the relation map of database {db}")
         for oid, blocks in (SHARED if shared else local).items():
             found[spc, db, mapped.get(oid, oid)] = blocks
     return found
+
+
+def entered_databases(databases: Iterable[int]) -> set[int]:
+    """Those, by oid, that a session is for, as far as can be told.
+
+    A cluster of ours has one from its template on, which `create` gives its name
+    (pagestore/agent/template.py): made by a server in single-user mode, before any of a user's, it
+    has a number below theirs. Else, in a cluster that was imported, mostly ``postgres`` or the
+    first of the users'.
+    """
+    found = sorted(db for db in databases if db >= POSTGRES_DATABASE)
+    made = [db for db in found if POSTGRES_DATABASE < db < FIRST_USER_OID]
+    users = [db for db in found if db >= FIRST_USER_OID]
+    return set(made[:1] or [POSTGRES_DATABASE, *users[:1]])
 
 
 def choose(
