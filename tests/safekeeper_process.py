@@ -140,7 +140,7 @@ class Timeline:
         self.term = answer.term
         return answer
 
-    def attach(self, lsn: int | None = None) -> None:
+    def attach(self, lsn: int | None = None, *, hold: bool = False) -> None:
         self.safekeeper.call(
             lambda client: client.attach_compute(
                 self.tenant,
@@ -148,6 +148,7 @@ class Timeline:
                 self.term,
                 access.address(self.tenant, self.id, self.term, self.postgres.conninfo()),
                 self.start_lsn if lsn is None else lsn,
+                hold=hold,
             )
         )
 

@@ -25,6 +25,9 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.v1 import wal_pb2 as pb
 from pagestore.v1 import wal_pb2_grpc
 
+TERMS = 10_000
+"""Timelines of which the last term is remembered."""
+
 
 class WalClient(RetryingClient):
     """Calls the safekeeper at `address` ("host:port"). Use it from one event loop.
@@ -43,6 +46,8 @@ class WalClient(RetryingClient):
         super().__init__(address, timeout=timeout, credentials=credentials)
         stubs: Any = wal_pb2_grpc
         self._stub = stubs.WalServiceStub(self._channel)
+        self._terms: dict[tuple[TenantId, TimelineId], int] = {}
+        """The highest that was promised, as far as was heard: where the next vote begins."""
 
     async def create_timeline(
         self,
@@ -101,10 +106,14 @@ class WalClient(RetryingClient):
         return await self._call(self._stub.Vote, request, pb.VoteResponse)
 
     async def vote_next(self, tenant: TenantId, timeline: TimelineId) -> pb.VoteResponse:
-        """The promise of the lowest term that nobody has."""
-        promised = 0
+        """The promise of the lowest term that nobody has, as far as the safekeeper remembers."""
+        key = (tenant, timeline)
+        promised = self._terms.get(key, 0)
         while not (answer := await self.vote(tenant, timeline, promised + 1)).granted:
             promised = answer.term
+        if len(self._terms) >= TERMS:
+            self._terms.clear()
+        self._terms[key] = max(answer.term, self._terms.get(key, 0))
         return answer
 
     async def win_term(self, tenant: TenantId, timeline: TimelineId) -> Won:
@@ -217,15 +226,27 @@ class WalClient(RetryingClient):
         await self._call(self._stub.ReleaseWal, request, pb.ReleaseWalResponse)
 
     async def attach_compute(
-        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        conninfo: str,
+        start_lsn: int,
+        *,
+        hold: bool = False,
     ) -> None:
-        """Makes the safekeeper pull from this compute, until detached or a higher term."""
+        """Makes the safekeeper pull from this compute, until detached or a higher term.
+
+        Args:
+            hold: it does not listen yet; attached again without this it does.
+        """
         request = pb.AttachComputeRequest(
             tenant_id=tenant.raw,
             timeline_id=timeline.raw,
             term=term,
             conninfo=conninfo,
             start_lsn=start_lsn,
+            hold=hold,
         )
         await self._call(self._stub.AttachCompute, request, pb.AttachComputeResponse)
 

@@ -86,8 +86,22 @@ class WalService(Protocol):
         ...
 
     async def attach_compute(
-        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
-    ) -> None: ...
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        conninfo: str,
+        start_lsn: int,
+        *,
+        hold: bool = False,
+    ) -> None:
+        """From now on its WAL is pulled.
+
+        Args:
+            hold: only once it is attached again without this: it does not listen yet.
+        """
+        ...
+
     async def detach_compute(
         self,
         tenant: TenantId,

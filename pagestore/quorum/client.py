@@ -183,14 +183,21 @@ class QuorumClient(Closing):
         return pb.AppendWalResponse(flush_lsn=end, commit_lsn=end)
 
     async def attach_compute(
-        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        conninfo: str,
+        start_lsn: int,
+        *,
+        hold: bool = False,
     ) -> None:
         key = (tenant, timeline)
         led = await self._leading(key, term)
 
         async def attach(number: int) -> None:
             async with self.safekeepers.answer(number) as client:
-                await client.attach_compute(*key, term, conninfo, start_lsn)
+                await client.attach_compute(*key, term, conninfo, start_lsn, hold=hold)
 
         able = [number for number, flush_lsn in led.reached.items() if flush_lsn >= start_lsn]
         await self._enough(attach, able, led.decided_by)

@@ -180,7 +180,7 @@ class WalService:
         key = key_of(request)
         async with self._safekeeper.use(key) as timeline:
             self._safekeeper.believed(key, term, request.conninfo)
-            await timeline.attach(term, request.conninfo, request.start_lsn)
+            await timeline.attach(term, request.conninfo, request.start_lsn, hold=request.hold)
         return pb.AttachComputeResponse()
 
     async def detach_compute(

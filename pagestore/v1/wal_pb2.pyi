@@ -317,18 +317,20 @@ class AppendWalResponse(_message.Message):
     def __init__(self, flush_lsn: _Optional[int] = ..., commit_lsn: _Optional[int] = ...) -> None: ...
 
 class AttachComputeRequest(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "term", "conninfo", "start_lsn")
+    __slots__ = ("tenant_id", "timeline_id", "term", "conninfo", "start_lsn", "hold")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     CONNINFO_FIELD_NUMBER: _ClassVar[int]
     START_LSN_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     term: int
     conninfo: str
     start_lsn: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., conninfo: _Optional[str] = ..., start_lsn: _Optional[int] = ...) -> None: ...
+    hold: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., term: _Optional[int] = ..., conninfo: _Optional[str] = ..., start_lsn: _Optional[int] = ..., hold: _Optional[bool] = ...) -> None: ...
 
 class AttachComputeResponse(_message.Message):
     __slots__ = ()

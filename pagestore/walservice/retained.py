@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,9 @@ from pagestore.consensus.acceptor import WalPosition
 from pagestore.errors import DataLoss, OutOfRange
 from pagestore.ids import format_lsn
 from pagestore.walservice import segments
+
+INLINE_READ = 128 << 10
+"""Reads up to this size are done in the event loop: the page cache has them."""
 
 
 class RetainedWal(NamedTuple):
@@ -30,6 +34,13 @@ class RetainedWal(NamedTuple):
             )
         if lsn < self.base_lsn:
             raise self._dropped(lsn)
+
+    async def read(self, lsn: int, end: int) -> bytes:
+        """Raises OutOfRange (LSN_TOO_OLD), DataLoss (SEGMENT_DAMAGED)."""
+        self.check(lsn)
+        if end - lsn <= INLINE_READ:
+            return segments.read_range(self.directory, lsn, end)
+        return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
 
     def align(self, lsn: int) -> WalPosition:
         """The last record's end at or below `lsn`. Reads files.

@@ -31,6 +31,8 @@ from pagestore.walservice.log import LogFiles
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 1.0
+LONGEST_HOLD = 10.0
+"""Seconds; whoever should have said that the compute listens may be gone."""
 PROMPT_SECONDS, BUSY_SECONDS, LAZY_SECONDS = 0.002, 0.05, 0.25
 """News of advances are told at most this often: while somebody waits for them; while nobody does,
 but much has come; and else. To tell costs as much as some commits, in each process that hears it.
@@ -44,7 +46,8 @@ class Stream:
     """Pulls for `state.attachment` from `state.position` on. Make it in the event loop.
 
     `on_advance` is called in the loop after the log has grown. `believe` says where the compute is:
-    asked once, before the first connection, so that keys that change later end no stream.
+    asked once, before the first connection, so that keys that change later end no stream. With
+    `hold` it does not connect before `go`: whoever started the compute tells when it listens.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Stream:
         name: str,
         on_advance: Callable[[], None],
         believe: Callable[[Attachment], ComputeAddress],
+        *,
+        hold: bool = False,
     ) -> None:
         assert state.attachment is not None
         self.attachment = state.attachment
@@ -65,6 +70,9 @@ class Stream:
         self._writer: WalWriter | None = None
         self._receiver: WalReceiver | None = None
         self._stopping = threading.Event()
+        self._listening = threading.Event()
+        if not hold:
+            self._listening.set()
         self._on_advance = on_advance
         self._believe = believe
         self._address: ComputeAddress | None = None
@@ -95,6 +103,7 @@ class Stream:
     async def stop(self) -> WalPosition:
         """Ends the stream; after this nothing is confirmed. Returns the final position."""
         self._stopping.set()
+        self._listening.set()
         receiver = self._receiver
         if receiver is not None:
             receiver.stop()
@@ -106,6 +115,10 @@ class Stream:
         if self._timer is not None:
             self._timer.cancel()
         return self._position
+
+    def go(self) -> None:
+        """The compute listens."""
+        self._listening.set()
 
     def hasten(self) -> None:
         """Somebody waits for the next advance."""
@@ -138,6 +151,7 @@ class Stream:
             tasks.end_process(self._thread.name, error)
 
     def _pull(self) -> None:
+        self._listening.wait(LONGEST_HOLD)
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE, spread=False)
         while not self._stopping.is_set():
             before = self._position

@@ -63,9 +63,6 @@ from pagestore.walservice.retention import Retention
 from pagestore.walservice.stored import Stored
 from pagestore.walservice.stream import Stream
 
-INLINE_READ = 128 << 10
-"""Reads up to this size are done in the event loop: the page cache has them."""
-
 FIRST_ASK, LAST_ASK = 0.005, 0.05
 """Seconds between questions to peers, while somebody waits."""
 COMMIT_NEWS_SECONDS = 0.2
@@ -99,6 +96,7 @@ class WalTimeline:
         self._failure = ""
         self._resuming: asyncio.Task[None] | None = None
         self._retired = False
+        self._hold = False
         self._asked_at = 0.0
 
     @classmethod
@@ -223,8 +221,13 @@ class WalTimeline:
     async def change_members(self, message: acceptor.ChangeMembers) -> State:
         return (await self.handle(message)).state
 
-    async def attach(self, term: int, conninfo: str, start_lsn: int) -> State:
-        return (await self.handle(Attach(term, conninfo, start_lsn))).state
+    async def attach(self, term: int, conninfo: str, start_lsn: int, hold: bool = False) -> State:
+        """`hold` as of Stream, until it is attached again without."""
+        self._hold = hold
+        state = (await self.handle(Attach(term, conninfo, start_lsn))).state
+        if self._stream is not None and not hold:
+            self._stream.go()
+        return state
 
     async def detach(self, term: int, wait_flush_lsn: int, wait_seconds: float) -> State:
         """Raises DeadlineExceeded (WAL_NOT_FLUSHED), still attached, when the wait was vain."""
@@ -385,7 +388,8 @@ class WalTimeline:
     def _start_stream(self, state: State) -> None:
         self._failure = ""
         name = named(state, self._around.owner.number).standby_name
-        self._stream = Stream(self._files, state, name, self.refresh, self._around.believed)
+        words = (name, self.refresh, self._around.believed)
+        self._stream = Stream(self._files, state, *words, hold=self._hold)
 
     def _is_far_from_stored(self) -> bool:
         stored, end = self._stored.position, self.state.position
@@ -532,10 +536,7 @@ class WalTimeline:
         self._check_present()
         end = min(self.state.commit_lsn, segments.read_end(lsn, limit))
         try:
-            self.retained.check(lsn)
-            if end - lsn <= INLINE_READ:
-                return segments.read_range(self.directory, lsn, end)
-            return await asyncio.to_thread(segments.read_range, self.directory, lsn, end)
+            return await self.retained.read(lsn, end)
         except DataLoss:
             self.retained.check(lsn)
             raise

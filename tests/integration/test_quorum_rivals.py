@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -219,11 +220,14 @@ class Overtaken(QuorumClient):
     rival: Starter
 
     async def attach_compute(
-        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+        self, tenant: TenantId, timeline: TimelineId, *told: Any, hold: bool = False
     ) -> None:
+        if hold:
+            await super().attach_compute(tenant, timeline, *told, hold=True)
+            return
         [started] = running_computes(self.starter.directory)
         with server_frozen(started.pid):
-            await super().attach_compute(tenant, timeline, term, conninfo, start_lsn)
+            await super().attach_compute(tenant, timeline, *told)
             await self.rival.wal.win_term(tenant, timeline)
 
 

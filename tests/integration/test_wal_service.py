@@ -136,6 +136,21 @@ def test_a_clean_stop_ships_the_shutdown_checkpoint(tmp_path: Path) -> None:
         assert [(item.term, item.start_lsn) for item in history] == [(1, followed.start_lsn)]
 
 
+def test_who_is_attached_on_hold_is_left_alone_until_it_is_attached(tmp_path: Path) -> None:
+    with followed_postgres(tmp_path / "sk") as followed:
+        followed.wait(lambda status: status.receiving)
+        end = followed.detach()
+        followed.vote()
+        followed.attach(end, hold=True)
+        sessions = "SELECT count(*) FROM pg_stat_replication"
+        assert followed.postgres.sql(sessions) == [(0,)]
+        assert not followed.status().receiving
+        followed.attach(end)
+        followed.wait(lambda status: status.receiving)
+        followed.attach(end)
+        assert followed.status().receiving, "once more is nothing new"
+
+
 def test_a_higher_term_ends_the_compute_that_still_runs(tmp_path: Path) -> None:
     """The fenced compute's commit waits for ever; not a byte of it is in the log."""
     with followed_postgres(tmp_path / "sk") as followed:

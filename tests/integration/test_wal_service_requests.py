@@ -112,6 +112,29 @@ def test_creation_is_idempotent_for_the_same_start(shared: SafekeeperProcess) ->
     shared.call(work)
 
 
+def test_who_has_voted_before_asks_once(shared: SafekeeperProcess) -> None:
+    async def work(client: WalClient) -> None:
+        timeline = await made(client)
+        asked: list[int] = []
+        vote = client.vote
+
+        async def counted(tenant: TenantId, of: TimelineId, term: int) -> pb.VoteResponse:
+            asked.append(term)
+            return await vote(tenant, of, term)
+
+        client.vote = counted  # type: ignore[method-assign]
+        try:
+            for term in (1, 2, 3):
+                assert (await client.vote_next(T, timeline)).term == term
+            await vote(T, timeline, 7)
+            assert (await client.vote_next(T, timeline)).term == 8
+        finally:
+            del client.vote
+        assert asked == [1, 2, 3, 4, 8]
+
+    shared.call(work)
+
+
 def test_terms_fence(shared: SafekeeperProcess) -> None:
     async def work(client: WalClient) -> None:
         timeline = await made(client)

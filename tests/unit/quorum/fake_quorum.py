@@ -191,13 +191,21 @@ class FakeSafekeeper:
         return state.position.flush_lsn >= end_lsn
 
     async def attach_compute(
-        self, tenant: TenantId, timeline: TimelineId, term: int, conninfo: str, start_lsn: int
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        term: int,
+        conninfo: str,
+        start_lsn: int,
+        *,
+        hold: bool = False,
     ) -> None:
         key = (tenant, timeline)
         await self._called("attach_compute", key)
         self._drive(key, Attach(term, conninfo, start_lsn))
         self.broken = ""
-        self.quorum.flow(key)
+        if not hold:
+            self.quorum.flow(key)
 
     async def detach_compute(
         self, tenant: TenantId, timeline: TimelineId, term: int, **_: int
