@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from pagestore.client.page import AsyncPageClient, Rel
@@ -18,10 +19,17 @@ async def read_roles(
     pages: AsyncPageClient, tenant: TenantId, timeline: TimelineId, lsn: int
 ) -> dict[str, RoleEntry]:
     """By name, as they are at an LSN, the end of a record."""
-    mapping = relmap.parse(await pages.get_relation_map(tenant, timeline, lsn, *_SHARED))
-    rel = Rel(*_SHARED, mapping[PG_AUTHID])
-    blocks = await pages.get_rel_size(tenant, timeline, lsn, rel) or 0
-    heap = await pages.get_pages(tenant, timeline, lsn, rel, range(blocks))
+    at = (tenant, timeline, lsn)
+    # Until somebody rewrites it, it is where initdb has put it: asked for beside the map.
+    rel = Rel(*_SHARED, PG_AUTHID)
+    relation_map, blocks = await asyncio.gather(
+        pages.get_relation_map(*at, *_SHARED), pages.get_rel_size(*at, rel)
+    )
+    number = relmap.parse(relation_map)[PG_AUTHID]
+    if number != PG_AUTHID:
+        rel = Rel(*_SHARED, number)
+        blocks = await pages.get_rel_size(*at, rel)
+    heap = await pages.get_pages(*at, rel, range(blocks or 0))
     segments: dict[int, bytes] = {}
     missing: set[int] = set()
     while True:

@@ -77,7 +77,11 @@ class History:
         """The end of the last complete record that is committed."""
         record = self._state.view().known_timeline(timeline)
         status = await self._wal.get_status(record.tenant, timeline)
-        return await self._aligned(record, status.commit_lsn)
+        return await self.last_record(timeline, status.commit_lsn)
+
+    async def last_record(self, timeline: TimelineId, commit_lsn: int) -> BranchPoint:
+        """The last one that ends at or below an LSN that is committed."""
+        return await self._aligned(self._state.view().known_timeline(timeline), commit_lsn)
 
     async def resolve(self, database: DatabaseRecord, point: Point) -> BranchPoint:
         """

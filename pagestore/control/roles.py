@@ -59,7 +59,7 @@ class Roles:
                 asked = clock()
                 status = await self._wal.get_status(tenant, timeline)
                 if status.commit_lsn != known.lsn:
-                    known.roles = await self._read(tenant, timeline)
+                    known.roles = await self._read(tenant, timeline, status.commit_lsn)
                     known.lsn = status.commit_lsn
                 known.asked = asked
             return known.roles
@@ -71,6 +71,8 @@ class Roles:
             self._known.popitem(last=False)
         return known
 
-    async def _read(self, tenant: TenantId, timeline: TimelineId) -> Mapping[str, RoleEntry]:
-        lsn = (await self._history.head(timeline)).lsn
+    async def _read(
+        self, tenant: TenantId, timeline: TimelineId, commit_lsn: int
+    ) -> Mapping[str, RoleEntry]:
+        lsn = (await self._history.last_record(timeline, commit_lsn)).lsn
         return await read_roles(self._pages, tenant, timeline, lsn)

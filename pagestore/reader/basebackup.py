@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pagestore import keyspace
 from pagestore._native import RedoPool, Snapshot, crc32c
@@ -45,27 +46,34 @@ PG_SUBSCRIPTION = 6100
 REPLICATION_STATE_MAGIC = 0x1257DADE
 
 
+class Ends(NamedTuple):
+    """Where a timeline begins, and where it ends by now."""
+
+    branch_lsn: int
+    last_record_lsn: int
+
+
 def base_backup(
     snapshot: Snapshot,
     lsn: int,
     redo: RedoPool | None,
     *,
     hot_pages: bool,
-    branch_lsn: int | None = None,
+    compute: Ends | None = None,
 ) -> Iterator[pb.BaseBackupChunk]:
     """Yields the chunks of a base backup at `lsn`.
 
     Args:
-        branch_lsn: where the timeline begins, given if the backup is for a compute of it: then
-            with replication slots, which need WAL besides.
+        compute: the timeline's ends, given if the backup is for a compute of it: then with
+            replication slots, which need WAL besides.
     """
     header = pb.BackupHeader(
         lsn=lsn, counters=counters(snapshot, lsn), settings=settings(snapshot, lsn)
     )
     version = versions.of_catalog(header.settings.catalog_version)
     relmaps = read_relmaps(snapshot, lsn)
-    if branch_lsn is not None:
-        header.branch_lsn = branch_lsn
+    if compute is not None:
+        header.branch_lsn, header.last_record_lsn = compute
         _complete_for_compute(header, snapshot, redo, relmaps)
     yield pb.BaseBackupChunk(header=header)
     files = 0
@@ -74,7 +82,7 @@ def base_backup(
         _slru_files(snapshot, lsn, redo),
         _two_phase_files(snapshot, lsn, header.counters.next_full_xid, version),
         _other_files(snapshot, lsn),
-        slots.decoding_files(snapshot, lsn) if branch_lsn is not None else (),
+        slots.decoding_files(snapshot, lsn) if compute is not None else (),
     ):
         files += 1
         yield pb.BaseBackupChunk(file=pb.BackupFile(path=path, data=data))

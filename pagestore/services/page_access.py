@@ -87,6 +87,7 @@ class PageAccess:
         if failure is not None and lsn > timeline.last_record_lsn:
             raise failure
         seconds = min(wait_ms or DEFAULT_WAIT_MS, LONGEST_WAIT_MS) / 1000
+        self.follower.hasten(key)
         await self.waiters.wait(key, lsn, seconds, lambda: timeline.last_record_lsn)
 
     async def read_lsn(

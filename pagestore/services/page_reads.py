@@ -29,7 +29,7 @@ from pagestore.errors import (
 from pagestore.keyspace import Key, Kind
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.reader import sizes
-from pagestore.reader.basebackup import base_backup
+from pagestore.reader.basebackup import Ends, base_backup
 from pagestore.services.connections import is_nameless
 from pagestore.services.guard import caller
 from pagestore.services.page_access import PageAccess
@@ -162,7 +162,9 @@ class PageReads:
             lsn,
             access.redo(timeline.major),
             hot_pages=request.hot_pages,
-            branch_lsn=timeline.branch_lsn if request.for_compute else None,
+            compute=Ends(timeline.branch_lsn, timeline.last_record_lsn)
+            if request.for_compute
+            else None,
         )
 
         def step() -> list[pb.BaseBackupChunk]:

@@ -197,7 +197,7 @@ class BackupBundle(_message.Message):
     def __init__(self, chunks: _Optional[_Iterable[_Union[BaseBackupChunk, _Mapping]]] = ...) -> None: ...
 
 class BackupHeader(_message.Message):
-    __slots__ = ("lsn", "counters", "settings", "branch_lsn", "owner", "slots", "subscriptions")
+    __slots__ = ("lsn", "counters", "settings", "branch_lsn", "owner", "slots", "subscriptions", "last_record_lsn")
     LSN_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +205,7 @@ class BackupHeader(_message.Message):
     OWNER_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     SUBSCRIPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LAST_RECORD_LSN_FIELD_NUMBER: _ClassVar[int]
     lsn: int
     counters: ControlCounters
     settings: ControlSettings
@@ -212,7 +213,8 @@ class BackupHeader(_message.Message):
     owner: bytes
     slots: _containers.RepeatedScalarFieldContainer[str]
     subscriptions: BackupPages
-    def __init__(self, lsn: _Optional[int] = ..., counters: _Optional[_Union[ControlCounters, _Mapping]] = ..., settings: _Optional[_Union[ControlSettings, _Mapping]] = ..., branch_lsn: _Optional[int] = ..., owner: _Optional[bytes] = ..., slots: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Union[BackupPages, _Mapping]] = ...) -> None: ...
+    last_record_lsn: int
+    def __init__(self, lsn: _Optional[int] = ..., counters: _Optional[_Union[ControlCounters, _Mapping]] = ..., settings: _Optional[_Union[ControlSettings, _Mapping]] = ..., branch_lsn: _Optional[int] = ..., owner: _Optional[bytes] = ..., slots: _Optional[_Iterable[str]] = ..., subscriptions: _Optional[_Union[BackupPages, _Mapping]] = ..., last_record_lsn: _Optional[int] = ...) -> None: ...
 
 class BackupFile(_message.Message):
     __slots__ = ("path", "data")

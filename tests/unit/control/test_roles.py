@@ -56,8 +56,8 @@ class Fakes:
         await asyncio.sleep(0)
         return wal_pb2.WalTimelineStatus(commit_lsn=self.commit_lsn)
 
-    async def head(self, _: TimelineId) -> Any:
-        return type("Point", (), {"lsn": self.commit_lsn})
+    async def last_record(self, _: TimelineId, commit_lsn: int) -> Any:
+        return type("Point", (), {"lsn": commit_lsn})
 
     async def get_relation_map(self, *_: object) -> bytes:
         self.asked.append("map")
