@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -19,13 +19,21 @@ from pagestore import tasks
 from pagestore.agent import owner, upgrade
 from pagestore.agent.disk import DiskWatch
 from pagestore.agent.generations import Generations
-from pagestore.agent.place import check_name, install, is_compute, log_of
+from pagestore.agent.place import (
+    check_name,
+    install,
+    is_compute,
+    log_of,
+    spare_log_of,
+    spare_name,
+)
 from pagestore.agent.ports import at_a_port
+from pagestore.agent.spare import Spare
 from pagestore.agent.users import Users
 from pagestore.agent.watched import WatchedCompute
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
-from pagestore.compute import removal
+from pagestore.compute import page_access, removal
 from pagestore.compute.leftovers import adopt, clear, clear_version_1, ended, resume_removal
 from pagestore.compute.limits import Limits
 from pagestore.compute.record import ComputeRecord
@@ -38,9 +46,10 @@ from pagestore.pgformat import versions
 from pagestore.postgres import majors
 from pagestore.postgres.datadir import Owner
 from pagestore.postgres.process import account
-from pagestore.postgres.settings import SessionLibrary
+from pagestore.postgres.settings import SOCKET_PORT, SessionLibrary
 from pagestore.tokens import Signer
 
+NOBODYS_TENANT, NOBODYS_TIMELINE = TenantId(bytes(16)), TimelineId(bytes(16))
 SESSION_LIBRARY = majors.library("session")
 """Lies beside the shim."""
 _log = structlog.get_logger(__name__)
@@ -111,6 +120,11 @@ class Agent:
         self._watching: asyncio.Task[None] | None = None
         self._users = Users(host.uids, host.directory) if host.uids else None
         self._change = asyncio.Event()
+        self._spare: Spare | None = None
+        if not host.host:
+            address = f"unix:{host.page_socket}" if host.page_socket else pages.address
+            authority = page_access.authority_for(address, pages.credentials)
+            self._spare = Spare(self._spec_of_spare, authority)
         (host.directory / "logs").mkdir(mode=0o700, exist_ok=True)
 
     @property
@@ -163,12 +177,16 @@ class Agent:
         self._starting.add(name)
 
         def begin(port: int) -> Awaitable[RunningCompute]:
-            return start_compute(self._spec(wanted, port), self._pages, self._wal)
+            spec = self._spec(wanted, port)
+            spare = self._spare.take(spec) if self._spare is not None else None
+            return start_compute(spec, self._pages, self._wal, spare)
 
         try:
             compute = self._take(await at_a_port(self.host.host, begin))
         finally:
             self._starting.discard(name)
+        if self._spare is not None:
+            self._spare.prepare(wanted.major)
         if wanted.password:
             try:
                 await owner.keep_password(compute.running.conninfo(), wanted.password)
@@ -248,6 +266,8 @@ class Agent:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if self._spare is not None:
+            await self._spare.close()
         await asyncio.gather(*(compute.close() for compute in self.computes.values()))
         if self.host.limits is not None:
             for hierarchy in self.host.limits.hierarchies:
@@ -291,6 +311,13 @@ class Agent:
             limits=host.limits,
             uid=self._users.take() if self._users is not None else None,
         )
+
+    def _spec_of_spare(self, major: int) -> ComputeSpec:
+        nobody = Wanted(
+            spare_name(), NOBODYS_TENANT, NOBODYS_TIMELINE, session_key="-", major=major
+        )
+        spec = self._spec(nobody, SOCKET_PORT)
+        return replace(spec, log=spare_log_of(self.host.directory))
 
     def _installed(self, library: Path, major: int) -> Path:
         """

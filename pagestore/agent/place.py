@@ -4,7 +4,9 @@
 
     DIR/lib/pagestore_shim-<major>-<digest>.so    readable by Postgres's user; pagestore_session too
     DIR/logs/<timeline>.log               what its servers said
+    DIR/logs/spare.log                    what servers said that waited for a database (spare.py)
     DIR/<timeline's start>-<random>/      one a start; thrown away with it
+    DIR/0000000000-<random>/              likewise, of a server that was executed for nobody yet
     DIR/<...>.removing/                   on its way out
     DIR/upgrade-<random>/                 pg_upgrade at work (upgrade.py)
 
@@ -16,14 +18,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import stat
 from pathlib import Path
 
 from pagestore import durable
+from pagestore.client.credentials import file_identity
 from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.ids import TimelineId
 from pagestore.postgres.process import account
 
+_Identity = tuple[int, int, int]
+_installed: dict[tuple[Path, Path], tuple[_Identity | None, _Identity | None, Path]] = {}
+"""What was installed by this process, and as which files: not compared anew at each start."""
 _COMPUTE = re.compile(r"[0-9a-f]{10}-[0-9a-f]{6}")
 """The name of a compute, and of its directory."""
 
@@ -47,6 +54,15 @@ def check_name(name: str) -> str:
 
 def log_of(directory: Path, timeline: TimelineId) -> Path:
     return directory / "logs" / f"{timeline}.log"
+
+
+def spare_name() -> str:
+    """For a compute that is of no timeline yet: one of no timeline that there is."""
+    return f"{'0' * 10}-{secrets.token_hex(3)}"
+
+
+def spare_log_of(directory: Path) -> Path:
+    return directory / "logs/spare.log"
 
 
 def make_compute_dir(directory: Path, run_as: str | None) -> None:
@@ -88,8 +104,18 @@ def _make_passable(directory: Path) -> None:
 
 def install(library: Path, folder: Path) -> Path:
     """A copy that Postgres's user can read, named by its content: running servers keep theirs."""
+    identity = _identity(library)
+    known = _installed.get((library, folder))
+    if known is not None and None not in known and known[:2] == (identity, _identity(known[2])):
+        return known[2]
     _make_passable(folder)
     _refuse_unless(folder.stat().st_uid == os.geteuid(), folder, "belongs to another user")
+    target = _install(library, folder)
+    _installed[library, folder] = (identity, _identity(target), target)
+    return target
+
+
+def _install(library: Path, folder: Path) -> Path:
     try:
         content = library.read_bytes()
     except FileNotFoundError as error:
@@ -102,3 +128,10 @@ def install(library: Path, folder: Path) -> Path:
     if not target.is_file() or target.read_bytes() != content:
         durable.replace(target, content, mode=0o755)
     return target
+
+
+def _identity(path: Path) -> _Identity | None:
+    try:
+        return file_identity(path)
+    except OSError:
+        return None

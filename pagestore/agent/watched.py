@@ -52,7 +52,7 @@ class WatchedCompute:
 
     @property
     def name(self) -> str:
-        return self.running.directory.name
+        return self.running.record.name or self.running.directory.name
 
     @property
     def alive(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,19 +22,31 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Execution:
-    """One under way: `record` says at each moment what is to be ended if we die."""
+    """One under way.
+
+    Args:
+        record: says what is to be ended if we die before it is known more exactly.
+    """
 
     record: ComputeRecord
+    child: subprocess.Popen[bytes]
+    walled: bool
     server: ServerProcess | None = None
-    entering: asyncio.Task[WalledServer | None] | None = None
+    _entering: asyncio.Task[WalledServer | None] | None = None
 
     async def enter(self) -> ServerProcess | None:
         """The server, as soon as it is within its walls, if it has any; None when it ended."""
-        if self.entering is not None:
-            server = await asyncio.shield(self.entering)
-            if server is not None:
-                self.server, self.record = server, self.record.of_server(server)
+        if not self.walled:
+            self.server = self.server or ServerProcess(self.child.pid, self.child)
+        elif self._entering is None:
+            self._entering = asyncio.create_task(entered(self.child))
+        if self._entering is not None:
+            self.server = await asyncio.shield(self._entering)
         return self.server
+
+    def of_server(self, record: ComputeRecord) -> ComputeRecord:
+        """The record with the processes that are known since `enter`."""
+        return record.of_server(self.server) if isinstance(self.server, WalledServer) else record
 
 
 def execute(
@@ -56,7 +69,7 @@ def execute(
     """
     if not spec.walls:
         child = spawn(argv, log=spec.log_path, owner=owner, stdin=stdin)
-        return Execution(record.of_process(child.pid), ServerProcess(child.pid, child))
+        return Execution(record.of_process(child.pid), child, walled=False)
     limits = spec.limits
     room = room_of(spec, Path(argv[0]), data, Path(record.socket_directory))
     with syscalls.opened(io_uring=spec.major >= syscalls.FIRST_WITH_IO_URING) as denying:
@@ -68,7 +81,7 @@ def execute(
             command = limits.outside(groups, command)
         kept = descriptors(denying)
         child = spawn(command, log=spec.log_path, owner=None, stdin=stdin, inherited=kept)
-    return Execution(record.of_outer(child.pid), entering=asyncio.create_task(entered(child)))
+    return Execution(record.of_outer(child.pid), child, walled=True)
 
 
 def room_of(spec: ComputeSpec, program: Path, data: Path, sockets: Path) -> Room:

@@ -3,7 +3,8 @@
 Executing Postgres and making its shared memory takes as long as a base backup and hardly needs
 it, so both happen at once: the server starts on a directory with next to nothing in it, and the
 shim lets it wait, first for its settings, then for its files (native/postgres/shim/start.c has
-the messages). Over the same line it tells when commits work.
+the messages). Over the same line it tells when commits work. One that was executed before it was
+known for which database (parked.py) is told its log there, too.
 
 A line that closes ends a server that still waits, so a starter that dies leaves none behind.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from pagestore.errors import InvalidInput
+from pagestore.postgres.server_log import open_log
 
 SETTINGS = {"pagestore.start_fd": "0"}
 """Of the server that is given :attr:`Line.theirs` as its standard input."""
@@ -32,8 +35,11 @@ class Line:
         self._ours.close()
         self.theirs.close()
 
-    def settings(self, values: Mapping[str, str]) -> None:
+    def settings(self, values: Mapping[str, str], log: Path | None = None) -> None:
         """Lets the server read its configuration, and makes its shared memory.
+
+        Args:
+            log: to which it writes from now on; None for the one that it has.
 
         Raises:
             InvalidInput: INVALID_SETTING.
@@ -41,7 +47,11 @@ class Line:
         message = b"".join(f"{name}={value}".encode() + b"\0" for name, value in values.items())
         if message.count(b"\0") != len(values) or not 0 < len(message) <= _LONGEST:
             raise InvalidInput("INVALID_SETTING", "A setting has a NUL in it, or is too long.")
-        self._send(message)
+        if log is None:
+            self._send(message)
+            return
+        with open_log(log) as opened:
+            self._send(message, opened.fileno())
 
     def go(self) -> None:
         """Lets the server start on its directory, which is finished."""
@@ -52,8 +62,8 @@ class Line:
         if not await asyncio.get_running_loop().sock_recv(self._ours, _LONGEST):
             await asyncio.Event().wait()
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, message: bytes, *descriptors: int) -> None:
         try:
-            self._ours.send(message)
+            socket.send_fds(self._ours, [message], descriptors)
         except (BrokenPipeError, ConnectionResetError):
             return  # it is dead: whoever waits for it finds out why

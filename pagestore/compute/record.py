@@ -49,6 +49,7 @@ class ComputeRecord:
     """The content of compute.json.
 
     Args:
+        name: the compute's; empty where it is the directory's.
         outside: directories of this compute alone that lie elsewhere.
         sandbox: the processes around the server; None where there are no walls.
         groups: control groups of this compute alone.
@@ -62,6 +63,7 @@ class ComputeRecord:
     port: int
     socket_directory: str
     log: str
+    name: str = ""
     outside: tuple[str, ...] = ()
     process: Identity = NOBODY
     sandbox: Sandbox | None = None

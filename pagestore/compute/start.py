@@ -7,13 +7,15 @@ The sequence, and why in this order:
 2. *Base backup* at X from the page server, laid as it arrives.
 3. *Checkpoint*: one shutdown checkpoint record at X, made durable at the WAL service under
    the new term before anything can run behind it (beside 2, as soon as the header is known).
-4. *Serve*: the directory is finished, Postgres starts on it, the safekeeper is told to pull.
+4. *Serve*: the directory is finished, Postgres starts on it. Meanwhile the safekeeper writes down
+   from whom it will pull, and is told to once Postgres listens.
 5. *Ready* when Postgres accepts connections and a safekeeper streams as its synchronous
    standby: before that every commit would only wait. Nobody comes if a rival has won a higher
    term since the vote, so that is asked meanwhile.
 
-Postgres is executed before all that, and waits (parking.py): for its settings until the base
-backup's header has come, then, with its shared memory made, for its files.
+Postgres is executed before all that, perhaps before it was known for which timeline (parked.py),
+and waits (parking.py): for its settings until the base backup's header has come, then, with its
+shared memory made, for its files.
 
 Whatever fails, the process is gone, the safekeeper detached and the directory removed; the
 log stays, and the line of it that matters is in the error.
@@ -24,30 +26,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.client.walservice import WalService, Won
-from pagestore.compute import page_access, shared_memory
-from pagestore.compute.certificate import make_certificate
+from pagestore.compute import page_access
 from pagestore.compute.clock import Clock
-from pagestore.compute.execution import Execution, execute
 from pagestore.compute.hydrating import HydratingDirectory
 from pagestore.compute.limits import Limits
-from pagestore.compute.parking import SETTINGS, Line
-from pagestore.compute.places import (
-    check_reachable,
-    make_outer,
-    socket_directory,
-    spread_children,
-    write_readable,
-)
-from pagestore.compute.record import ComputeRecord
-from pagestore.compute.removal import remove
+from pagestore.compute.parked import Parked
+from pagestore.compute.places import check_reachable, spread_children, write_readable
 from pagestore.compute.running import RunningCompute
 from pagestore.compute.slots import Log, words_on_slots, write_slots
 from pagestore.errors import (
@@ -65,7 +56,6 @@ from pagestore.postgres import shared_catalogs as catalog
 from pagestore.postgres.checkpoint import (
     StartCheckpoint,
     after_prologue,
-    any_control_file,
     write_control_file,
     write_segments,
 )
@@ -87,13 +77,12 @@ from pagestore.postgres.settings import (
     OF_SEVERAL,
     SOCKET_PORT,
     SYNCHRONOUS_FILE,
-    ServerPlace,
     SessionLibrary,
     auto_conf,
-    command_line,
     hba,
     ident,
     line_settings,
+    pages_settings,
     postgresql_conf,
     quorum_rule,
     synchronous_conf,
@@ -106,6 +95,9 @@ from pagestore.v1 import page_pb2 as pb
 _SHARED = (layout.GLOBAL_TABLESPACE, 0)
 _BACKUP_WAIT_MS = 60_000
 _TERM_CHECK_SECONDS = 0.5
+_TURNS_OF_A_CALL = 3
+"""Of the event loop, until a call that was begun is with the transport: whatever blocks the loop
+afterwards delays its answer and not the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +106,7 @@ class ComputeSpec:
 
     Args:
         directory: made by the start and removed by the stop; a new name each time.
+        name: the compute's, where it is not the directory's.
         port: in its socket's name; with `host`, of TCP.
         run_as: the user that the server runs as; None for our own.
         shim_library: for that major, readable by that user.
@@ -140,6 +133,7 @@ class ComputeSpec:
     directory: Path
     page_server: str
     shim_library: Path
+    name: str = ""
     port: int = SOCKET_PORT
     run_as: str | None = None
     major: int = versions.OLDEST.major
@@ -165,9 +159,13 @@ class ComputeSpec:
 
 
 async def start_compute(
-    spec: ComputeSpec, pages: AsyncPageClient, wal: WalService
+    spec: ComputeSpec, pages: AsyncPageClient, wal: WalService, spare: Parked | None = None
 ) -> RunningCompute:
     """The whole sequence; returns when commits work.
+
+    Args:
+        spare: a server that waits already, executed for the like of `spec`, which takes over its
+            user and its directory.
 
     Raises:
         Aborted: TERM_LOST, STALE_TERM; somebody else started this timeline meanwhile.
@@ -175,13 +173,11 @@ async def start_compute(
         DeadlineExceeded: COMPUTE_START_TIMEOUT.
         PagestoreError: what the page server or the WAL service answered.
     """
-    owner = Owner(spec.uid, spec.uid) if spec.uid is not None else account(spec.run_as)
-    programs = majors.programs(spec.bindir, spec.major)
-    if not spec.walls:
-        check_reachable(spec.directory.parent, owner)
-    spread_children(spec.directory.parent)
-    authority = page_access.authority_for(spec.page_server, pages.credentials)
-    start = _Start(spec, owner, authority, programs)
+    if spare is not None:
+        name, there = spec.name or spec.directory.name, spare.spec
+        spec = replace(spec, name=name, directory=there.directory, uid=there.uid)
+    parked = spare or Parked(spec, owner_of(spec))
+    start = _Start(spec, parked)
     try:
         return await start.run(pages, wal)
     except BaseException as error:
@@ -210,25 +206,31 @@ def _disk_error(directory: Path, error: OSError) -> PagestoreError:
     )
 
 
+def owner_of(spec: ComputeSpec) -> Owner | None:
+    """The user that its server runs as; None for our own.
+
+    Raises:
+        FailedPrecondition: as :func:`pagestore.postgres.process.account` does; POSTGRES_MISSING;
+            DIRECTORY_UNREACHABLE.
+    """
+    owner = Owner(spec.uid, spec.uid) if spec.uid is not None else account(spec.run_as)
+    majors.programs(spec.bindir, spec.major)
+    if not spec.walls:
+        check_reachable(spec.directory.parent, owner)
+    spread_children(spec.directory.parent)
+    return owner
+
+
 class _Start:
     """One start under way; `undo` takes back whatever it has come to."""
 
-    def __init__(
-        self, spec: ComputeSpec, owner: Owner | None, authority: Path | None, programs: Path
-    ) -> None:
+    def __init__(self, spec: ComputeSpec, parked: Parked) -> None:
         self.spec = spec
-        self.authority = authority
-        self.programs = programs
+        self.parked = parked
         self.clock = Clock()
-        self.owner = owner
         self.won = Won(0, 0, 0, 0, ())
         self.data = spec.directory / "data"
         self.log = ServerLog.from_now(spec.log_path)
-        self.group = owner.gid if owner is not None else os.getegid()
-        self.server: ServerProcess | None = None
-        self.execution: Execution | None = None
-        self.record: ComputeRecord | None = None
-        self.made_directory = False
         self.attached = False
         self.end_lsn = 0
         self.settings = pb.ControlSettings()
@@ -238,107 +240,43 @@ class _Start:
 
     async def run(self, pages: AsyncPageClient, wal: WalService) -> RunningCompute:
         """All steps. The vote is on its way while the server is executed."""
-        spec = self.spec
+        spec, parked = self.spec, self.parked
         voting = asyncio.create_task(wal.win_term(spec.tenant, spec.timeline))
-        await asyncio.sleep(0)
+        for _ in range(_TURNS_OF_A_CALL):
+            await asyncio.sleep(0)
         try:
-            with contextlib.closing(Line()) as line:
-                with self._parked(line) as directory:
-                    self.won = await voting
-                    self.clock.mark("vote")
-                    async with asyncio.timeout(spec.start_timeout):
-                        await self._lay(directory, line, pages, wal)
+            with contextlib.closing(parked):
+                if not parked.begun:
+                    parked.begin(page_access.authority_for(spec.page_server, pages.credentials))
+                parked.dedicate(spec)
+                self.won = await voting
+                self.clock.mark("vote")
+                async with asyncio.timeout(spec.start_timeout):
+                    await self._lay(parked.tree, pages, wal)
                 await self._enter()
-                line.go()
-                return await self._serve(line, wal)
+                parked.line.go()
+                return await self._serve(wal)
         finally:
             voting.cancel()
             await asyncio.gather(voting, return_exceptions=True)
 
-    @contextlib.contextmanager
-    def _parked(self, line: Line) -> Iterator[HydratingDirectory]:
-        """The directory to lay, and a server that waits for it."""
-        spec = self.spec
-        make_outer(spec.directory, self.owner)
-        self.made_directory = True
-        if spec.signer is not None:
-            page_access.write_token(
-                spec.directory, spec.tenant, spec.timeline, spec.signer, self.group
-            )
-        if self.authority is not None:
-            page_access.write_authority(spec.directory, self.authority, self.group)
-        sockets = socket_directory(spec.directory, self.owner)
-        memory = None if spec.walls else shared_memory.make_directory(self.owner)
-        self.record = self._first_record(sockets, memory)
-        self.record.save(spec.directory)
-        with HydratingDirectory(self.data, self.owner) as directory:
-            version = versions.of_major(spec.major)
-            directory.write("PG_VERSION", version.version_file)
-            directory.write("global/pg_control", any_control_file(version))
-            directory.write("postgresql.conf", b"")
-            place = ServerPlace(
-                spec.port,
-                sockets,
-                spec.page_server,
-                spec.tenant,
-                spec.timeline,
-                spec.shim_library,
-                spec.directory,
-                spec.host,
-                encrypted=self.authority is not None,
-            )
-            settings = command_line(place, version) | SETTINGS
-            if memory is not None:
-                directory.replace_by_link(shared_memory.DYNSHMEM, memory)
-                settings |= shared_memory.SETTINGS
-            elif spec.walls:
-                settings |= shared_memory.WALLED_SETTINGS
-            argv = [str(self.programs / "postgres"), "-D", str(self.data)]
-            for name, value in settings.items():
-                argv += ["-c", f"{name}={value}"]
-            self.execution = execute(
-                spec,
-                argv,
-                self.record,
-                data=self.data,
-                owner=self.owner,
-                stdin=line.theirs.fileno(),
-            )
-            self.record = self.execution.record
-            self.record.save(spec.directory)
-            yield directory
-
     async def _enter(self) -> None:
         """Until the server is within its walls, if it has any."""
-        assert self.execution is not None
-        self.server = await self.execution.enter()
-        if self.server is None:
+        if await self.parked.enter() is None:
             raise ServerFailed(self.log, None)
-        if self.record != self.execution.record:
-            self.record = self.execution.record
-            self.record.save(self.spec.directory)
-
-    def _first_record(self, sockets: Path, memory: Path | None) -> ComputeRecord:
-        """What is known before the server is executed."""
-        spec = self.spec
-        inner = [sockets] if sockets.parent != spec.directory else []
-        inner += [memory] if memory is not None else []
-        place = (spec.directory, spec.host, self.group)
-        return ComputeRecord(
-            tenant=spec.tenant,
-            timeline=spec.timeline,
-            port=spec.port,
-            socket_directory=str(sockets),
-            log=str(spec.log_path),
-            outside=tuple(str(directory.parent) for directory in inner),
-            host=spec.host,
-            wal_password=spec.wal_password,
-            certificate=make_certificate(*place) if spec.host else "",
-            uid=spec.uid or 0,
+        record = replace(
+            self.parked.record,
+            term=self.won.term,
+            start_lsn=self.end_lsn,
+            read_lsn=self.won.end_lsn,
+            system_id=self.settings.system_id,
+            superuser=self.entry.superuser,
+            database=self.entry.database,
         )
+        self.parked.keep(record)
 
     async def _lay(
-        self, directory: HydratingDirectory, line: Line, pages: AsyncPageClient, wal: WalService
+        self, directory: HydratingDirectory, pages: AsyncPageClient, wal: WalService
     ) -> None:
         """Steps 2 and 3."""
         spec = self.spec
@@ -349,12 +287,12 @@ class _Start:
             for_compute=True,
             wait_ms=_BACKUP_WAIT_MS,
         )
-        first, known = await asyncio.gather(
-            anext(chunks), pages.get_timeline(spec.tenant, spec.timeline)
-        )
-        directory.feed(first)
-        self._check_whole(known.last_record_lsn)
+        directory.feed(await anext(chunks))
         assert directory.header is not None
+        ingested_lsn = directory.header.last_record_lsn
+        if not ingested_lsn:  # a page server of before does not tell
+            ingested_lsn = (await pages.get_timeline(spec.tenant, spec.timeline)).last_record_lsn
+        self._check_whole(ingested_lsn)
         self.settings = directory.settings
         self._check_major(directory)
         prologue = write_prologue(
@@ -370,8 +308,8 @@ class _Start:
         self.end_lsn = checkpoint.end_lsn
         self._configure(directory, checkpoint)
         user = {**spec.settings, **spec.user_settings}
-        line.settings(
-            {"pagestore.lsn": format_lsn(self.won.end_lsn)}
+        self.parked.settings(
+            pages_settings(spec.tenant, spec.timeline, self.won.end_lsn)
             | line_settings(spec.shim_library, user, spec.session)
         )
         await self._receive(directory, chunks, checkpoint, wal)
@@ -488,11 +426,11 @@ class _Start:
 
     def _say_who_enters(self) -> None:
         """The server reads it once its files are there."""
-        superuser, directory = self.entry.superuser, self.spec.directory
+        superuser, directory, group = self.entry.superuser, self.spec.directory, self.parked.group
         who = hba(superuser, self.spec.host, self.roles)
-        write_readable(directory / HBA_FILE, who, self.group)
+        write_readable(directory / HBA_FILE, who, group)
         whom = ident(superuser, [own_user()], self.roles)
-        write_readable(directory / IDENT_FILE, whom, self.group)
+        write_readable(directory / IDENT_FILE, whom, group)
 
     def _configure(self, directory: HydratingDirectory, checkpoint: StartCheckpoint) -> None:
         """What the server reads before it makes its shared memory. A slow one may not have read
@@ -500,7 +438,7 @@ class _Start:
         spec = self.spec
         write_control_file(directory, checkpoint)
         rule = quorum_rule(self.won.needed, self.won.standbys)
-        write_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.group)
+        write_readable(spec.directory / SYNCHRONOUS_FILE, synchronous_conf(rule), self.parked.group)
         quorum = OF_SEVERAL if len(self.won.standbys) > 1 else {}
         settings = {**quorum, **spec.settings}
         directory.write(
@@ -508,42 +446,45 @@ class _Start:
         )
         directory.write(AUTO_CONF, auto_conf(spec.user_settings))
 
-    async def _serve(self, line: Line, wal: WalService) -> RunningCompute:
+    async def _serve(self, wal: WalService) -> RunningCompute:
         """Steps 4 and 5."""
-        spec = self.spec
-        assert self.server is not None
-        assert self.record is not None
-        self.record = record = replace(
-            self.record,
-            term=self.won.term,
-            start_lsn=self.end_lsn,
-            read_lsn=self.won.end_lsn,
-            system_id=self.settings.system_id,
-            superuser=self.entry.superuser,
-            database=self.entry.database,
-        )
-        record.save(spec.directory)
-        await wait_accepting(self.server, self.data, self.log, spec.start_timeout)
-        self.clock.mark("accepting")
-        if spec.host:
-            await ensure_wal_role(record.conninfo(), spec.wal_password)
+        spec, parked = self.spec, self.parked
+        record, server = parked.record, self._server
         self.attached = True
         address = record.signed_for_safekeepers(spec.signer)
-        await wal.attach_compute(spec.tenant, spec.timeline, self.won.term, address, self.end_lsn)
-        await self._wait_attached(line, wal)
+        attached = (spec.tenant, spec.timeline, self.won.term, address, self.end_lsn)
+        early = asyncio.create_task(wal.attach_compute(*attached, hold=True))
+        try:
+            await wait_accepting(server, self.data, self.log, spec.start_timeout)
+            self.clock.mark("accepting")
+            if spec.host:
+                await ensure_wal_role(record.conninfo(), spec.wal_password)
+        except BaseException:
+            early.cancel()
+            raise
+        finally:
+            # One that failed is tried again; it must not come behind the one that lets go.
+            await asyncio.gather(early, return_exceptions=True)
+        await wal.attach_compute(*attached)
+        await self._wait_attached(wal)
         self.clock.mark("streaming")
         record = record.now_ready()
-        record.save(spec.directory)
+        parked.keep(record)
         return RunningCompute(
-            spec.directory, record, self.server, self.clock.phases, self.remarks, spec.signer
+            spec.directory, record, server, self.clock.phases, self.remarks, spec.signer
         )
 
-    async def _wait_attached(self, line: Line, wal: WalService) -> None:
+    @property
+    def _server(self) -> ServerProcess:
+        assert self.parked.server is not None, "it is within its walls"
+        return self.parked.server
+
+    async def _wait_attached(self, wal: WalService) -> None:
         """Until enough safekeepers are synchronous standbys."""
-        assert self.server is not None
-        attached = asyncio.create_task(line.attached())
+        server = self._server
+        attached = asyncio.create_task(self.parked.line.attached())
         superseded = asyncio.create_task(self._superseded(wal))
-        waits = [attached, superseded, asyncio.create_task(self.server.wait())]
+        waits = [attached, superseded, asyncio.create_task(server.wait())]
         try:
             await asyncio.wait(
                 waits, timeout=self.spec.start_timeout, return_when=asyncio.FIRST_COMPLETED
@@ -556,8 +497,8 @@ class _Start:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        if not self.server.alive:
-            raise ServerFailed(self.log, self.server.exit_code)
+        if not server.alive:
+            raise ServerFailed(self.log, server.exit_code)
         raise DeadlineExceeded(
             "COMPUTE_START_TIMEOUT",
             "Postgres runs, but no safekeeper pulled its WAL within "
@@ -574,15 +515,11 @@ class _Start:
                 await wal.check_term(self.spec.tenant, self.spec.timeline, self.won.term)
 
     async def undo(self, wal: WalService) -> None:
-        if self.server is None and self.execution is not None:
-            self.server = await self.execution.enter()
-        if self.server is not None:
-            await self.server.kill()
+        await self.parked.end()
         if self.attached:
             with contextlib.suppress(Exception):
                 await wal.detach_compute(self.spec.tenant, self.spec.timeline, self.won.term)
-        if self.made_directory:
-            await asyncio.to_thread(remove, self.spec.directory, self.record)
+        await asyncio.to_thread(self.parked.remove)
 
 
 def _committed(directory: HydratingDirectory, xid: int) -> bool:

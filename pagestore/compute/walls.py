@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ SHARED_MEMORY_BYTES = 1 << 30
 _SYSTEM = ("/usr", "/etc")
 _MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Links into /usr, or directories of old."""
+_OF_THE_SYSTEM = (*_SYSTEM, *_MERGED)
 _RESOLVER = Path("/etc/resolv.conf")
 _PROBE_SECONDS = 20.0
 _NAMESPACES = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -178,23 +179,26 @@ def _system() -> Iterator[str]:
         yield from ("--perms", "1777", "--size", str(size), "--tmpfs", place)
     # It is often a link to what another program keeps.
     resolver = _RESOLVER.resolve()
-    if not _is_of_the_system(resolver) and resolver.exists():
+    if not _is_within(str(resolver), _OF_THE_SYSTEM) and resolver.exists():
         yield from ("--ro-bind", str(resolver), str(resolver))
 
 
 def _own(room: Room) -> Iterator[str]:
     """The readable first: what is writable may lie in it. Directories on the way there are made
     for the walls alone, where anybody may pass, and have nothing else in them."""
-    readable = [path for path in dict.fromkeys(room.readable) if not _is_of_the_system(path)]
-    ways = {way for path in (*readable, *room.writable) for way in path.parents}
-    for way in sorted(ways - {Path("/")}):
-        if not (_is_of_the_system(way) or any(way.is_relative_to(path) for path in readable)):
-            yield from ("--perms", "0755", "--dir", str(way))
+    # In strings: each start asks some two hundred times what lies in what.
+    asked = dict.fromkeys(map(str, room.readable))
+    readable = [path for path in asked if not _is_within(path, _OF_THE_SYSTEM)]
+    writable = [str(path) for path in room.writable]
+    ways = {str(way) for path in (*readable, *writable) for way in Path(path).parents}
+    for way in sorted(ways - {"/"}):
+        if not _is_within(way, (*_OF_THE_SYSTEM, *readable)):
+            yield from ("--perms", "0755", "--dir", way)
     for path in readable:
-        yield from ("--ro-bind", str(path), str(path))
-    for path in room.writable:
-        yield from ("--bind", str(path), str(path))
+        yield from ("--ro-bind", path, path)
+    for path in writable:
+        yield from ("--bind", path, path)
 
 
-def _is_of_the_system(path: Path) -> bool:
-    return any(path.is_relative_to(place) for place in (*_SYSTEM, *_MERGED))
+def _is_within(path: str, places: Iterable[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)

@@ -237,9 +237,9 @@ class DataDirectory:
         length = self.length(fork)
         if length is None or len(blocks) != len(pages):
             raise malformed(f"pages of the relation fork {fork}")
-        if any(block >= length for block in blocks):
+        if blocks and max(blocks) >= length:
             raise malformed(f"a page beyond the end of the relation fork {fork}")
-        if any(len(image) != layout.PAGE_SIZE for image in pages):
+        if not {*map(len, pages)} <= {layout.PAGE_SIZE}:
             raise malformed(f"a short page of the relation fork {fork}")
 
     def store_pages(self, fork: Fork, blocks: Sequence[int], pages: Sequence[bytes]) -> None:

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
@@ -17,6 +18,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from pagestore.agent.agent import NOBODYS_TIMELINE
+from pagestore.compute.record import ComputeRecord
+from pagestore.reader.hotpages import entered_databases
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
 
@@ -60,6 +64,63 @@ def test_a_database_and_another_one_inside_it(whole: Whole) -> None:
     with connect(whole, "app/other") as session:
         assert session.execute("SELECT current_database()").fetchone() == ("other",)
     assert 'database "nothing" does not exist' in refusal(whole, database="app/nothing")
+
+
+def test_the_catalogs_of_the_database_that_is_entered_travel_with_a_start(whole: Whole) -> None:
+    with connect(whole) as session:
+        found = session.execute("SELECT oid::int, datname FROM pg_database").fetchall()
+    assert entered_databases(oid for oid, _ in found) == {dict(map(reversed, found))["app"]}
+
+
+def spare(whole: Whole) -> ComputeRecord:
+    """Of the server that waits for whoever wakes next."""
+
+    def found() -> ComputeRecord:
+        records = map(ComputeRecord.load, whole.installation.compute_dir.glob("0000000000-*"))
+        waiting = [item for item in records if item and item.timeline == NOBODYS_TIMELINE]
+        alive = [item for item in waiting if item.sandbox and item.sandbox.outer.alive]
+        assert len(alive) == 1
+        return alive[0]
+
+    record: ComputeRecord = patiently(found)
+    return record
+
+
+@pytest.mark.walls
+def test_who_wakes_next_finds_a_server_waiting(whole: Whole) -> None:
+    with connect(whole):
+        waits = spare(whole)
+    whole.run("stop", "app")
+    with connect(whole) as session:
+        assert session.execute("SELECT current_database()").fetchone() == ("app",)
+        shown = whole.json("show", "app")
+        record = ComputeRecord.load(Path(shown["compute_dir"]))
+        assert record is not None
+        assert record.sandbox is not None
+        assert waits.sandbox is not None
+        assert (record.sandbox.outer, record.uid) == (waits.sandbox.outer, waits.uid)
+        assert record.name[:10] == str(record.timeline)[:10]
+        assert session.execute("SHOW pagestore.timeline_id").fetchone() == (str(record.timeline),)
+        # Its files are replaced where it sees them, whatever they are called outside.
+        session.execute("ALTER SYSTEM SET work_mem = '7MB'")
+        session.execute("SELECT pg_reload_conf()")
+        session.execute("DO 'BEGIN RAISE LOG $$said by %$$, current_database(); END'")
+        assert "said by app" in Path(record.log).read_text()
+    with connect(whole) as session:
+        assert session.execute("SHOW work_mem").fetchone() == ("7MB",)
+        session.execute("ALTER SYSTEM RESET work_mem")
+
+
+@pytest.mark.walls
+def test_a_waiting_server_that_was_killed_hinders_nobody(whole: Whole) -> None:
+    with connect(whole):
+        waits = spare(whole)
+    assert waits.sandbox is not None
+    waits.sandbox.outer.send(signal.SIGKILL)
+    whole.run("stop", "app")
+    with connect(whole) as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
+        assert spare(whole).sandbox != waits.sandbox
 
 
 def test_the_past_has_a_name_and_is_only_read(whole: Whole) -> None:

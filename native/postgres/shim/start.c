@@ -10,7 +10,8 @@
  *
  *   to us    "name=value" NUL, for each setting that was not known before. The configuration files
  *            and pg_control are final: they are read again, and the server goes on to its shared
- *            memory.
+ *            memory. A descriptor that comes along is the server's log from now on: one that was
+ *            executed before anybody knew for what has had another until then.
  *   to us    "go": the directory is finished. The server goes on to its startup process.
  *   from us  "attached": the server takes sessions, and has the synchronous standbys that a
  *            commit waits for.
@@ -56,14 +57,42 @@ take_line(int descriptor)
     return taken;
 }
 
+static void
+take_log(int descriptor)
+{
+    if (dup2(descriptor, STDOUT_FILENO) < 0 || dup2(descriptor, STDERR_FILENO) < 0)
+        ereport(FATAL, (errmsg("pagestore: could not take another log: %m")));
+    close(descriptor);
+}
+
 static size_t
 receive(char *message)
 {
+    union
+    {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } beside;
+    struct iovec text = {message, LONGEST_MESSAGE};
+    struct msghdr whole = {.msg_iov = &text,
+                           .msg_iovlen = 1,
+                           .msg_control = &beside,
+                           .msg_controllen = sizeof beside};
+    struct cmsghdr *header;
     ssize_t length;
 
     do
-        length = recv(line, message, LONGEST_MESSAGE, 0);
+        length = recvmsg(line, &whole, MSG_CMSG_CLOEXEC);
     while (length < 0 && errno == EINTR);
+    header = length > 0 ? CMSG_FIRSTHDR(&whole) : NULL;
+    if (header != NULL && header->cmsg_type == SCM_RIGHTS &&
+        header->cmsg_len == CMSG_LEN(sizeof(int)))
+    {
+        int descriptor;
+
+        memcpy(&descriptor, CMSG_DATA(header), sizeof descriptor);
+        take_log(descriptor);
+    }
     if (length <= 0)
         ereport(FATAL, (errmsg("pagestore: whoever started this server gave it up before its"
                                " directory was finished")));

@@ -12,6 +12,7 @@ from pagestore.postgres.settings import (
     command_line,
     hba,
     ident,
+    pages_settings,
     postgresql_conf,
     quorum_rule,
     synchronous_conf,
@@ -23,8 +24,6 @@ PLACE = ServerPlace(
     port=5433,
     socket_directory=Path("/run/x"),
     page_server="127.0.0.1:7440",
-    tenant=DEFAULT_TENANT,
-    timeline=TimelineId(bytes(15) + b"\7"),
     shim_library=Path("/lib/shim.so"),
     files=Path("/c"),
 )
@@ -79,9 +78,10 @@ def test_what_alter_system_left_says_nothing_of_the_quorum() -> None:
 
 
 def test_the_shim_is_told_where_its_pages_are() -> None:
-    values = command_line(PLACE)
-    assert values["pagestore.timeline_id"] == "0" * 30 + "07"
-    assert values["pagestore.page_server"] == "127.0.0.1:7440"
+    assert command_line(PLACE)["pagestore.page_server"] == "127.0.0.1:7440"
+    told = pages_settings(DEFAULT_TENANT, TimelineId(bytes(15) + b"\7"), 0x1_0000_0028)
+    assert told["pagestore.timeline_id"] == "0" * 30 + "07"
+    assert told["pagestore.lsn"] == "1/28"
 
 
 def conf(settings: pb.ControlSettings, **overrides: str) -> dict[str, str]:
