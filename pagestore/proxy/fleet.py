@@ -62,6 +62,9 @@ class Limits:
     """How long one waits."""
     idle: float = 60.0
     """After so long without activity a place goes to sleep; a place may have its own."""
+    unentered: float = 5.0
+    """The same, for one that was started by somebody else, as `create` does, and to which nobody
+    has come."""
 
 
 # What is to be done
@@ -109,6 +112,8 @@ class _Berth(Generic[Waiter, _Address]):
     address: _Address | None = None
     idle_limit: float | None = None
     active_at: float = 0.0
+    entered: bool = False
+    """Somebody has come to it."""
     busy: bool = False
     """Sessions are at work, or cannot be parted from their backends."""
     waiting: OrderedDict[Waiter, float] = field(default_factory=OrderedDict)
@@ -137,6 +142,7 @@ class Fleet(Generic[Place, Waiter, _Address]):
         berth = self._places.setdefault(place, _Berth(State.ASLEEP))
         berth.idle_limit = idle
         berth.active_at = now
+        berth.entered = True
         if berth.state is State.AWAKE:
             assert berth.address is not None, "who is awake has an address"
             return [Release(waiter, berth.address, berth.attempt)]
@@ -230,6 +236,7 @@ class Fleet(Generic[Place, Waiter, _Address]):
             return []
         assert berth.address is not None, "a stop leaves the address until it is done"
         berth.state, berth.active_at, berth.busy = State.AWAKE, now, True
+        berth.entered = True  # past us, perhaps
         released = [Release(waiter, berth.address, attempt) for waiter in self._unpark(berth)]
         return [*released, *self._give_berths(now)]
 
@@ -284,8 +291,7 @@ class Fleet(Generic[Place, Waiter, _Address]):
     def idle_limit(self, place: Place) -> float:
         """After so long without activity it goes to sleep."""
         berth = self._places.get(place)
-        own = berth.idle_limit if berth is not None else None
-        return self._limits.idle if own is None else own
+        return self._limits.idle if berth is None else self._limit(berth)
 
     def is_busy(self, place: Place) -> bool:
         berth = self._places.get(place)
@@ -299,8 +305,12 @@ class Fleet(Generic[Place, Waiter, _Address]):
         return berth if fits else None
 
     def _sleeps(self, berth: _Berth[Waiter, _Address], now: float) -> bool:
+        return not berth.busy and now - berth.active_at >= self._limit(berth)
+
+    def _limit(self, berth: _Berth[Waiter, _Address]) -> float:
         limit = self._limits.idle if berth.idle_limit is None else berth.idle_limit
-        return not berth.busy and now - berth.active_at >= limit
+        brief = not berth.entered and limit != math.inf
+        return min(limit, self._limits.unentered) if brief else limit
 
     def _taken(self) -> int:
         """Berths that have a process, or are about to."""

@@ -179,6 +179,22 @@ def test_a_place_that_somebody_else_started_is_put_to_sleep_as_any_other() -> No
     assert machine.tick(7.0) == [Stop("app", 1)]
 
 
+def test_what_somebody_else_started_sleeps_soon_if_nobody_comes() -> None:
+    machine: Fleet[str, int, str] = Fleet(Limits(idle=60.0, unentered=5.0))
+    for number, (place, limit) in enumerate([("alone", None), ("quick", 2.0), ("never", math.inf)]):
+        machine.adopt(place, place, 0.0, limit)
+        assert machine.idle_limit(place) == (5.0, 2.0, math.inf)[number]
+    machine.adopt("entered", "entered", 0.0, None)
+    machine.arrive("entered", 1, 1.0)
+    machine.adopt("held", "held", 0.0, None)
+    assert machine.tick(2.0) == [Stop("quick", 2)]
+    assert machine.tick(5.0) == [Stop("alone", 1), Stop("held", 5)]
+    machine.kept_awake("held", 5, 6.0)
+    machine.unoccupied([])
+    assert machine.tick(60.0) == []
+    assert machine.tick(66.0) == [Stop("entered", 4), Stop("held", 5)]
+
+
 def test_who_comes_to_a_place_that_is_left_waits_for_what_comes_after_it() -> None:
     machine = fleet()
     attempt = awake(machine, "app")
