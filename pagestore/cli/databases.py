@@ -157,6 +157,9 @@ def ls(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on, and tell what changes as it does.")
     ] = False,
+    sizes: Annotated[
+        bool, typer.Option("--sizes", help="Also what they are, share, and keep of history.")
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -169,6 +172,9 @@ def ls(
             _watch(run)
             return
         databases = run.control.databases()
+        if sizes:
+            _show_sizes(run, [run.control.get(item.name) for item in databases])
+            return
         why = _kept_awake(run)
         if as_json:
             fields = [
@@ -191,6 +197,20 @@ def ls(
         ]
         columns = ("name", "compute", "parent", "LSN", "own bytes", "created")
         run.table((*columns, "removed in", "kept awake by"), rows)
+
+
+def _show_sizes(run: Session, databases: list[pb.Database]) -> None:
+    if run.as_json:
+        fields = [{"name": item.name, **size_fields(item)} for item in databases]
+        run.answer({"databases": fields})
+        return
+    shown = ("logical_bytes", "own_bytes", "shared_bytes", "history_bytes")
+    rows = []
+    for item in databases:
+        fields_of = size_fields(item)
+        counts = [human_bytes(fields_of[field]) for field in shown]
+        rows.append((item.name, *counts, fields_of["kept_from"]))
+    run.table(("name", "logical", "own", "shared", "history", "kept from"), rows)
 
 
 def _kept_awake(run: Session) -> dict[str, str | None]:

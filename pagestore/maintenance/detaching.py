@@ -128,7 +128,7 @@ class _Files:
         for number, _ in self._made:
             self._steps.rename(temporary(self._path(number)), self._path(number))
         self._steps.sync_directory(self._timeline.directory)
-        return [(number, LayerEntry.fresh(summary, level=1)) for number, summary in self._made]
+        return [(number, LayerEntry.fresh(summary)) for number, summary in self._made]
 
     def remove(self) -> None:
         if self._writer is not None:

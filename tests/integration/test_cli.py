@@ -103,6 +103,9 @@ def test_a_detached_branch_needs_nothing_of_its_parent(whole: Whole) -> None:
     after = whole.json("show", "alone")
     assert (after["shared_bytes"], after["logical_bytes"]) == (0, shared["logical_bytes"])
     assert after["own_bytes"] > shared["own_bytes"]
+    rows = {row["name"]: row for row in whole.json("ls", "--sizes")["databases"]}
+    assert rows["alone"]["own_bytes"] == after["own_bytes"]
+    assert "history" not in whole.run("ls", "--sizes").stdout, "no head where nobody looks"
     whole.run("rm", "origin")
     total = "SELECT sum(n), count(x) FROM t"
     assert whole.sql("alone", total) == [(9999 * 10000 // 2 - 1, 9999)]

@@ -16,6 +16,8 @@ from pagestore.errors import OutOfRange
 from pagestore.ids import DEFAULT_TENANT, Lsn
 from pagestore.keyspace import Key, ValueKind
 from pagestore.maintenance.collecting import Collected, collect, drop_unneeded
+from pagestore.maintenance.policy import LEAST_KEY, Bounds, Images
+from pagestore.maintenance.rewriting import rewrite
 from pagestore.services.page_retention import commit_by_time
 from pagestore.timeline import Repository, Timeline
 from pagestore.timeline.entries import Horizon
@@ -249,6 +251,37 @@ def test_what_a_compute_wrote_at_its_start_moves_no_cutoff_beyond_where_it_reads
     collect(store.retention, store.timeline, Window(7 * DAY))
     assert store.timeline.horizon == 2001
     assert store.retention.take_lease(store.timeline, reads_at, 60)
+
+
+def test_what_lies_below_images_goes_once_the_window_has_passed_them(store: Store) -> None:
+    for number in range(1, 9):
+        lsn = 2000 + number
+        pages = [keyspace.rel_block(1, 2, 3, 0, block) for block in (1, number)]
+        values = [image(key, lsn, lsn.to_bytes(8, "little") * 1024) for key in set(pages)]
+        store.write(lsn, *values, *commit(number, lsn), image(KEY, lsn, b"%d" % lsn))
+    store.retention.tell(store.timeline, None, [2002])
+    inputs = tuple(number for number, entry, _ in store.timeline.own_layers() if number > 1)
+    job = Images(inputs[:6], Lsn(2006), LEAST_KEY, 3)
+    rewrite(store.timeline, job, None, Bounds())
+
+    def contents(lsn: int) -> list[object]:
+        snapshot = store.timeline.snapshot()
+        keys = b"".join(keyspace.rel_block(1, 2, 3, 0, n).pack() for n in range(1, lsn - 1999))
+        times = keyspace.kind_range(keyspace.Kind.COMMIT_TIME)
+        last = snapshot.last_before(*times, lsn)
+        return [snapshot.read_pages(keys, lsn), snapshot.get(KEY.pack(), lsn), last]
+
+    kept = 2002, 2006, 2007, 2008
+    before = [contents(lsn) for lsn in kept]
+    assert store.drop() == 0
+    store.move(2005)
+    assert store.drop() == 1, "what a later image in a delta has overwritten, and no point reads"
+    store.move(2006)
+    assert store.drop() == 4, "all that lies below the images, but for what the point reads"
+    assert [contents(lsn) for lsn in kept] == before
+    store.retention.tell(store.timeline, None, [])
+    assert store.drop() == 1
+    assert [contents(lsn) for lsn in kept[1:]] == before[1:]
 
 
 def test_of_whom_nobody_names_only_what_children_read_stays(store: Store) -> None:
