@@ -3,8 +3,8 @@
 #include "crc32c.h"
 #include "layer/codec.h"
 
-static const uint8_t MAGIC[8] = "PSLAYER\n";
-static const uint8_t END_MAGIC[8] = "PSLAYEND";
+static const uint8_t MAGIC[8] = {'P', 'S', 'L', 'A', 'Y', 'E', 'R', '\n'};
+static const uint8_t END_MAGIC[8] = {'P', 'S', 'L', 'A', 'Y', 'E', 'N', 'D'};
 
 static void
 put16(uint8_t *p, uint16_t v)
