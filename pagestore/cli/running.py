@@ -160,6 +160,7 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{fields['databases']} databases, {fields['computes_running']} running, "
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
         )
+        sys.stdout.write(_upkeep(fields["upkeep"]))
     sys.stdout.writelines(
         f"Postgres {major}: {exact}\n" for major, exact in fields.get("postgres", {}).items()
     )
@@ -171,6 +172,17 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{fields['lost']['count']} files that no record names, "
             f"{human_bytes(fields['lost']['bytes'])}: see `pagestore lost`\n"
         )
+
+
+def _upkeep(figures: dict[str, int]) -> str:
+    """Nothing before anything was written."""
+    if not figures["wal_bytes"]:
+        return ""
+    written = sum(figures[name] for name in ("flushed_bytes", "merged_bytes", "imaged_bytes"))
+    return (
+        f"{written / figures['wal_bytes']:.1f} bytes written to files for each of WAL, "
+        f"{figures['deepest_records']} records applied by a read at most\n"
+    )
 
 
 def _print_databases(run: Session, fields: dict[str, Any]) -> None:

@@ -412,6 +412,10 @@ class AsyncPageClient(RetryingClient):
             ).timelines
         )
 
+    async def upkeep(self) -> pb.Upkeep:
+        """What compaction has found and done since the page server began."""
+        return await self._call(self._timelines.GetUpkeep, pb.GetUpkeepRequest(), pb.Upkeep)
+
     async def import_timeline(
         self, chunks: AsyncIterator[pb.ImportChunk] | Iterable[pb.ImportChunk]
     ) -> pb.TimelineInfo:

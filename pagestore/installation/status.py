@@ -63,6 +63,10 @@ def _system(installation: Installation) -> dict[str, Any]:
         "databases": found.databases,
         "computes_running": found.computes_running,
         "store_bytes": found.store_bytes,
+        "upkeep": {
+            field.name: getattr(found.upkeep, field.name)
+            for field in found.upkeep.DESCRIPTOR.fields
+        },
         "version": found.version,
         "postgres": dict(found.postgres),
         "troubles": [f"{item.part}: {item.error}" for item in found.parts if item.error],

@@ -25,7 +25,15 @@ from pagestore._native import Compaction, RedoPool
 from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.maintenance.figures import Depths
-from pagestore.maintenance.policy import Bounds, Images, Job, next_job
+from pagestore.maintenance.policy import (
+    RECORD_WEIGHT,
+    Bounds,
+    Figures,
+    Images,
+    Job,
+    next_job,
+    read_weight,
+)
 from pagestore.maintenance.rewriting import Rewritten, rewrite
 from pagestore.timeline import Repository, Timeline
 
@@ -48,6 +56,9 @@ class Totals:
     bytes_read: int = 0
     bytes_merged: int = 0
     bytes_imaged: int = 0
+    bytes_flushed: int = 0
+    bytes_of_wal: int = 0
+    """That went into files."""
     images: int = 0
     refused: int = 0
     failures: int = 0
@@ -76,6 +87,22 @@ class _Seen:
     failed: int = 0
     not_before: float = 0.0
     message: str = ""
+    newest: int | None = None
+    """The number of its newest layer, and where it was durable, when it was looked at."""
+    durable: int = 0
+    weight: int = 0
+    """The most that a read of what is in files has to apply."""
+
+    def note(self, timeline: Timeline, files: list[Figures], bounds: Bounds, to: Totals) -> None:
+        """What came since the look before; the first one begins to count."""
+        durable = timeline.disk_consistent_lsn
+        if self.newest is not None:
+            fresh = (file for file in files if file.level == 0 and file.number > self.newest)
+            to.bytes_flushed += sum(file.bytes for file in fresh)
+            to.bytes_of_wal += durable - self.durable
+        self.newest = max((file.number for file in files), default=0)
+        self.durable = durable
+        self.weight = read_weight(files, bounds)
 
 
 class Compactor:
@@ -117,6 +144,11 @@ class Compactor:
             worked |= await self._turn(timeline)
         return worked
 
+    @property
+    def deepest_records(self) -> int:
+        """The most that a read of what is in files may have to apply, of timelines in use."""
+        return max((seen.weight for seen in self._seen.values()), default=0) // RECORD_WEIGHT
+
     async def close(self) -> None:
         """Ends what is under way: its files are nobody's, and it is done again some time."""
         self._closing = True
@@ -145,7 +177,7 @@ class Compactor:
         seen = self._seen[key]
         at_rest = loop.time() - seen.since >= REST_SECONDS
         try:
-            job = await loop.run_in_executor(self._thread, self._look, timeline, at_rest)
+            job = await loop.run_in_executor(self._thread, self._look, timeline, seen, at_rest)
             seen.looked, seen.rested = True, at_rest
             if job is None:
                 return False
@@ -188,8 +220,10 @@ class Compactor:
         if self._closing:
             work.cancel()
 
-    def _look(self, timeline: Timeline, at_rest: bool) -> Job | None:
-        return next_job(self._depths.figures(timeline), self._bounds, at_rest=at_rest)
+    def _look(self, timeline: Timeline, seen: _Seen, at_rest: bool) -> Job | None:
+        files = self._depths.figures(timeline)
+        seen.note(timeline, files, self._bounds, self.totals)
+        return next_job(files, self._bounds, at_rest=at_rest)
 
     def _note(self, timeline: Timeline, error: Exception) -> None:
         seen = self._seen[_key(timeline)]

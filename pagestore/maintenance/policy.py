@@ -166,6 +166,11 @@ def runs_above(files: Sequence[Figures], lsn: int, bounds: Bounds) -> list[Run]:
     return runs
 
 
+def read_weight(files: Sequence[Figures], bounds: Bounds) -> int:
+    """The most that a read at the newest LSN in files may have to apply."""
+    return sum(run.weight for run in runs_above(files, covered(files).lsn, bounds))
+
+
 def next_job(files: Sequence[Figures], bounds: Bounds, *, at_rest: bool) -> Job | None:
     """None when all is well as it is."""
     images = covered(files)

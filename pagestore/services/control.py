@@ -372,6 +372,7 @@ class ControlService:
             databases=len(databases),
             computes_running=self._plane.computes.running(),
             store_bytes=sum(info.physical_bytes for info in infos),
+            upkeep=await self._pages.upkeep(),
             parts=[
                 *messages.amiss("pageserver", place, troubles),
                 *messages.amiss("safekeeper", safekeepers, waiting),

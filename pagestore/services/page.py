@@ -130,7 +130,15 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         clock = asyncio.get_running_loop().time
         responses = Responses(shares.responses, end_connection, clock)
         access = PageAccess(
-            repository, waiters, flusher, follower, helpers.of, threads, responses, collector
+            repository,
+            waiters,
+            flusher,
+            follower,
+            helpers.of,
+            threads,
+            responses,
+            collector,
+            compactor,
         )
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name

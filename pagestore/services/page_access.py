@@ -12,6 +12,7 @@ from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import LsnWaiters
 from pagestore.maintenance.collector import Collector
+from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
 from pagestore.services.page_responses import Responses
@@ -34,6 +35,7 @@ class PageAccess:
     threads: ReadThreads
     responses: Responses
     collector: Collector
+    compactor: Compactor
 
     def timeline(self, tenant_id: bytes, timeline_id: bytes) -> Timeline:
         """

@@ -113,6 +113,20 @@ class PageTimelines:
         await self._access.flusher.flush(timeline)
         return self._info(timeline)
 
+    async def get_upkeep(self, request: pb.GetUpkeepRequest, context: Any) -> Any:
+        compactor = self._access.compactor
+        totals = compactor.totals
+        return pb.Upkeep(
+            wal_bytes=totals.bytes_of_wal,
+            flushed_bytes=totals.bytes_flushed,
+            merged_bytes=totals.bytes_merged,
+            imaged_bytes=totals.bytes_imaged,
+            images=totals.images,
+            refused=totals.refused,
+            failures=totals.failures,
+            deepest_records=compactor.deepest_records,
+        )
+
     async def verify_layers(
         self, request: pb.VerifyLayersRequest, context: Any
     ) -> AsyncIterator[pb.VerifiedLayer]:

@@ -71,6 +71,7 @@ NEEDED: Mapping[str, Needed] = {
             "SetRetention": [],
             "DetachTimeline": [],
             "ScrubStore": [],
+            "GetUpkeep": [],
         },
     ),
     **_rows(

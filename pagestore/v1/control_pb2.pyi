@@ -1,3 +1,4 @@
+from pagestore.v1 import page_pb2 as _page_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -703,7 +704,7 @@ class MembersStatus(_message.Message):
     def __init__(self, safekeepers: _Optional[_Iterable[int]] = ..., settled: _Optional[bool] = ..., timelines_left: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class SystemStatus(_message.Message):
-    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address", "postgres")
+    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address", "upkeep", "postgres")
     class PostgresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -719,6 +720,7 @@ class SystemStatus(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PAGE_SERVER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     WAL_SERVICE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    UPKEEP_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_FIELD_NUMBER: _ClassVar[int]
     parts: _containers.RepeatedCompositeFieldContainer[PartStatus]
     data_dir: str
@@ -728,5 +730,6 @@ class SystemStatus(_message.Message):
     version: str
     page_server_address: str
     wal_service_address: str
+    upkeep: _page_pb2.Upkeep
     postgres: _containers.ScalarMap[int, str]
-    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ..., postgres: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ..., upkeep: _Optional[_Union[_page_pb2.Upkeep, _Mapping]] = ..., postgres: _Optional[_Mapping[int, str]] = ...) -> None: ...

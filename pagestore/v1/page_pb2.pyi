@@ -550,6 +550,30 @@ class ListTimelinesResponse(_message.Message):
     timelines: _containers.RepeatedCompositeFieldContainer[TimelineInfo]
     def __init__(self, timelines: _Optional[_Iterable[_Union[TimelineInfo, _Mapping]]] = ...) -> None: ...
 
+class GetUpkeepRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Upkeep(_message.Message):
+    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records")
+    WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FLUSHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MERGED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    DEEPEST_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    wal_bytes: int
+    flushed_bytes: int
+    merged_bytes: int
+    imaged_bytes: int
+    images: int
+    refused: int
+    failures: int
+    deepest_records: int
+    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ...) -> None: ...
+
 class ImportChunk(_message.Message):
     __slots__ = ("header", "relations", "pages", "file", "slru", "end")
     HEADER_FIELD_NUMBER: _ClassVar[int]

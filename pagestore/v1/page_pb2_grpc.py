@@ -427,6 +427,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
                 _registered_method=True)
+        self.GetUpkeep = channel.unary_unary(
+                '/pagestore.v1.TimelineService/GetUpkeep',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.GetUpkeepRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.Upkeep.FromString,
+                _registered_method=True)
         self.SetRetention = channel.unary_unary(
                 '/pagestore.v1.TimelineService/SetRetention',
                 request_serializer=pagestore_dot_v1_dot_page__pb2.SetRetentionRequest.SerializeToString,
@@ -513,6 +518,12 @@ class TimelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUpkeep(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetRetention(self, request, context):
         """How much history is kept, and which LSNs besides. History goes only while this was told a
         short while ago: by who knows the checkpoints.
@@ -581,6 +592,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.ScrubStore,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.SerializeToString,
+            ),
+            'GetUpkeep': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUpkeep,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.GetUpkeepRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.Upkeep.SerializeToString,
             ),
             'SetRetention': grpc.unary_unary_rpc_method_handler(
                     servicer.SetRetention,
@@ -864,6 +880,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/ScrubStore',
             pagestore_dot_v1_dot_page__pb2.ScrubStoreRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.ScrubbedLayer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUpkeep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/GetUpkeep',
+            pagestore_dot_v1_dot_page__pb2.GetUpkeepRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.Upkeep.FromString,
             options,
             channel_credentials,
             insecure,

@@ -68,8 +68,9 @@ static int
 keep(survey *s, ps_error *err)
 {
     ps_history *history = s->history;
-    if (history->spool < 0 && open_spool(s, err) < 0)
-        return err->code;
+    int rc = history->spool < 0 ? open_spool(s, err) : PS_OK;
+    if (rc < 0)
+        return rc;
     if (history->count == history->capacity) {
         size_t grown = history->capacity == 0 ? 64 : history->capacity * 2;
         uint64_t *lsns = realloc(history->lsns, grown * sizeof *lsns);

@@ -77,9 +77,9 @@ ps_merge_fill(ps_compaction *work, const char *path, ps_error *err)
 {
     int rc = PS_OK;
     for (const ps_input *at; rc == PS_OK && (at = ps_inputs_at(&work->inputs)) != NULL;) {
-        const ps_passing *last = work->ahead + work->ahead_count - 1;
         /* The images of one page at a time: until its values are out, no other is gone through. */
-        int held = work->ahead_count > 0 && is_surveyed(work, &last->key) &&
+        int held = work->ahead_count > 0 &&
+                   is_surveyed(work, &work->ahead[work->ahead_count - 1].key) &&
                    !is_surveyed(work, &at->header.key);
         if (held || work->ahead_count >= AHEAD_MOST || work->arena.reserved >= AHEAD_BYTES)
             break;

@@ -80,6 +80,10 @@ def test_what_is_flushed_deep_is_shallow_soon_and_settled_after_a_rest(store: St
         totals = compactor.totals
         assert totals.image_passes >= 1
         assert min(totals.bytes_read, totals.bytes_merged, totals.bytes_imaged) > 0
+        # The first look is where counting begins.
+        assert totals.bytes_of_wal == 60 + 60 + 3
+        assert 0 < totals.bytes_flushed < totals.bytes_read
+        assert compactor.deepest_records == 0
         assert (LayerKind.IMAGE, True) in kinds(timeline)
 
     assert play(store, story) == []

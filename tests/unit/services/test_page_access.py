@@ -31,7 +31,7 @@ def test_a_catalog_that_is_slow_to_tell_of_files_delays_no_other_timeline(
 
     async def main(repository: Repository) -> None:
         nothing = cast(Any, None)
-        access = PageAccess(repository, *[nothing] * 7)
+        access = PageAccess(repository, *[nothing] * 8)
         first, other = (repository.get(DEFAULT_TENANT, timeline_id(n)) for n in (1, 2))
         waiting = asyncio.create_task(access.whole_snapshot(first))
         await asyncio.sleep(0)
