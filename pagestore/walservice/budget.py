@@ -13,7 +13,7 @@ from collections import OrderedDict
 
 from pagestore.walservice.watch import TimelineKey
 
-KEEP_BYTES = 64 << 20
+KEEP_BYTES = 256 << 20
 REST_SECONDS = 60.0
 """Without news, until a timeline counts as at rest."""
 

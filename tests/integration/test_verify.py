@@ -25,7 +25,8 @@ def base() -> Iterator[PlainPostgres]:
 
 @pytest.fixture(scope="module")
 def whole(base: PlainPostgres) -> Iterator[Whole]:
-    with whole_pagestore() as made:
+    # All of them wait for their turn to be replayed.
+    with whole_pagestore(environment={"PAGESTORE_WAL_KEEP_BYTES": str(1 << 30)}) as made:
         made.json("import", "app", "--from-pgdata", str(base.data))
         made.sql("app", "CREATE TABLE t AS SELECT generate_series(1, 20000) n")
         made.json("checkpoint", "app", "early")
