@@ -45,6 +45,10 @@ class Spare:
     def waits(self, major: int) -> bool:
         return major in self._waiting and self._waiting[major].waits
 
+    def has_tried(self, major: int) -> bool:
+        """Whether one waits, or none could be had the last time."""
+        return major in self._making and self._making[major].done()
+
     def take(self, wanted: ComputeSpec) -> Parked | None:
         """The one that waits, if it is of the kind that is wanted."""
         found = self._waiting.pop(wanted.major, None)
@@ -55,7 +59,7 @@ class Spare:
 
     def prepare(self, major: int) -> None:
         """Executes one by and by, if there is none."""
-        busy = major in self._making and not self._making[major].done()
+        busy = major in self._making and not self.has_tried(major)
         if not (major in self._waiting or busy or self._closing.is_set()):
             self._making[major] = tasks.errand(self._make(major), "execute a spare server")
 
@@ -74,7 +78,7 @@ class Spare:
         try:
             spec = self._spec(major)
             made = Parked(spec, owner_of(spec))
-        except PagestoreError as error:
+        except (PagestoreError, OSError) as error:
             _log.info("no spare server", error=str(error))
             return
         try:
@@ -90,8 +94,12 @@ class Spare:
 
 
 async def _end(parked: Parked) -> None:
+    """What cannot be removed now, the next agent removes: nobody waits for it."""
     await parked.end()
-    await asyncio.to_thread(parked.remove)
+    try:
+        await asyncio.to_thread(parked.remove)
+    except OSError as error:
+        _log.warning("a spare server's directory is left", error=str(error))
 
 
 def _is_like(made: ComputeSpec, wanted: ComputeSpec) -> bool:

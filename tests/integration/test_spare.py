@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pagestore.compute.leftovers import clear
 from pagestore.compute.record import ComputeRecord
 from pagestore.compute.removal import is_aside
 from pagestore.compute.start import ComputeSpec
+from pagestore.errors import NotFound
 from pagestore.postgres.process import Identity
 from tests.plain_postgres import BINDIR, MAJOR, module, passable_dir
 from tests.waiting import until
@@ -98,6 +99,22 @@ def test_one_that_has_ended_is_nobodys(place: Path) -> None:
             await until(lambda: not directory.exists())
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [OSError("no file left"), NotFound("NO", "no uid left")])
+def test_where_none_can_be_had_nobody_misses_it(place: Path, error: Exception) -> None:
+    def refuse(_: int) -> ComputeSpec:
+        raise error
+
+    async def tried(spec: Callable[[int], ComputeSpec]) -> None:
+        spare = Spare(spec, None)
+        spare.prepare(MAJOR)
+        await until(lambda: spare.has_tried(MAJOR))
+        assert spare.take(spec_in(place)) is None
+        await spare.close()
+
+    asyncio.run(tried(refuse))
+    asyncio.run(tried(lambda _: replace(spec_in(place), bindir=place)))
 
 
 def test_it_ends_with_its_agent(place: Path) -> None:
