@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,8 @@ class Case:
     path: Path
     kind: Kind
     copies: Copies
+    exchanged: list[Path] = field(default_factory=list)
+    """Others that are damaged with it."""
 
     @property
     def relative(self) -> Path:
@@ -143,6 +145,7 @@ def anothers(case: Case) -> bool:
         if mine != theirs:
             case.path.write_bytes(theirs)
             sibling.write_bytes(mine)
+            case.exchanged.append(sibling)
             return True
     for stranger in case.copies.stranger.glob(case.kind.pattern):
         if stranger.read_bytes() != case.path.read_bytes():
@@ -200,8 +203,10 @@ def fresh(kind: Kind, copies: Copies, data: Path) -> Case:
 
 def is_named(error: PagestoreError, case: Case) -> bool:
     """By its path, or by the timeline that it is of."""
-    timelines = re.findall(r"[0-9a-f]{32}", str(case.relative))[1:]
-    where = [case.path.name.split("-generation")[0], *timelines]
+    where = []
+    for path in (case.path, *case.exchanged):
+        timelines = re.findall(r"[0-9a-f]{32}", str(path.relative_to(case.data)))[1:]
+        where += [path.name.split("-generation")[0], *timelines]
     return any(word in error.message for word in where)
 
 
