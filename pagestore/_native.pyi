@@ -250,6 +250,9 @@ class Snapshot:
     def scan_keys(
         self, low: _Bytes, high: _Bytes, lsn: int, *, limit: int = ...
     ) -> list[_Bytes]: ...
+    def changed_keys(self, low: _Bytes, high: _Bytes, after: int, lsn: int) -> _Bytes:
+        """18 bytes for each key of [low, high) that has a value beyond ``after`` and up to
+        ``lsn``, ascending: what a page is, or that it is no more."""
     def relations(self, low: _Bytes, high: _Bytes, lsn: int) -> _Bytes:
         """Rows of five little-endian 32-bit numbers: spc, db, rel, fork, blocks; for each
         REL_SIZE key of [low, high) that exists at the LSN, ascending."""

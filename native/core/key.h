@@ -30,7 +30,7 @@ enum ps_key_kind {
     PS_KIND_FILE = 0x06,       /* block = ps_file_id: a small file's bytes */
     PS_KIND_COMMIT_TIME = 0x07,/* (spc << 32 | db) = Unix microseconds: u64 commit's end LSN */
     PS_KIND_ORIGIN = 0x08,     /* block = origin: u64 remote LSN, u64 local LSN */
-    PS_KIND_LAST_COMMIT = 0x09,/* one key: u64 end LSN of the last commit, whatever its time */
+    PS_KIND_LAST_COMMIT = 0x09,/* one key: the last commit, whatever its time */
     PS_KIND_SLOT = 0x0A,       /* (spc << 32 | db) = hash of its name: its state, see logical.c */
     PS_KIND_REWRITE = 0x0B,    /* (spc << 32 | db) = LSN: what a catalog's rewrite moved */
     PS_KIND_SLRU_PAGE = 0x10,  /* spc = slru, block = page number: 8192 bytes */

@@ -279,6 +279,39 @@ snapshot_scan_keys(SnapshotObject *self, PyObject *args, PyObject *kwargs)
     return snapshot_walk(self, args, kwargs, 1);
 }
 
+static PyObject *
+snapshot_changed_keys(SnapshotObject *self, PyObject *args)
+{
+    ps_key low, high;
+    unsigned long long after, lsn;
+    if (!PyArg_ParseTuple(args, "O&O&KK:changed_keys", key_from, &low, key_from, &high, &after,
+                          &lsn))
+        return NULL;
+    if (after == 0) {
+        PyErr_SetString(PyExc_ValueError, "changed_keys: nothing is at or before LSN 0");
+        return NULL;
+    }
+    gathering all = {.limit = SIZE_MAX, .keys_only = 1};
+    ps_arena_init(&all.arena);
+    ps_error err = {0};
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_snapshot_changed(self->snapshot, &low, &high, after, lsn, gather, &all, &err);
+    Py_END_ALLOW_THREADS
+    PyObject *result = NULL;
+    if (all.failed)
+        PyErr_NoMemory();
+    else if (rc < 0)
+        ps_raise(rc, &err);
+    else
+        result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(all.count * PS_KEY_LEN));
+    for (size_t i = 0; result != NULL && i < all.count; i++)
+        memcpy(PyBytes_AS_STRING(result) + i * PS_KEY_LEN, all.items[i].key.b, PS_KEY_LEN);
+    PyMem_RawFree(all.items);
+    ps_arena_free(&all.arena);
+    return result;
+}
+
 /* A row of five little-endian numbers a relation fork: spc, db, rel, fork, blocks. */
 enum { RELATION_ROW = 20 };
 
@@ -462,6 +495,8 @@ static PyMethodDef snapshot_methods[] = {
      "scan(low, high, lsn, *, limit) -> [(key, value)] of the keys that exist, ascending"},
     {"scan_keys", (PyCFunction)(void (*)(void))snapshot_scan_keys, METH_VARARGS | METH_KEYWORDS,
      "scan_keys(low, high, lsn, *, limit) -> [key]"},
+    {"changed_keys", (PyCFunction)snapshot_changed_keys, METH_VARARGS,
+     "changed_keys(low, high, after, lsn) -> 18 bytes for each key that was changed meanwhile"},
     {"relations", (PyCFunction)snapshot_relations, METH_VARARGS,
      "relations(low, high, lsn) -> 20 bytes for each REL_SIZE key: spc, db, rel, fork, blocks"},
     {"last_before", (PyCFunction)snapshot_last_before, METH_VARARGS,

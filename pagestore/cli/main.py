@@ -66,6 +66,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "restore": Verb("past"),
         "reset": Verb("past"),
         "promote": Verb("attempts"),
+        "diff": Verb("difference"),
         "undo": Verb("past"),
         "redo": Verb("past"),
         "upgrade": Verb("upgrade"),
@@ -96,10 +97,22 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
 }
 
-_ASKING = frozenset({"attempts", "databases", "settings", "past", "lost", "tenants", "roles"})
+_ASKING = frozenset(
+    {"attempts", "databases", "difference", "settings", "past", "lost", "tenants", "roles"}
+)
 """Modules of verbs that ask the control plane, and answer."""
 _OF_TENANTS = frozenset(
-    {"attempts", "databases", "settings", "past", "transfer", "verify", "roles", "upgrade"}
+    {
+        "attempts",
+        "databases",
+        "difference",
+        "settings",
+        "past",
+        "transfer",
+        "verify",
+        "roles",
+        "upgrade",
+    }
 )
 """Modules of verbs on a tenant's databases, which take --tenant."""
 

@@ -457,11 +457,17 @@ class AsyncPageClient(RetryingClient):
         Raises:
             DeadlineExceeded: LSN_NOT_REACHED; the WAL up to there has not come in.
         """
+        return (await self.known_commit(tenant, timeline, lsn, wait_ms=wait_ms)).commit_lsn
+
+    async def known_commit(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int, *, wait_ms: int = 0
+    ) -> pb.GetLastCommitResponse:
+        """The same, with which transactions had begun by then. Raises as `last_commit`."""
         request = pb.GetLastCommitRequest(
             tenant_id=tenant.raw, timeline_id=timeline.raw, lsn=lsn, wait_ms=wait_ms
         )
         method = self._timelines.GetLastCommit
-        return (await self._call(method, request, pb.GetLastCommitResponse)).commit_lsn
+        return await self._call(method, request, pb.GetLastCommitResponse)
 
     async def flush(self, tenant: TenantId, timeline: TimelineId) -> pb.TimelineInfo:
         """Returns when everything ingested is in files."""
@@ -476,6 +482,30 @@ class AsyncPageClient(RetryingClient):
         try:
             async for layer in self._timelines.VerifyLayers(request, wait_for_ready=True):
                 yield layer
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+
+    async def changed_blocks(
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        after_lsn: int,
+        lsn: int,
+        *,
+        wait_ms: int = 0,
+    ) -> AsyncIterator[pb.ChangedRelation]:
+        """Relations whose main forks were changed between two LSNs, with the blocks that were; it
+        may tell of more than there are, and of no fewer."""
+        request = pb.GetChangedBlocksRequest(
+            tenant_id=tenant.raw,
+            timeline_id=timeline.raw,
+            after_lsn=after_lsn,
+            lsn=lsn,
+            wait_ms=wait_ms,
+        )
+        try:
+            async for relation in self._timelines.GetChangedBlocks(request, wait_for_ready=True):
+                yield relation
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
 

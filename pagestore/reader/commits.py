@@ -15,6 +15,7 @@ from pagestore.keyspace import Key, Kind
 from pagestore.timeline import Timeline
 
 _U64 = struct.Struct("<Q")
+_LAST = struct.Struct("<QQ")
 
 
 class Found(NamedTuple):
@@ -28,15 +29,28 @@ class Found(NamedTuple):
     after_head: bool = False
 
 
+class Last(NamedTuple):
+    """The last commit at or below an LSN: its end, 0 for none; and the first transaction that had
+    not begun then, or a later one, 0 where history does not say."""
+
+    lsn: int
+    next_full_xid: int
+
+
 def last(snapshot: Snapshot, lsn: int) -> int:
     """The end of the last commit at or below an LSN; 0 when there is none."""
+    return last_known(snapshot, lsn).lsn
+
+
+def last_known(snapshot: Snapshot, lsn: int) -> Last:
     value = snapshot.get(keyspace.LAST_COMMIT.pack(), lsn)
     if value is None:
         # History of before the key was written has the times alone: the latest time is the
         # last commit, unless a clock was set back.
         found = snapshot.last_before(*keyspace.kind_range(Kind.COMMIT_TIME), lsn)
         value = found[1] if found else bytes(_U64.size)
-    return int(_U64.unpack(value)[0])
+    commit_lsn, next_full_xid = _LAST.unpack(value.ljust(_LAST.size, b"\0"))
+    return Last(commit_lsn, next_full_xid)
 
 
 def by_time(timeline: Timeline, unix_micros: int) -> Found:

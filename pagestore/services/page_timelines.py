@@ -18,7 +18,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
-from pagestore.reader import commits
+from pagestore.reader import changes, commits
 from pagestore.services import page_retention
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_detaching import Detaching
@@ -142,6 +142,27 @@ class PageTimelines:
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             yield _scrubbed(found)
 
+    async def get_changed_blocks(
+        self, request: pb.GetChangedBlocksRequest, context: Any
+    ) -> AsyncIterator[pb.ChangedRelation]:
+        if not 0 < request.after_lsn <= request.lsn:
+            raise InvalidInput(
+                "INVALID_RANGE", "The first of the two LSNs has to be the older one."
+            )
+        snapshot, lsn = await self._access.snapshot(
+            request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
+        )
+        found = await self._access.threads.read_much(
+            changes.changed_blocks, snapshot, request.after_lsn, lsn
+        )
+        for relation, blocks in found:
+            yield pb.ChangedRelation(
+                spc_oid=relation.spc,
+                db_oid=relation.db,
+                rel_number=relation.rel,
+                blocks=blocks.tobytes(),
+            )
+
     async def get_lsn_by_time(self, request: pb.GetLsnByTimeRequest, context: Any) -> Any:
         if request.unix_micros < 0:
             raise InvalidInput("INVALID_TIME", "A time before 1970 is in no history.")
@@ -162,9 +183,8 @@ class PageTimelines:
         snapshot, lsn = await self._access.snapshot(
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
-        return pb.GetLastCommitResponse(
-            commit_lsn=await self._access.threads.read(commits.last, snapshot, lsn)
-        )
+        found = await self._access.threads.read(commits.last_known, snapshot, lsn)
+        return pb.GetLastCommitResponse(commit_lsn=found.lsn, next_full_xid=found.next_full_xid)
 
     async def _catch_up(self, timeline: Timeline) -> None:
         committed = self._access.follower.commit_lsn((timeline.tenant_id, timeline.timeline_id))

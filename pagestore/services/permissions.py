@@ -72,6 +72,7 @@ NEEDED: Mapping[str, Needed] = {
             "DetachTimeline": [],
             "ScrubStore": [],
             "GetUpkeep": [],
+            "GetChangedBlocks": [],
         },
     ),
     **_rows(

@@ -424,6 +424,32 @@ class SetRetentionResponse(_message.Message):
     lost: _containers.RepeatedCompositeFieldContainer[TimelineRetention]
     def __init__(self, lost: _Optional[_Iterable[_Union[TimelineRetention, _Mapping]]] = ...) -> None: ...
 
+class GetChangedBlocksRequest(_message.Message):
+    __slots__ = ("tenant_id", "timeline_id", "after_lsn", "lsn", "wait_ms")
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_LSN_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_MS_FIELD_NUMBER: _ClassVar[int]
+    tenant_id: bytes
+    timeline_id: bytes
+    after_lsn: int
+    lsn: int
+    wait_ms: int
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., after_lsn: _Optional[int] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
+
+class ChangedRelation(_message.Message):
+    __slots__ = ("spc_oid", "db_oid", "rel_number", "blocks")
+    SPC_OID_FIELD_NUMBER: _ClassVar[int]
+    DB_OID_FIELD_NUMBER: _ClassVar[int]
+    REL_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    spc_oid: int
+    db_oid: int
+    rel_number: int
+    blocks: bytes
+    def __init__(self, spc_oid: _Optional[int] = ..., db_oid: _Optional[int] = ..., rel_number: _Optional[int] = ..., blocks: _Optional[bytes] = ...) -> None: ...
+
 class FlushTimelineRequest(_message.Message):
     __slots__ = ("tenant_id", "timeline_id")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -639,10 +665,12 @@ class GetLastCommitRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., wait_ms: _Optional[int] = ...) -> None: ...
 
 class GetLastCommitResponse(_message.Message):
-    __slots__ = ("commit_lsn",)
+    __slots__ = ("next_full_xid", "commit_lsn")
+    NEXT_FULL_XID_FIELD_NUMBER: _ClassVar[int]
     COMMIT_LSN_FIELD_NUMBER: _ClassVar[int]
+    next_full_xid: int
     commit_lsn: int
-    def __init__(self, commit_lsn: _Optional[int] = ...) -> None: ...
+    def __init__(self, next_full_xid: _Optional[int] = ..., commit_lsn: _Optional[int] = ...) -> None: ...
 
 class GetLsnByTimeResponse(_message.Message):
     __slots__ = ("lsn", "commit_unix_micros", "before_history", "after_head", "commit_lsn")

@@ -412,6 +412,11 @@ class TimelineServiceStub:
                 request_serializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.FromString,
                 _registered_method=True)
+        self.GetChangedBlocks = channel.unary_stream(
+                '/pagestore.v1.TimelineService/GetChangedBlocks',
+                request_serializer=pagestore_dot_v1_dot_page__pb2.GetChangedBlocksRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_page__pb2.ChangedRelation.FromString,
+                _registered_method=True)
         self.FlushTimeline = channel.unary_unary(
                 '/pagestore.v1.TimelineService/FlushTimeline',
                 request_serializer=pagestore_dot_v1_dot_page__pb2.FlushTimelineRequest.SerializeToString,
@@ -490,6 +495,13 @@ class TimelineServiceServicer:
 
     def GetLastCommit(self, request, context):
         """The last commit at or below a position, whatever any clock said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetChangedBlocks(self, request, context):
+        """Which blocks of relations' main forks were changed between two LSNs, relation by relation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -577,6 +589,11 @@ def add_TimelineServiceServicer_to_server(servicer, server):
                     servicer.GetLastCommit,
                     request_deserializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.SerializeToString,
+            ),
+            'GetChangedBlocks': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetChangedBlocks,
+                    request_deserializer=pagestore_dot_v1_dot_page__pb2.GetChangedBlocksRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_page__pb2.ChangedRelation.SerializeToString,
             ),
             'FlushTimeline': grpc.unary_unary_rpc_method_handler(
                     servicer.FlushTimeline,
@@ -799,6 +816,33 @@ class TimelineService:
             '/pagestore.v1.TimelineService/GetLastCommit',
             pagestore_dot_v1_dot_page__pb2.GetLastCommitRequest.SerializeToString,
             pagestore_dot_v1_dot_page__pb2.GetLastCommitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetChangedBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pagestore.v1.TimelineService/GetChangedBlocks',
+            pagestore_dot_v1_dot_page__pb2.GetChangedBlocksRequest.SerializeToString,
+            pagestore_dot_v1_dot_page__pb2.ChangedRelation.FromString,
             options,
             channel_credentials,
             insecure,

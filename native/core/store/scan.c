@@ -135,12 +135,31 @@ foremost(walk *walks, size_t count)
     return found;
 }
 
+/*
+/* With `after`, of keys that were changed beyond it, be it that nothing is there any more. */
+ * be older than the layer: its first eight bytes are the LSN of its last change, as Postgres writes
+ * it (the high half first); none is 0 but one that was never logged.
+ */
 static int
-merge(walk *walks, size_t count, const ps_key *high, ps_visit visit, void *arg, ps_error *err)
+is_changed(const walk *w, uint64_t after)
+{
+    if (w->lsn <= after || !w->image || w->length != PS_PAGE_SIZE)
+        return w->lsn > after;
+    uint32_t high, low;
+    memcpy(&high, w->data, sizeof high);
+    memcpy(&low, w->data + sizeof high, sizeof low);
+    uint64_t changed = (uint64_t)high << 32 | low;
+    return changed == 0 || changed > after;
+}
+
+/* With `after`, of keys that were changed beyond it, be it that there is nothing any more. */
+static int
+merge(walk *walks, size_t count, const ps_key *high, uint64_t after, ps_visit visit, void *arg,
+      ps_error *err)
 {
     for (walk *newest; (newest = foremost(walks, count)) != NULL;) {
-        if (newest->kind != PS_VALUE_TOMBSTONE &&
-            visit(arg, &newest->key, newest->data, newest->length) != 0)
+        int wanted = after > 0 ? is_changed(newest, after) : newest->kind != PS_VALUE_TOMBSTONE;
+        if (wanted && visit(arg, &newest->key, newest->data, newest->length) != 0)
             return PS_OK;
         ps_key key = newest->key;
         for (walk *w = walks; w < walks + count; w++) { /* past the older values, too */
@@ -155,29 +174,31 @@ merge(walk *walks, size_t count, const ps_key *high, ps_visit visit, void *arg, 
 }
 
 static int
-scan_candidates(const ps_candidates *found, const ps_key *low, const ps_key *high, ps_visit visit,
-                void *arg, ps_error *err)
+scan_candidates(const ps_candidates *found, const ps_key *low, const ps_key *high, uint64_t after,
+                ps_visit visit, void *arg, ps_error *err)
 {
     walk *walks = calloc(found->count + 1, sizeof *walks);
     if (walks == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a scan");
     int rc = PS_OK;
     size_t begun = 0;
-    while (rc == PS_OK && begun < found->count) {
-        rc = walk_begin(&walks[begun], &found->items[begun], low, high, err);
+    for (size_t i = 0; rc == PS_OK && i < found->count; i++) {
+        if (found->items[i].upper <= after)
+            continue; /* all of it is older */
+        rc = walk_begin(&walks[begun], &found->items[i], low, high, err);
         begun++;
     }
     if (rc == PS_OK)
-        rc = merge(walks, found->count, high, visit, arg, err);
+        rc = merge(walks, begun, high, after, visit, arg, err);
     for (size_t i = 0; i < begun; i++)
         walk_end(&walks[i]);
     free(walks);
     return rc;
 }
 
-int
-ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
-                 ps_visit visit, void *arg, ps_error *err)
+static int
+scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t after,
+     uint64_t lsn, ps_visit visit, void *arg, ps_error *err)
 {
     if (ps_key_compare(low, high) >= 0)
         return PS_OK;
@@ -185,9 +206,23 @@ ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *h
     ps_candidates_init(&found);
     int rc = ps_candidates_within(&found, snapshot, low, high, lsn);
     rc = rc < 0 ? ps_fail(err, rc, "out of memory for a scan")
-                : scan_candidates(&found, low, high, visit, arg, err);
+                : scan_candidates(&found, low, high, after, visit, arg, err);
     ps_candidates_free(&found);
     return rc;
+}
+
+int
+ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high, uint64_t lsn,
+                 ps_visit visit, void *arg, ps_error *err)
+{
+    return scan(snapshot, low, high, 0, lsn, visit, arg, err);
+}
+
+int
+ps_snapshot_changed(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high,
+                    uint64_t after, uint64_t lsn, ps_visit visit, void *arg, ps_error *err)
+{
+    return after < lsn ? scan(snapshot, low, high, after, lsn, visit, arg, err) : PS_OK;
 }
 
 static int

@@ -76,6 +76,11 @@ int ps_snapshot_get(const ps_snapshot *snapshot, const ps_key *key, uint64_t lsn
 int ps_snapshot_scan(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high,
                      uint64_t lsn, ps_visit visit, void *arg, ps_error *err);
 
+/* Visits each key of [low, high) that has a value beyond `after` (not 0) and up to the LSN,
+ * ascending, with the newest of those, which may say that there is nothing any more. */
+int ps_snapshot_changed(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high,
+                        uint64_t after, uint64_t lsn, ps_visit visit, void *arg, ps_error *err);
+
 /* The greatest key of [low, high) that exists at the LSN. PS_OK or PS_ERR_NOT_FOUND. */
 int ps_snapshot_last(const ps_snapshot *snapshot, const ps_key *low, const ps_key *high,
                      uint64_t lsn, ps_key *found, ps_error *err);

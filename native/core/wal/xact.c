@@ -158,7 +158,8 @@ set_status(ps_ingest *in, const finished *f, unsigned status)
 }
 
 /* By its time, for who asks what was there then; and as the last, for who asks whether anything
- * was committed since a position: clocks go back, positions do not. */
+ * was committed since a position: clocks go back, positions do not. Beside it stands which
+ * transactions had begun by then. */
 static int
 put_commit(ps_ingest *in, int64_t time)
 {
@@ -169,7 +170,8 @@ put_commit(ps_ingest *in, int64_t time)
                              (uint32_t)unix_micros, 0, 0, 0);
     int rc = ps_put(in, &key, PS_VALUE_IMAGE, &in->lsn, sizeof in->lsn);
     key = ps_key_make(PS_KIND_LAST_COMMIT, 0, 0, 0, 0, 0);
-    return rc != PS_OK ? rc : ps_put(in, &key, PS_VALUE_IMAGE, &in->lsn, sizeof in->lsn);
+    uint64_t last[2] = {in->lsn, in->counters.next_full_xid};
+    return rc != PS_OK ? rc : ps_put(in, &key, PS_VALUE_IMAGE, last, sizeof last);
 }
 
 /* Progress never goes back, unless a record says so by force. */

@@ -209,7 +209,8 @@ def test_a_commit_with_all_its_parts() -> None:
     (time,) = [(k, v) for k, _, v in values if k.kind == ks.Kind.COMMIT_TIME]
     assert ks.commit_time_micros(time[0]) == 946684800 * 10**6
     assert time[1] == struct.pack("<Q", rig.position)
-    assert [v for k, _, v in values if k == ks.LAST_COMMIT] == [struct.pack("<Q", rig.position)]
+    last = struct.pack("<QQ", rig.position, 32771)
+    assert [v for k, _, v in values if k == ks.LAST_COMMIT] == [last]
     assert told(values)[-2:] == [
         (ks.rel_size(*REL, Fork.MAIN), TOMBSTONE),
         (ks.rel_size(*REL, Fork.VM), TOMBSTONE),

@@ -1,0 +1,177 @@
+"""What can be said without a database: rows beside rows, dumps beside dumps, what to read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pagestore.difference import schemas
+from pagestore.difference.parting import settled_later
+from pagestore.difference.rows import Row, TableDifference, compare
+from pagestore.difference.tables import Place, Table, TableName, blocks_to_read, unescaped
+
+
+async def stream(rows: Sequence[tuple[str, str]]) -> AsyncIterator[Row]:
+    for key, row in sorted(rows, key=lambda item: (item[0].encode(), item[1].encode())):
+        yield Row(key, row)
+
+
+def compared(
+    ours: Sequence[tuple[str, str]], theirs: Sequence[tuple[str, str]], limit: int = 100
+) -> TableDifference:
+    return asyncio.run(compare(stream(ours), stream(theirs), limit))
+
+
+rows_by_key = st.dictionaries(st.text(max_size=2), st.text(max_size=1), max_size=8)
+
+
+@given(rows_by_key, rows_by_key)
+def test_rows_with_a_key_are_told_as_dictionaries_would(
+    ours: dict[str, str], theirs: dict[str, str]
+) -> None:
+    found = compared([*ours.items()], [*theirs.items()])
+    assert found.deleted == len(ours.keys() - theirs.keys())
+    assert found.inserted == len(theirs.keys() - ours.keys())
+    assert found.updated == sum(ours[key] != theirs[key] for key in ours.keys() & theirs.keys())
+    assert len(found.rows) == found.total
+
+
+@given(st.lists(st.text(max_size=1), max_size=8), st.lists(st.text(max_size=1), max_size=8))
+def test_rows_without_a_key_count_as_often_as_they_are_there(
+    ours: list[str], theirs: list[str]
+) -> None:
+    found = compared([(row, row) for row in ours], [(row, row) for row in theirs])
+    assert found.updated == 0
+    values = {*ours, *theirs}
+    assert found.deleted == sum(max(0, ours.count(v) - theirs.count(v)) for v in values)
+    assert found.inserted == sum(max(0, theirs.count(v) - ours.count(v)) for v in values)
+
+
+def test_only_so_many_rows_are_told() -> None:
+    found = compared([], [(f"{n:03}", "x") for n in range(50)], limit=3)
+    assert (found.inserted, len(found.rows)) == (50, 3)
+
+
+DUMP = """
+--
+-- PostgreSQL database dump
+--
+\\restrict {token}
+SET statement_timeout = 0;
+
+--
+-- Name: kind; Type: TYPE; Schema: public; Owner: -
+--
+
+CREATE TYPE public.kind AS ENUM (
+    'a'{more}
+);
+
+--
+-- Name: t; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.t (
+    a integer,
+    b public.kind
+);
+{extra}
+\\unrestrict {token}
+"""
+VIEW = """
+--
+-- Name: v; Type: VIEW; Schema: public; Owner: -
+--
+
+CREATE VIEW public.v AS
+ SELECT t.a FROM public.t;
+"""
+RULE = """
+--
+-- Name: w; Type: VIEW; Schema: public; Owner: -
+--
+
+CREATE VIEW public.w AS
+ SELECT v.a FROM public.v;
+"""
+
+
+def test_objects_that_came_went_and_changed_are_told_in_an_order_that_works() -> None:
+    plain = DUMP.format(token="abc", more="", extra="")
+    assert schemas.changed(plain, DUMP.format(token="xyz", more="", extra="")) == []
+    rich = DUMP.format(token="abc", more=",\n    'b'", extra=VIEW + RULE)
+    came = schemas.changed(plain, rich)
+    assert [str(item.what) for item in came] == [
+        "TYPE public.kind",
+        "VIEW public.v",
+        "VIEW public.w",
+    ]
+    assert "+    'b'" in came[0].lines
+    assert came[1].before is None
+    gone = schemas.changed(rich, plain)
+    assert [str(item.what) for item in gone] == [
+        "VIEW public.w",
+        "VIEW public.v",
+        "TYPE public.kind",
+    ]
+
+
+def table(blocks: int = 100, rel: int = 1, heap: bool = True) -> Table:
+    return Table(TableName("public", "t"), Place(1663, 5, rel), blocks, "a", heap)
+
+
+def numbers(*blocks: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    return np.array(blocks, np.uint32)
+
+
+def test_only_blocks_that_were_changed_are_read() -> None:
+    both = blocks_to_read(table(), table(), [numbers(3, 5), numbers(5, 9)])
+    assert both is not None
+    assert both.tolist() == [3, 5, 9]
+    nothing = blocks_to_read(table(), table(), [numbers(), numbers()])
+    assert nothing is not None
+    assert len(nothing) == 0
+
+
+def test_what_one_side_has_cut_off_is_read() -> None:
+    both = blocks_to_read(table(97), table(100), [numbers(3), numbers()])
+    assert both is not None
+    assert both.tolist() == [3, 97, 98, 99]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "changed"),
+    [
+        pytest.param(table(), table(), None, id="unknown"),
+        pytest.param(table(), table(rel=2), [numbers(), numbers()], id="written anew"),
+        pytest.param(table(heap=False), table(), [numbers(), numbers()], id="not a heap"),
+        pytest.param(table(), table(), [numbers(*range(60)), numbers()], id="most of it"),
+    ],
+)
+def test_else_a_table_is_read_whole(
+    ours: Table, theirs: Table, changed: Sequence[np.ndarray[tuple[int], np.dtype[np.uint32]]]
+) -> None:
+    assert blocks_to_read(ours, theirs, changed) is None
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_a_transaction_that_came_to_an_end_later_is_seen(number: int) -> None:
+    before, after = bytearray(8), bytearray(8)
+    after[number // 4] = 1 << 2 * (number % 4)
+    assert settled_later(bytes(before), bytes(after), 9)
+    assert not settled_later(bytes(before), bytes(after), number), "it had not begun"
+    assert not settled_later(bytes(after), bytes(after), 9), "it had ended"
+    after[number // 4] <<= 1
+    assert not settled_later(bytes(before), bytes(after), 9), "what was rolled back is nowhere"
+    assert not settled_later(b"", bytes(after), 9)
+
+
+@given(st.text(st.sampled_from("\\\t\n\r\b\f\vanN x"), max_size=8))
+def test_what_copy_escapes_is_understood(text: str) -> None:
+    escapes = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
+    assert unescaped("".join({**escapes, "\v": "\\v"}.get(c, c) for c in text)) == text
