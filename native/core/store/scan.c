@@ -136,7 +136,7 @@ foremost(walk *walks, size_t count)
 }
 
 /*
-/* With `after`, of keys that were changed beyond it, be it that nothing is there any more. */
+ * Whether a key was changed beyond an LSN, by its newest value. A page in an image layer may
  * be older than the layer: its first eight bytes are the LSN of its last change, as Postgres writes
  * it (the high half first); none is 0 but one that was never logged.
  */
