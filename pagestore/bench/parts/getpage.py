@@ -20,6 +20,7 @@ from pagestore.bench.harness import BULK, OURS, Bench
 from pagestore.bench.report import Target
 from pagestore.bench.stack import Followed, Stack, cpu_seconds, end_of_wal
 from pagestore.client import Rel
+from pagestore.client.credentials import AUTHORITY_VARIABLE
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import DEFAULT_TENANT
 
@@ -67,7 +68,11 @@ def load(
             *map(str, (table.blocks, clients, min(blocks, table.blocks), seconds, warmup)),
             order,
         ],
-        env={**os.environ, "PAGESTORE_TOKEN": table.stack.token_of(table.followed.timeline)},
+        env={
+            **os.environ,
+            "PAGESTORE_TOKEN": table.stack.token_of(table.followed.timeline),
+            AUTHORITY_VARIABLE: "",  # the bench's own parts speak plainly, whatever others here do
+        },
         capture_output=True,
         text=True,
         check=False,
