@@ -32,6 +32,9 @@ def diff(
     rows: Annotated[
         int, typer.Option(min=0, help="Rows of a table that are shown one by one.")
     ] = 10,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Read all of both, whatever is known to be the same.")
+    ] = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 1 where there is a difference.")
     ] = False,
@@ -46,7 +49,7 @@ def diff(
     Example: pagestore diff app try-2
     """
     with session(data, as_json) as run:
-        found = asyncio.run(_difference(run, name, other, rows))
+        found = asyncio.run(_difference(run, name, other, rows, whole=whole))
         run.answer({"name": name, "other": other, **_fields(found)}, _words(found))
         if found.is_empty:
             run.remark(f"{other} is as {name} is")
@@ -54,14 +57,16 @@ def diff(
             raise typer.Exit(1)
 
 
-async def _difference(run: Session, name: str, other: str, limit: int) -> Difference:
+async def _difference(
+    run: Session, name: str, other: str, limit: int, *, whole: bool
+) -> Difference:
     from pagestore.client.page import AsyncPageClient
     from pagestore.difference.databases import difference
 
     ours, theirs = _side(run, name), _side(run, other)
     program = majors.latest_programs(run.installation.config.computes.postgres_bindir) / "pg_dump"
     async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
-        return await difference(pages, ours, theirs, program, limit)
+        return await difference(pages, ours, theirs, program, limit, whole=whole)
 
 
 def _side(run: Session, name: str) -> Side:

@@ -77,11 +77,18 @@ class Difference:
 
 
 async def difference(
-    pages: AsyncPageClient, ours: Side, theirs: Side, pg_dump: Path, limit: int
+    pages: AsyncPageClient,
+    ours: Side,
+    theirs: Side,
+    pg_dump: Path,
+    limit: int,
+    *,
+    whole: bool = False,
 ) -> Difference:
     """
     Args:
         limit: of rows of a table that are told one by one.
+        whole: all rows of all tables are read, whatever the page server knows.
 
     Raises:
         FailedPrecondition: SQL_FAILED, DUMP_FAILED. NotFound: NO_PSQL.
@@ -96,11 +103,13 @@ async def difference(
             *(schemas.dumped(pg_dump, side.name, side.url) for side in (ours, theirs))
         )
         found.schema = schemas.changed(*dumps)
-        heads = [
-            await _head(session, side)
-            for session, side in zip(sessions, (ours, theirs), strict=True)
-        ]
-        changed = await changed_since_parting(pages, *heads)
+        changed = None
+        if not whole:
+            heads = [
+                await _head(session, side)
+                for session, side in zip(sessions, (ours, theirs), strict=True)
+            ]
+            changed = await changed_since_parting(pages, *heads)
         found.known_blocks = changed is not None
         await _tables(found, sessions, changed, limit)
         return found

@@ -87,6 +87,9 @@ def test_all_that_was_changed_is_told_and_little_is_read(whole: Whole) -> None:
     ]
     (blocks,) = whole.sql("app", "SELECT pg_relation_size('big') / 8192")[0]
     assert told["blocks_read"] < blocks, "of both"
+    all_read = whole.json("diff", "app", "try", "--whole")
+    assert (all_read["tables"], all_read["schema"]) == (told["tables"], told["schema"])
+    assert all_read["blocks_read"] > 2 * blocks
     back = whole.json("diff", "try", "app")
     assert counts(back)["big"] == (1, 2, 1)
     assert counts(back)["parted_1"] == (0, 0, 1)
@@ -103,6 +106,7 @@ def test_what_both_have_changed_since_is_told(whole: Whole) -> None:
     told = whole.json("diff", "app", "mine")
     assert told["changed_blocks_known"]
     assert counts(told) == {"big": (0, 2, 0)}
+    assert whole.json("diff", "app", "mine", "--whole")["tables"] == told["tables"]
     whole.json("stop", "mine")
     assert counts(whole.json("diff", "mine", "app")) == {"big": (0, 2, 0)}, "asleep, too"
 
