@@ -85,6 +85,10 @@ PANELS: dict[str, dict[str, Verb]] = {
         "control": Verb("parts"),
         "proxy": Verb("parts"),
     },
+    "With git": {
+        "git": Verb("git"),
+        "checkout": Verb("git"),
+    },
     "Moving data": {
         "import": Verb("transfer", "import_"),
         "export": Verb("transfer"),

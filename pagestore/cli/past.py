@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,10 @@ from pagestore.ids import format_lsn
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
     from pagestore.v1 import control_pb2 as pb
+
+
+MOST_COMMITS = 1000
+"""That `log --git` shows."""
 
 
 def git_commit(revision: str) -> str:
@@ -262,7 +267,14 @@ def _move(
     run.answer(fields, "" if dry_run else done.database.url, done.summary)
 
 
-def log(name: Name, data: Data = None, as_json: Json = False) -> None:
+def log(
+    name: Name,
+    with_git: Annotated[
+        bool, typer.Option("--git", help="Beside the commits of the repository around here.")
+    ] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
     """List a database's checkpoints and what happened to it, newest first.
 
     Its times can be pasted into --at.
@@ -271,10 +283,35 @@ def log(name: Name, data: Data = None, as_json: Json = False) -> None:
     """
     with session(data, as_json) as run:
         entries = run.control.log(name)
+        commits = _commits() if with_git else []
         if as_json:
-            run.answer({"name": name, "entries": [_entry_fields(entry) for entry in entries]})
+            fields = [_entry_fields(entry) for entry in entries]
+            fields += [
+                {"type": "commit", "git_commit": commit, "created_at": timestamp(at), "what": words}
+                for at, commit, words in commits
+            ]
+            run.answer({"name": name, "entries": fields})
             return
-        run.table(("when", "what", "LSN", "git", "remark"), [_entry_row(e) for e in entries])
+        rows = [(_micros(entry), _entry_row(entry)) for entry in entries]
+        for at, commit, words in commits:
+            rows.append((at, (timestamp(at), "commit", "-", commit[:12], words)))
+        if with_git:
+            rows.sort(key=lambda row: row[0], reverse=True)
+        run.table(("when", "what", "LSN", "git", "remark"), [row for _, row in rows])
+
+
+def _commits() -> list[tuple[int, str, str]]:
+    """Of the repository around here: Unix microsecond, hash, first line."""
+    from pagestore.cli.repository import Repository
+
+    found = Repository(Path.cwd()).subjects(MOST_COMMITS)
+    return [(seconds * 1_000_000, commit, words) for seconds, commit, words in found]
+
+
+def _micros(entry: pb.LogEntry) -> int:
+    if entry.WhichOneof("entry") == "checkpoint":
+        return entry.checkpoint.created_unix_micros
+    return entry.event.unix_micros
 
 
 def _entry_fields(entry: pb.LogEntry) -> dict[str, Any]:
