@@ -117,6 +117,7 @@ WAITS_FOR_THEM = {
     "quorum/client.py",
     "quorum/majority.py",
     "quorum/race.py",
+    "sdk/attempts.py",
     "services/progress.py",
     "walservice/finishing.py",
     "walservice/safekeeper.py",
