@@ -14,6 +14,7 @@ From its first moment there is a record of it, so that whoever comes after us en
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,6 +38,9 @@ from pagestore.postgres.settings import ServerPlace, command_line
 
 if TYPE_CHECKING:
     from pagestore.compute.start import ComputeSpec
+
+_END_SECONDS = 2.0
+_LOOK_SECONDS = 0.01
 
 
 class Parked:
@@ -149,6 +153,17 @@ class Parked:
         self.server = await self._execution.enter()
         self._record = self._execution.of_server(self.record)
         return self.server
+
+    async def exit_code(self) -> int | None:
+        """Of a server that ended before it was within its walls, as those around it pass it on: by
+        it one that refuses its settings is told from one that was killed. None: not in time."""
+        assert self._execution is not None
+        deadline = asyncio.get_running_loop().time() + _END_SECONDS
+        while (code := self._execution.child.poll()) is None:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(_LOOK_SECONDS)
+        return code
 
     def keep(self, record: ComputeRecord) -> None:
         """That is its record from now on."""

@@ -263,7 +263,7 @@ class _Start:
     async def _enter(self) -> None:
         """Until the server is within its walls, if it has any."""
         if await self.parked.enter() is None:
-            raise ServerFailed(self.log, None)
+            raise ServerFailed(self.log, await self.parked.exit_code())
         record = replace(
             self.parked.record,
             term=self.won.term,

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -35,6 +35,7 @@ from pagestore.maintenance.policy import (
     read_weight,
 )
 from pagestore.maintenance.rewriting import Rewritten, rewrite
+from pagestore.pauses import Pauses
 from pagestore.timeline import Repository, Timeline
 
 LOOK_SECONDS = 1.0
@@ -84,7 +85,9 @@ class _Seen:
     looked: bool = False
     rested: bool = False
     """It was looked at as one at rest."""
-    failed: int = 0
+    pauses: Pauses = field(
+        default_factory=lambda: Pauses(RETRY_SECONDS, MOST_RETRY_SECONDS, spread=False)
+    )
     not_before: float = 0.0
     message: str = ""
     newest: int | None = None
@@ -191,7 +194,8 @@ class Compactor:
         self.totals.add(job, done)
         seen.state = (timeline.layer_count, timeline.disk_consistent_lsn)
         seen.looked = seen.rested = False
-        seen.failed, seen.message = 0, ""
+        seen.pauses.reset()
+        seen.message = ""
         return True
 
     async def _watched(self, timeline: Timeline, job: Job) -> Rewritten:
@@ -232,8 +236,7 @@ class Compactor:
         if isinstance(error, InvalidInput) and error.reason == "UNKNOWN_LAYER":
             return  # somebody else has changed the layers: looked at again as that shows
         message = error.message if isinstance(error, PagestoreError) else str(error)
-        pause = min(RETRY_SECONDS * 2**seen.failed, MOST_RETRY_SECONDS)
-        seen.failed += 1
+        pause = seen.pauses.next()
         seen.not_before = asyncio.get_running_loop().time() + pause
         seen.looked = False
         self.totals.failures += 1

@@ -22,7 +22,11 @@ def typed() -> list[list[str]]:
 def test_every_command_works_as_written(tmp_path: Path) -> None:
     cluster = PlainPostgres(reachable_dir())
     cluster.initdb()
-    places = {"/var/lib/postgresql/15/main": str(cluster.data), "/tmp/plain": str(tmp_path / "x")}
+    places = {
+        "/var/lib/postgresql/15/main": str(cluster.data),
+        "/tmp/plain": str(tmp_path / "x"),
+        "./migrate-and-test.sh": "true",
+    }
     try:
         with whole_pagestore() as whole:
             for command in typed():

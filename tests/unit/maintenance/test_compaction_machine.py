@@ -211,6 +211,6 @@ def test_the_machine_merges_and_makes_images() -> None:
             done.extend(self.done)
             super().teardown()
 
-    run_state_machine_as_test(Counting, settings=_some(8))
+    run_state_machine_as_test(Counting, settings=_some(20))
     assert sum(isinstance(job, Images) for job in done) >= 5
     assert sum(isinstance(job, Merge) and len(job.inputs) > 2 for job in done) >= 5
