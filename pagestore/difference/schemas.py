@@ -68,9 +68,10 @@ def objects(dump: str) -> dict[SchemaObject, str]:
     """What a dump makes, in its order, which is one of dependency."""
     heads = list(_HEAD.finditer(dump))
     found: dict[SchemaObject, str] = {}
-    for head, after in zip(heads, [*heads[1:], None], strict=True):
+    for number, head in enumerate(heads, 1):
+        end = heads[number].start() if number < len(heads) else len(dump)
         name, kind, schema = head.groups()
-        body = dump[head.end() : after.start() if after else len(dump)]
+        body = dump[head.end() : end]
         lines = [line for line in _TOKEN.sub("", body).splitlines() if not line.startswith("--")]
         what = SchemaObject(schema, kind, name)
         sql = "\n".join(lines).strip()

@@ -104,6 +104,7 @@ CREATE VIEW public.w AS
 def test_objects_that_came_went_and_changed_are_told_in_an_order_that_works() -> None:
     plain = DUMP.format(token="abc", more="", extra="")
     assert schemas.changed(plain, DUMP.format(token="xyz", more="", extra="")) == []
+    assert schemas.objects("SET statement_timeout = 0;") == {}, "nothing was made yet"
     rich = DUMP.format(token="abc", more=",\n    'b'", extra=VIEW + RULE)
     came = schemas.changed(plain, rich)
     assert [str(item.what) for item in came] == [
