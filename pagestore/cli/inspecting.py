@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,15 +73,6 @@ class Walk:
     log_bytes: int = 0
     problems: list[dict[str, Any]] = field(default_factory=list)
 
-    def fields(self) -> dict[str, Any]:
-        return {
-            "layers": self.layers,
-            "layer_bytes": self.layer_bytes,
-            "logs": self.logs,
-            "log_bytes": self.log_bytes,
-            "problems": self.problems,
-        }
-
 
 def scrub(
     rate: Annotated[
@@ -104,7 +95,7 @@ def scrub(
             f"layers: {walk.layers} files, {human_bytes(walk.layer_bytes)}\n"
             f"WAL: {walk.logs} logs, {human_bytes(walk.log_bytes)}"
         )
-        run.answer(walk.fields(), said)
+        run.answer(asdict(walk), said)
         for problem in walk.problems:
             run.remark(_problem_words(problem))
         if not walk.problems:

@@ -474,18 +474,14 @@ class AsyncPageClient(RetryingClient):
         request = pb.FlushTimelineRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
         return await self._call(self._timelines.FlushTimeline, request, pb.TimelineInfo)
 
-    async def verify_layers(
+    def verify_layers(
         self, tenant: TenantId, timeline: TimelineId
     ) -> AsyncIterator[pb.VerifiedLayer]:
         """Has every layer file of a timeline and its ancestors read and checked, one by one."""
         request = pb.VerifyLayersRequest(tenant_id=tenant.raw, timeline_id=timeline.raw)
-        try:
-            async for layer in self._timelines.VerifyLayers(request, wait_for_ready=True):
-                yield layer
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from error
+        return self._answers(self._timelines.VerifyLayers, request)
 
-    async def changed_blocks(
+    def changed_blocks(
         self,
         tenant: TenantId,
         timeline: TimelineId,
@@ -503,13 +499,9 @@ class AsyncPageClient(RetryingClient):
             lsn=lsn,
             wait_ms=wait_ms,
         )
-        try:
-            async for relation in self._timelines.GetChangedBlocks(request, wait_for_ready=True):
-                yield relation
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, self.address) from error
+        return self._answers(self._timelines.GetChangedBlocks, request)
 
-    async def scrub(
+    def scrub(
         self, tenant: TenantId | None = None, bytes_per_second: int = 0
     ) -> AsyncIterator[pb.ScrubbedLayer]:
         """Has every layer file of a store read and checked, one by one.
@@ -520,9 +512,13 @@ class AsyncPageClient(RetryingClient):
         request = pb.ScrubStoreRequest(
             tenant_id=tenant.raw if tenant else b"", bytes_per_second=bytes_per_second
         )
+        return self._answers(self._timelines.ScrubStore, request)
+
+    async def _answers(self, method: Any, request: Any) -> AsyncIterator[Any]:
+        """Of a call that answers with a stream."""
         try:
-            async for layer in self._timelines.ScrubStore(request, wait_for_ready=True):
-                yield layer
+            async for answer in method(request, wait_for_ready=True):
+                yield answer
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.address) from error
 

@@ -154,11 +154,6 @@ def _numbered(stem: str) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(stem)}-([0-9]+)")
 
 
-def environment(url: str, **more: str) -> dict[str, str]:
-    """What a command is told of its database."""
-    return {**os.environ, "DATABASE_URL": url, **more}
-
-
 async def _run(
     database: AsyncDatabase,
     number: int,
@@ -170,9 +165,12 @@ async def _run(
     before = await _rows_changed(database.url)
     log = logs / f"{database.name}.log"
     begun = time.monotonic()
-    told = environment(
-        database.url, PAGESTORE_DATABASE=database.name, PAGESTORE_ATTEMPT=str(number)
-    )
+    told = {
+        **os.environ,
+        "DATABASE_URL": database.url,
+        "PAGESTORE_DATABASE": database.name,
+        "PAGESTORE_ATTEMPT": str(number),
+    }
     # With a pipe of its own making, asyncio takes a command as running until all that have the
     # pipe have ended, the command's children too.
     reading, writing = os.pipe()
