@@ -18,6 +18,7 @@ from pagestore.cli.session import (
     Data,
     Json,
     Name,
+    checkpoint_fields,
     compute_state,
     database_fields,
     expires_at,
@@ -249,17 +250,26 @@ def show(name: Name, data: Data = None, as_json: Json = False) -> None:
         fields = {**database_fields(database), **size_fields(database)}
         fields["wal_bytes"] = database.wal_bytes
         fields["compute_dir"] = database.compute_dir or None
+        made = _last_checkpoint(run, name)
+        fields["last_checkpoint"] = checkpoint_fields(made) if made else None
         fields |= slot_fields(database)
         if as_json:
             run.answer(fields)
             return
         if database.slots:
             fields["replication_slots"] = slot_words(database)
+        fields["last_checkpoint"] = made.name if made else None
         fields["remarks"] = " ".join(database.remarks) or None
         run.table(
             ("field", "value"),
             [(key, str(value)) for key, value in fields.items() if value is not None],
         )
+
+
+def _last_checkpoint(run: Session, name: str) -> pb.Checkpoint | None:
+    """The latest that a user made."""
+    made = (entry.checkpoint for entry in run.control.log(name) if entry.HasField("checkpoint"))
+    return next((item for item in made if not item.automatic), None)
 
 
 def rm(

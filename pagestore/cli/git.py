@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pagestore.cli.past import DryRun, moved_fields, request_of, retryable
+from pagestore.cli.dirty import kept_dirty
+from pagestore.cli.past import DryRun, moved_fields, request_of, retryable, say_what_goes_along
 from pagestore.cli.repository import ENV_FILE, HOOKS, Repository, database_for
 from pagestore.cli.session import Data, Json, session, short_time
+from pagestore.client.companions import Companions
 from pagestore.errors import FailedPrecondition, InvalidInput, NotFound, PagestoreError
 
 if TYPE_CHECKING:
@@ -246,7 +248,13 @@ def _committed(run: Session, repository: Repository) -> None:
     commit = repository.commit("HEAD")
     if not database or not commit:
         return
-    made = run.control.checkpoint(database, f"git-{commit[:_SHORT]}", commit)
+    dirty = ""
+    try:
+        dirty = kept_dirty(repository.top)
+    except PagestoreError as error:
+        run.remark(f"pagestore: what is not committed is not in the checkpoint: {error.message}")
+    companions = Companions(commit, dirty)
+    made = run.control.checkpoint(database, f"git-{commit[:_SHORT]}", companions)
     run.remark(f"pagestore: checkpoint {made.name} of {database}")
 
 
@@ -307,11 +315,10 @@ def checkout(
                 database, pb.Point(checkpoint=found.name), request_id=request, dry_run=dry_run
             )
         run.answer(moved_fields(done, request, dry_run=dry_run), "", done.summary)
+        say_what_goes_along(run, done)
         if found.git_commit != wanted:
             when = short_time(found.created_unix_micros)
             run.remark(f"the nearest checkpoint is of {found.git_commit[:_SHORT]}, of {when}")
-        if repository.commit("HEAD") != wanted:
-            run.remark(f"the code of then: git switch --detach {found.git_commit[:_SHORT]}")
 
 
 def _nearest(run: Session, repository: Repository, database: str, wanted: str) -> pb.Checkpoint:

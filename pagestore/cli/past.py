@@ -23,16 +23,26 @@ from pagestore.cli.session import (
     session,
     timestamp,
 )
-from pagestore.errors import DeadlineExceeded, InvalidInput, Unavailable
+from pagestore.client.companions import Companions, notes_of
+from pagestore.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    Unavailable,
+)
 from pagestore.ids import format_lsn
 
 if TYPE_CHECKING:
+    from pagestore.cli.repository import Repository
     from pagestore.cli.session import Session
     from pagestore.v1 import control_pb2 as pb
 
 
 MOST_COMMITS = 1000
 """That `log --git` shows."""
+_SHORT = 12
+"""Digits of a commit's hash, for people."""
 
 
 def git_commit(revision: str) -> str:
@@ -66,6 +76,13 @@ def checkpoint(
         str | None,
         typer.Option("--git", metavar="REVISION", help="Record this commit: HEAD."),
     ] = None,
+    run_id: Annotated[
+        str, typer.Option("--run", metavar="ID", help="Record which run of yours made it.")
+    ] = "",
+    note: Annotated[
+        list[str] | None,
+        typer.Option("--note", metavar="KEY=VALUE", help="Record this; may be repeated."),
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option("--keep", metavar="TIME", help="Forget it by itself after 12h, 30d."),
@@ -79,16 +96,18 @@ def checkpoint(
 ) -> None:
     """Name the state of now, to return to it later; or, with --delete, forget such a name.
 
-    It holds every commit that has returned.
+    It holds every commit that has returned. What is recorded with it, a restore says again:
+    with --git HEAD also what is not committed there.
 
     Example: pagestore checkpoint app before-migration --git HEAD --keep 30d
     """
     with session(data, as_json) as run:
         if delete:
-            _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, git=git or keep)
+            given = git or keep or run_id or note
+            _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, given=bool(given))
             return
-        commit = git_commit(git) if git else ""
-        made = run.control.checkpoint(name, checkpoint, commit, time_to_live(keep))
+        companions = _companions(git, run_id, note or [])
+        made = run.control.checkpoint(name, checkpoint, companions, time_to_live(keep))
         lsn = format_lsn(made.lsn)
         run.answer(
             {"name": name, **checkpoint_fields(made)},
@@ -97,13 +116,23 @@ def checkpoint(
         )
 
 
+def _companions(git: str | None, run_id: str, notes: list[str]) -> Companions:
+    commit, dirty = git_commit(git) if git else "", ""
+    if commit and commit == git_commit("HEAD"):
+        from pagestore.cli.dirty import kept_dirty
+        from pagestore.cli.repository import Repository
+
+        dirty = kept_dirty(Repository(Path.cwd()).top)
+    return Companions(commit, dirty, run_id, notes_of(notes))
+
+
 def _delete_checkpoint(
-    run: Session, name: str, checkpoint: str, *, if_exists: bool, git: str | None
+    run: Session, name: str, checkpoint: str, *, if_exists: bool, given: bool
 ) -> None:
-    if git is not None:
+    if given:
         raise InvalidInput(
             "INVALID_OPTIONS",
-            "--git and --keep are of a checkpoint that is made; --delete forgets one.",
+            "--git, --run, --note and --keep are of one that is made; --delete forgets one.",
             "Leave out one of them.",
         )
     deleted = run.control.delete_checkpoint(name, checkpoint, if_exists=if_exists)
@@ -132,6 +161,13 @@ def restore(
         str | None,
         typer.Option("--to", metavar="CHECKPOINT", help="A checkpoint, whatever it reads as."),
     ] = None,
+    repository: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of the code: it has to know the checkpoint's commit."),
+    ] = None,
+    any_commit: Annotated[
+        bool, typer.Option("--any-commit", help="Whether a repository knows the commit or not.")
+    ] = False,
     request_id: RequestId = None,
     dry_run: DryRun = False,
     data: Data = None,
@@ -140,12 +176,16 @@ def restore(
     """Put a database back to a point of its past, under the same name and URL.
 
     Connections are closed, also where it is there already. What the database was is kept as an
-    automatic checkpoint. Checkpoints of what it was branched from can be named too.
+    automatic checkpoint. Checkpoints of what it was branched from can be named too. What else has
+    to go back with it is said: commit, what was not committed, run, notes.
 
     Example: pagestore restore app before-migration
     """
     with session(data, as_json) as run:
         target = _target(point, at, to)
+        code = None if any_commit else _code(name, repository)
+        if code is not None:
+            _refuse_without_commit(code, run.control.restore(name, target, dry_run=True))
         _move(run, request_id, dry_run, lambda **ask: run.control.restore(name, target, **ask))
 
 
@@ -251,6 +291,7 @@ def moved_fields(done: pb.RestoreResponse, request: str, *, dry_run: bool) -> di
         "kept": checkpoint_fields(done.kept) if done.HasField("kept") else None,
         "request_id": request,
         "summary": done.summary,
+        "went_to": checkpoint_fields(done.went_to) if done.HasField("went_to") else None,
     }
     if done.HasField("to"):
         fields["to"] = {"timeline_id": done.to.timeline_id.hex(), "lsn": format_lsn(done.to.lsn)}
@@ -265,6 +306,46 @@ def _move(
         done = verb(request_id=request, dry_run=dry_run)
     fields = moved_fields(done, request, dry_run=dry_run)
     run.answer(fields, "" if dry_run else done.database.url, done.summary)
+    say_what_goes_along(run, done)
+
+
+def _code(name: str, given: Path | None) -> Repository | None:
+    """The repository that is named, or the one around here if this database follows it."""
+    from pagestore.cli.repository import Repository
+
+    if given is not None:
+        return Repository(given)
+    try:
+        around = Repository(Path.cwd())
+    except NotFound:
+        return None
+    return around if name in (around.database, *around.databases().values()) else None
+
+
+def _refuse_without_commit(code: Repository, would: pb.RestoreResponse) -> None:
+    commit = would.went_to.git_commit
+    if commit and not code.commit(commit):
+        raise FailedPrecondition(
+            "COMMIT_MISSING",
+            f"Checkpoint {would.went_to.name} belongs to commit {commit}, "
+            f"which {code.top} does not have.",
+            "git fetch, or --any-commit to go there all the same.",
+        )
+
+
+def say_what_goes_along(run: Session, done: pb.RestoreResponse) -> None:
+    """What else has to go back, as far as the checkpoint knows it."""
+    if not done.HasField("went_to"):
+        return
+    made = done.went_to
+    if made.git_commit:
+        run.remark(f"the code of then: git switch --detach {made.git_commit[:_SHORT]}")
+    if made.dirty_patch:
+        run.remark(f"what was not committed: git cherry-pick --no-commit {made.dirty_patch}")
+    if made.run_id:
+        run.remark(f"the run: {made.run_id}")
+    for key, value in sorted(made.notes.items()):
+        run.remark(f"note: {key}={value}")
 
 
 def log(
@@ -328,12 +409,19 @@ def _entry_fields(entry: pb.LogEntry) -> dict[str, Any]:
     }
 
 
+def _checkpoint_words(made: pb.Checkpoint) -> str:
+    notes = [f"{key}={value}" for key, value in sorted(made.notes.items())]
+    run = [f"run {made.run_id}"] if made.run_id else []
+    return " ".join([made.note, *run, *notes]).strip()
+
+
 def _entry_row(entry: pb.LogEntry) -> tuple[str, str, str, str, str]:
     if entry.WhichOneof("entry") == "checkpoint":
         made = entry.checkpoint
         when = timestamp(made.created_unix_micros)
         what = f"checkpoint {made.name}"
-        return when, what, format_lsn(made.lsn), made.git_commit[:12] or "-", made.note or "-"
+        code = made.git_commit[:_SHORT] + ("+" if made.dirty_patch else "")
+        return when, what, format_lsn(made.lsn), code or "-", _checkpoint_words(made) or "-"
     event = entry.event
     when = timestamp(event.unix_micros)
     return when, event.verb, format_lsn(event.lsn), "-", event.detail or "-"

@@ -19,6 +19,7 @@ import grpc
 
 from pagestore.client.channels import open_blocking_channel
 from pagestore.client.closing import BlockingClosing
+from pagestore.client.companions import Companions
 from pagestore.client.credentials import Credentials, default
 from pagestore.client.errors import from_rpc_error
 from pagestore.errors import Unavailable
@@ -154,16 +155,24 @@ class ControlClient(BlockingClosing):
         return self.call("DeleteDatabase", request, pb.DeleteDatabaseResponse).deleted
 
     def checkpoint(
-        self, database: str, name: str, git_commit: str = "", keep: float | None = None
+        self,
+        database: str,
+        name: str,
+        companions: Companions | None = None,
+        keep: float | None = None,
     ) -> pb.Checkpoint:
         """`keep`: seconds until it is forgotten by itself; None for never."""
+        beside = companions or Companions()
         return self.call(
             "CreateCheckpoint",
             pb.CreateCheckpointRequest(
                 tenant_id=self.tenant.raw,
                 database=database,
                 name=name,
-                git_commit=git_commit,
+                git_commit=beside.git_commit,
+                dirty_patch=beside.dirty_patch,
+                run_id=beside.run_id,
+                notes=beside.notes,
                 keep=keep,
             ),
             pb.Checkpoint,

@@ -97,7 +97,7 @@ class History:
             case AtTime(unix_micros):
                 return await self._at_time(database, unix_micros)
             case AtCheckpoint(name, or_micros):
-                checkpoint = self._named(database, name)
+                checkpoint = self.named(database, name)
                 if checkpoint is None and or_micros is not None:
                     return await self._at_time(database, or_micros)
                 if checkpoint is None:
@@ -246,7 +246,7 @@ class History:
                 )
             await pauses.sleep()
 
-    def _named(self, database: DatabaseRecord, name: str) -> CheckpointRecord | None:
+    def named(self, database: DatabaseRecord, name: str) -> CheckpointRecord | None:
         """The database's own checkpoint of that name, or the nearest one of its ancestors that
         lies on its past."""
         return self.own_checkpoint(database, name) or next(self._inherited(database, name), None)

@@ -32,6 +32,7 @@ class Moved:
         changed: whether the name stands elsewhere than before.
         kept: where it was before; None where nothing moved.
         point: where the move went, or would go.
+        went_to: the user's checkpoint that lies there, if it was meant.
         remarks: what the user should know besides.
     """
 
@@ -40,6 +41,7 @@ class Moved:
     summary: str
     kept: CheckpointRecord | None = None
     point: BranchPoint | None = None
+    went_to: CheckpointRecord | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -64,6 +66,7 @@ class Swing:
         point: likewise.
         head: where it was.
         facts: what is known of the timeline only now.
+        went_to: as of :class:`Moved`.
     """
 
     verb: Verb
@@ -72,6 +75,7 @@ class Swing:
     head: BranchPoint
     request: str
     facts: Mapping[str, int] = field(default_factory=dict)
+    went_to: CheckpointRecord | None = None
 
 
 def swing(
@@ -107,10 +111,15 @@ def swing(
         moved = change.put_moved(moved)
         if to.request:
             answer = Answer(
-                request=to.request, verb=to.verb, changed=True, summary=summary, kept=kept.name
+                request=to.request,
+                verb=to.verb,
+                changed=True,
+                summary=summary,
+                kept=kept.name,
+                went_to=to.went_to,
             )
             change.remember_answer(record.tenant, record.name, answer)
-    return Moved(moved, True, summary, kept, to.point)
+    return Moved(moved, True, summary, kept, to.point, to.went_to)
 
 
 def remember(state: ControlState, moved: Moved, verb: Verb, request: str) -> None:
@@ -119,7 +128,13 @@ def remember(state: ControlState, moved: Moved, verb: Verb, request: str) -> Non
     with state.change() as change:
         change.put_moved(record)
         if request:
-            answer = Answer(request=request, verb=verb, changed=False, summary=moved.summary)
+            answer = Answer(
+                request=request,
+                verb=verb,
+                changed=False,
+                summary=moved.summary,
+                went_to=moved.went_to,
+            )
             change.remember_answer(record.tenant, record.name, answer)
 
 
@@ -140,7 +155,7 @@ def answered(state: ControlState, record: DatabaseRecord, verb: Verb, request: s
             "Give every request an id of its own.",
         )
     kept = view.checkpoint(record.tenant, record.name, found.kept) if found.kept else None
-    return Moved(record, found.changed, found.summary, kept)
+    return Moved(record, found.changed, found.summary, kept, went_to=found.went_to)
 
 
 def stayed(record: DatabaseRecord, verb: Verb, error: PagestoreError) -> PagestoreError:

@@ -20,8 +20,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from pagestore.client.companions import Companions
 from pagestore.client.names import checkpoint_name, database_name, request_id
-from pagestore.client.points import Point
+from pagestore.client.points import AtCheckpoint, Point
 from pagestore.control.computes import Computes, StartMoved
 from pagestore.control.history import BranchPoint, History
 from pagestore.control.moves import ONCE, Asked, Moved, Swing, answered, remember, stayed, swing
@@ -56,6 +57,7 @@ class Plan:
         words: for `point`: what is there. Else why there is nothing to do.
         ends_sessions: a move does; a restore that is there already does too.
         quiet_since: decided on that nothing is committed beyond this LSN, if not None.
+        went_to: the user's checkpoint at `point`, or where it stays.
     """
 
     verb: Verb
@@ -63,8 +65,10 @@ class Plan:
     words: str
     ends_sessions: bool = False
     quiet_since: int | None = None
+    went_to: CheckpointRecord | None = None
 
 
+NONE_BESIDES = Companions()
 _Decide = Callable[[DatabaseRecord], Awaitable[Plan]]
 
 
@@ -92,20 +96,24 @@ class Past:
         tenant: TenantId,
         database: str,
         name: str,
-        git_commit: str = "",
+        companions: Companions = NONE_BESIDES,
         expires_micros: int = 0,
     ) -> CheckpointRecord:
         """Names the commit LSN of now.
 
         Args:
             expires_micros: when it is forgotten by itself; 0 for never.
+
+        Raises:
+            InvalidInput: INVALID_NAME, INVALID_NOTE. AlreadyExists: CHECKPOINT_EXISTS.
         """
+        companions.checked()
         database, name = database_name(database), checkpoint_name(name)
         async with self._turns.on(tenant, database):
             record = self._state.view().known_database(tenant, database)
             existing = self._state.view().checkpoint(tenant, database, name)
             if existing is not None:
-                await self._refuse_other_checkpoint(record, existing, git_commit)
+                await self._refuse_other_checkpoint(record, existing, companions)
                 if existing.expires_micros == expires_micros:
                     return existing
                 return self._kept_until(record, existing, expires_micros)
@@ -114,9 +122,12 @@ class Past:
                 name=name,
                 timeline=record.timeline,
                 lsn=head.lsn,
-                git_commit=git_commit,
+                git_commit=companions.git_commit,
                 created_micros=now_micros(),
                 expires_micros=expires_micros,
+                dirty_patch=companions.dirty_patch,
+                run_id=companions.run_id,
+                notes=dict(companions.notes),
             )
             with self._state.change() as change:
                 change.put_checkpoint(tenant, database, made)
@@ -180,7 +191,9 @@ class Past:
 
         async def decide(record: DatabaseRecord) -> Plan:
             point = await self._history.resolve(record, at)
-            return await self._there(record, Verb.RESTORE, point, f"{at}")
+            plan = await self._there(record, Verb.RESTORE, point, f"{at}")
+            named = self._history.named(record, at.name) if isinstance(at, AtCheckpoint) else None
+            return replace(plan, went_to=_of_a_user(named))
 
         return await self._ask(tenant, database, Verb.RESTORE, asked, decide)
 
@@ -270,7 +283,10 @@ class Past:
             point = await self._history.at_lsn(left.timeline, left.lsn)
             return Plan(verb, point, step.words, ends_sessions=True, quiet_since=step.move.lsn)
         point = await self._history.at_lsn(step.mark.timeline, step.mark.lsn)
-        return Plan(verb, point, step.words, ends_sessions=True)
+        made = None
+        if step.mark.verb is Verb.CHECKPOINT:
+            made = self._history.own_checkpoint(record, step.mark.checkpoint)
+        return Plan(verb, point, step.words, ends_sessions=True, went_to=made)
 
     async def _there(
         self, record: DatabaseRecord, verb: Verb, point: BranchPoint, words: str
@@ -338,10 +354,10 @@ class Past:
             plan = await decide(record)
             if asked.dry_run:
                 would = f"{name} would go to {plan.words}." if plan.point else plan.words
-                return Moved(record, False, would, point=plan.point)
+                return Moved(record, False, would, point=plan.point, went_to=plan.went_to)
             if plan.ends_sessions:
                 return await self._carry_out(record, plan, asked)
-            moved = Moved(record, False, plan.words)
+            moved = Moved(record, False, plan.words, went_to=plan.went_to)
             remember(self._state, moved, verb, asked.request)
             return moved
 
@@ -389,7 +405,7 @@ class Past:
         self, record: DatabaseRecord, plan: Plan, asked: Asked, start: StartMoved
     ) -> Moved:
         await start(record)
-        moved = Moved(record, False, plan.words)
+        moved = Moved(record, False, plan.words, went_to=plan.went_to)
         remember(self._state, moved, plan.verb, asked.request)
         return moved
 
@@ -406,14 +422,14 @@ class Past:
         # Before the name swings: one that cannot start is nothing to swing to.
         await start(moved)
         assert plan.point is not None
-        to = Swing(plan.verb, plan.words, plan.point, head, asked.request)
+        to = Swing(plan.verb, plan.words, plan.point, head, asked.request, went_to=plan.went_to)
         return swing(self._state, record, moved, making, to)
 
     async def _refuse_other_checkpoint(
-        self, record: DatabaseRecord, existing: CheckpointRecord, git_commit: str
+        self, record: DatabaseRecord, existing: CheckpointRecord, companions: Companions
     ) -> None:
         """Unless `existing` is what would be made now: nothing was committed since."""
-        same = existing.timeline == record.timeline and existing.git_commit == git_commit
+        same = existing.timeline == record.timeline and existing.companions == companions
         if same and await self._history.last_commit(record.timeline) <= existing.lsn:
             return
         lsn = format_lsn(existing.lsn)
@@ -422,6 +438,10 @@ class Past:
             f"{record.name!r} has a checkpoint {existing.name!r} already, at {lsn}.",
             "Choose another name.",
         )
+
+
+def _of_a_user(checkpoint: CheckpointRecord | None) -> CheckpointRecord | None:
+    return None if checkpoint is None or checkpoint.automatic else checkpoint
 
 
 def _checkpoint_event(verb: Verb, checkpoint: CheckpointRecord) -> EventRecord:

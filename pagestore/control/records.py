@@ -10,10 +10,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
+from pagestore.client.companions import Companions
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
 
@@ -145,6 +148,10 @@ class DatabaseRecord(Record):
         return other.model_copy(update={"settings": self.settings})
 
 
+SINCE_THEN = frozenset({"dirty_patch", "run_id", "notes", "went_to"})
+"""Fields of records that version 2 has not always had; written where they say something."""
+
+
 class CheckpointRecord(Record):
     name: str
     timeline: Timeline
@@ -156,6 +163,19 @@ class CheckpointRecord(Record):
     expires_micros: int = 0
     """Unix time at which it is forgotten by itself; 0: never, or, if it is automatic, with its
     database's history."""
+    dirty_patch: str = ""
+    run_id: str = ""
+    notes: dict[str, str] = {}
+
+    @property
+    def companions(self) -> Companions:
+        return Companions(self.git_commit, self.dirty_patch, self.run_id, self.notes)
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """So that a pagestore from before these fields still reads what has none of them."""
+        said: dict[str, Any] = fields(self)
+        return {name: value for name, value in said.items() if value or name not in SINCE_THEN}
 
 
 class RetentionRecord(Record):
@@ -215,6 +235,14 @@ class Answer(BaseModel):
     summary: str
     kept: str = ""
     """The automatic checkpoint that it made."""
+    went_to: CheckpointRecord | None = None
+    """That of the user's which it went to."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As of a checkpoint."""
+        said: dict[str, Any] = fields(self)
+        return {name: value for name, value in said.items() if value or name not in SINCE_THEN}
 
 
 class AnswersRecord(Record):

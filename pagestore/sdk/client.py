@@ -9,7 +9,7 @@ once, or fail.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -257,10 +257,34 @@ class AsyncClient(RetryingClient):
 
     # The past
 
-    async def checkpoint(self, name: str, checkpoint: str, git_commit: str = "") -> Checkpoint:
-        """Names the state of now: every commit that has returned is in it."""
+    async def checkpoint(
+        self,
+        name: str,
+        checkpoint: str,
+        git_commit: str = "",
+        *,
+        dirty_patch: str = "",
+        run_id: str = "",
+        notes: Mapping[str, str] | None = None,
+        keep: Ttl = None,
+    ) -> Checkpoint:
+        """Names the state of now: every commit that has returned is in it.
+
+        Args:
+            git_commit: of the code that belongs to it, and `dirty_patch` on top of that one.
+            run_id: of what made it.
+            notes: what else is to be known of it; a move that goes there tells all of these.
+            keep: it is forgotten by itself after so long.
+        """
         request = pb.CreateCheckpointRequest(
-            tenant_id=await self._whose(), database=name, name=checkpoint, git_commit=git_commit
+            tenant_id=await self._whose(),
+            database=name,
+            name=checkpoint,
+            git_commit=git_commit,
+            dirty_patch=dirty_patch,
+            run_id=run_id,
+            notes=notes,
+            keep=seconds_of(keep),
         )
         method = self._stub.CreateCheckpoint
         return Checkpoint.of(await self._carried(method, request, pb.Checkpoint, False))

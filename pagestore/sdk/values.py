@@ -69,6 +69,10 @@ class Checkpoint:
         git_commit: empty for none.
         automatic: made by a move, to keep what was left.
         note: of an automatic one, what made it.
+        dirty_patch: a commit on top of `git_commit`: what was not committed; empty for nothing.
+        run_id: of what made it; empty for none.
+        notes: by key.
+        expires_at: when it is forgotten by itself; None for never.
     """
 
     name: str
@@ -77,6 +81,10 @@ class Checkpoint:
     created_at: datetime
     automatic: bool
     note: str
+    dirty_patch: str = ""
+    run_id: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    expires_at: datetime | None = None
 
     @classmethod
     def of(cls, said: pb.Checkpoint) -> Checkpoint:
@@ -87,6 +95,10 @@ class Checkpoint:
             moment(said.created_unix_micros),
             said.automatic,
             said.note,
+            said.dirty_patch,
+            said.run_id,
+            dict(said.notes),
+            moment(said.expires_unix_micros) if said.expires_unix_micros else None,
         )
 
 
@@ -116,16 +128,20 @@ class Move:
         changed: whether the database is elsewhere than before.
         kept: the checkpoint by which one comes back; None where nothing changed.
         summary: it in one sentence.
+        went_to: the checkpoint that it went to, if a user made it: the code and the notes that
+            have to go back together with the database.
     """
 
     changed: bool
     kept: Checkpoint | None
     summary: str
+    went_to: Checkpoint | None = None
 
     @classmethod
     def of(cls, said: pb.RestoreResponse) -> Move:
         kept = Checkpoint.of(said.kept) if said.HasField("kept") else None
-        return cls(said.changed, kept, said.summary)
+        went_to = Checkpoint.of(said.went_to) if said.HasField("went_to") else None
+        return cls(said.changed, kept, said.summary, went_to)
 
 
 def entry_of(said: pb.LogEntry) -> Checkpoint | Event:

@@ -184,7 +184,7 @@ class ControlService:
             self.tenant(request),
             request.database,
             request.name,
-            request.git_commit,
+            messages.companions(request),
             messages.kept_until(request),
         )
         return messages.checkpoint(made)
@@ -474,4 +474,6 @@ class ControlService:
         if done.point is not None:
             answer.to.timeline_id = done.point.timeline.timeline.raw
             answer.to.lsn = done.point.lsn
+        if done.went_to is not None:
+            answer.went_to.CopyFrom(messages.checkpoint(done.went_to))
         return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pagestore.client.companions import Companions
 from pagestore.client.points import AtCheckpoint, AtLsn, AtTime, Head, Point
 from pagestore.control.expiry import expiry_of
 from pagestore.control.moves import Asked
@@ -48,6 +49,10 @@ def kept_until(request: pb.CreateCheckpointRequest) -> int:
     return expiry_of(request.keep if request.HasField("keep") else None, now_micros())
 
 
+def companions(request: pb.CreateCheckpointRequest) -> Companions:
+    return Companions(request.git_commit, request.dirty_patch, request.run_id, dict(request.notes))
+
+
 def asked(request: Any) -> Asked:
     return Asked(request.request_id, request.dry_run)
 
@@ -71,6 +76,9 @@ def checkpoint(record: CheckpointRecord) -> pb.Checkpoint:
         automatic=record.automatic,
         note=record.note,
         expires_unix_micros=record.expires_micros,
+        dirty_patch=record.dirty_patch,
+        run_id=record.run_id,
+        notes=record.notes,
     )
 
 

@@ -270,7 +270,14 @@ class DeleteDatabaseResponse(_message.Message):
     def __init__(self, deleted: _Optional[bool] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("name", "timeline_id", "lsn", "git_commit", "created_unix_micros", "automatic", "note", "expires_unix_micros")
+    __slots__ = ("name", "timeline_id", "lsn", "git_commit", "created_unix_micros", "automatic", "note", "expires_unix_micros", "dirty_patch", "run_id", "notes")
+    class NotesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +286,9 @@ class Checkpoint(_message.Message):
     AUTOMATIC_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_PATCH_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     timeline_id: bytes
     lsn: int
@@ -287,21 +297,37 @@ class Checkpoint(_message.Message):
     automatic: bool
     note: str
     expires_unix_micros: int
-    def __init__(self, name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., git_commit: _Optional[str] = ..., created_unix_micros: _Optional[int] = ..., automatic: _Optional[bool] = ..., note: _Optional[str] = ..., expires_unix_micros: _Optional[int] = ...) -> None: ...
+    dirty_patch: str
+    run_id: str
+    notes: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., timeline_id: _Optional[bytes] = ..., lsn: _Optional[int] = ..., git_commit: _Optional[str] = ..., created_unix_micros: _Optional[int] = ..., automatic: _Optional[bool] = ..., note: _Optional[str] = ..., expires_unix_micros: _Optional[int] = ..., dirty_patch: _Optional[str] = ..., run_id: _Optional[str] = ..., notes: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class CreateCheckpointRequest(_message.Message):
-    __slots__ = ("tenant_id", "database", "name", "git_commit", "keep")
+    __slots__ = ("tenant_id", "database", "name", "git_commit", "keep", "dirty_patch", "run_id", "notes")
+    class NotesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     GIT_COMMIT_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_PATCH_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     database: str
     name: str
     git_commit: str
     keep: float
-    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ..., keep: _Optional[float] = ...) -> None: ...
+    dirty_patch: str
+    run_id: str
+    notes: _containers.ScalarMap[str, str]
+    def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., name: _Optional[str] = ..., git_commit: _Optional[str] = ..., keep: _Optional[float] = ..., dirty_patch: _Optional[str] = ..., run_id: _Optional[str] = ..., notes: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class DeleteCheckpointRequest(_message.Message):
     __slots__ = ("tenant_id", "database", "name", "if_exists")
@@ -356,18 +382,20 @@ class RestoreDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., database: _Optional[str] = ..., at: _Optional[_Union[Point, _Mapping]] = ..., request_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class RestoreResponse(_message.Message):
-    __slots__ = ("database", "kept", "summary", "changed", "to")
+    __slots__ = ("database", "kept", "summary", "changed", "to", "went_to")
     DATABASE_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
+    WENT_TO_FIELD_NUMBER: _ClassVar[int]
     database: Database
     kept: Checkpoint
     summary: str
     changed: bool
     to: MovePoint
-    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., kept: _Optional[_Union[Checkpoint, _Mapping]] = ..., summary: _Optional[str] = ..., changed: _Optional[bool] = ..., to: _Optional[_Union[MovePoint, _Mapping]] = ...) -> None: ...
+    went_to: Checkpoint
+    def __init__(self, database: _Optional[_Union[Database, _Mapping]] = ..., kept: _Optional[_Union[Checkpoint, _Mapping]] = ..., summary: _Optional[str] = ..., changed: _Optional[bool] = ..., to: _Optional[_Union[MovePoint, _Mapping]] = ..., went_to: _Optional[_Union[Checkpoint, _Mapping]] = ...) -> None: ...
 
 class MovePoint(_message.Message):
     __slots__ = ("timeline_id", "lsn")

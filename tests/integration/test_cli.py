@@ -171,6 +171,73 @@ def test_a_checkpoint_records_a_commit(
     assert head[:12] in whole.run("log", "tracked").stdout
 
 
+def test_a_restore_says_what_else_has_to_go_back_with_it(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "code").write_text("one")
+    subprocess.run([*git, "add", "code"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    (tmp_path / "code").write_text("two")
+    (tmp_path / "new").write_text("new")
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    sql(whole.json("create", "compound")["url"], "CREATE TABLE t AS SELECT 1 AS a")
+    monkeypatch.chdir(tmp_path)
+    asked = ("--git", "HEAD", "--run", "r7", "--note", "seed=4", "--note", "model=x=y")
+    made = whole.json("checkpoint", "compound", "then", *asked)
+    again = whole.json("checkpoint", "compound", "then", *asked)
+    del made["elapsed_ms"], again["elapsed_ms"]
+    assert made == again, "the same files are the same patch"
+    assert (made["git_commit"], made["run_id"]) == (head, "r7")
+    assert made["notes"] == {"seed": "4", "model": "x=y"}
+    patch = made["dirty_patch"]
+    shown = subprocess.check_output([*git, "show", "--name-only", "--format=%P", patch], text=True)
+    assert shown.split() == [head, "code", "new"]
+    status = subprocess.check_output([*git, "status", "--porcelain"], text=True)
+    assert status == " M code\n?? new\n", "nothing of the user's is touched"
+    assert f"{head[:12]}+\trun r7 model=x=y seed=4" in whole.run("log", "compound").stdout
+    assert whole.json("show", "compound")["last_checkpoint"]["checkpoint"] == "then"
+    told = whole.run("restore", "compound", "then", "--dry-run").stderr.splitlines()[1:]
+    assert told == [
+        f"the code of then: git switch --detach {head[:12]}",
+        f"what was not committed: git cherry-pick --no-commit {patch}",
+        "the run: r7",
+        "note: model=x=y",
+        "note: seed=4",
+    ]
+    done = whole.json("restore", "compound", "then", "--request-id", "a")
+    assert done["went_to"]["dirty_patch"] == patch
+    assert (
+        whole.json("restore", "compound", "then", "--request-id", "a")["went_to"]["run_id"] == "r7"
+    )
+
+
+def test_a_restore_to_a_commit_that_the_repository_has_not_is_refused(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole.run("create", "coded")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    for name in ("one", "two"):
+        subprocess.run(["git", "init", "-q", str(tmp_path / name)], check=True)
+        monkeypatch.chdir(tmp_path / name)
+        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", name], check=True)
+    whole.run("checkpoint", "coded", "then", "--git", "HEAD")
+    one = ("--repository", str(tmp_path / "one"))
+    before = whole.json("show", "coded")["timeline_id"]
+    assert whole.error("restore", "coded", "then", *one)["reason"] == "COMMIT_MISSING"
+    assert whole.json("show", "coded")["timeline_id"] == before
+    assert whole.json("restore", "coded", "then", "--repository", ".")["changed"]
+    assert not whole.json("restore", "coded", "then", *one, "--any-commit")["changed"]
+
+
+def test_what_is_recorded_with_a_checkpoint_has_bounds(whole: Whole) -> None:
+    whole.run("create", "bounded")
+    many = [text for number in range(33) for text in ("--note", f"{number}=x")]
+    for wrong in (many, ["--note", "no sign"], ["--note", "=x"], ["--run", "x" * 129]):
+        assert whole.error("checkpoint", "bounded", "c", *wrong)["reason"] == "INVALID_NOTE"
+
+
 def test_ls_show_and_status(whole: Whole) -> None:
     whole.run("create", "listed")
     names = [row.split("\t")[0] for row in whole.run("ls").stdout.splitlines()]

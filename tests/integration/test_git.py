@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pagestore.cli.repository import database_for, with_block
+from pagestore.client.companions import Companions
 from pagestore.errors import InvalidInput
 from tests.integration.installation import Whole, sql, whole_pagestore
 
@@ -106,6 +107,7 @@ def test_branches_have_databases_and_commits_are_checkpoints(here: Checkout) -> 
     entries = here.whole.json("log", "app-feature-x")["entries"]
     names = {item["checkpoint"]: item for item in entries if item["type"] == "checkpoint"}
     assert names[f"git-{second[:12]}"]["git_commit"] == second
+    assert names[f"git-{second[:12]}"]["dirty_patch"] is None
     here.git("switch", "main")
     assert here.sql("SELECT count(*) FROM t") == [(1,)]
     here.git("switch", "feature/x")
@@ -119,6 +121,22 @@ def test_branches_have_databases_and_commits_are_checkpoints(here: Checkout) -> 
         ["main", "app"],
     ]
     assert "all is well" in here.pagestore("git", "doctor").stderr
+
+
+def test_what_was_not_committed_is_with_the_commit_s_checkpoint(here: Checkout) -> None:
+    (here.top / "left").write_text("over")
+    here.git("commit", "--allow-empty", "-qm", "with something left")
+    head = here.git("rev-parse", "HEAD").strip()
+    told = here.whole.json("restore", "app", f"git-{head[:12]}", "--dry-run")["went_to"]
+    assert told["git_commit"] == head
+    assert here.git("show", "--format=%P", "--name-only", told["dirty_patch"]).split() == [
+        head,
+        "left",
+    ]
+    (here.top / "left").unlink()
+    here.whole.control().checkpoint("app", "foreign", Companions("f" * 40))
+    done = here.run(str(PROGRAM), "restore", "app", "foreign", check=False)
+    assert (done.returncode, "does not have" in done.stderr) == (4, True)
 
 
 def test_a_hook_that_was_there_still_runs(here: Checkout) -> None:
