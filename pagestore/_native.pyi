@@ -423,6 +423,7 @@ class TlsContext:
     def __init__(self, certificate: str, key: str) -> None: ...
 
 TAKEN_AT_ONCE: int
+RELAY_METERS: int
 """Events that `Relay.take` gives at most."""
 
 class Relay:
@@ -452,7 +453,15 @@ class Relay:
         """Send, then read."""
 
     def begin_tls(self, connection: int, tls: TlsContext, early: bytes) -> None: ...
-    def join(self, client: int, server: int, rest: bytes) -> None: ...
+    def join(self, client: int, server: int, meter: int, rest: bytes) -> None:
+        """
+        Args:
+            meter: where the client's queries are counted.
+        """
+
+    def queries(self, meter: int) -> int:
+        """Query, Execute and FunctionCall messages of clients with this meter, since ever."""
+
     def hold(self, client: int, now: bool = False) -> None: ...
     def release(self, client: int) -> None: ...
     def watch(self, connection: int) -> None: ...

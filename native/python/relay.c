@@ -243,16 +243,27 @@ static PyObject *
 relay_join(RelayObject *self, PyObject *args)
 {
     unsigned long long client, server;
+    unsigned meter;
     Py_buffer rest;
     ps_error err = {0};
-    if (!PyArg_ParseTuple(args, "KKy*:join", &client, &server, &rest))
+    if (!PyArg_ParseTuple(args, "KKIy*:join", &client, &server, &meter, &rest))
         return NULL;
     PyObject *done = NULL;
     if (is_open(self))
-        done = outcome(
-            ps_relay_join(self->relay, client, server, rest.buf, (size_t)rest.len, &err), &err);
+        done = outcome(ps_relay_join(self->relay, client, server, meter, rest.buf,
+                                     (size_t)rest.len, &err),
+                       &err);
     PyBuffer_Release(&rest);
     return done;
+}
+
+static PyObject *
+relay_queries(RelayObject *self, PyObject *args)
+{
+    unsigned meter;
+    if (!PyArg_ParseTuple(args, "I:queries", &meter) || !is_open(self))
+        return NULL;
+    return PyLong_FromUnsignedLongLong(ps_relay_queries(self->relay, meter));
 }
 
 static PyObject *
@@ -334,6 +345,7 @@ static PyMethodDef relay_methods[] = {
     {"ask", (PyCFunction)relay_ask, METH_VARARGS, NULL},
     {"begin_tls", (PyCFunction)relay_begin_tls, METH_VARARGS, NULL},
     {"join", (PyCFunction)relay_join, METH_VARARGS, NULL},
+    {"queries", (PyCFunction)relay_queries, METH_VARARGS, NULL},
     {"hold", (PyCFunction)relay_hold, METH_VARARGS, NULL},
     {"release", (PyCFunction)relay_release, METH_VARARGS, NULL},
     {"watch", (PyCFunction)relay_watch, METH_VARARGS, NULL},
@@ -358,7 +370,8 @@ int
 ps_add_relay(PyObject *module)
 {
     if (PyModule_AddType(module, &TlsType) < 0 ||
-        PyModule_AddIntConstant(module, "TAKEN_AT_ONCE", TAKEN_AT_ONCE) < 0)
+        PyModule_AddIntConstant(module, "TAKEN_AT_ONCE", TAKEN_AT_ONCE) < 0 ||
+        PyModule_AddIntConstant(module, "RELAY_METERS", PS_RELAY_METERS) < 0)
         return -1;
     return PyModule_AddType(module, &RelayType);
 }

@@ -52,6 +52,7 @@ from pagestore.tokens import Signer
 NOBODYS_TENANT, NOBODYS_TIMELINE = TenantId(bytes(16)), TimelineId(bytes(16))
 SESSION_LIBRARY = majors.library("session")
 """Lies beside the shim."""
+MEASURE_SECONDS = 15.0
 _log = structlog.get_logger(__name__)
 
 
@@ -117,7 +118,7 @@ class Agent:
         self.generations = generations or Generations()
         self._pages, self._wal = pages, wal
         self._starting: set[str] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._users = Users(host.uids, host.directory) if host.uids else None
         self._change = asyncio.Event()
         self._spare: Spare | None = None
@@ -151,7 +152,8 @@ class Agent:
             for hierarchy in limits.hierarchies:
                 hierarchy.sweep()
             watch = DiskWatch(self.host.directory, limits.disk_bytes)
-            self._watching = tasks.endless(watch.run(self.computes.values), "watch disk")
+            self._watching.append(tasks.endless(watch.run(self.computes.values), "watch disk"))
+        self._watching.append(tasks.endless(self._measure_for_ever(), "measure computes"))
 
     def _found(self, directory: Path) -> RunningCompute | None:
         found = adopt(directory, self.host.signer)
@@ -263,15 +265,22 @@ class Agent:
 
     async def close(self) -> None:
         """Lets the computes go on."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._spare is not None:
             await self._spare.close()
         await asyncio.gather(*(compute.close() for compute in self.computes.values()))
         if self.host.limits is not None:
             for hierarchy in self.host.limits.hierarchies:
                 hierarchy.leave()
+
+    async def _measure_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_SECONDS)
+            for compute in [*self.computes.values()]:
+                await compute.measure()
+            self._tell()
 
     def _take(self, running: RunningCompute) -> WatchedCompute:
         compute = WatchedCompute(running, self._pages, self._wal, self._tell)

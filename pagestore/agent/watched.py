@@ -11,6 +11,7 @@ import psycopg
 
 from pagestore import tasks
 from pagestore.agent.entering import Entering
+from pagestore.agent.measuring import Measured, Measuring
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.client.walservice import WalService
@@ -35,6 +36,9 @@ class WatchedCompute:
     ) -> None:
         self.running = running
         self.entering = Entering(running, pages, wal)
+        self._measuring = Measuring(running.directory, running.record)
+        self._measured_end = not running.alive
+        self._looking = asyncio.Lock()
         self.fenced = False
         self.blame = ""
         """Why it was ended from here, if it was."""
@@ -62,13 +66,30 @@ class WatchedCompute:
     def complaint(self) -> str:
         return self._keeper.complaint if self._keeper is not None and self.alive else ""
 
+    @property
+    def measured(self) -> Measured:
+        """What it had cost when that was last looked at."""
+        return self._measuring.latest
+
     def user_settings(self) -> Mapping[str, str] | None:
         return self.running.user_settings()
 
     async def shut_down(self) -> StopResult:
         """See :meth:`RunningCompute.shut_down`."""
         await self._end_keeping()
-        return await self.running.shut_down(self._wal)
+        await self.measure()
+        try:
+            return await self.running.shut_down(self._wal)
+        finally:
+            await self.measure()
+
+    async def measure(self) -> None:
+        """Looks what it has cost by now; once after its end, and then no more."""
+        async with self._looking:
+            if not self._measured_end:
+                ended = not self.running.alive
+                await asyncio.to_thread(self._measuring.look)
+                self._measured_end = ended
 
     async def discard(self) -> None:
         await self._end_keeping()
@@ -84,6 +105,7 @@ class WatchedCompute:
 
     async def _see_end(self) -> None:
         code = await self.running.wait_exit()
+        await self.measure()
         self.why = self.blame or _words(code, self.fenced)
         await self._end_keeping()
         self._on_end()

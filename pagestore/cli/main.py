@@ -60,6 +60,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "idle": Verb("settings"),
         "password": Verb("settings"),
         "role": Verb("roles"),
+        "usage": Verb("usage"),
     },
     "The past": {
         "checkpoint": Verb("past"),
@@ -102,7 +103,7 @@ PANELS: dict[str, dict[str, Verb]] = {
 }
 
 _ASKING = frozenset(
-    {"attempts", "databases", "difference", "settings", "past", "lost", "tenants", "roles"}
+    {"attempts", "databases", "difference", "settings", "past", "lost", "tenants", "roles", "usage"}
 )
 """Modules of verbs that ask the control plane, and answer."""
 _OF_TENANTS = frozenset(
@@ -116,6 +117,7 @@ _OF_TENANTS = frozenset(
         "verify",
         "roles",
         "upgrade",
+        "usage",
     }
 )
 """Modules of verbs on a tenant's databases, which take --tenant."""

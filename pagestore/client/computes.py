@@ -79,6 +79,10 @@ class ComputeClient(RetryingClient):
         finally:
             call.cancel()
 
+    async def measure(self) -> pb.ComputesUpdate:
+        request = pb.MeasureComputesRequest()
+        return await self._ask(self._stub.MeasureComputes, request, pb.ComputesUpdate)
+
     async def settings(self, name: str) -> pb.ComputeSettings:
         request = pb.GetComputeSettingsRequest(name=name)
         return await self._ask(self._stub.GetComputeSettings, request, pb.ComputeSettings)

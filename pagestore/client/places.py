@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
@@ -51,6 +52,10 @@ class PlaceClient(RetryingClient):
             method, request, pb.StopPlaceResponse, answer_timeout=START_SECONDS
         )
         return answer.hindrance
+
+    async def count(self, life: str, queries: Mapping[str, int]) -> None:
+        request = pb.CountQueriesRequest(life=life, queries=queries)
+        await self._call(self._stub.CountQueries, request, pb.CountQueriesResponse)
 
     async def awake(self) -> list[pb.AwakePlace]:
         request = pb.ListAwakePlacesRequest()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -80,6 +81,8 @@ class ComputeRecord:
     wal_password: str = field(default="", repr=False)
     certificate: str = ""
     ready: bool = False
+    started_micros: int = 0
+    """When it became ready, since 1970; 0 where an earlier version started it."""
 
     @property
     def pid(self) -> int:
@@ -111,7 +114,7 @@ class ComputeRecord:
             self.sandbox.end()
 
     def now_ready(self) -> ComputeRecord:
-        return replace(self, ready=True)
+        return replace(self, ready=True, started_micros=time.time_ns() // 1000)
 
     def conninfo(self) -> str:
         """libpq keywords for the superuser over the Unix socket."""

@@ -79,8 +79,30 @@ class AppRole:
     """In that schema."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a compute has come to; times in microseconds since 1970."""
+
+    started: int = 0
+    """When it was ready; 0 where an agent does not say what computes cost."""
+    until: int = 0
+    """Alive then, or its end."""
+    cpu: int = 0
+    """Microseconds, of all that ran within it."""
+
+
 class Compute(Protocol):
     """A Postgres of one timeline that runs, or did."""
+
+    @property
+    def name(self) -> str:
+        """Its own: no other has, or had, the same."""
+        ...
+
+    @property
+    def cost(self) -> Cost:
+        """As far as was told; all of it once it has ended, or was stopped."""
+        ...
 
     @property
     def timeline(self) -> TimelineId: ...

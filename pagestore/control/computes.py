@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import lmdb
 import structlog
 
 from pagestore import tasks
@@ -62,6 +63,14 @@ class Memory(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Who keeps an account of what databases cost."""
+
+    def note(self, costs: Sequence[tuple[Slotted, int, Compute]]) -> None:
+        """Computes with their slots, and when the databases were created."""
+        ...
+
+
 class Admission(Protocol):
     """Whether a tenant may have one more awake."""
 
@@ -100,6 +109,8 @@ class _Slot:
     state: ComputeState = ComputeState.STOPPED
     compute: Compute | None = None
     error: str = ""
+    created: int = 0
+    """When the database was, whose compute is there."""
     settings: UserSettings | None = None
     noted: tuple[Compute, Mapping[str, str]] | None = None
     """What ALTER SYSTEM had set when it was looked at last."""
@@ -125,8 +136,10 @@ class Computes:
         launcher: Launcher,
         memory: Memory,
         admission: Admission | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._launcher = launcher
+        self._meter = meter
         self._admission = admission
         self._memory = memory
         self._slots: dict[Slotted, _Slot] = {}
@@ -173,7 +186,7 @@ class Computes:
             if compute is not None and not compute.alive:
                 slot.compute = None
                 await self._note_settings(name, compute)
-                await compute.discard()
+                await self._discard(name, slot, compute)
             elif compute is not None and compute.timeline == record.timeline:
                 return compute
             elif compute is not None:
@@ -200,7 +213,7 @@ class Computes:
             compute, slot.compute = slot.compute, None
             slot.state = ComputeState.STOPPED
             if compute is not None:
-                await compute.discard()
+                await self._discard(name, slot, compute)
             self._slots.pop(name, None)
 
     @contextlib.asynccontextmanager
@@ -237,7 +250,7 @@ class Computes:
                 compute, slot.compute = slot.compute, None
                 slot.state = ComputeState.STOPPED
                 if compute is not None:
-                    await compute.discard()
+                    await self._discard(name, slot, compute)
                 raise
 
     async def rename(self, old: Slotted, new: Slotted) -> None:
@@ -286,6 +299,8 @@ class Computes:
                     self._running(slot, record, compute)
                     continue
                 await self._note_settings((record.tenant, record.name), compute)
+            if record is not None:
+                self._account([((record.tenant, record.name), record.created_micros, compute)])
             _log.info("ending a left-over compute", pid=compute.place.pid)
             await compute.discard()
 
@@ -348,6 +363,24 @@ class Computes:
         if told.settings is not None:
             self._memory.save(name, compute.timeline, CarriedFiles(settings=told.settings))
         return told.after_restart
+
+    def note_costs(self) -> None:
+        """What those that run have come to by now."""
+        running = [(name, slot) for name, slot in self._slots.items() if slot.compute is not None]
+        costs = [(name, slot.created, slot.compute) for name, slot in running if slot.compute]
+        if costs:
+            self._account(costs)
+
+    def _account(self, costs: Sequence[tuple[Slotted, int, Compute]]) -> None:
+        try:
+            if self._meter is not None:
+                self._meter.note(costs)
+        except (PagestoreError, OSError, lmdb.Error) as error:
+            _log.warning("what computes cost is not noted", error=str(error))
+
+    async def _discard(self, name: Slotted, slot: _Slot, compute: Compute) -> None:
+        self._account([(name, slot.created, compute)])
+        await compute.discard()
 
     async def _note_settings(self, name: Slotted, compute: Compute) -> None:
         """As far as they can be had."""
@@ -452,7 +485,7 @@ class Computes:
         return await self._launcher.start(record, carried)
 
     def _running(self, slot: _Slot, record: DatabaseRecord, compute: Compute) -> None:
-        slot.compute = compute
+        slot.compute, slot.created = compute, record.created_micros
         slot.state = ComputeState.RUNNING
         slot.error = ""
         watch = self._watch((record.tenant, record.name), slot, compute)
@@ -472,13 +505,13 @@ class Computes:
                 raise
             # What it had acknowledged is at the WAL service; its directory is of no more use.
             await self._note_settings(name, compute)
-            await compute.discard()
+            await self._discard(name, slot, compute)
             raise
         except BaseException:
             slot.compute = compute  # its watcher sees how it ends
             raise
         else:
-            await compute.discard()
+            await self._discard(name, slot, compute)
         finally:
             slot.state = ComputeState.STOPPED if slot.compute is None else ComputeState.RUNNING
 
@@ -494,4 +527,4 @@ class Computes:
             slot.error = why
             _log.warning("a compute died", name=name[1], pid=compute.place.pid, why=why)
             await self._note_settings(name, compute)
-            await compute.discard()
+            await self._discard(name, slot, compute)

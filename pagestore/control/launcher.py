@@ -18,7 +18,16 @@ import structlog
 from pagestore import tasks
 from pagestore.client.computes import AWAY_SECONDS, ComputeClient, no_answer
 from pagestore.control import credentials
-from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
+from pagestore.control.compute import (
+    AppRole,
+    CarriedFiles,
+    Compute,
+    Cost,
+    Entry,
+    Owner,
+    Place,
+    Told,
+)
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.records import DatabaseRecord
 from pagestore.control.session_keys import SessionKeys
@@ -78,6 +87,11 @@ class AgentCompute:
             f"{host}:{said.port}" if host else "",
         )
 
+    @property
+    def cost(self) -> Cost:
+        found = self._said.measured
+        return Cost(found.started_unix_micros, found.until_unix_micros, found.cpu_micros)
+
     async def strangers(self) -> int:
         return await self._agent.count_strangers(self.name)
 
@@ -85,6 +99,9 @@ class AgentCompute:
         self._said = said
         if not said.alive:
             self._ended.set()
+
+    def measured(self, said: pb.Compute) -> None:
+        self._said.measured.CopyFrom(said.measured)
 
     def lost(self) -> None:
         """The agent has no trace of it."""
@@ -162,9 +179,12 @@ class AgentCompute:
 
     async def stop(self) -> CarriedFiles:
         try:
-            carried = (await self._agent.stop(self.name)).carried
+            stopped = await self._agent.stop(self.name)
         except NotFound:
             return CarriedFiles()
+        carried = stopped.carried
+        if stopped.HasField("measured"):
+            self._said.measured.CopyFrom(stopped.measured)
         return CarriedFiles(
             dict(carried.files), dict(carried.settings) if carried.settings_known else None
         )
@@ -237,6 +257,17 @@ class AgentLauncher:
             raise
         finally:
             del self._starting[name]
+
+    async def measure(self) -> None:
+        """Hears what those that run have cost by now.
+
+        Raises:
+            Unavailable: COMPUTE_AGENT_AWAY.
+        """
+        for said in (await self.agent.measure()).computes:
+            known = self._known.get(said.name)
+            if known is not None:
+                known.measured(said)
 
     def forget(self, timeline: TimelineId) -> None:
         tasks.errand(self._forget(timeline), "forget timeline")

@@ -285,6 +285,34 @@ class TenantRecord(Record):
     created_micros: int
 
 
+class HourRecord(Record):
+    """What a database has cost in one hour; times in microseconds. See usage.py."""
+
+    name: str = ""
+    """Its latest, as far as it was told."""
+    awake: int = 0
+    cpu: int = 0
+    queries: int = 0
+    wakes: int = 0
+
+    def and_more(self, more: HourRecord) -> HourRecord:
+        return HourRecord(
+            name=more.name or self.name,
+            awake=self.awake + more.awake,
+            cpu=self.cpu + more.cpu,
+            queries=self.queries + more.queries,
+            wakes=self.wakes + more.wakes,
+        )
+
+
+class SourceRecord(Record):
+    """What was told last by one that measures; see usage.py."""
+
+    until: int
+    cpu: int = 0
+    queries: int = 0
+
+
 class KeyRecord(Record):
     """By which key passwords are sealed."""
 

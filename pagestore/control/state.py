@@ -14,6 +14,8 @@ Tables and their keys (values are records, see records.py; storage.py seals them
     expiries     unix micros u64be tenant (16) name   -
     tenants      tenant (16)                          TenantRecord
     tenant_names name                                 tenant (16): an index of tenants
+    usage        tenant (16) created u64be hour u32be HourRecord: usage.py
+    usage_sources source                              SourceRecord
     meta         "template"                           TemplateRecord of the default tenant
     meta         "template" tenant (16)               TemplateRecord of another
                  "-17", "-18" behind either           likewise, of a later Postgres than 15
@@ -43,7 +45,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from pagestore import locks
 from pagestore.client.names import MAX_NAME_BYTES
@@ -56,7 +57,6 @@ from pagestore.control.records import (
     EventRecord,
     KeyRecord,
     MembersRecord,
-    Record,
     RetentionRecord,
     TemplateRecord,
     TenantRecord,
@@ -64,6 +64,7 @@ from pagestore.control.records import (
     TimelineState,
 )
 from pagestore.control.storage import Storage, Writer
+from pagestore.control.usage_tables import UsageRead, UsageWritten
 from pagestore.errors import FailedPrecondition, NotFound
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId, TimelineId
 from pagestore.pgformat import versions
@@ -73,6 +74,7 @@ TABLES = (
     *("databases", "checkpoints", "events", "answers", "meta"),
     *("kept_files", "pgstat", "auto_conf"),
     *("tenants", "tenant_names", "expiries", "retentions"),
+    *("usage", "usage_sources"),
 )
 BY_DATABASE = ("databases", "answers", "auto_conf", "retentions")
 """Tables with one value a database."""
@@ -83,7 +85,6 @@ _EXPIRY = struct.Struct(">Q")
 EXPIRED_AT_ONCE = 100
 _TIMELINE_BYTES = 16
 _PGSTAT = "pg_stat/pgstat.stat"
-_R = TypeVar("_R", bound=Record)
 
 
 def now_micros() -> int:
@@ -154,21 +155,8 @@ def _template_key(tenant: TenantId, major: int) -> bytes:
     return b"template" + of_tenant + of_major
 
 
-class _Tables:
+class _Tables(UsageRead):
     """Keys and decoding, over any way of getting values."""
-
-    def _get(self, table: str, key: bytes) -> bytes | None:
-        raise NotImplementedError
-
-    def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        raise NotImplementedError
-
-    def _one(self, kind: type[_R], table: str, key: bytes) -> _R | None:
-        raw = self._get(table, key)
-        return None if raw is None else kind.decode(raw, f"{table} {key!r}")
-
-    def _all(self, kind: type[_R], table: str, prefix: bytes) -> list[_R]:
-        return [kind.decode(raw, f"{table} {key!r}") for key, raw in self._scan(table, prefix)]
 
     def template(
         self, tenant: TenantId = DEFAULT_TENANT, major: int = versions.OLDEST.major
@@ -369,7 +357,7 @@ class View(_Tables):
         return [(TenantId(slot[:16]), slot[16:].decode()) for slot in slots]
 
 
-class Change(_Tables):
+class Change(_Tables, UsageWritten):
     """One write transaction; reads see its own writes."""
 
     def __init__(self, writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,9 @@ class AskedPlaces:
 
     async def stop(self, place: Place) -> str:
         return await self._control.stop(place_message(place))
+
+    async def count(self, life: str, queries: Mapping[str, int]) -> None:
+        await self._control.count(life, queries)
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
         found = [

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from pagestore import tasks
-from pagestore._native import TlsContext
+from pagestore._native import RELAY_METERS, TlsContext
 from pagestore.errors import PagestoreError
 from pagestore.pauses import Pauses
 from pagestore.pgwire import messages
@@ -26,6 +26,7 @@ from pagestore.proxy.carrying import CarryFailed
 from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start, State, Stop
 from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
+from pagestore.proxy.meters import Meters
 from pagestore.proxy.needs import FindRole, Need, Role
 from pagestore.proxy.parting import PAUSE_SECONDS, Parting
 from pagestore.proxy.places import Address, Place, Places
@@ -47,6 +48,8 @@ ADOPT_SECONDS = 2.0
 """How often it is asked what others have started."""
 WRITE_DOWN_SECONDS = 1.0
 """After so long at rest a session's state is kept."""
+LAST_WORDS_SECONDS = 1.0
+"""For a control plane to hear what was asked."""
 _SQLSTATES = {
     "NOT_FOUND": "3D000",
     "INVALID_ARGUMENT": "22023",
@@ -100,7 +103,9 @@ class Front:
         self.hindrances = self._parting.hindrances
         full = messages.error_response("53300", "sorry, too many clients already")
         self.links = Links(self._accept, threads=threads, full=full)
+        self._meters = Meters(self.links.queries, RELAY_METERS)
         self._held(tasks.endless(self._watch(), "watch sessions"))
+        self._held(tasks.endless(self._meters.tell_for_ever(places.count), "tell of queries"))
         self._held(tasks.endless(self._adopt_for_ever(), "take up computes"))
 
     def state(self, place: Place) -> State:
@@ -115,6 +120,9 @@ class Front:
         return self._sessions.values()
 
     async def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._meters.tell(self._places.count)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,6 +197,7 @@ class Front:
     async def _admit(self, link: Link, admitted: Admitted) -> None:
         link.send(messages.authentication_ok())
         destination = await self._places.find(admitted.target)
+        link.meter = self._meters.of(destination.place.database)
         key = self._keys.issue(admitted.version)
         try:
             session = Session(link, admitted, destination, key)

@@ -65,10 +65,12 @@ Watcher = Callable[["Link", Event, bytes], None]
 class Link:
     """One connection of the relay. At most one task waits at it."""
 
-    __slots__ = ("_answers", "_ended", "_future", "_relay", "number", "watcher")
+    __slots__ = ("_answers", "_ended", "_future", "_relay", "meter", "number", "watcher")
 
     def __init__(self, relay: Relay, number: int) -> None:
         self.number = number
+        self.meter = 0
+        """Where its queries are counted."""
         self.watcher: Watcher | None = None
         self._relay = relay
         self._future: asyncio.Future[tuple[Event, bytes]] | None = None
@@ -117,7 +119,7 @@ class Link:
         self._relay.send(self.number, data)
 
     def join(self, backend: Link, rest: bytes = b"") -> None:
-        self._relay.join(self.number, backend.number, rest)
+        self._relay.join(self.number, backend.number, self.meter, rest)
 
     def close(self) -> None:
         self._relay.close(self.number)
@@ -217,6 +219,10 @@ class Links:
             Activity(client, idle / 1000, at_rest, spoken)
             for client, _, idle, at_rest, spoken in self._relay.sessions(self._limit, QUIET_MS)
         ]
+
+    def queries(self, meter: int) -> int:
+        """How often clients with this meter have asked something of their backends."""
+        return self._relay.queries(meter)
 
     def close(self) -> None:
         """Closes every connection."""

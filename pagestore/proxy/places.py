@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -68,6 +69,14 @@ class Places(Protocol):
     async def stop(self, place: Place) -> str:
         """A clean stop; returns when it is stopped, or was so already. Words for what hinders
         it."""
+        ...
+
+    async def count(self, life: str, queries: Mapping[str, int]) -> None:
+        """So many queries were asked of databases, by their ids, in this life of the proxy.
+
+        Raises:
+            PagestoreError: tell it later.
+        """
         ...
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:

@@ -130,7 +130,8 @@ class ComputeService:
         carried = pb.CarriedFiles(
             files=result.files, settings=result.user_settings or {}, settings_known=known
         )
-        return pb.StopComputeResponse(carried=carried)
+        cost = _measured(self._agent.known(request.name))
+        return pb.StopComputeResponse(carried=carried, measured=cost)
 
     async def discard_compute(
         self, request: pb.DiscardComputeRequest, _: Any
@@ -153,6 +154,14 @@ class ComputeService:
                 yield pb.ComputesUpdate(whole=whole, computes=changed, generations_above=above)
             told, wants, whole = now, numbers.wants, False
             await self._agent.changed(LOOK_SECONDS)
+
+    async def measure_computes(
+        self, request: pb.MeasureComputesRequest, _: Any
+    ) -> pb.ComputesUpdate:
+        computes = [*self._agent.computes.values()]
+        for compute in computes:
+            await compute.measure()
+        return pb.ComputesUpdate(computes=[_described(item) for item in computes if item.alive])
 
     async def get_compute_settings(
         self, request: pb.GetComputeSettingsRequest, _: Any
@@ -328,6 +337,14 @@ def _described(compute: WatchedCompute) -> pb.Compute:
         socket_directory=record.socket_directory,
         directory=str(running.directory),
         pid=record.pid,
+        measured=_measured(compute),
+    )
+
+
+def _measured(compute: WatchedCompute) -> pb.Measured:
+    found = compute.measured
+    return pb.Measured(
+        started_unix_micros=found.started, until_unix_micros=found.until, cpu_micros=found.cpu
     )
 
 

@@ -7,6 +7,7 @@ running when this process ends, however it ends; the next one adopts them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -19,6 +20,7 @@ from pagestore.control.computes import Computes
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.membership import Membership, Progress, generations
+from pagestore.control.metering import Metering, note_costs
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.plane import ControlPlane
 from pagestore.control.session_keys import SessionKeys
@@ -40,9 +42,10 @@ from pagestore.services.guard import SigningKey
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
+from pagestore.services.usage import UsageService
 from pagestore.tokens import Signer
 from pagestore.v1 import control_pb2 as pb
-from pagestore.v1 import proxy_pb2, role_pb2, tenant_pb2
+from pagestore.v1 import proxy_pb2, role_pb2, tenant_pb2, usage_pb2
 
 COLLECT_SECONDS = 60.0
 FIRST_CONTACT_SECONDS = 120.0
@@ -113,7 +116,8 @@ async def _serve(
         agent, generations(state, GENERATIONS), key, session_keys, lambda t: _major(state, t)
     )
     tenants = Tenants(state, pages)
-    computes = Computes(launcher, Keeping(state), tenants)
+    metering = Metering(state)
+    computes = Computes(launcher, Keeping(state), tenants, metering)
     plane = ControlPlane(
         *(state, pages, wal, computes, key, tenants),
         agent=agent,
@@ -121,10 +125,19 @@ async def _serve(
         sessions=sessions,
         on_delete=launcher.forget,
     )
+
+    async def refresh() -> None:
+        with contextlib.suppress(PagestoreError):  # what was told last holds
+            await launcher.measure()
+        computes.note_costs()
+
     await plane.recover()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)
-    background: list[asyncio.Task[None]] = [tasks.endless(_collect_for_ever(plane), "collect")]
+    background: list[asyncio.Task[None]] = [
+        tasks.endless(_collect_for_ever(plane), "collect"),
+        tasks.endless(note_costs(computes, metering), "note costs"),
+    ]
     if isinstance(wal, QuorumClient):
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
@@ -132,7 +145,9 @@ async def _serve(
     service = ControlService(plane, pages, wal, settings, members, key)
     server.add_service(descriptor, service)
     places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
-    server.add_service(places, PlaceService(plane.places))
+    server.add_service(places, PlaceService(plane.places, metering))
+    usage = usage_pb2.DESCRIPTOR.services_by_name["UsageService"]
+    server.add_service(usage, UsageService(state, metering.usage, refresh))
     tenant_service = tenant_pb2.DESCRIPTOR.services_by_name["TenantService"]
     server.add_service(tenant_service, TenantService(plane, signer.of_tenant))
     role_service = role_pb2.DESCRIPTOR.services_by_name["RoleService"]

@@ -141,6 +141,7 @@ NEEDED: Mapping[str, Needed] = {
             "StartPlace": [_PROXY],
             "StopPlace": [_PROXY],
             "ListAwakePlaces": [_PROXY],
+            "CountQueries": [_PROXY],
         },
     ),
     **_rows(
@@ -171,6 +172,7 @@ NEEDED: Mapping[str, Needed] = {
             "StopCompute": [],
             "DiscardCompute": [],
             "WatchComputes": [],
+            "MeasureComputes": [],
             "GetComputeSettings": [],
             "ChangeComputeSettings": [],
             "SetOwner": [],
@@ -186,6 +188,7 @@ NEEDED: Mapping[str, Needed] = {
             "GrantGenerations": [],
         },
     ),
+    **_rows("UsageService", {"GetUsage": [_TENANT], "GetUsageOfAll": []}),
     **_rows("ProxyService", {"CarryOut": [], "GetProxyStatus": []}),
 }
 

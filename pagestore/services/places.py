@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pagestore.control.metering import Metering
 from pagestore.control.places import PlaceName, Places
 from pagestore.errors import InvalidInput
 from pagestore.v1 import proxy_pb2 as pb
@@ -12,8 +13,9 @@ from pagestore.v1 import proxy_pb2 as pb
 class PlaceService:
     """The methods of PlaceService, for GrpcServer.add_service."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, metering: Metering) -> None:
         self._places = places
+        self._metering = metering
 
     async def look_up_role(self, request: pb.LookUpRoleRequest, _: Any) -> pb.LookUpRoleResponse:
         role = await self._places.role(request.target, request.user)
@@ -48,6 +50,12 @@ class PlaceService:
                 idle=item.idle,
             )
         return answer
+
+    async def count_queries(
+        self, request: pb.CountQueriesRequest, _: Any
+    ) -> pb.CountQueriesResponse:
+        self._metering.note_queries(request.life, request.queries)
+        return pb.CountQueriesResponse()
 
 
 def _place(message: pb.Place) -> PlaceName:

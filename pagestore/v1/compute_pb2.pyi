@@ -75,7 +75,7 @@ class StartFailure(_message.Message):
     def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., complaint: _Optional[str] = ..., status: _Optional[int] = ..., status_known: _Optional[bool] = ...) -> None: ...
 
 class Compute(_message.Message):
-    __slots__ = ("name", "tenant_id", "timeline_id", "port", "alive", "why", "fenced", "complaint", "remarks", "socket_directory", "directory", "pid", "gone", "host")
+    __slots__ = ("name", "tenant_id", "timeline_id", "port", "alive", "why", "fenced", "complaint", "remarks", "socket_directory", "directory", "pid", "gone", "host", "measured")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class Compute(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
     name: str
     tenant_id: bytes
     timeline_id: bytes
@@ -104,7 +105,18 @@ class Compute(_message.Message):
     pid: int
     gone: bool
     host: str
-    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., alive: _Optional[bool] = ..., why: _Optional[str] = ..., fenced: _Optional[bool] = ..., complaint: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., socket_directory: _Optional[str] = ..., directory: _Optional[str] = ..., pid: _Optional[int] = ..., gone: _Optional[bool] = ..., host: _Optional[str] = ...) -> None: ...
+    measured: Measured
+    def __init__(self, name: _Optional[str] = ..., tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., port: _Optional[int] = ..., alive: _Optional[bool] = ..., why: _Optional[str] = ..., fenced: _Optional[bool] = ..., complaint: _Optional[str] = ..., remarks: _Optional[_Iterable[str]] = ..., socket_directory: _Optional[str] = ..., directory: _Optional[str] = ..., pid: _Optional[int] = ..., gone: _Optional[bool] = ..., host: _Optional[str] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ...) -> None: ...
+
+class Measured(_message.Message):
+    __slots__ = ("started_unix_micros", "until_unix_micros", "cpu_micros")
+    STARTED_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    CPU_MICROS_FIELD_NUMBER: _ClassVar[int]
+    started_unix_micros: int
+    until_unix_micros: int
+    cpu_micros: int
+    def __init__(self, started_unix_micros: _Optional[int] = ..., until_unix_micros: _Optional[int] = ..., cpu_micros: _Optional[int] = ...) -> None: ...
 
 class StopComputeRequest(_message.Message):
     __slots__ = ("name",)
@@ -113,10 +125,12 @@ class StopComputeRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class StopComputeResponse(_message.Message):
-    __slots__ = ("carried",)
+    __slots__ = ("carried", "measured")
     CARRIED_FIELD_NUMBER: _ClassVar[int]
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
     carried: CarriedFiles
-    def __init__(self, carried: _Optional[_Union[CarriedFiles, _Mapping]] = ...) -> None: ...
+    measured: Measured
+    def __init__(self, carried: _Optional[_Union[CarriedFiles, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ...) -> None: ...
 
 class DiscardComputeRequest(_message.Message):
     __slots__ = ("name",)
@@ -129,6 +143,10 @@ class DiscardComputeResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class WatchComputesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MeasureComputesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -58,6 +58,11 @@ class ComputeServiceStub:
                 request_serializer=pagestore_dot_v1_dot_compute__pb2.WatchComputesRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.FromString,
                 _registered_method=True)
+        self.MeasureComputes = channel.unary_unary(
+                '/pagestore.v1.ComputeService/MeasureComputes',
+                request_serializer=pagestore_dot_v1_dot_compute__pb2.MeasureComputesRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.FromString,
+                _registered_method=True)
         self.GetComputeSettings = channel.unary_unary(
                 '/pagestore.v1.ComputeService/GetComputeSettings',
                 request_serializer=pagestore_dot_v1_dot_compute__pb2.GetComputeSettingsRequest.SerializeToString,
@@ -156,6 +161,13 @@ class ComputeServiceServicer:
 
     def WatchComputes(self, request, context):
         """All computes at first, then each that changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MeasureComputes(self, request, context):
+        """Those that run, measured just now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +285,11 @@ def add_ComputeServiceServicer_to_server(servicer, server):
             'WatchComputes': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchComputes,
                     request_deserializer=pagestore_dot_v1_dot_compute__pb2.WatchComputesRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.SerializeToString,
+            ),
+            'MeasureComputes': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureComputes,
+                    request_deserializer=pagestore_dot_v1_dot_compute__pb2.MeasureComputesRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.SerializeToString,
             ),
             'GetComputeSettings': grpc.unary_unary_rpc_method_handler(
@@ -452,6 +469,33 @@ class ComputeService:
             target,
             '/pagestore.v1.ComputeService/WatchComputes',
             pagestore_dot_v1_dot_compute__pb2.WatchComputesRequest.SerializeToString,
+            pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureComputes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.ComputeService/MeasureComputes',
+            pagestore_dot_v1_dot_compute__pb2.MeasureComputesRequest.SerializeToString,
             pagestore_dot_v1_dot_compute__pb2.ComputesUpdate.FromString,
             options,
             channel_credentials,

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pagestore/v1/proxy.proto\x12\x0cpagestore.v1\"0\n\x05Place\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05point\x18\x03 \x01(\t\"1\n\x11LookUpRoleRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"r\n\x12LookUpRoleResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x11\n\tcan_login\x18\x03 \x01(\x08\x12\x18\n\x0bvalid_until\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_valid_until\"\"\n\x10\x46indPlaceRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"[\n\nFoundPlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\r\n\x05inner\x18\x02 \x01(\t\x12\x11\n\x04idle\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_idle\"7\n\x11StartPlaceRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\":\n\x0cPlaceAddress\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"6\n\x10StopPlaceRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\"&\n\x11StopPlaceResponse\x12\x11\n\thindrance\x18\x01 \x01(\t\"\x18\n\x16ListAwakePlacesRequest\"C\n\x17ListAwakePlacesResponse\x12(\n\x06places\x18\x01 \x03(\x0b\x32\x18.pagestore.v1.AwakePlace\"y\n\nAwakePlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12+\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32\x1a.pagestore.v1.PlaceAddress\x12\x11\n\x04idle\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_idle\"v\n\x0f\x43\x61rryOutRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\x12\x0f\n\x07\x65nd_all\x18\x05 \x01(\x08\"2\n\x10\x43\x61rryOutResponse\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\"\x17\n\x15GetProxyStatusRequest\"X\n\x0bProxyStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x06places\x18\x02 \x03(\x0b\x32\x18.pagestore.v1.ProxyPlace\x12\x0e\n\x06\x62\x65rths\x18\x03 \x01(\r\"\x99\x01\n\nProxyPlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\x01\x12\x0b\n\x03why\x18\x06 \x01(\t\x12\x12\n\nidle_limit\x18\x07 \x01(\x01\x32\x9f\x03\n\x0cPlaceService\x12O\n\nLookUpRole\x12\x1f.pagestore.v1.LookUpRoleRequest\x1a .pagestore.v1.LookUpRoleResponse\x12\x45\n\tFindPlace\x12\x1e.pagestore.v1.FindPlaceRequest\x1a\x18.pagestore.v1.FoundPlace\x12I\n\nStartPlace\x12\x1f.pagestore.v1.StartPlaceRequest\x1a\x1a.pagestore.v1.PlaceAddress\x12L\n\tStopPlace\x12\x1e.pagestore.v1.StopPlaceRequest\x1a\x1f.pagestore.v1.StopPlaceResponse\x12^\n\x0fListAwakePlaces\x12$.pagestore.v1.ListAwakePlacesRequest\x1a%.pagestore.v1.ListAwakePlacesResponse2\xab\x01\n\x0cProxyService\x12I\n\x08\x43\x61rryOut\x12\x1d.pagestore.v1.CarryOutRequest\x1a\x1e.pagestore.v1.CarryOutResponse\x12P\n\x0eGetProxyStatus\x12#.pagestore.v1.GetProxyStatusRequest\x1a\x19.pagestore.v1.ProxyStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pagestore/v1/proxy.proto\x12\x0cpagestore.v1\"0\n\x05Place\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05point\x18\x03 \x01(\t\"1\n\x11LookUpRoleRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\"r\n\x12LookUpRoleResponse\x12\r\n\x05\x66ound\x18\x01 \x01(\x08\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x11\n\tcan_login\x18\x03 \x01(\x08\x12\x18\n\x0bvalid_until\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0e\n\x0c_valid_until\"\"\n\x10\x46indPlaceRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\"[\n\nFoundPlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\r\n\x05inner\x18\x02 \x01(\t\x12\x11\n\x04idle\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_idle\"7\n\x11StartPlaceRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\":\n\x0cPlaceAddress\x12\x0e\n\x06socket\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0c\n\x04port\x18\x03 \x01(\r\"6\n\x10StopPlaceRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\"&\n\x11StopPlaceResponse\x12\x11\n\thindrance\x18\x01 \x01(\t\"\x18\n\x16ListAwakePlacesRequest\"C\n\x17ListAwakePlacesResponse\x12(\n\x06places\x18\x01 \x03(\x0b\x32\x18.pagestore.v1.AwakePlace\"y\n\nAwakePlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12+\n\x07\x61\x64\x64ress\x18\x02 \x01(\x0b\x32\x1a.pagestore.v1.PlaceAddress\x12\x11\n\x04idle\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_idle\"\x94\x01\n\x13\x43ountQueriesRequest\x12\x0c\n\x04life\x18\x01 \x01(\t\x12?\n\x07queries\x18\x02 \x03(\x0b\x32..pagestore.v1.CountQueriesRequest.QueriesEntry\x1a.\n\x0cQueriesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x16\n\x14\x43ountQueriesResponse\"v\n\x0f\x43\x61rryOutRequest\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04hint\x18\x03 \x01(\t\x12\x0f\n\x07wait_ms\x18\x04 \x01(\r\x12\x0f\n\x07\x65nd_all\x18\x05 \x01(\x08\"2\n\x10\x43\x61rryOutResponse\x12\x0f\n\x07\x63\x61rried\x18\x01 \x01(\r\x12\r\n\x05\x65nded\x18\x02 \x01(\r\"\x17\n\x15GetProxyStatusRequest\"X\n\x0bProxyStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12(\n\x06places\x18\x02 \x03(\x0b\x32\x18.pagestore.v1.ProxyPlace\x12\x0e\n\x06\x62\x65rths\x18\x03 \x01(\r\"\x99\x01\n\nProxyPlace\x12\"\n\x05place\x18\x01 \x01(\x0b\x32\x13.pagestore.v1.Place\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x14\n\x0cidle_seconds\x18\x05 \x01(\x01\x12\x0b\n\x03why\x18\x06 \x01(\t\x12\x12\n\nidle_limit\x18\x07 \x01(\x01\x32\xf6\x03\n\x0cPlaceService\x12O\n\nLookUpRole\x12\x1f.pagestore.v1.LookUpRoleRequest\x1a .pagestore.v1.LookUpRoleResponse\x12\x45\n\tFindPlace\x12\x1e.pagestore.v1.FindPlaceRequest\x1a\x18.pagestore.v1.FoundPlace\x12I\n\nStartPlace\x12\x1f.pagestore.v1.StartPlaceRequest\x1a\x1a.pagestore.v1.PlaceAddress\x12L\n\tStopPlace\x12\x1e.pagestore.v1.StopPlaceRequest\x1a\x1f.pagestore.v1.StopPlaceResponse\x12^\n\x0fListAwakePlaces\x12$.pagestore.v1.ListAwakePlacesRequest\x1a%.pagestore.v1.ListAwakePlacesResponse\x12U\n\x0c\x43ountQueries\x12!.pagestore.v1.CountQueriesRequest\x1a\".pagestore.v1.CountQueriesResponse2\xab\x01\n\x0cProxyService\x12I\n\x08\x43\x61rryOut\x12\x1d.pagestore.v1.CarryOutRequest\x1a\x1e.pagestore.v1.CarryOutResponse\x12P\n\x0eGetProxyStatus\x12#.pagestore.v1.GetProxyStatusRequest\x1a\x19.pagestore.v1.ProxyStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pagestore.v1.proxy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_COUNTQUERIESREQUEST_QUERIESENTRY']._loaded_options = None
+  _globals['_COUNTQUERIESREQUEST_QUERIESENTRY']._serialized_options = b'8\001'
   _globals['_PLACE']._serialized_start=42
   _globals['_PLACE']._serialized_end=90
   _globals['_LOOKUPROLEREQUEST']._serialized_start=92
@@ -55,18 +57,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAWAKEPLACESRESPONSE']._serialized_end=694
   _globals['_AWAKEPLACE']._serialized_start=696
   _globals['_AWAKEPLACE']._serialized_end=817
-  _globals['_CARRYOUTREQUEST']._serialized_start=819
-  _globals['_CARRYOUTREQUEST']._serialized_end=937
-  _globals['_CARRYOUTRESPONSE']._serialized_start=939
-  _globals['_CARRYOUTRESPONSE']._serialized_end=989
-  _globals['_GETPROXYSTATUSREQUEST']._serialized_start=991
-  _globals['_GETPROXYSTATUSREQUEST']._serialized_end=1014
-  _globals['_PROXYSTATUS']._serialized_start=1016
-  _globals['_PROXYSTATUS']._serialized_end=1104
-  _globals['_PROXYPLACE']._serialized_start=1107
-  _globals['_PROXYPLACE']._serialized_end=1260
-  _globals['_PLACESERVICE']._serialized_start=1263
-  _globals['_PLACESERVICE']._serialized_end=1678
-  _globals['_PROXYSERVICE']._serialized_start=1681
-  _globals['_PROXYSERVICE']._serialized_end=1852
+  _globals['_COUNTQUERIESREQUEST']._serialized_start=820
+  _globals['_COUNTQUERIESREQUEST']._serialized_end=968
+  _globals['_COUNTQUERIESREQUEST_QUERIESENTRY']._serialized_start=922
+  _globals['_COUNTQUERIESREQUEST_QUERIESENTRY']._serialized_end=968
+  _globals['_COUNTQUERIESRESPONSE']._serialized_start=970
+  _globals['_COUNTQUERIESRESPONSE']._serialized_end=992
+  _globals['_CARRYOUTREQUEST']._serialized_start=994
+  _globals['_CARRYOUTREQUEST']._serialized_end=1112
+  _globals['_CARRYOUTRESPONSE']._serialized_start=1114
+  _globals['_CARRYOUTRESPONSE']._serialized_end=1164
+  _globals['_GETPROXYSTATUSREQUEST']._serialized_start=1166
+  _globals['_GETPROXYSTATUSREQUEST']._serialized_end=1189
+  _globals['_PROXYSTATUS']._serialized_start=1191
+  _globals['_PROXYSTATUS']._serialized_end=1279
+  _globals['_PROXYPLACE']._serialized_start=1282
+  _globals['_PROXYPLACE']._serialized_end=1435
+  _globals['_PLACESERVICE']._serialized_start=1438
+  _globals['_PLACESERVICE']._serialized_end=1940
+  _globals['_PROXYSERVICE']._serialized_start=1943
+  _globals['_PROXYSERVICE']._serialized_end=2114
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,25 @@ class AwakePlace(_message.Message):
     idle: float
     def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., address: _Optional[_Union[PlaceAddress, _Mapping]] = ..., idle: _Optional[float] = ...) -> None: ...
 
+class CountQueriesRequest(_message.Message):
+    __slots__ = ("life", "queries")
+    class QueriesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    LIFE_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    life: str
+    queries: _containers.ScalarMap[str, int]
+    def __init__(self, life: _Optional[str] = ..., queries: _Optional[_Mapping[str, int]] = ...) -> None: ...
+
+class CountQueriesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CarryOutRequest(_message.Message):
     __slots__ = ("place", "message", "hint", "wait_ms", "end_all")
     PLACE_FIELD_NUMBER: _ClassVar[int]

@@ -61,6 +61,11 @@ class PlaceServiceStub:
                 request_serializer=pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesRequest.SerializeToString,
                 response_deserializer=pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesResponse.FromString,
                 _registered_method=True)
+        self.CountQueries = channel.unary_unary(
+                '/pagestore.v1.PlaceService/CountQueries',
+                request_serializer=pagestore_dot_v1_dot_proxy__pb2.CountQueriesRequest.SerializeToString,
+                response_deserializer=pagestore_dot_v1_dot_proxy__pb2.CountQueriesResponse.FromString,
+                _registered_method=True)
 
 
 class PlaceServiceServicer:
@@ -103,6 +108,13 @@ class PlaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountQueries(self, request, context):
+        """May be repeated: the same counts change nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PlaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -130,6 +142,11 @@ def add_PlaceServiceServicer_to_server(servicer, server):
                     servicer.ListAwakePlaces,
                     request_deserializer=pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesRequest.FromString,
                     response_serializer=pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesResponse.SerializeToString,
+            ),
+            'CountQueries': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountQueries,
+                    request_deserializer=pagestore_dot_v1_dot_proxy__pb2.CountQueriesRequest.FromString,
+                    response_serializer=pagestore_dot_v1_dot_proxy__pb2.CountQueriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +286,33 @@ class PlaceService:
             '/pagestore.v1.PlaceService/ListAwakePlaces',
             pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesRequest.SerializeToString,
             pagestore_dot_v1_dot_proxy__pb2.ListAwakePlacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountQueries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pagestore.v1.PlaceService/CountQueries',
+            pagestore_dot_v1_dot_proxy__pb2.CountQueriesRequest.SerializeToString,
+            pagestore_dot_v1_dot_proxy__pb2.CountQueriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ class PlainPlaces:
         self.stops = 0
         self.fault = ""
         self.delay = 0.0
+        self.counted: list[tuple[str, dict[str, int]]] = []
         self.held = False
         """A start goes no further while it is set."""
         self._roles: dict[str, str] = {}
@@ -78,6 +79,9 @@ class PlainPlaces:
 
     def forget(self, place: Place) -> None:
         pass
+
+    async def count(self, life: str, queries: Mapping[str, int]) -> None:
+        self.counted.append((life, dict(queries)))
 
     async def awake(self) -> list[tuple[Place, Address, float | None]]:
         return [(PLACE, self._address(), None)] if self.woken and self.server.alive() else []

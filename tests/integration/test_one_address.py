@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
+import io
 import os
 import signal
 import statistics
@@ -22,6 +24,7 @@ from pagestore.agent.agent import NOBODYS_TIMELINE
 from pagestore.compute.record import ComputeRecord
 from pagestore.reader.hotpages import entered_databases
 from tests.integration.installation import Whole, patiently, whole_pagestore
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +331,43 @@ def test_a_proxy_that_is_killed_loses_no_compute(whole: Whole) -> None:
             return session.execute("SELECT pg_postmaster_start_time()").fetchone()
 
     assert patiently(again) == started
+
+
+def test_what_a_database_costs_is_counted_once_whatever_is_killed(whole: Whole) -> None:
+    whole.run("create", "counted", "--if-not-exists")
+    url = whole.json("url", "counted")["url"]
+
+    def used() -> dict[str, Any]:
+        found: dict[str, Any] = whole.json("usage", "counted")["databases"][0]
+        return found
+
+    patiently(lambda: whole.run("usage", "counted"))
+    asked = used()["queries"]
+    with psycopg.connect(url, autocommit=True) as session:
+        for _ in range(7):
+            session.execute("SELECT sum(i) FROM generate_series(1, 300000) AS i")
+        for part in ("control", "compute"):
+            whole.kill(part)
+        session.execute("SELECT 1")
+        wait_until(lambda: patiently(used)["queries"] == asked + 8)
+    before = used()
+    assert before["awake_seconds"] > 0
+    whole.run("stop", "counted")
+    stopped = used()
+    assert stopped["cpu_seconds"] > 0.1
+    assert stopped["awake_seconds"] >= before["awake_seconds"]
+    assert stopped["own_bytes"] > 0
+    whole.kill("control")
+    assert patiently(used) == stopped
+    with psycopg.connect(url):
+        whole.run("rm", "counted")
+    gone = used()
+    assert gone["removed"]
+    assert gone["wakes"] == stopped["wakes"] + 1
+    rows = csv.DictReader(io.StringIO(whole.run("usage", "--csv").stdout))
+    assert {"app", "counted"} <= {row["name"] for row in rows}
+    (tenant,) = whole.json("usage", "--all-tenants")["tenants"]
+    assert tenant["queries"] >= gone["queries"]
 
 
 def test_a_compute_that_is_killed_comes_back_with_the_next_query(whole: Whole) -> None:

@@ -46,6 +46,7 @@ simple_query(size_t step)
     assert(!ps_session_at_rest(&session)); /* one more is owed */
     server(&session, 'Z', "I", step);
     assert(ps_session_at_rest(&session));
+    assert(session.queries == 3);
 }
 
 static void
@@ -62,6 +63,7 @@ extended_query(size_t step)
     server(&session, 'E', "fault", step);
     server(&session, 'Z', "I", step);
     assert(ps_session_at_rest(&session));
+    assert(session.queries == 1);
 }
 
 /* What was said since the last Sync has run already, or waits behind what has. */

@@ -24,6 +24,7 @@ typedef struct connection {
     bool holding;           /* client: to be taken apart when at rest */
     struct connection *peer;
     ps_session *session;    /* of a joined client */
+    uint32_t meter;         /* client: where its queries are counted */
     uint8_t *unnamed;       /* client: its unnamed statement, while it has no session */
     uint32_t unnamed_length;
     uint8_t *out;           /* what the socket has not taken yet: [out_at, out_end) */
@@ -47,8 +48,8 @@ void connection_read(relay_loop *loop, connection *conn);
 void connection_ask(relay_loop *loop, connection *conn, const void *data, size_t length);
 void connection_begin_tls(relay_loop *loop, connection *conn, ps_tls *tls, const void *early,
                           size_t length);
-void connection_join(relay_loop *loop, connection *client, connection *server, const void *rest,
-                     size_t length);
+void connection_join(relay_loop *loop, connection *client, connection *server, uint32_t meter,
+                     const void *rest, size_t length);
 void connection_hold(relay_loop *loop, connection *client, bool now);
 void connection_watch(relay_loop *loop, connection *conn);
 void connection_close(relay_loop *loop, connection *conn);
@@ -62,5 +63,6 @@ void loop_admit(relay_loop *loop, connection *conn);
 connection *loop_find(relay_loop *loop, uint64_t id);
 /* Takes `data`, which may be NULL, over. */
 void relay_tell(ps_relay *relay, uint64_t id, ps_relay_kind kind, uint8_t *data, size_t length);
+void relay_count(ps_relay *relay, uint32_t meter, uint32_t queries);
 
 #endif

@@ -65,17 +65,22 @@ client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
             if (length > 0 && first == '\0')
                 begin_unnamed(session, length);
             break;
+        case 'E':
+            session->queries++;
+            session->unsynced = true;
+            break;
         case 'B':
         case 'C':
         case 'D':
-        case 'E':
             session->unsynced = true;
             break;
         case 'Q':
             forget_unnamed(session); /* as the backend does */
+            session->queries++;
             session->awaited++;
             break;
         case 'F':
+            session->queries++;
             session->awaited++;
             break;
         case 'S':

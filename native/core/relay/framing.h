@@ -41,6 +41,7 @@ typedef struct ps_framing {
 
 typedef struct ps_session {
     ps_framing client, server;
+    uint32_t queries;  /* Query, Execute and FunctionCall messages since it was last read */
     uint32_t awaited;  /* ReadyForQuery messages that the backend owes */
     bool unsynced;     /* the client has said something that a Sync is still to follow */
     uint8_t status;    /* of the last one: I, T or E */

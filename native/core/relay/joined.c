@@ -150,6 +150,16 @@ pass_on(connection *from, const uint8_t *data, size_t length)
     return connection_put(from->peer, data, length);
 }
 
+/* Adds what the client has asked since then to its meter. */
+static void
+count_queries(relay_loop *loop, connection *client)
+{
+    if (client->session->queries == 0)
+        return;
+    relay_count(loop->relay, client->meter, client->session->queries);
+    client->session->queries = 0;
+}
+
 /* `from` sends nothing more. Returns whether the pair is still there. */
 static bool
 ended(relay_loop *loop, connection *from, ps_io io)
@@ -203,6 +213,7 @@ joined_pump(relay_loop *loop, connection *from)
             connection_end(loop, from, NULL);
             return;
         }
+        count_queries(loop, client);
         if (client->holding && can_be_taken_apart(client)) {
             take_apart(loop, client);
             return;
@@ -215,8 +226,8 @@ joined_pump(relay_loop *loop, connection *from)
 }
 
 void
-connection_join(relay_loop *loop, connection *client, connection *server, const void *rest,
-                size_t length)
+connection_join(relay_loop *loop, connection *client, connection *server, uint32_t meter,
+                const void *rest, size_t length)
 {
     bool fit = client->is_client && !server->is_client && server->mode == MODE_FEED &&
                (client->mode == MODE_FEED || client->mode == MODE_HOLD);
@@ -231,6 +242,7 @@ connection_join(relay_loop *loop, connection *client, connection *server, const 
     client->login = false;
     loop_admit(loop, client);
     client->session = session;
+    client->meter = meter;
     give_unnamed_back(client);
     client->peer = server;
     server->peer = client;
@@ -240,6 +252,7 @@ connection_join(relay_loop *loop, connection *client, connection *server, const 
         connection_end(loop, client, NULL);
         return;
     }
+    count_queries(loop, client);
     joined_pump(loop, client); /* TLS may have decrypted something already */
 }
 

@@ -238,7 +238,7 @@ join(relay_loop *loop, connection *client, relay_command *command)
     if (client == NULL && server != NULL)
         connection_end(loop, server, "its client is gone");
     else if (client != NULL && server != NULL)
-        connection_join(loop, client, server, command->data, command->length);
+        connection_join(loop, client, server, command->meter, command->data, command->length);
 }
 
 static void

@@ -32,6 +32,7 @@ typedef struct relay_command {
     uint64_t id, other;
     int fd;
     bool now;
+    uint32_t meter;
     ps_tls *tls; /* shared: who gave the order may free its own before it is carried out */
     struct relay_listing *listing;
     size_t length;

@@ -1,6 +1,7 @@
 #include "relay/relay.h"
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,6 +24,7 @@ struct ps_relay {
     queued *first, **last;
     int listeners[LISTENERS];
     int listener_count;
+    _Atomic uint64_t *meters; /* of PS_RELAY_METERS; pages that are never counted on cost nothing */
 };
 
 /* --- events */
@@ -131,15 +133,33 @@ ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
 }
 
 int
-ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, const void *rest,
+ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, uint32_t meter, const void *rest,
               size_t rest_length, ps_error *err)
 {
+    if (meter >= PS_RELAY_METERS)
+        return ps_fail(err, PS_ERR_INVALID, "there is no meter %u", meter);
     if ((client & 15) != (server & 15))
         return ps_fail(err, PS_ERR_INVALID, "connections of two threads cannot be joined");
     relay_command *command = new_command(DO_JOIN, client, rest, rest_length, err);
-    if (command != NULL)
+    if (command != NULL) {
         command->other = server;
+        command->meter = meter;
+    }
     return order(relay, command);
+}
+
+void
+relay_count(ps_relay *relay, uint32_t meter, uint32_t queries)
+{
+    atomic_fetch_add_explicit(&relay->meters[meter], queries, memory_order_relaxed);
+}
+
+uint64_t
+ps_relay_queries(const ps_relay *relay, uint32_t meter)
+{
+    if (meter >= PS_RELAY_METERS)
+        return 0;
+    return atomic_load_explicit(&relay->meters[meter], memory_order_relaxed);
 }
 
 int
@@ -235,10 +255,11 @@ ps_relay_new(ps_relay **relay, const ps_relay_options *options, ps_error *err)
     pthread_mutex_init(&made->mutex, NULL);
     made->full = malloc(options->full_length + 1);
     made->loops = calloc((size_t)options->threads, sizeof *made->loops);
+    made->meters = calloc(PS_RELAY_METERS, sizeof *made->meters);
     if (made->full != NULL && options->full_length > 0)
         memcpy(made->full, options->full, options->full_length);
     made->options.full = made->full;
-    bool fine = made->full != NULL && made->loops != NULL;
+    bool fine = made->full != NULL && made->loops != NULL && made->meters != NULL;
     for (int i = 0; fine && i < options->threads; i++) {
         fine = loop_start(&made->loops[i], made, &made->options, i);
         if (fine)
@@ -266,6 +287,7 @@ ps_relay_free(ps_relay *relay)
         free(event.data);
     pthread_mutex_destroy(&relay->mutex);
     free(relay->loops);
+    free(relay->meters);
     free(relay->full);
     free(relay);
 }

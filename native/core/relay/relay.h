@@ -31,7 +31,8 @@
 enum {
     PS_RELAY_THREADS = 15,
     PS_RELAY_PIECE = 16384,       /* of what FEED tells at once */
-    PS_RELAY_BUFFER = 128 * 1024  /* of what a joined connection holds for its peer, at most */
+    PS_RELAY_BUFFER = 128 * 1024, /* of what a joined connection holds for its peer, at most */
+    PS_RELAY_METERS = 1 << 20
 };
 
 typedef struct ps_relay ps_relay;
@@ -94,9 +95,12 @@ int ps_relay_send(ps_relay *relay, uint64_t id, const void *data, size_t length,
 int ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
 int ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
                        size_t early_length, ps_error *err);
-/* `rest`: what the client has said already and its backend has not got. */
-int ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, const void *rest,
-                  size_t rest_length, ps_error *err);
+/* `rest`: what the client has said already and its backend has not got. `meter`: below
+ * PS_RELAY_METERS, where its queries are counted; whoever drives the relay says whose each is. */
+int ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, uint32_t meter,
+                  const void *rest, size_t rest_length, ps_error *err);
+/* Query, Execute and FunctionCall messages of joined clients with this meter, since ever. */
+uint64_t ps_relay_queries(const ps_relay *relay, uint32_t meter);
 /* From JOINED, as soon as the session is at rest; or, with `now`, only if it is. */
 int ps_relay_hold(ps_relay *relay, uint64_t client, bool now, ps_error *err);
 /* Takes a `hold` back that has not come to pass. */

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pagestore.control.compute import AppRole, CarriedFiles, Compute, Entry, Owner, Place, Told
+from pagestore.control.compute import (
+    AppRole,
+    CarriedFiles,
+    Compute,
+    Cost,
+    Entry,
+    Owner,
+    Place,
+    Told,
+)
 from pagestore.control.computes import Computes
 from pagestore.control.keeping import Keeping
 from pagestore.control.operator_key import KEY_BYTES, OperatorKey
@@ -248,6 +257,8 @@ class FakeCompute(WithoutPostgres):
         self.settings = dict(settings or {})
         """What a session changes by ALTER SYSTEM."""
         self.timeline = record.timeline
+        self.name = f"{record.name}-{len(logs.timelines[record.timeline].records)}"
+        self.cost = Cost()
         self.place = Place(4711, "/nowhere", "/nowhere/.s.PGSQL.5432")
         self.told: list[str] = []
         """Its owner's passwords."""

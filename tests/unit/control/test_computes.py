@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from pagestore.control import settings_watch
-from pagestore.control.compute import CarriedFiles, Compute, Owner, Place, Told
+from pagestore.control.compute import CarriedFiles, Compute, Cost, Owner, Place, Told
 from pagestore.control.computes import Computes, ComputeState, Slotted
 from pagestore.control.records import DatabaseRecord, UserSettings
 from pagestore.control.setting_aside import changed
@@ -29,6 +30,8 @@ class Sleeper(WithoutPostgres):
 
     def __init__(self, record: DatabaseRecord, process: asyncio.subprocess.Process) -> None:
         self.timeline = record.timeline
+        self.name = f"{record.name}-{process.pid}"
+        self.cost = Cost(1_000, 2_000 + process.pid, 500)
         self.place = Place(process.pid, "/nowhere", "/nowhere/.s.PGSQL.5432")
         self.complaint = ""
         self.stopped = False
@@ -98,7 +101,12 @@ class Bench:
         self.launcher = Sleepers()
         self.records: dict[Slotted, DatabaseRecord] = {}
         self.saved: dict[TimelineId, CarriedFiles] = {}
-        self.computes = Computes(self.launcher, self)
+        self.noted: dict[str, tuple[Slotted, int, Cost]] = {}
+        self.computes = Computes(self.launcher, self, meter=self)
+
+    def note(self, costs: Sequence[tuple[Slotted, int, Compute]]) -> None:
+        for name, created, compute in costs:
+            self.noted[compute.name] = name, created, compute.cost
 
     def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
         return self.records.get(KEY, record).keep_settings(record)
@@ -176,6 +184,26 @@ def test_a_killed_compute_comes_back_with_the_next_start_and_not_by_itself() -> 
         await bench.computes.start(bench.records[KEY])
         assert bench.computes.running() == 1
         assert bench.computes.status(KEY).error == ""
+        await bench.end()
+
+    asyncio.run(main())
+
+
+def test_what_a_compute_cost_is_noted_however_it_ends() -> None:
+    async def main() -> None:
+        bench = Bench()
+        stops = bench.computes.stop, bench.computes.forget
+        for end in (bench.kill, *(functools.partial(stop, KEY) for stop in stops)):
+            compute = await bench.computes.start(bench.record())
+            await end()
+            await until(lambda: bench.noted)
+            assert bench.noted.pop(compute.name) == (KEY, 1, compute.cost)
+        compute = await bench.computes.start(bench.record())
+        async with bench.computes.moving(bench.record()) as start:
+            assert bench.noted.pop(compute.name) == (KEY, 1, compute.cost)
+            moved = await start(bench.record(2))
+        bench.computes.note_costs()
+        assert list(bench.noted) == [moved.name]
         await bench.end()
 
     asyncio.run(main())

@@ -100,7 +100,7 @@ class Driver:
     def pair(self) -> tuple[int, socket.socket, int, socket.socket]:
         client, client_far = self.client()
         backend, backend_far = self.backend(client)
-        self.relay.join(client, backend, b"")
+        self.relay.join(client, backend, 0, b"")
         return client, client_far, backend, backend_far
 
 

@@ -77,7 +77,7 @@ def test_what_the_client_said_before_the_join_comes_first() -> None:
         client, c = d.client()
         backend, b = d.backend(client)
         c.sendall(message(b"S"))
-        d.relay.join(client, backend, message(b"Q", b"x\0"))
+        d.relay.join(client, backend, 0, message(b"Q", b"x\0"))
         assert receive(b, 12) == message(b"Q", b"x\0") + message(b"S")
 
 
@@ -147,7 +147,7 @@ def test_a_session_is_taken_apart_when_it_is_at_rest_and_not_before() -> None:
         c.sendall(message(b"Q", b"next\0"))
         assert d.expect(client, Kind.READABLE) == b""
         other, other_far = d.backend(client)
-        d.relay.join(client, other, b"")
+        d.relay.join(client, other, 0, b"")
         assert receive(other_far, 10) == message(b"Q", b"next\0")
 
 
@@ -180,10 +180,10 @@ def test_a_session_that_is_taken_apart_gives_its_unnamed_statement_each_time() -
         receive(c, len(READY))
         d.relay.hold(client)
         assert d.expect(client, Kind.AT_REST) == b"\1" + parse
-        d.relay.join(client, backend, b"")
+        d.relay.join(client, backend, 0, b"")
         d.relay.hold(client)
         assert d.expect(client, Kind.AT_REST) == b"\0" + parse, "the backend still has it"
-        d.relay.join(client, backend, message(b"Q", b"x\0"))
+        d.relay.join(client, backend, 0, message(b"Q", b"x\0"))
         receive(b, 7)
         b.sendall(READY)
         receive(c, len(READY))
@@ -309,7 +309,7 @@ def test_beyond_the_bounds_a_client_is_told_so() -> None:
         # Who is joined is no login any more.
         first, c = known[0]
         backend, _ = d.backend(first)
-        d.relay.join(first, backend, b"")
+        d.relay.join(first, backend, 0, b"")
         wait_until(lambda: len(d.relay.sessions(10)) == 1)
         d.client()
         c.close()
@@ -399,7 +399,7 @@ def test_tls_after_a_request_in_plain_text(certificate: tuple[Path, Path]) -> No
         d.relay.read(client)
         assert d.expect(client, Kind.DATA) == b"login"
         backend, b = d.backend(client)
-        d.relay.join(client, backend, b"")
+        d.relay.join(client, backend, 0, b"")
         sender = threading.Thread(target=b.sendall, args=(data,))
         sender.start()
         assert receive(secure, LONG) == data
@@ -423,7 +423,7 @@ def test_many_small_pieces_of_tls_all_pass(certificate: tuple[Path, Path]) -> No
         backend, b = d.backend(client)
         for _ in range(count):
             secure.sendall(piece)
-        d.relay.join(client, backend, b"")
+        d.relay.join(client, backend, 0, b"")
         assert receive(b, count * len(piece)) == piece * count
 
 
