@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,10 +25,11 @@ import lmdb
 
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.lmdbfile import whole, witness
+from pagestore.lmdbfile.changes import Changes
 from pagestore.lmdbfile.failing import store_errors
 from pagestore.lmdbfile.findings import Findings, Seal, check_file
 from pagestore.lmdbfile.pages import Damaged, Entry, Pages, unused
-from pagestore.lmdbfile.whole import Tally, Whole
+from pagestore.lmdbfile.whole import Change, Tally, Whole
 from pagestore.lmdbfile.witness import Fault, Witness
 
 MAP_BYTES = 1 << 34
@@ -138,6 +140,8 @@ class Storage:
         self.accepted = witness.acceptance_file(self.path).exists()
         """Whether somebody has said that an older copy will do."""
         said = self._checked()
+        self._changes: Changes | None = None
+        self._in_order = threading.Lock()
         self._env: Any = None
         with self._errors():
             self._env = lmdb.open(str(directory), max_dbs=len(tables) + 8, map_size=MAP_BYTES)
@@ -170,14 +174,38 @@ class Storage:
             ResourceExhausted: STORE_FULL. Unavailable: IO_ERROR.
         """
         after: Whole | None = None
-        with self._errors():
+        # LMDB has one writer at a time as it is; what follows it sees them in their order.
+        with self._in_order, self._errors():
             with self._env.begin(write=True) as txn:
                 writer = Writer(self, txn)
                 yield writer
                 if writer.tally.touched:
                     after = self._seal_whole(writer, txn)
             if after is not None:
+                if self._changes is not None:
+                    self._changes.note(after, writer.tally.changes)
                 self._witness.note(after.transaction)
+
+    def follow(self, changes: Changes) -> None:
+        """Hands over what each transaction changes from now on."""
+        with self._in_order:
+            self._changes = changes
+
+    @contextmanager
+    def whole(self) -> Iterator[tuple[Whole, Iterator[Change]]]:
+        """What the state says of the whole, with all entries: as of one transaction."""
+        with self._errors(), self._env.begin() as txn:
+            raw = Reader(self, txn).get(META, WHOLE_KEY)
+            if raw is None:
+                raise corrupt(self.path, "it says nothing of the whole")
+            yield Whole.unpack(raw), self._all_entries(txn)
+
+    def _all_entries(self, txn: Any) -> Iterator[Change]:
+        for table, handle in self.tables.items():
+            with txn.cursor(db=handle) as cursor:
+                for key, value in cursor:
+                    if (table, bytes(key)) != (META, WHOLE_KEY):
+                        yield Change(table.encode(), bytes(key), bytes(value))
 
     def overwrite_unused(self) -> None:
         """Zeros over everything in the file that the latest two transactions do not hold: of what

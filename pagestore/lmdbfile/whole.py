@@ -46,15 +46,25 @@ class Whole(NamedTuple):
         return cls(transaction, store_id, int.from_bytes(total, "little"))
 
 
+class Change(NamedTuple):
+    """Of one entry: ``table`` is empty where a file has none, ``value`` None for what went."""
+
+    table: bytes
+    key: bytes
+    value: bytes | None
+
+
 class Tally:
-    """What one transaction changes of the sum."""
+    """What one transaction changes of the sum, and of which entries."""
 
     def __init__(self) -> None:
         self.change = 0
         self.touched = False
+        self.changes: list[Change] = []
 
     def put(self, table: bytes, key: bytes, old: bytes | None, new: bytes) -> None:
         self.touched = True
+        self.changes.append(Change(table, key, new))
         self.change += entry_hash(table, key, new)
         if old is not None:
             self.change -= entry_hash(table, key, old)
@@ -62,6 +72,7 @@ class Tally:
     def delete(self, table: bytes, key: bytes, old: bytes | None) -> None:
         if old is not None:
             self.touched = True
+            self.changes.append(Change(table, key, None))
             self.change -= entry_hash(table, key, old)
 
     def after(self, whole: Whole, transaction: int) -> Whole:

@@ -7,8 +7,9 @@ transaction here, made after the files it speaks of are durable.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +18,9 @@ import lmdb
 from pagestore.errors import InvalidInput
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.lmdbfile import witness
+from pagestore.lmdbfile.changes import Changes
 from pagestore.lmdbfile.failing import store_errors
-from pagestore.lmdbfile.whole import Tally, Whole
+from pagestore.lmdbfile.whole import Change, Tally, Whole
 from pagestore.lmdbfile.witness import Witness
 from pagestore.timeline import entries
 from pagestore.timeline.catalog_check import check_catalog
@@ -183,6 +185,8 @@ class Catalog:
         self.where = str(path)
         checked = check_catalog(path)
         self._witness: Witness | None = None
+        self._changes: Changes | None = None
+        self._in_order = threading.Lock()
         self._env: Any = None
         with self._errors():
             self._env = lmdb.open(
@@ -230,17 +234,39 @@ class Catalog:
         Raises:
             ResourceExhausted: STORE_FULL; nothing was changed.
         """
-        with self._errors(), self._env.begin(write=True) as txn:
-            said = _owned(txn.get(entries.GENERATION_KEY))
-            if said is None:
-                raise corrupt(self.where, "it has no generation")
-            whole = entries.unpack_whole(said, self.where)
-            writer = CatalogWriter(self, txn)
-            result = change(writer)
-            whole = self._seal_whole(writer, txn, whole)
+        # LMDB has one writer at a time as it is; what follows it sees them in their order.
+        with self._in_order:
+            with self._errors(), self._env.begin(write=True) as txn:
+                writer = CatalogWriter(self, txn)
+                result = change(writer)
+                whole = self._seal_whole(writer, txn, self._read_whole(txn))
+            if self._changes is not None:
+                self._changes.note(whole, writer.tally.changes)
         if self._witness is not None:
             self._witness.note(whole.transaction)
         return result
+
+    def follow(self, changes: Changes) -> None:
+        """Hands over what each transaction changes from now on."""
+        with self._in_order:
+            self._changes = changes
+
+    @contextmanager
+    def whole(self) -> Iterator[tuple[Whole, Iterator[Change]]]:
+        """What the file says of the whole, with all entries: as of one transaction."""
+        with self._errors(), self._env.begin() as txn:
+            found = (
+                Change(b"", key, value)
+                for key, value in self.entries(txn, b"")
+                if key != entries.GENERATION_KEY
+            )
+            yield self._read_whole(txn), found
+
+    def _read_whole(self, txn: lmdb.Transaction) -> Whole:
+        said = _owned(txn.get(entries.GENERATION_KEY))
+        if said is None:
+            raise corrupt(self.where, "it has no generation")
+        return entries.unpack_whole(said, self.where)
 
     def entries(self, txn: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = txn.cursor()

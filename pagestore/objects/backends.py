@@ -1,0 +1,223 @@
+"""Where objects lie: a directory, or a service that obstore speaks to.
+
+A backend does one request once. It raises what obstore raises; ``store`` says what that means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import mmap
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import from_url
+
+from pagestore import durable
+from pagestore.errors import InvalidInput
+
+REQUEST_TIMEOUT = datetime.timedelta(seconds=120)
+CONNECT_TIMEOUT = datetime.timedelta(seconds=5)
+STALE_SECONDS = 86400.0
+"""A file that is being made in a directory's store is whole, or abandoned, long before."""
+
+_SCHEMES = ("file", "s3", "gs", "az")
+_OPTIONS = {
+    "s3": (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT",
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    ),
+    "gs": (
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+    ),
+    "az": (
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_CLIENT_ID",
+        "AZURE_STORAGE_CLIENT_SECRET",
+        "AZURE_STORAGE_TENANT_ID",
+        "AZURE_STORAGE_SAS_KEY",
+        "AZURE_STORAGE_TOKEN",
+    ),
+}
+ENVIRONMENT = (*(name for names in _OPTIONS.values() for name in names), "AWS_ALLOW_HTTP")
+"""What of the environment says how to reach a store, and as whom."""
+
+
+Data = bytes | mmap.mmap
+
+
+class Object(NamedTuple):
+    """``size`` in bytes, ``modified`` in Unix seconds."""
+
+    name: str
+    size: int
+    modified: float
+
+
+class Backend(Protocol):
+    def create(self, name: str, data: Data) -> None: ...
+    def get(self, name: str) -> bytes: ...
+    def get_range(self, name: str, offset: int, length: int) -> bytes: ...
+    def size(self, name: str) -> int: ...
+    def list(self, prefix: str) -> Iterator[Object]: ...
+    def delete(self, names: Sequence[str]) -> None: ...
+    def sweep(self, now: float) -> int: ...
+
+
+def connect(url: str, environ: Mapping[str, str]) -> Backend:
+    """
+    Raises:
+        InvalidInput: OBJECT_STORE_URL
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise _not_a_url(url, f"it begins with none of {', '.join(_SCHEMES)}")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise _not_a_url(url, "credentials and options come from the environment")
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.strip("/"):
+            raise _not_a_url(url, "a directory is file:///DIR")
+        return Directory(Path(unquote(parts.path)))
+    try:
+        return Service(from_url(url, **_options(parts.scheme, environ)))
+    except Exception as error:
+        raise _not_a_url(url, first_line(error)) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What obstore says, without its trace."""
+    lines = str(error).splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _options(scheme: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    config = {name.lower(): environ[name] for name in _OPTIONS[scheme] if environ.get(name)}
+    allow_http = environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return {
+        "config": config,
+        "client_options": {
+            "timeout": REQUEST_TIMEOUT,
+            "connect_timeout": CONNECT_TIMEOUT,
+            "allow_http": allow_http,
+        },
+        # One place retries, and knows then what an answer that was lost may mean.
+        "retry_config": {"max_retries": 0},
+    }
+
+
+def _not_a_url(url: str, why: str) -> InvalidInput:
+    shown = url.rpartition("@")[2] if "@" in url else url
+    return InvalidInput(
+        "OBJECT_STORE_URL",
+        f"{shown} is not the URL of an object store: {why}.",
+        "Give file:///DIR, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
+    )
+
+
+class Service:
+    """S3, GCS or Azure. Objects are sent in one request each, so that no parts are ever left."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def create(self, name: str, data: Data) -> None:
+        obstore.put(self._store, name, data, mode="create", use_multipart=False)
+
+    def get(self, name: str) -> bytes:
+        return bytes(obstore.get(self._store, name).bytes())
+
+    def get_range(self, name: str, offset: int, length: int) -> bytes:
+        return bytes(obstore.get_range(self._store, name, start=offset, length=length))
+
+    def size(self, name: str) -> int:
+        return obstore.head(self._store, name)["size"]
+
+    def list(self, prefix: str) -> Iterator[Object]:
+        for chunk in obstore.list(self._store, prefix=prefix):
+            for found in chunk:
+                yield Object(found["path"], found["size"], found["last_modified"].timestamp())
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                obstore.delete(self._store, name)
+
+    def sweep(self, now: float) -> int:
+        return 0
+
+
+class Directory(Service):
+    """A directory of this machine, or one that is mounted. An object is a file, durable before
+    it has its name, and its name before anybody is told."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        super().__init__(obstore.store.LocalStore(root))
+        self._root = root
+
+    def create(self, name: str, data: Data) -> None:
+        path = self._root / name
+        self._make_directory(path.parent)
+        # obstore lists no name that ends so.
+        temporary = path.with_name(f"{path.name}#{secrets.randbelow(1 << 48)}")
+        try:
+            with durable.begin(temporary) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        except FileExistsError as error:
+            raise AlreadyExistsError(str(path)) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        durable.sync_directory(path.parent)
+
+    def _make_directory(self, directory: Path) -> None:
+        if directory == self._root or directory.is_dir():
+            return
+        self._make_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        durable.sync_directory(directory.parent)
+
+    def list(self, prefix: str) -> Iterator[Object]:
+        yield from sorted(super().list(prefix))
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            (self._root / name).unlink(missing_ok=True)
+        for parent in {(self._root / name).parent for name in names}:
+            self._remove_empty(parent)
+
+    def _remove_empty(self, directory: Path) -> None:
+        while directory != self._root:
+            try:
+                directory.rmdir()
+            except OSError:
+                return
+            directory = directory.parent
+
+    def sweep(self, now: float) -> int:
+        """Removes what was never made whole; how many."""
+        found = [
+            path
+            for path in self._root.rglob("*#*")
+            if path.is_file() and path.lstat().st_mtime < now - STALE_SECONDS
+        ]
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)

@@ -1,0 +1,203 @@
+"""Generations: who writes for a part (the page server, the control plane), and until when.
+
+::
+
+    <prefix>/store                                 which store this is; made once
+    <prefix>/<part>/claims/<generation>            made by whoever has that generation
+    <prefix>/<part>/boundary/<generation>-<sequence>    what has been removed (journal)
+    <data directory>/object-claim                  which claims are this directory's
+
+At its start a part claims the generation above the highest. It has been superseded as soon as
+there is a higher claim. Claims are removed only by a higher generation that has first written a
+*boundary*; so one who looks for the claim behind his own (one small request), and then at
+the boundaries, learns of his successor however long he was stalled.
+
+**Which directory.** A claim names the data directory that made it. A directory whose claim is
+not the highest has been replaced (`pagestore recover`), and claims nothing more: what it
+has is old, however whole. The file says so durably before any claim is made, so that a part
+that is killed in between knows its own claim again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from pagestore import durable
+from pagestore.errors import AlreadyExists, FailedPrecondition, NotFound
+from pagestore.objects import sealed
+from pagestore.objects.store import ObjectStore
+
+STORE = "store"
+RECORD = "object-claim"
+"""The file's name."""
+
+_STORE_MAGIC, _CLAIM_MAGIC, _RECORD_MAGIC = b"PSOBJST\0", b"PSCLAIM\0", b"PSOWNER\0"
+_STORE = struct.Struct("<16s")
+_CLAIM = struct.Struct("<16s16sIQ")  # store, directory, generation, unix microseconds
+_RECORD = struct.Struct("<16s16sI")  # store, directory, generation
+
+
+class Owner(NamedTuple):
+    """What a data directory knows of its claims; ``generation`` is 0 before the first."""
+
+    store_id: bytes
+    directory: bytes
+    generation: int
+
+
+class Claim:
+    """A generation that is ours."""
+
+    def __init__(self, store: ObjectStore, store_id: bytes, part: str, generation: int) -> None:
+        self.store = store
+        self.store_id = store_id
+        self.part = part
+        self.generation = generation
+
+    def check(self) -> None:
+        """Looks whether it is still the highest. What was created before counts when it is.
+
+        Raises:
+            FailedPrecondition: GENERATION_SUPERSEDED. Unavailable: OBJECT_STORE_UNAVAILABLE.
+        """
+        if self.store.exists(_claim(self.part, self.generation + 1)):
+            raise superseded(self.part, self.generation)
+        if self.boundary()[0] > self.generation:
+            raise superseded(self.part, self.generation)
+
+    def boundary(self) -> tuple[int, int]:
+        """Generation and sequence below which everything may have been removed."""
+        return max((_boundary_of(name) for name in self._boundaries()), default=(0, 0))
+
+    def put_boundary(self, sequence: int) -> None:
+        """Says that all of lower generations goes, and of ours what is below `sequence`; then
+        forgets the claims and boundaries below. Nothing may be removed before it returns.
+
+        Raises: as `check`.
+        """
+        name = f"{self.part}/boundary/{self.generation:08x}-{sequence:016x}"
+        self.store.create(name, b"")
+        self.check()
+        old = [other for other in self._boundaries() if other < name]
+        claims = [other for other in _claims(self.store, self.part) if other < self.generation]
+        self.store.delete([*(_claim(self.part, other) for other in claims), *old])
+
+    def _boundaries(self) -> list[str]:
+        return [found.name for found in self.store.list(f"{self.part}/boundary/")]
+
+
+def identify(store: ObjectStore) -> bytes:
+    """The store's id, drawn by lot where it has none yet.
+
+    Raises:
+        DataLoss: OBJECT_CORRUPT. FailedPrecondition: OBJECT_VERSION.
+    """
+    try:
+        raw = store.get(STORE)
+    except NotFound:
+        with contextlib.suppress(AlreadyExists):  # somebody else was first
+            store.create(STORE, sealed.seal(_STORE_MAGIC, os.urandom(16)))
+        raw = store.get(STORE)
+    (found,) = sealed.fields(_STORE, _STORE_MAGIC, raw, f"{STORE} in {store.url}")
+    return bytes(found)
+
+
+def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = False) -> Claim:
+    """The next generation, for a data directory that nobody else has open.
+
+    Args:
+        take_over: whoever has the highest is superseded; else only the directory that made it
+            goes on.
+
+    Raises:
+        FailedPrecondition: GENERATION_SUPERSEDED, OBJECT_STORE_FOREIGN, OBJECT_STORE_CLAIMED.
+        OSError: the directory's record cannot be written.
+    """
+    store_id = identify(store)
+    owner = read_owner(directory / RECORD)
+    if owner is not None and owner.store_id != store_id and not take_over:
+        raise FailedPrecondition(
+            "OBJECT_STORE_FOREIGN",
+            f"What {directory} has was kept in another object store than {store.url}.",
+            "Give the URL of before: some of it may be nowhere else.",
+        )
+    highest = max(_claims(store, part), default=0)
+    if highest and not take_over:
+        _check_ours(store, part, highest, owner, directory)
+    if owner is None or take_over:
+        owner = Owner(store_id, os.urandom(16), 0)
+    # Before the claim: one who is killed behind it knows it by the directory's id.
+    _write_owner(directory / RECORD, owner)
+    generation = highest + 1
+    micros = time.time_ns() // 1000
+    fields = _CLAIM.pack(store_id, owner.directory, generation, micros)
+    try:
+        store.create(_claim(part, generation), sealed.seal(_CLAIM_MAGIC, fields))
+    except AlreadyExists as error:
+        raise superseded(part, generation) from error
+    made = Claim(store, store_id, part, generation)
+    # A name below the highest may be free again.
+    made.check()
+    _write_owner(directory / RECORD, owner._replace(generation=generation))
+    return made
+
+
+def read_owner(path: Path) -> Owner | None:
+    """
+    Raises:
+        DataLoss: OBJECT_CORRUPT
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return Owner(*sealed.fields(_RECORD, _RECORD_MAGIC, raw, str(path)))
+
+
+def superseded(part: str, generation: int) -> FailedPrecondition:
+    return FailedPrecondition(
+        "GENERATION_SUPERSEDED",
+        f"Another {part} has taken over from generation {generation}: this one may write and "
+        "delete nothing any more.",
+        "Its data directory is old now: keep it aside, or recover anew from the object store.",
+    )
+
+
+def _check_ours(
+    store: ObjectStore, part: str, highest: int, owner: Owner | None, directory: Path
+) -> None:
+    name = _claim(part, highest)
+    raw = store.get(name)
+    _, made_by, _, _ = sealed.fields(_CLAIM, _CLAIM_MAGIC, raw, f"{name} in {store.url}")
+    if owner is None:
+        raise FailedPrecondition(
+            "OBJECT_STORE_CLAIMED",
+            f"{store.url} has the {part} of another data directory than {directory}.",
+            "Give each installation a URL of its own; `pagestore recover --from URL` makes a "
+            "directory of what is there.",
+        )
+    if made_by != owner.directory:
+        raise superseded(part, owner.generation)
+
+
+def _write_owner(path: Path, owner: Owner) -> None:
+    durable.replace(path, sealed.seal(_RECORD_MAGIC, _RECORD.pack(*owner)))
+
+
+def _claims(store: ObjectStore, part: str) -> list[int]:
+    prefix = f"{part}/claims/"
+    return [int(found.name.removeprefix(prefix), 16) for found in store.list(prefix)]
+
+
+def _claim(part: str, generation: int) -> str:
+    return f"{part}/claims/{generation:08x}"
+
+
+def _boundary_of(name: str) -> tuple[int, int]:
+    generation, _, sequence = name.rpartition("/")[2].partition("-")
+    return int(generation, 16), int(sequence, 16)

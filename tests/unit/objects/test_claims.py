@@ -1,0 +1,125 @@
+"""A generation is one writer's, and a directory that was replaced gets none any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagestore.errors import DataLoss, FailedPrecondition
+from pagestore.objects.claims import RECORD, claim, identify
+from pagestore.objects.store import ObjectStore
+from tests.unit.objects.faulty import fail, faulty
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
+
+
+def refused(store: ObjectStore, directory: Path) -> str:
+    with pytest.raises(FailedPrecondition) as told:
+        claim(store, "part", directory)
+    return told.value.reason
+
+
+def test_each_start_has_a_generation_of_its_own(store: ObjectStore, here: Path) -> None:
+    assert [claim(store, "part", here).generation for _ in range(3)] == [1, 2, 3]
+    assert claim(store, "other", here).generation == 1
+
+
+def test_who_has_a_successor_is_told(store: ObjectStore, here: Path) -> None:
+    first = claim(store, "part", here)
+    first.check()
+    second = claim(store, "part", here)
+    with pytest.raises(FailedPrecondition) as told:
+        first.check()
+    assert told.value.reason == "GENERATION_SUPERSEDED"
+    second.check()
+
+
+def test_who_has_a_successor_is_told_when_the_next_claim_is_gone(
+    store: ObjectStore, here: Path
+) -> None:
+    first = claim(store, "part", here)
+    claim(store, "part", here)
+    third = claim(store, "part", here)
+    third.put_boundary(5)
+    assert [found.name for found in store.list("part/claims/")] == ["part/claims/00000003"]
+    with pytest.raises(FailedPrecondition):
+        first.check()
+    third.check()
+    assert claim(store, "part", here).generation == 4
+
+
+def test_another_directory_claims_nothing(store: ObjectStore, here: Path, there: Path) -> None:
+    claim(store, "part", here)
+    assert refused(store, there) == "OBJECT_STORE_CLAIMED"
+    assert not (there / RECORD).exists()
+
+
+def test_a_directory_that_was_replaced_claims_nothing(
+    store: ObjectStore, here: Path, there: Path
+) -> None:
+    old = claim(store, "part", here)
+    assert claim(store, "part", there, take_over=True).generation == 2
+    assert refused(store, here) == "GENERATION_SUPERSEDED"
+    with pytest.raises(FailedPrecondition):
+        old.check()
+    assert claim(store, "part", there).generation == 3
+
+
+def test_a_directory_keeps_to_its_store(store: ObjectStore, here: Path, tmp_path: Path) -> None:
+    claim(store, "part", here)
+    other = ObjectStore.open(f"file://{tmp_path}/others", {})
+    assert refused(other, here) == "OBJECT_STORE_FOREIGN"
+
+
+def test_who_was_killed_at_any_request_of_a_claim_claims_again(tmp_path: Path) -> None:
+    for number in range(1, 30):
+        for when in ("before", "after"):
+            directory = tmp_path / f"{number}-{when}"
+            directory.mkdir()
+            store, backend, _ = faulty()
+            claim(store, "part", directory)
+            begun = backend.requests
+
+            def cut(at: int, verb: str, name: str, last: int = begun + number) -> None:
+                if at >= last:
+                    fail(at, verb, name)
+
+            setattr(backend, when, cut)
+            try:
+                claim(store, "part", directory)
+                return_early = True
+            except Exception:
+                return_early = False
+            setattr(backend, when, lambda number, verb, name: None)
+            again = claim(store, "part", directory)
+            again.check()
+            assert again.generation in (2, 3)
+        if return_early:
+            return
+    pytest.fail("it never went through")
+
+
+def test_a_damaged_record_is_named(store: ObjectStore, here: Path) -> None:
+    claim(store, "part", here)
+    raw = bytearray((here / RECORD).read_bytes())
+    raw[20] ^= 1
+    (here / RECORD).write_bytes(raw)
+    with pytest.raises(DataLoss) as told:
+        claim(store, "part", here)
+    assert told.value.reason == "OBJECT_CORRUPT"
+    assert RECORD in told.value.message
+
+
+def test_a_store_has_one_id(store: ObjectStore) -> None:
+    assert identify(store) == identify(store)
