@@ -1,6 +1,6 @@
 """The native core, as Python sees it. One section a file of native/python."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import NamedTuple, Protocol
 
@@ -134,6 +134,9 @@ class LayerSummary(tuple[int, bytes, bytes, int, int, int, int, int]):
 def layer_filter_bytes(keys: int) -> int:
     """Of the filter that a layer file with so many keys is written with."""
 
+def layers_now(second: int) -> None:
+    """Tells the second (of CLOCK_MONOTONIC) by which the use of layers is noted."""
+
 class OpenLayer:
     """Values in memory: one writer, many readers. See native/core/layer/open.h."""
 
@@ -182,7 +185,14 @@ class Layer:
         timeline: _Bytes,
         number: int,
         summary: LayerSummary,
+        remote: Remote | None = None,
     ) -> None: ...
+    @property
+    def readers(self) -> int:
+        """How many hold it, this one too."""
+    @property
+    def used(self) -> int:
+        """Second of `layers_now` at which it was last read."""
     def verify(self) -> None:
         """Reads and checks every byte."""
     def heads(self, limit: int) -> list[tuple[bytes, int, int, int, int]]:
@@ -192,6 +202,33 @@ class Layer:
         as 1."""
     def discard(self) -> None:
         """The file goes when nobody reads it any more; its directory too, if it is empty."""
+    def let_go(self) -> None:
+        """Closes the file, which is not here any more, unless somebody reads."""
+
+class Remote:
+    """Layers that are elsewhere: native/core/layer/remote.h.
+
+    ``fetch(tenant, timeline, number, kind, offset, length)`` blocks the thread that reads, and
+    gives exactly so many bytes; it raises what a later try may mend, and gives a text where there
+    are none and never will be: reads fail as of a damaged file. ``damaged(tenant, timeline,
+    number, kind, what)``: whether a file that is here, and does not hold, can be fetched instead.
+    Both are called from any thread. ``directory`` is there and empty; ``limit``: bytes in it.
+    """
+
+    def __init__(
+        self,
+        directory: _Path,
+        limit: int,
+        fetch: Callable[[bytes, bytes, int, int, int, int], bytes | str],
+        damaged: Callable[[bytes, bytes, int, int, str], bool],
+    ) -> None: ...
+    def limit(self, limit: int, /) -> None:
+        """Blocks on files where it is less than what is cached."""
+    def stats(self) -> dict[str, int]:
+        """cached_bytes, fetches, fetched_bytes, failures, emptied_bytes; and `oldest`: the second
+        (of CLOCK_MONOTONIC) at which the first to be emptied was read, 0 if there is none."""
+    def close(self) -> None:
+        """Nothing is fetched any more."""
 
 class Compaction:
     """Delta layers made into others, a file at a time: native/core/store/compaction.h.

@@ -162,6 +162,7 @@ class Status(enum.IntEnum):
     CLOSED = -9
     TIMEOUT = -10
     WOULD_WAIT = -11
+    REMOTE = -12
 
 
 FULL_HINT = "Make room on the disk; reads go on, and writing resumes by itself."
@@ -189,6 +190,7 @@ NATIVE: Mapping[int, Meaning] = {
     Status.CLOSED: (Unavailable, "CLOSED", None),
     Status.TIMEOUT: (Unavailable, "TIMEOUT", None),
     Status.WOULD_WAIT: (Unavailable, "WOULD_WAIT", None),
+    Status.REMOTE: (Unavailable, "OBJECT_STORE_UNAVAILABLE", None),
 }
 
 

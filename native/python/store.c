@@ -199,6 +199,16 @@ layer_filter_bytes(PyObject *Py_UNUSED(module), PyObject *keys)
     return PyLong_FromUnsignedLong(ps_layer_filter_bytes(count));
 }
 
+static PyObject *
+layers_now(PyObject *Py_UNUSED(module), PyObject *argument)
+{
+    unsigned long second = PyLong_AsUnsignedLong(argument);
+    if (second == (unsigned long)-1 && PyErr_Occurred() != NULL)
+        return NULL;
+    ps_layers_now((uint32_t)second);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"parse_pages_request", parse_pages_request, METH_VARARGS,
      "Of a serialized GetPagesRequest: (request_id, tenant, timeline, request_lsn, "
@@ -209,6 +219,7 @@ static PyMethodDef functions[] = {
      "Process-wide limits: cached blocks, layer indexes, open layer files, arenas' chunks."},
     {"store_stats", store_stats, METH_NOARGS, "Counts of the caches."},
     {"layer_filter_bytes", layer_filter_bytes, METH_O, "layer_filter_bytes(keys) -> bytes"},
+    {"layers_now", layers_now, METH_O, "layers_now(second): by which the use of layers is noted."},
     {"limit_malloc", limit_malloc, METH_VARARGS,
      "limit_malloc(arenas, mapped_bytes, top_bytes): see mallopt(3)."},
     {"trim_memory", trim_memory, METH_NOARGS, "Returns memory that nothing uses to the system."},
@@ -220,7 +231,8 @@ ps_add_store(PyObject *module)
     if (PyModule_AddFunctions(module, functions) < 0 || ps_add_summary(module) < 0 ||
         ps_add_layers(module) < 0 || ps_add_layer_file(module) < 0 || ps_add_snapshot(module) < 0 ||
         ps_add_timeline(module) < 0 || ps_add_compaction(module) < 0 ||
-        ps_add_page_readers(module) < 0 || ps_add_needed(module) < 0)
+        ps_add_page_readers(module) < 0 || ps_add_needed(module) < 0 ||
+        ps_add_remote(module) < 0)
         return -1;
     return 0;
 }

@@ -11,6 +11,9 @@ int ps_source_of(PyObject *object, ps_source *source);
 /* A Layer of a layer, which it retains. */
 PyObject *ps_layer_object(ps_layer *layer);
 
+/* What is inside a Remote; NULL of None. 0, or -1 with TypeError set. */
+int ps_remote_of(PyObject *object, ps_remote **remote);
+
 /* What is inside a Snapshot, or NULL with TypeError set. */
 const ps_snapshot *ps_snapshot_of(PyObject *object);
 /* A Snapshot of one that was made, which becomes its; of NULL, MemoryError. */
@@ -23,6 +26,7 @@ int ps_add_timeline(PyObject *module);
 int ps_add_compaction(PyObject *module);
 int ps_add_page_readers(PyObject *module);
 int ps_add_needed(PyObject *module);
+int ps_add_remote(PyObject *module);
 
 /* The type of summaries, and conversions both ways; NULL or -1 with an exception set. */
 int ps_add_summary(PyObject *module);

@@ -35,25 +35,29 @@ ps_layer_object(ps_layer *layer)
 static PyObject *
 layer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *path, *known;
+    PyObject *path, *known, *lender = Py_None;
     Py_buffer tenant, timeline;
     unsigned long long number;
-    static char *names[] = {"path", "tenant", "timeline", "number", "summary", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*KO:Layer", names, PyUnicode_FSConverter,
-                                     &path, &tenant, &timeline, &number, &known))
+    static char *names[] = {"path", "tenant", "timeline", "number", "summary", "remote", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&y*y*KO|O:Layer", names,
+                                     PyUnicode_FSConverter, &path, &tenant, &timeline, &number,
+                                     &known, &lender))
         return NULL;
     ps_layer_id id;
     ps_layer_summary summary;
     ps_error err = {0};
     LayerObject *self = NULL;
+    ps_remote *remote;
     if (ps_layer_id_read(&tenant, &timeline, number, &id) == 0 &&
-        ps_summary_read(known, &summary) == 0)
+        ps_summary_read(known, &summary) == 0 && ps_remote_of(lender, &remote) == 0)
         self = (LayerObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         int rc = ps_layer_make(&self->layer, PyBytes_AS_STRING(path), &id, &summary, &err);
         if (rc < 0) {
             Py_CLEAR(self);
             ps_raise(rc, &err);
+        } else if (remote != NULL) {
+            ps_layer_lend(self->layer, remote);
         }
     }
     Py_DECREF(path);
@@ -101,6 +105,13 @@ layer_discard(LayerObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+layer_let_go(LayerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    ps_layer_let_go(self->layer);
+    Py_RETURN_NONE;
+}
+
 /* Where the value under the cursor is appended as (key, lsn, kind, flags, bytes). */
 static int
 append_head(PyObject *heads, const ps_layer_cursor *cursor)
@@ -124,16 +135,22 @@ layer_heads(LayerObject *self, PyObject *args)
         return NULL;
     ps_error err = {0};
     ps_layer_cursor cursor;
-    int rc = ps_layer_cursor_open(&cursor, self->layer, &err);
-    if (rc < 0)
-        return ps_raise(rc, &err);
+    int rc;
+    Py_BEGIN_ALLOW_THREADS
+    rc = ps_layer_cursor_open(&cursor, self->layer, &err);
+    if (rc >= 0)
+        rc = ps_layer_cursor_seek(&cursor, &ps_layer_known(self->layer)->min_key, UINT64_MAX, 0,
+                                  &err);
+    Py_END_ALLOW_THREADS
     PyObject *heads = PyList_New(0);
-    rc = ps_layer_cursor_seek(&cursor, &ps_layer_known(self->layer)->min_key, UINT64_MAX, 0, &err);
     while (heads != NULL && rc >= 0 && cursor.valid && PyList_GET_SIZE(heads) < limit) {
         if (append_head(heads, &cursor) < 0)
             Py_CLEAR(heads);
-        else
+        if (heads != NULL) {
+            Py_BEGIN_ALLOW_THREADS
             rc = ps_layer_cursor_next(&cursor, &err);
+            Py_END_ALLOW_THREADS
+        }
     }
     ps_layer_cursor_close(&cursor);
     if (heads != NULL && rc < 0) {
@@ -155,6 +172,18 @@ layer_path(LayerObject *self, void *Py_UNUSED(closure))
     return PyUnicode_DecodeFSDefault(ps_layer_path(self->layer));
 }
 
+static PyObject *
+layer_readers(LayerObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(ps_layer_readers(self->layer));
+}
+
+static PyObject *
+layer_used(LayerObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(ps_layer_used(self->layer));
+}
+
 static PyMethodDef layer_methods[] = {
     {"verify", (PyCFunction)layer_verify, METH_NOARGS, "Reads and checks every byte."},
     {"heads", (PyCFunction)layer_heads, METH_VARARGS,
@@ -163,10 +192,14 @@ static PyMethodDef layer_methods[] = {
      "Reads all: the most that a read has to apply of it; a record weighs 8, a patch 1."},
     {"discard", (PyCFunction)layer_discard, METH_NOARGS,
      "The file goes when nobody reads it any more."},
+    {"let_go", (PyCFunction)layer_let_go, METH_NOARGS,
+     "Closes the file, which is not here any more, unless somebody reads."},
     {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef layer_getset[] = {
     {"path", (getter)layer_path, NULL, NULL, NULL},
+    {"readers", (getter)layer_readers, NULL, "How many hold it, this one too.", NULL},
+    {"used", (getter)layer_used, NULL, "Second of layers_now at which it was last read.", NULL},
     {"summary", (getter)layer_summary, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 

@@ -103,7 +103,21 @@ check_block(const ps_layer *layer, ps_block *block, ps_error *err)
 }
 
 static int
-read_block(ps_layer *layer, ps_block *block, ps_error *err)
+read_stored(ps_layer *layer, uint8_t *out, size_t length, uint64_t offset, ps_error *err)
+{
+    /* What is cached is in part not there yet, which reads as zeros. */
+    if (__atomic_load_n(&layer->cached, __ATOMIC_RELAXED) == NULL) {
+        int fd = __atomic_load_n(&layer->fd, __ATOMIC_RELAXED);
+        if (ps_patience_read(fd, out, length, (off_t)offset) > 0)
+            return PS_OK;
+        if (!ps_patience_allows_files())
+            return ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be read", layer->path);
+    }
+    return ps_layer_read_at(layer, out, length, offset, err);
+}
+
+static int
+try_block(ps_layer *layer, ps_block *block, ps_error *err)
 {
     const ps_layer_index_entry *entry = &layer->index[block->number];
     size_t stored = (size_t)entry->stored + PS_LAYER_BLOCK_CRC_BYTES;
@@ -113,10 +127,7 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
     int rc = ps_layer_pin_file(layer, err);
     if (rc < 0)
         return rc;
-    if (ps_patience_read(layer->fd, own->stored, stored, (off_t)entry->offset) < 0)
-        rc = ps_patience_allows_files()
-                 ? ps_layer_read_at(layer, layer->fd, own->stored, stored, entry->offset, err)
-                 : ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be read", layer->path);
+    rc = read_stored(layer, own->stored, stored, entry->offset, err);
     ps_layer_unpin_file(layer);
     if (rc < 0)
         return rc;
@@ -128,6 +139,32 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
                        entry->stored))
         return block_fault(layer, block->number, "it does not decompress", err);
     return check_block(layer, block, err);
+}
+
+/* Once more, of what the object store has. */
+static int
+mend_block(ps_layer *layer, ps_block *block, ps_error *err)
+{
+    const ps_layer_index_entry *entry = &layer->index[block->number];
+    ps_error damage = {.code = PS_ERR_CORRUPT};
+    if (!ps_patience_allows_files())
+        return ps_fail(err, PS_ERR_WOULD_WAIT, "%s is to be fetched", layer->path);
+    if (err != NULL)
+        damage = *err;
+    int rc = ps_layer_pin_file(layer, err);
+    if (rc < 0)
+        return rc;
+    int mended = ps_layer_mend(layer, entry->offset,
+                               (uint64_t)entry->stored + PS_LAYER_BLOCK_CRC_BYTES, &damage);
+    ps_layer_unpin_file(layer);
+    return mended ? try_block(layer, block, err) : ps_fail(err, damage.code, "%s", damage.text);
+}
+
+static int
+read_block(ps_layer *layer, ps_block *block, ps_error *err)
+{
+    int rc = try_block(layer, block, err);
+    return rc == PS_ERR_CORRUPT && layer->remote != NULL ? mend_block(layer, block, err) : rc;
 }
 
 static int

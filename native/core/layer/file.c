@@ -32,6 +32,7 @@ ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
     made->known = *known;
     made->seed = ps_layer_seed(id);
     made->fd = -1;
+    made->damaged_fd = -1;
     made->uid = __atomic_fetch_add(&next_uid, 1, __ATOMIC_RELAXED);
     made->min = ps_key_order(&known->min_key);
     made->max = ps_key_order(&known->max_key);
@@ -56,6 +57,18 @@ const ps_layer_id *
 ps_layer_identity(const ps_layer *layer)
 {
     return &layer->id;
+}
+
+void
+ps_layer_lend(ps_layer *layer, ps_remote *remote)
+{
+    layer->remote = ps_remote_retain(remote);
+}
+
+unsigned
+ps_layer_readers(const ps_layer *layer)
+{
+    return __atomic_load_n(&layer->refs, __ATOMIC_RELAXED);
 }
 
 /* A directory that holds something else stays. */
@@ -87,8 +100,14 @@ ps_layer_release(ps_layer *layer)
         return;
     ps_layer_forget(layer);
     pthread_mutex_destroy(&layer->loading);
-    if (__atomic_load_n(&layer->discarded, __ATOMIC_RELAXED))
+    if (layer->damaged_fd >= 0)
+        close(layer->damaged_fd);
+    if (__atomic_load_n(&layer->discarded, __ATOMIC_RELAXED)) {
         remove_file(layer->path);
+        if (layer->remote != NULL)
+            ps_remote_forget(layer->remote, &layer->id);
+    }
+    ps_remote_release(layer->remote);
     free(layer->path);
     free(layer);
 }
@@ -99,9 +118,8 @@ ps_layer_discard(ps_layer *layer)
     __atomic_store_n(&layer->discarded, 1, __ATOMIC_RELAXED);
 }
 
-int
-ps_layer_read_at(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset,
-                 ps_error *err)
+static int
+read_here(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset, ps_error *err)
 {
     uint8_t *to = out;
     while (length > 0) {
@@ -119,6 +137,21 @@ ps_layer_read_at(const ps_layer *layer, int fd, void *out, size_t length, uint64
         offset += (uint64_t)got;
     }
     return PS_OK;
+}
+
+int
+ps_layer_read_at(const ps_layer *layer, void *out, size_t length, uint64_t offset, ps_error *err)
+{
+    int fd = __atomic_load_n(&layer->fd, __ATOMIC_ACQUIRE);
+    ps_cached *cached = __atomic_load_n(&layer->cached, __ATOMIC_RELAXED);
+    if (cached == NULL)
+        return read_here(layer, fd, out, length, offset, err);
+    int rc = ps_cached_enter(cached, offset, length, err);
+    if (rc < 0)
+        return rc;
+    rc = read_here(layer, fd, out, length, offset, err);
+    ps_cached_leave(cached);
+    return rc;
 }
 
 /* The blocks tile the file from the header to the index without a gap, in order. */
@@ -149,7 +182,7 @@ check_index(const ps_layer *layer, const ps_layer_index_entry *index, const ps_l
 }
 
 static int
-read_index(ps_layer *layer, int fd, uint16_t version, const ps_layer_footer *footer,
+read_index(ps_layer *layer, uint16_t version, const ps_layer_footer *footer,
            ps_error *err)
 {
     size_t length = (size_t)footer->index_count * PS_LAYER_INDEX_ENTRY_BYTES;
@@ -157,7 +190,7 @@ read_index(ps_layer *layer, int fd, uint16_t version, const ps_layer_footer *foo
     ps_layer_index_entry *index = malloc(footer->index_count * sizeof *index);
     int rc = encoded == NULL || index == NULL
                  ? ps_fail(err, PS_ERR_NOMEM, "%s: out of memory for its index", layer->path)
-                 : ps_layer_read_at(layer, fd, encoded, length, footer->index_offset, err);
+                 : ps_layer_read_at(layer, encoded, length, footer->index_offset, err);
     if (rc == PS_OK && ps_crc32c(layer->seed, encoded, length) != footer->index_crc)
         rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the index's checksum is wrong",
                      layer->path, (unsigned long long)footer->index_offset);
@@ -174,12 +207,12 @@ read_index(ps_layer *layer, int fd, uint16_t version, const ps_layer_footer *foo
 }
 
 static int
-read_filter(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *err)
+read_filter(ps_layer *layer, const ps_layer_footer *footer, ps_error *err)
 {
     uint8_t *filter = malloc(footer->filter_bytes);
     int rc = filter == NULL
                  ? ps_fail(err, PS_ERR_NOMEM, "%s: out of memory for its filter", layer->path)
-                 : ps_layer_read_at(layer, fd, filter, footer->filter_bytes, footer->filter_offset,
+                 : ps_layer_read_at(layer, filter, footer->filter_bytes, footer->filter_offset,
                                     err);
     if (rc == PS_OK && ps_crc32c(layer->seed, filter, footer->filter_bytes) != footer->filter_crc)
         rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the filter's checksum is wrong",
@@ -192,13 +225,13 @@ read_filter(ps_layer *layer, int fd, const ps_layer_footer *footer, ps_error *er
 }
 
 static int
-read_ends(ps_layer *layer, int fd, uint16_t *version, ps_layer_footer *footer, ps_error *err)
+read_ends(ps_layer *layer, uint16_t *version, ps_layer_footer *footer, ps_error *err)
 {
     uint64_t size = layer->known.bytes;
     uint8_t header[PS_LAYER_HEADER_BYTES];
     uint8_t end[PS_LAYER_FOOTER_BYTES];
     ps_layer_summary found;
-    int rc = ps_layer_read_at(layer, fd, header, sizeof header, 0, err);
+    int rc = ps_layer_read_at(layer, header, sizeof header, 0, err);
     if (rc == PS_OK)
         rc = ps_layer_header_decode(header, &layer->id, &found, layer->path, err);
     if (rc == PS_OK &&
@@ -209,7 +242,7 @@ read_ends(ps_layer *layer, int fd, uint16_t *version, ps_layer_footer *footer, p
         rc = ps_fail(err, PS_ERR_CORRUPT, "%s: offset 0: not the layer that the catalog names",
                      layer->path);
     if (rc == PS_OK)
-        rc = ps_layer_read_at(layer, fd, end, sizeof end, size - sizeof end, err);
+        rc = ps_layer_read_at(layer, end, sizeof end, size - sizeof end, err);
     if (rc == PS_OK)
         rc = ps_layer_footer_decode(end, layer->seed, footer, layer->path, size - sizeof end, err);
     if (rc == PS_OK && footer->header_crc != ps_crc32c(0, header, sizeof header))
@@ -220,8 +253,8 @@ read_ends(ps_layer *layer, int fd, uint16_t *version, ps_layer_footer *footer, p
 }
 
 /* Opens the file and checks that it is as long as it was written. */
-int
-ps_layer_open_file(ps_layer *layer, int *opened, ps_error *err)
+static int
+open_here(const ps_layer *layer, int *opened, ps_error *err)
 {
     int fd = open(layer->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -244,22 +277,103 @@ ps_layer_open_file(ps_layer *layer, int *opened, ps_error *err)
     return PS_OK;
 }
 
-/* Reads and checks everything but the blocks into memory. */
-int
-ps_layer_load(ps_layer *layer, int fd, ps_error *err)
+static int
+open_cached(ps_layer *layer, ps_error *err)
 {
-    ps_layer_footer footer;
+    ps_cached *cached;
+    int rc = ps_cached_open(&cached, layer->remote, &layer->id, layer->known.kind,
+                            layer->known.bytes, err);
+    if (rc < 0)
+        return rc;
+    __atomic_store_n(&layer->cached, cached, __ATOMIC_RELAXED);
+    __atomic_store_n(&layer->fd, ps_cached_fd(cached), __ATOMIC_RELEASE);
+    return PS_OK;
+}
+
+int
+ps_layer_open_file(ps_layer *layer, ps_error *err)
+{
+    ps_error here = {0};
+    int rc = layer->damaged ? PS_ERR_CORRUPT : open_here(layer, &layer->fd, &here);
+    if (rc == PS_ERR_CORRUPT && layer->remote != NULL) {
+        struct stat file;
+        int is_there = !layer->damaged && stat(layer->path, &file) == 0;
+        if (!is_there || ps_remote_damaged(layer->remote, &layer->id, layer->known.kind, here.text))
+            return open_cached(layer, err);
+    }
+    return rc == PS_OK ? PS_OK : ps_fail(err, rc, "%s", here.text);
+}
+
+void
+ps_layer_close_file(ps_layer *layer)
+{
+    if (layer->cached != NULL)
+        ps_cached_close(layer->cached);
+    else
+        close(layer->fd);
+    layer->cached = NULL;
+    layer->fd = -1;
+}
+
+/* Once, whoever comes first; who reads the damaged file meanwhile finds out, and comes here. */
+static int
+take_remote(ps_layer *layer, const ps_error *err)
+{
+    static pthread_mutex_t taking = PTHREAD_MUTEX_INITIALIZER;
+    if (!ps_remote_damaged(layer->remote, &layer->id, layer->known.kind, err->text))
+        return 0;
+    pthread_mutex_lock(&taking);
+    if (layer->cached == NULL) {
+        layer->damaged_fd = layer->fd;
+        if (open_cached(layer, NULL) < 0)
+            layer->damaged_fd = -1;
+        else
+            __atomic_store_n(&layer->damaged, 1, __ATOMIC_RELAXED);
+    }
+    int taken = layer->cached != NULL;
+    pthread_mutex_unlock(&taking);
+    return taken;
+}
+
+int
+ps_layer_mend(ps_layer *layer, uint64_t offset, uint64_t length, const ps_error *err)
+{
+    if (layer->remote == NULL || err == NULL || err->code != PS_ERR_CORRUPT)
+        return 0;
+    ps_cached *cached = __atomic_load_n(&layer->cached, __ATOMIC_RELAXED);
+    if (cached == NULL)
+        return take_remote(layer, err);
+    ps_cached_spoil(cached, offset, length);
+    return 1;
+}
+
+static int
+load(ps_layer *layer, ps_layer_footer *footer, ps_error *err)
+{
     uint16_t version = 0;
-    int rc = read_ends(layer, fd, &version, &footer, err);
+    int rc = read_ends(layer, &version, footer, err);
     if (rc == PS_OK)
-        rc = read_index(layer, fd, version, &footer, err);
+        rc = read_index(layer, version, footer, err);
     if (rc == PS_OK)
-        rc = read_filter(layer, fd, &footer, err);
+        rc = read_filter(layer, footer, err);
     if (rc < 0) {
         free(layer->index);
         layer->index = NULL;
-        return rc;
     }
+    return rc;
+}
+
+/* Reads and checks everything but the blocks into memory. */
+int
+ps_layer_load(ps_layer *layer, ps_error *err)
+{
+    ps_layer_footer footer;
+    ps_error failure = {0};
+    int rc = load(layer, &footer, &failure);
+    if (rc == PS_ERR_CORRUPT && ps_layer_mend(layer, 0, layer->known.bytes, &failure))
+        rc = load(layer, &footer, &failure);
+    if (rc < 0)
+        return ps_fail(err, rc, "%s", failure.text);
     layer->blocks = footer.index_count;
     layer->filter_bytes = footer.filter_bytes;
     layer->memory = footer.index_count * sizeof *layer->index + footer.filter_bytes;

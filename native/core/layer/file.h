@@ -16,6 +16,7 @@
 #include "layer/block_cache.h"
 #include "layer/chain.h"
 #include "layer/format.h"
+#include "layer/remote.h"
 
 #define PS_LAYERS_DEFAULT_OPEN 256u
 #define PS_LAYERS_DEFAULT_INDEX_BYTES ((size_t)64 << 20)
@@ -25,14 +26,24 @@ typedef struct ps_layer ps_layer;
 /* `known` is what the catalog says; the header must agree when the file is opened. */
 int ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
                   const ps_layer_summary *known, ps_error *err);
+/* Before anybody else has it: what of its file is not here, or does not hold, comes from there. */
+void ps_layer_lend(ps_layer *layer, ps_remote *remote);
 /* One more, or one fewer, who reads it. With the last it is freed; nobody else frees it. */
 ps_layer *ps_layer_retain(ps_layer *layer);
 void ps_layer_release(ps_layer *layer);
 /* Its file goes with the last who reads it, and its directories if they are empty then. */
 void ps_layer_discard(ps_layer *layer);
+/* How many read it. */
+unsigned ps_layer_readers(const ps_layer *layer);
+/* Second of `ps_layers_now` at which its index was last asked for. */
+uint32_t ps_layer_used(const ps_layer *layer);
+/* Its file is not here any more: closes it unless somebody reads. */
+void ps_layer_let_go(ps_layer *layer);
 const ps_layer_id *ps_layer_identity(const ps_layer *layer);
 const char *ps_layer_path(const ps_layer *layer);
 const ps_layer_summary *ps_layer_known(const ps_layer *layer);
+/* Tells the time, in seconds of any clock, by which the use of layers is noted. */
+void ps_layers_now(uint32_t second);
 void ps_layers_limit(unsigned open_files, size_t index_bytes);
 typedef struct ps_layers_stats {
     unsigned open_files;

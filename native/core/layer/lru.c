@@ -15,6 +15,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* all of this file's s
 static list lists[PS_LRUS];
 static size_t index_bytes;
 static unsigned max_open = PS_LAYERS_DEFAULT_OPEN;
+static uint32_t now;
 static size_t max_index_bytes = PS_LAYERS_DEFAULT_INDEX_BYTES;
 
 static void
@@ -52,8 +53,7 @@ drop(ps_layer *layer, int which)
     lists[which].count--;
     layer->lru[which].there = 0;
     if (which == PS_LRU_FILES) {
-        close(layer->fd);
-        layer->fd = -1;
+        ps_layer_close_file(layer);
         return;
     }
     index_bytes -= layer->memory;
@@ -88,6 +88,7 @@ pin_if_there(ps_layer *layer, int which)
     int there = layer->lru[which].there;
     if (there) {
         layer->lru[which].pins++;
+        __atomic_store_n(&layer->used, now, __ATOMIC_RELAXED);
         if (lists[which].newest != layer) { /* most hits are of the one that was hit last */
             unlink_layer(layer, which);
             link_newest(layer, which);
@@ -103,6 +104,7 @@ pin_new(ps_layer *layer, int which)
     pthread_mutex_lock(&lock);
     layer->lru[which].there = 1;
     layer->lru[which].pins = 1;
+    __atomic_store_n(&layer->used, now, __ATOMIC_RELAXED);
     link_newest(layer, which);
     lists[which].count++;
     if (which == PS_LRU_INDEXES)
@@ -126,7 +128,7 @@ pin_file_locked(ps_layer *layer, ps_error *err)
 {
     if (pin_if_there(layer, PS_LRU_FILES))
         return PS_OK;
-    int rc = ps_layer_open_file(layer, &layer->fd, err);
+    int rc = ps_layer_open_file(layer, err);
     if (rc == PS_OK)
         pin_new(layer, PS_LRU_FILES);
     return rc;
@@ -160,7 +162,7 @@ pin_index_locked(ps_layer *layer, ps_error *err)
     int rc = pin_file_locked(layer, err);
     if (rc < 0)
         return rc;
-    rc = ps_layer_load(layer, layer->fd, err);
+    rc = ps_layer_load(layer, err);
     unpin(layer, PS_LRU_FILES);
     if (rc == PS_OK)
         pin_new(layer, PS_LRU_INDEXES);
@@ -195,6 +197,27 @@ ps_layer_forget(ps_layer *layer)
         if (layer->lru[which].there)
             drop(layer, which);
     pthread_mutex_unlock(&lock);
+}
+
+void
+ps_layer_let_go(ps_layer *layer)
+{
+    pthread_mutex_lock(&lock);
+    if (layer->lru[PS_LRU_FILES].there && layer->lru[PS_LRU_FILES].pins == 0)
+        drop(layer, PS_LRU_FILES);
+    pthread_mutex_unlock(&lock);
+}
+
+uint32_t
+ps_layer_used(const ps_layer *layer)
+{
+    return __atomic_load_n(&layer->used, __ATOMIC_RELAXED);
+}
+
+void
+ps_layers_now(uint32_t second)
+{
+    __atomic_store_n(&now, second, __ATOMIC_RELAXED);
 }
 
 void

@@ -27,10 +27,16 @@ struct ps_layer {
     uint32_t seed;
     uint64_t uid; /* its name in the block cache */
     pthread_mutex_t loading;
+    ps_remote *remote; /* or NULL */
     ps_lru_links lru[PS_LRUS]; /* guarded by the lists' lock */
+    uint32_t used;             /* so is this */
 
-    /* Stable while the file is pinned. */
+    /* Stable while the file is pinned, but that what is cached comes in the place of a damaged
+     * file, once: `cached` is set before `fd`. The damaged file stays open for who reads it. */
     int fd;
+    ps_cached *cached;
+    int damaged_fd; /* -1, or the damaged file's */
+    int damaged;
 
     /* Stable while the index is pinned. */
     ps_layer_index_entry *index;
@@ -49,9 +55,14 @@ void ps_layer_unpin_file(ps_layer *layer);
 /* Drops both; nobody holds a pin. */
 void ps_layer_forget(ps_layer *layer);
 
-int ps_layer_open_file(ps_layer *layer, int *opened, ps_error *err);
-int ps_layer_load(ps_layer *layer, int fd, ps_error *err);
-int ps_layer_read_at(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset,
+/* Sets `fd`, and `cached` where the file is not here. */
+int ps_layer_open_file(ps_layer *layer, ps_error *err);
+void ps_layer_close_file(ps_layer *layer);
+int ps_layer_load(ps_layer *layer, ps_error *err);
+int ps_layer_read_at(const ps_layer *layer, void *out, size_t length, uint64_t offset,
                      ps_error *err);
+/* A range of the open file does not hold, as `err` says; 1 when it is worth another try, for
+ * which its bytes come from the object store. Not without patience. */
+int ps_layer_mend(ps_layer *layer, uint64_t offset, uint64_t length, const ps_error *err);
 
 #endif

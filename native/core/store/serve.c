@@ -254,6 +254,8 @@ refuse_failure(ps_pages_status *status, int rc, const char *text)
         return refuse(status, CODE_UNAVAILABLE, "IO_ERROR", text);
     case PS_ERR_CLOSED:
         return refuse(status, CODE_UNAVAILABLE, "CLOSED", text);
+    case PS_ERR_REMOTE:
+        return refuse(status, CODE_UNAVAILABLE, "OBJECT_STORE_UNAVAILABLE", text);
     case PS_ERR_TIMEOUT:
         return refuse(status, CODE_UNAVAILABLE, "TIMEOUT", text);
     default:
