@@ -6,6 +6,7 @@ new one, and whoever was told that it is there finds it.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,23 @@ def replace(
         os.fsync(file.fileno())
     check(temporary)
     temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def create(path: Path, content: bytes | mmap.mmap, temporary: Path) -> None:
+    """A whole file under a name that nothing has, of whoever is first; durable when it returns.
+
+    Raises:
+        FileExistsError: the name is taken. OSError.
+    """
+    try:
+        with begin(temporary) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

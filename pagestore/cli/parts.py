@@ -60,6 +60,12 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="What it shows other parts."),
 ]
+Objects = Annotated[
+    str | None,
+    typer.Option(
+        "--objects", metavar="URL", help="The object store; credentials from the environment."
+    ),
+]
 SigningKey = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The secret key, by which it makes tokens."),
@@ -144,6 +150,15 @@ def pageserver(
             help="History that stays whatever a database's retention says (300).",
         ),
     ] = None,
+    objects: Objects = None,
+    wal_age: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Seconds within which committed WAL is there (5)."),
+    ] = None,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(min=64 << 20, help="Of layers that stay on this disk; default: all."),
+    ] = None,
     listen_unix: ListenUnix = None,
     keys: Keys = None,
     token_file: TokenFile = None,
@@ -173,6 +188,9 @@ def pageserver(
                 check_wal_images=check_wal_images,
                 slot_wal_bytes=slot_wal_bytes,
                 least_history_seconds=least_history_seconds,
+                objects=objects,
+                wal_age_seconds=wal_age,
+                cache_bytes=cache_bytes,
                 listen_unix=listen_unix,
                 keys=keys,
                 tls_certificate=tls_certificate,
@@ -327,6 +345,7 @@ def control(
             help="The key that seals passwords, made if there is none. Default: in --data-dir.",
         ),
     ] = None,
+    objects: Objects = None,
     keys: Keys = None,
     token_file: TokenFile = None,
     tls_certificate: TlsCertificate = None,
@@ -355,6 +374,7 @@ def control(
             address=address,
             proxy=proxy,
             operator_key=operator_key,
+            objects=objects,
             keys=keys,
             tls_certificate=tls_certificate,
             tls_key=tls_key,

@@ -12,8 +12,11 @@ from pagestore.client.credentials import AUTHORITY
 from pagestore.installation.config import SafekeeperConfig
 from pagestore.installation.keys import PUBLIC_KEYS, SIGNING_KEY, token_file
 from pagestore.installation.layout import Installation, lib_dir
+from pagestore.objects.environment import says_how
 from pagestore.postgres import majors
 
+WITH_OBJECTS = ("pageserver", "control")
+"""Parts that keep something in the object store."""
 PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
 
@@ -60,6 +63,10 @@ def _pageserver_options(installation: Installation, _: str) -> list[str]:
             words += [f"--{name.replace('_', '-')}", str(value)]
     if config.pageserver.check_wal_images:
         words += ["--check-wal-images"]
+    if config.objects is not None:
+        words += ["--objects", config.objects.url, "--wal-age", str(config.objects.wal_age)]
+        if config.objects.cache_bytes is not None:
+            words += ["--cache-bytes", str(config.objects.cache_bytes)]
     return words
 
 
@@ -100,7 +107,15 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     if config.proxy is not None:
         words += ["--address", config.proxy.address or config.proxy.listen]
         words += ["--proxy", config.proxy.service]
+    if config.objects is not None:
+        words += ["--objects", config.objects.url]
     return [*words, "--postgres-bindir", str(config.computes.postgres_bindir)]
+
+
+def part_environment(installation: Installation, part: str) -> dict[str, str]:
+    """Of a part: credentials for the object store have only those who write there."""
+    with_store = installation.config.objects is not None and part in WITH_OBJECTS
+    return {name: value for name, value in os.environ.items() if with_store or not says_how(name)}
 
 
 def _proxy_options(installation: Installation, _: str) -> list[str]:
@@ -131,7 +146,11 @@ def recipe(installation: Installation, part: str) -> str:
 
     Two processes of one recipe do the same, so one may stay where the other was wanted.
     """
-    environment = sorted(item for item in os.environ.items() if item[0].startswith("PAGESTORE_"))
+    environment = sorted(
+        item
+        for item in part_environment(installation, part).items()
+        if item[0].startswith("PAGESTORE_") or says_how(item[0])
+    )
     made = (metadata.version("pagestore"), part_command(installation, part), environment)
     return hashlib.sha256(repr(made).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -108,6 +109,15 @@ class ComputesConfig(_Section):
     """An address of this machine at which other hosts reach the computes."""
 
 
+class ObjectsConfig(_Section):
+    url: str
+    """Credentials come from the environment."""
+    wal_age: float = Field(default=5.0, gt=0)
+    """Seconds within which committed WAL is there."""
+    cache_bytes: int | None = Field(default=None, ge=64 << 20)
+    """Of layers that stay on this disk; all of them by default."""
+
+
 class Config(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PAGESTORE_", env_nested_delimiter="__", extra="ignore"
@@ -122,6 +132,7 @@ class Config(BaseSettings):
     """None only in a file of before there was one; `up` chooses an address then."""
     computes: ComputesConfig = ComputesConfig()
     tls: TlsConfig = TlsConfig()
+    objects: ObjectsConfig | None = None
 
     @model_validator(mode="after")
     def _has_safekeepers(self) -> Self:
@@ -183,6 +194,12 @@ def add_proxy(path: Path, taken: Iterable[str]) -> None:
     ports = [int(listen.rpartition(":")[2]) for listen in taken if listen[-1:].isdigit()]
     text = path.read_text().rstrip("\n")
     lines = [text, *_proxy_section(one_more(ports)), ""]
+    durable.replace(path, "\n".join(lines).encode(), mode=path.stat().st_mode & 0o777)
+
+
+def add_objects(path: Path, url: str) -> None:
+    """Of an installation that had no object store."""
+    lines = [path.read_text().rstrip("\n"), "", "[objects]", f"url = {json.dumps(url)}", ""]
     durable.replace(path, "\n".join(lines).encode(), mode=path.stat().st_mode & 0o777)
 
 

@@ -12,6 +12,8 @@ from pagestore.installation.awake import awake
 from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.parts import orphans, running_part
+from pagestore.v1.control_pb2 import SystemStatus
+from pagestore.v1.page_pb2 import Upkeep
 
 LOG_LINES = 40
 SAID = "error: "
@@ -66,10 +68,23 @@ def _system(installation: Installation) -> dict[str, Any]:
         "upkeep": {
             field.name: getattr(found.upkeep, field.name)
             for field in found.upkeep.DESCRIPTOR.fields
+            if field.message_type is None
+        },
+        "objects": {
+            part: _objects(status)
+            for part, status in (("pageserver", found.upkeep), ("control", found))
+            if status.HasField("objects")
         },
         "version": found.version,
         "postgres": dict(found.postgres),
         "troubles": [f"{item.part}: {item.error}" for item in found.parts if item.error],
+    }
+
+
+def _objects(status: Upkeep | SystemStatus) -> dict[str, Any]:
+    return {
+        field.name: getattr(status.objects, field.name)
+        for field in status.objects.DESCRIPTOR.fields
     }
 
 

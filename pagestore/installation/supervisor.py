@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from pagestore import tasks
 from pagestore.client.control import ControlClient
 from pagestore.errors import DeadlineExceeded, PagestoreError
-from pagestore.installation.commands import part_command, recipe
+from pagestore.installation.commands import part_command, part_environment, recipe
 from pagestore.installation.health import is_serving
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.notify import notify
@@ -195,6 +195,7 @@ class Supervisor:
         with self._installation.open_log(part) as log:
             child = subprocess.Popen(
                 part_command(self._installation, part),
+                env=part_environment(self._installation, part),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

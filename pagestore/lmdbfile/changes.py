@@ -56,6 +56,11 @@ class Changes:
         """That wait."""
         return self._bytes
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to take, or was."""
+        return self._dropped or bool(self._waiting)
+
     def note(self, whole: Whole, changes: Sequence[Change]) -> None:
         """A transaction is durable; its caller sees to their order."""
         batch = Batch(whole, changes)

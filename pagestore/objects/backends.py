@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import mmap
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from obstore.store import from_url
 
 from pagestore import durable
 from pagestore.errors import InvalidInput
+from pagestore.objects.environment import ALLOW_HTTP, OPTIONS
 
 REQUEST_TIMEOUT = datetime.timedelta(seconds=120)
 CONNECT_TIMEOUT = datetime.timedelta(seconds=5)
@@ -28,36 +28,6 @@ STALE_SECONDS = 86400.0
 """A file that is being made in a directory's store is whole, or abandoned, long before."""
 
 _SCHEMES = ("file", "s3", "gs", "az")
-_OPTIONS = {
-    "s3": (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-    ),
-    "gs": (
-        "GOOGLE_SERVICE_ACCOUNT",
-        "GOOGLE_SERVICE_ACCOUNT_KEY",
-        "GOOGLE_APPLICATION_CREDENTIALS",
-    ),
-    "az": (
-        "AZURE_STORAGE_ACCOUNT_NAME",
-        "AZURE_STORAGE_ACCOUNT_KEY",
-        "AZURE_STORAGE_CLIENT_ID",
-        "AZURE_STORAGE_CLIENT_SECRET",
-        "AZURE_STORAGE_TENANT_ID",
-        "AZURE_STORAGE_SAS_KEY",
-        "AZURE_STORAGE_TOKEN",
-    ),
-}
-ENVIRONMENT = (*(name for names in _OPTIONS.values() for name in names), "AWS_ALLOW_HTTP")
-"""What of the environment says how to reach a store, and as whom."""
-
-
 Data = bytes | mmap.mmap
 
 
@@ -106,8 +76,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _options(scheme: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    config = {name.lower(): environ[name] for name in _OPTIONS[scheme] if environ.get(name)}
-    allow_http = environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    config = {name.lower(): environ[name] for name in OPTIONS[scheme] if environ.get(name)}
+    allow_http = environ.get(ALLOW_HTTP, "").lower() in ("1", "true", "yes")
     return {
         "config": config,
         "client_options": {
@@ -176,16 +146,9 @@ class Directory(Service):
         # obstore lists no name that ends so.
         temporary = path.with_name(f"{path.name}#{secrets.randbelow(1 << 48)}")
         try:
-            with durable.begin(temporary) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
+            durable.create(path, data, temporary)
         except FileExistsError as error:
             raise AlreadyExistsError(str(path)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        durable.sync_directory(path.parent)
 
     def _make_directory(self, directory: Path) -> None:
         if directory == self._root or directory.is_dir():

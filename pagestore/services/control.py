@@ -44,6 +44,8 @@ class ControlSettings(Secured):
     data_dir: Path
     operator_key: Path | None = None
     """The file that holds it; None for one in `data_dir`."""
+    objects: str | None = None
+    """URL of the object store; None without one."""
     page_server: str
     wal_services: dict[int, str]
     """The safekeepers' addresses by their numbers."""

@@ -68,6 +68,12 @@ class PageSettings(Secured):
     idle_flush_seconds: float = Field(default=IDLE_SECONDS, gt=0)
     least_history_seconds: int = Field(default=LEAST_SECONDS, ge=0)
     """Of history that stays whatever is asked for."""
+    objects: str | None = None
+    """URL of the object store; None without one."""
+    wal_age_seconds: float = Field(default=5.0, gt=0)
+    """Within which committed WAL is in the object store."""
+    cache_bytes: int | None = Field(default=None, ge=64 << 20)
+    """Of layers that stay on this disk, once they are in the object store; None: all."""
     linger_ms: int = Field(default=LINGER_MS, ge=1)
     slot_wal_bytes: int = Field(default=SLOT_WAL_BYTES, ge=0)
     """WAL of each timeline that replication slots hold back at the safekeepers."""

@@ -732,7 +732,7 @@ class MembersStatus(_message.Message):
     def __init__(self, safekeepers: _Optional[_Iterable[int]] = ..., settled: _Optional[bool] = ..., timelines_left: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class SystemStatus(_message.Message):
-    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address", "upkeep", "postgres")
+    __slots__ = ("parts", "data_dir", "databases", "computes_running", "store_bytes", "version", "page_server_address", "wal_service_address", "upkeep", "postgres", "objects")
     class PostgresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -750,6 +750,7 @@ class SystemStatus(_message.Message):
     WAL_SERVICE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     UPKEEP_FIELD_NUMBER: _ClassVar[int]
     POSTGRES_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     parts: _containers.RepeatedCompositeFieldContainer[PartStatus]
     data_dir: str
     databases: int
@@ -760,4 +761,5 @@ class SystemStatus(_message.Message):
     wal_service_address: str
     upkeep: _page_pb2.Upkeep
     postgres: _containers.ScalarMap[int, str]
-    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ..., upkeep: _Optional[_Union[_page_pb2.Upkeep, _Mapping]] = ..., postgres: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    objects: _page_pb2.ObjectStoreStatus
+    def __init__(self, parts: _Optional[_Iterable[_Union[PartStatus, _Mapping]]] = ..., data_dir: _Optional[str] = ..., databases: _Optional[int] = ..., computes_running: _Optional[int] = ..., store_bytes: _Optional[int] = ..., version: _Optional[str] = ..., page_server_address: _Optional[str] = ..., wal_service_address: _Optional[str] = ..., upkeep: _Optional[_Union[_page_pb2.Upkeep, _Mapping]] = ..., postgres: _Optional[_Mapping[int, str]] = ..., objects: _Optional[_Union[_page_pb2.ObjectStoreStatus, _Mapping]] = ...) -> None: ...

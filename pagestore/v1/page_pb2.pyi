@@ -581,7 +581,7 @@ class GetUpkeepRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Upkeep(_message.Message):
-    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records")
+    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records", "objects")
     WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MERGED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -590,6 +590,7 @@ class Upkeep(_message.Message):
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     DEEPEST_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     wal_bytes: int
     flushed_bytes: int
     merged_bytes: int
@@ -598,7 +599,24 @@ class Upkeep(_message.Message):
     refused: int
     failures: int
     deepest_records: int
-    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ...) -> None: ...
+    objects: ObjectStoreStatus
+    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ...) -> None: ...
+
+class ObjectStoreStatus(_message.Message):
+    __slots__ = ("url", "generation", "behind_bytes", "behind_seconds", "wal_seconds", "last_error")
+    URL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    url: str
+    generation: int
+    behind_bytes: int
+    behind_seconds: float
+    wal_seconds: float
+    last_error: str
+    def __init__(self, url: _Optional[str] = ..., generation: _Optional[int] = ..., behind_bytes: _Optional[int] = ..., behind_seconds: _Optional[float] = ..., wal_seconds: _Optional[float] = ..., last_error: _Optional[str] = ...) -> None: ...
 
 class ImportChunk(_message.Message):
     __slots__ = ("header", "relations", "pages", "file", "slru", "end")
