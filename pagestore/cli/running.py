@@ -27,25 +27,37 @@ def up(
         int | None,
         typer.Option(min=1, max=7, help="How many copies of the WAL, at the first `up`."),
     ] = None,
+    objects: Annotated[
+        str | None,
+        typer.Option(
+            "--objects",
+            metavar="URL",
+            help="An object store that outlives this machine; kept in the installation's file.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start everything on this machine, and wait until it serves.
 
     With --safekeepers 3 a commit is on two of three before it returns, and any one may be lost.
+    With --objects file:///DIR, s3://BUCKET/PREFIX, gs:// or az:// all of it is kept there too, and
+    `pagestore recover --from URL` brings it back; credentials come from the environment.
 
     Example: pagestore up --data ~/databases
     """
     with session(data, as_json) as run:
         from pagestore.installation import lifecycle
+        from pagestore.installation.objects import check_url
 
         installation = run.installation
         pid = installation.running_supervisor()
         if pid is not None:
             lifecycle.check_count(installation, safekeepers)
+            check_url(installation, objects)
             lifecycle.wait_until_serving(installation)
             _answer_up(run, already=True)
             return
-        lifecycle.prepare(installation, safekeepers)
+        lifecycle.prepare(installation, safekeepers, objects)
         lifecycle.check_addresses(installation)
         if foreground:
             # The supervisor has this thread; what `up` would say comes from another.
@@ -161,6 +173,7 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
         )
         sys.stdout.write(_upkeep(fields["upkeep"]))
+        _print_objects(run, fields["objects"])
     sys.stdout.writelines(
         f"Postgres {major}: {exact}\n" for major, exact in fields.get("postgres", {}).items()
     )
@@ -183,6 +196,18 @@ def _upkeep(figures: dict[str, int]) -> str:
         f"{written / figures['wal_bytes']:.1f} bytes written to files for each of WAL, "
         f"{figures['deepest_records']} records applied by a read at most\n"
     )
+
+
+def _print_objects(run: Session, parts: dict[str, dict[str, Any]]) -> None:
+    for part, figures in parts.items():
+        behind = f"{human_bytes(figures['behind_bytes'])} behind"
+        if figures["behind_seconds"]:
+            behind += f" for {figures['behind_seconds']:.0f} s"
+        if figures["wal_seconds"]:
+            behind += f", WAL for {figures['wal_seconds']:.0f} s"
+        sys.stdout.write(f"objects of {part}: {figures['url']}, {behind}\n")
+        if figures["last_error"]:
+            run.remark(f"amiss: objects of {part}: {figures['last_error']}")
 
 
 def _print_databases(run: Session, fields: dict[str, Any]) -> None:

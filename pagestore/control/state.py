@@ -115,6 +115,11 @@ class ControlState:
         os.close(self._lock)
 
     @property
+    def storage(self) -> Storage:
+        """What it lies in, for whoever keeps a copy elsewhere."""
+        return self._storage
+
+    @property
     def accepted(self) -> bool:
         """Whether somebody has said that an older copy of the state will do."""
         return self._storage.accepted

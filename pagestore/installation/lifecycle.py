@@ -33,16 +33,20 @@ MAX_RESTARTS = 4
 AGAIN = "Try again in a moment."
 
 
-def prepare(installation: Installation, safekeepers: int | None = None) -> None:
+def prepare(
+    installation: Installation, safekeepers: int | None = None, objects: str | None = None
+) -> None:
     """Makes the data directory and checks what `up` needs.
 
     Args:
         safekeepers: how many a new installation shall have; one that exists must have as many.
+        objects: the URL of the object store that it shall have.
 
     Raises:
         FailedPrecondition: what is missing, and how to get it.
     """
     from pagestore.installation import config, keys, ownership
+    from pagestore.installation import objects as store
 
     lib_dir()
     try:
@@ -68,6 +72,7 @@ def prepare(installation: Installation, safekeepers: int | None = None) -> None:
     installation.settle_compute_dir()
     majors.latest_programs(installation.config.computes.postgres_bindir)
     _check_walls(installation)
+    store.settle(installation, objects)
 
 
 def _check_walls(installation: Installation) -> None:

@@ -118,17 +118,11 @@ def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = F
         FailedPrecondition: GENERATION_SUPERSEDED, OBJECT_STORE_FOREIGN, OBJECT_STORE_CLAIMED.
         OSError: the directory's record cannot be written.
     """
+    highest = (
+        max(_claims(store, part), default=0) if take_over else check_ours(store, part, directory)
+    )
     store_id = identify(store)
     owner = read_owner(directory / RECORD)
-    if owner is not None and owner.store_id != store_id and not take_over:
-        raise FailedPrecondition(
-            "OBJECT_STORE_FOREIGN",
-            f"What {directory} has was kept in another object store than {store.url}.",
-            "Give the URL of before: some of it may be nowhere else.",
-        )
-    highest = max(_claims(store, part), default=0)
-    if highest and not take_over:
-        _check_ours(store, part, highest, owner, directory)
     if owner is None or take_over:
         owner = Owner(store_id, os.urandom(16), 0)
     # Before the claim: one who is killed behind it knows it by the directory's id.
@@ -168,7 +162,26 @@ def superseded(part: str, generation: int) -> FailedPrecondition:
     )
 
 
-def _check_ours(
+def check_ours(store: ObjectStore, part: str, directory: Path) -> int:
+    """Whether a directory may claim, and above which generation; claims nothing.
+
+    Raises:
+        FailedPrecondition: GENERATION_SUPERSEDED, OBJECT_STORE_FOREIGN, OBJECT_STORE_CLAIMED.
+    """
+    owner = read_owner(directory / RECORD)
+    if owner is not None and owner.store_id != identify(store):
+        raise FailedPrecondition(
+            "OBJECT_STORE_FOREIGN",
+            f"What {directory} has was kept in another object store than {store.url}.",
+            "Give the URL of before: some of it may be nowhere else.",
+        )
+    highest = max(_claims(store, part), default=0)
+    if highest:
+        _check_made_by(store, part, highest, owner, directory)
+    return highest
+
+
+def _check_made_by(
     store: ObjectStore, part: str, highest: int, owner: Owner | None, directory: Path
 ) -> None:
     name = _claim(part, highest)

@@ -9,7 +9,6 @@ know that it was he writes what nobody else would.
 from __future__ import annotations
 
 import mmap
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,12 +24,12 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.objects.backends import Backend, Data, Object, connect, first_line
+from pagestore.pauses import Pauses
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
-FIRST_PAUSE = 0.1
-GREATEST_PAUSE = 5.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 COMPARED_BYTES = 8 << 20
 DELETED_TOGETHER = 1000
 
@@ -138,7 +137,7 @@ class ObjectStore:
         )
 
     def _try(self, name: str, request: Callable[[], T]) -> T:
-        pause = FIRST_PAUSE
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return request()
@@ -146,8 +145,7 @@ class ObjectStore:
                 fault = self._meaning(name, error)
                 if attempt == ATTEMPTS or not isinstance(fault, Unavailable):
                     raise fault from error
-            self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(2 * pause, GREATEST_PAUSE)
+            self._sleep(pauses.next())
         raise AssertionError("unreachable")
 
     def _meaning(self, name: str, error: Exception) -> PagestoreError:

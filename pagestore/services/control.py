@@ -11,6 +11,7 @@ from typing import Any
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.walservice import WalService
 from pagestore.control import credentials
+from pagestore.control.archive import Archive
 from pagestore.control.compute import Place
 from pagestore.control.computes import ComputeState
 from pagestore.control.membership import Progress
@@ -72,6 +73,7 @@ class ControlService:
         settings: ControlSettings,
         members: Progress,
         key: OperatorKey,
+        archive: Archive | None = None,
     ) -> None:
         self._plane = plane
         self._pages = pages
@@ -79,6 +81,7 @@ class ControlService:
         self._settings = settings
         self._members = members
         self._key = key
+        self._archive = archive
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
@@ -383,6 +386,7 @@ class ControlService:
             page_server_address=place,
             wal_service_address=safekeepers,
             postgres=majors.exact_versions(self._settings.postgres_bindir),
+            objects=self._archive.status() if self._archive is not None else None,
         )
 
     def tenant(self, request: Any) -> TenantId:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import structlog
 
@@ -16,6 +17,7 @@ from pagestore.client.computes import ComputeClient
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.control import operator_key
+from pagestore.control.archive import Archive
 from pagestore.control.computes import Computes
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
@@ -74,10 +76,19 @@ async def serve(settings: ControlSettings) -> None:
         wal = wal_service(settings.wal_services, generations(state))
         agent = ComputeClient(settings.compute_agent)
         async with pages, wal, agent, proxied(settings.proxy) as sessions:
+            archive = await _archive(settings, state)
             await take_census_in_time(settings.page_server, state, key)
             await _ensure_template(settings, state)
             server = GrpcServer(guard, identity)
-            await _serve(settings, state, pages, wal, agent, key, server, signer, sessions)
+            await _serve(settings, state, pages, wal, agent, key, server, signer, sessions, archive)
+
+
+async def _archive(settings: ControlSettings, state: ControlState) -> Archive | None:
+    if settings.objects is None:
+        return None
+    archive = Archive(state, settings.objects, os.environ)
+    await archive.begin()
+    return archive
 
 
 async def _ensure_template(settings: ControlSettings, state: ControlState) -> None:
@@ -110,6 +121,7 @@ async def _serve(
     server: GrpcServer,
     signer: Signer,
     sessions: Sessions,
+    archive: Archive | None,
 ) -> None:
     session_keys = SessionKeys.of_directory(settings.data_dir)
     launcher = AgentLauncher(
@@ -138,11 +150,13 @@ async def _serve(
         tasks.endless(_collect_for_ever(plane), "collect"),
         tasks.endless(note_costs(computes, metering), "note costs"),
     ]
+    if archive is not None:
+        background.append(tasks.endless(archive.run(), "archive the state"))
     if isinstance(wal, QuorumClient):
         membership = Membership(state, wal, computes, numbers)
         members = membership.progress
         background.append(tasks.errand(membership.run(), "membership"))
-    service = ControlService(plane, pages, wal, settings, members, key)
+    service = ControlService(plane, pages, wal, settings, members, key, archive)
     server.add_service(descriptor, service)
     places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
     server.add_service(places, PlaceService(plane.places, metering))
@@ -161,3 +175,5 @@ async def _serve(
             task.cancel()
         await plane.close()
         await launcher.close()
+        if archive is not None:
+            await archive.finish()

@@ -1,0 +1,67 @@
+"""What `up` sees to where there is an object store: that it keeps its promises, and is ours.
+
+A store is raced before it is written into the installation's file, and at each `up` again, if
+it answers: one that is away keeps nothing from starting. One that lets two create the same name, or
+where another data directory has taken over, is refused before any part is started.
+"""
+
+from __future__ import annotations
+
+import os
+
+from pagestore.errors import FailedPrecondition, Unavailable
+from pagestore.installation import config
+from pagestore.installation.layout import Installation
+
+PARTS = ("pageserver", "control")
+"""Each claims with the record in its own directory."""
+
+
+def settle(installation: Installation, url: str | None) -> None:
+    """
+    Args:
+        url: as `up --objects` says it; None where it was not given.
+
+    Raises:
+        InvalidInput: OBJECT_STORE_URL.
+        FailedPrecondition: OTHER_OBJECTS, OBJECT_STORE_UNCONDITIONAL, OBJECT_STORE_DENIED,
+            OBJECT_STORE_CLAIMED, OBJECT_STORE_FOREIGN, GENERATION_SUPERSEDED.
+        Unavailable: OBJECT_STORE_UNAVAILABLE: only where it is new to this installation.
+    """
+    there = installation.config.objects
+    check_url(installation, url)
+    if there is None and url is not None:
+        _check(installation, url)
+        config.add_objects(installation.config_file, url)
+        installation.forget_config()
+    elif there is not None:
+        try:
+            _check(installation, there.url)
+        except Unavailable:
+            return  # the parts try on, and `status` says it
+
+
+def check_url(installation: Installation, url: str | None) -> None:
+    """
+    Raises:
+        FailedPrecondition: OTHER_OBJECTS.
+    """
+    there = installation.config.objects
+    if there is not None and url is not None and url != there.url:
+        raise FailedPrecondition(
+            "OTHER_OBJECTS",
+            f"{installation.data} keeps its objects in {there.url}, not in {url}.",
+            "What is there may be nowhere else. Move all of it, then change the URL in "
+            f"{installation.config_file}.",
+        )
+
+
+def _check(installation: Installation, url: str) -> None:
+    from pagestore.objects.claims import check_ours
+    from pagestore.objects.race import prove_conditional
+    from pagestore.objects.store import ObjectStore
+
+    store = ObjectStore.open(url, os.environ)
+    prove_conditional(store)
+    for part in PARTS:
+        check_ours(store, part, installation.part_dir(part))
