@@ -299,7 +299,7 @@ class WalClient(RetryingClient):
 
     async def read_back(
         self, tenant: TenantId, timeline: TimelineId, start_lsn: int, end_lsn: int
-    ) -> AsyncIterator[WalPiece]:
+    ) -> AsyncGenerator[WalPiece, None]:
         """Committed WAL of [start_lsn, end_lsn), or what is left of it: it may begin later."""
         status = await self.get_status(tenant, timeline)
         start = max(start_lsn, status.start_lsn, status.oldest_lsn)

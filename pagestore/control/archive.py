@@ -11,12 +11,12 @@ seconds, then goes on claiming in the background. One that learns that another h
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 
 import structlog
 
+from pagestore import threads_aside
 from pagestore.control.state import ControlState
 from pagestore.errors import DataLoss, FailedPrecondition, PagestoreError
 from pagestore.objects.claims import claim
@@ -106,7 +106,7 @@ class Archive:
         """Whether there is more to do at once."""
         # It goes on when nobody waits for it any more, and then nothing else is begun meanwhile.
         if self._running is None:
-            self._running = _on_a_thread(self._step)
+            self._running = threads_aside.begin(self._step)
         running = self._running
         try:
             more = await asyncio.shield(asyncio.wrap_future(running))
@@ -138,17 +138,3 @@ class Archive:
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._news.set)
-
-
-def _on_a_thread(work: Callable[[], bool]) -> Future[bool]:
-    """One that the end of the process does not wait for: a store may be silent for minutes."""
-    future: Future[bool] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="archive", daemon=True).start()
-    return future

@@ -125,9 +125,15 @@ class Follower:
         self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
         self._rolled_back: set[TimelineKey] = set()  # those whose failure is an older log
+        self.on_told: Callable[[TimelineKey], object] = lambda key: None
+        """Of news of a timeline's commits."""
         waiters.on_wait = self._awaited
 
     # What others ask
+
+    @property
+    def sources(self) -> Sources:
+        return self._sources
 
     def commit_lsn(self, key: TimelineKey) -> int:
         """The commit LSN last told by the WAL service; 0 if it told none."""
@@ -211,6 +217,7 @@ class Follower:
             key = TenantId(position.tenant_id), TimelineId(position.timeline_id)
             source.commits[key] = position.commit_lsn
             self._consider(key)
+            self.on_told(key)
             if number % POSITIONS_AT_ONCE == 0:
                 await asyncio.sleep(0)
 

@@ -1,0 +1,184 @@
+"""Committed WAL in the object store: which there is, and which of it counts.
+
+::
+
+    wal/<tenant>/<timeline>/<start LSN, 16 hex>-<end LSN, 16 hex>-<generation, 8 hex>
+    wal/fences/<generation, 8 hex>
+
+Each has the bytes of [start, end) of one timeline, as safekeepers served them: committed, so
+two that overlap agree. But for one case: who recovers goes on from where the archived WAL ended,
+and a page server that was replaced may go on archiving what its own safekeepers commit. So
+recovering writes a *fence*: up to where, at that moment, the WAL of each timeline counts. What a
+lower generation has behind it counts for nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import zstandard
+
+from pagestore.ids import TenantId, TimelineId
+from pagestore.objects import sealed
+from pagestore.objects.store import ObjectStore
+
+PREFIX = "wal/"
+OBJECT_BYTES = 8 << 20
+"""Of WAL in one object, about."""
+
+Key = tuple[TenantId, TimelineId]
+
+_WAL_MAGIC, _FENCE_MAGIC = b"PSWALOB\0", b"PSFENCE\0"
+_FIELDS = struct.Struct("<16s16s16sQQQQ")  # store, tenant, timeline, start, end, term, system id
+_END = struct.Struct("<16s16sQ")  # tenant, timeline, LSN
+_FENCES = f"{PREFIX}fences/"
+_LEVEL = 3
+_GREATEST_BYTES = 1 << 30
+
+
+class Range(NamedTuple):
+    start: int
+    end: int
+    generation: int
+
+
+class Archived(NamedTuple):
+    """The WAL of [start, start + len(data)), and by whom it was written."""
+
+    start: int
+    data: bytes
+    term: int
+    system_id: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+class ArchivedWal:
+    """What there was when it was listed.
+
+    Raises:
+        DataLoss: OBJECT_CORRUPT. Unavailable: OBJECT_STORE_UNAVAILABLE.
+    """
+
+    def __init__(self, store: ObjectStore, store_id: bytes) -> None:
+        self._store = store
+        self._store_id = store_id
+        self.ranges: dict[Key, list[Range]] = {}
+        self._fences: list[tuple[int, dict[Key, int]]] = []
+        for found in store.list(PREFIX):
+            if found.name.startswith(_FENCES):
+                generation = int(found.name.removeprefix(_FENCES), 16)
+                self._fences.append((generation, self._fence(found.name)))
+            else:
+                key, range_ = _parsed(found.name)
+                self.ranges.setdefault(key, []).append(range_)
+
+    def counted(self, key: Key, begin: int) -> Iterator[tuple[Range, int]]:
+        """What leads on from `begin` without a gap, each with up to where it counts."""
+        at = begin
+        while True:
+            found = max(
+                (
+                    (range_.generation, end, range_)
+                    for range_ in self.ranges.get(key, ())
+                    if range_.start <= at < (end := self._counts_to(key, range_))
+                ),
+                default=None,
+            )
+            if found is None:
+                return
+            _, at, range_ = found
+            yield range_, at
+
+    def end(self, key: Key, begin: int) -> int:
+        """Up to where WAL leads on from `begin`."""
+        return max((end for _, end in self.counted(key, begin)), default=begin)
+
+    def read(self, key: Key, begin: int) -> Iterator[Archived]:
+        """What leads on from `begin`, in order, nothing twice."""
+        at = begin
+        for range_, end in self.counted(key, begin):
+            archived = self._get(key, range_)
+            data = archived.data[at - range_.start : end - range_.start]
+            yield archived._replace(start=at, data=data)
+            at = end
+
+    def fence(self, generation: int, ends: Mapping[Key, int]) -> None:
+        """From now on only WAL of `generation` and higher ones counts behind `ends`."""
+        body = b"".join(
+            _END.pack(tenant.raw, timeline.raw, end) for (tenant, timeline), end in ends.items()
+        )
+        packed = zstandard.ZstdCompressor().compress(self._store_id + body)
+        self._store.create(f"{_FENCES}{generation:08x}", sealed.seal(_FENCE_MAGIC, packed))
+
+    def _counts_to(self, key: Key, range_: Range) -> int:
+        fences = (
+            ends.get(key, 0) for generation, ends in self._fences if range_.generation < generation
+        )
+        return min((range_.end, *fences))
+
+    def _fence(self, name: str) -> dict[Key, int]:
+        where = f"{name} in {self._store.url}"
+        body = _unpacked(sealed.unseal(_FENCE_MAGIC, self._store.get(name), where), where)
+        if body[:16] != self._store_id or (len(body) - 16) % _END.size:
+            raise sealed.corrupt(where, "it is of another store, or ends early")
+        return {
+            (TenantId(tenant), TimelineId(timeline)): end
+            for tenant, timeline, end in _END.iter_unpack(body[16:])
+        }
+
+    def _get(self, key: Key, range_: Range) -> Archived:
+        name = object_name(key, range_)
+        return decode(self._store.get(name), f"{name} in {self._store.url}", key, range_)
+
+
+def put(store: ObjectStore, store_id: bytes, key: Key, generation: int, wal: Archived) -> Range:
+    """
+    Raises:
+        Unavailable: OBJECT_STORE_UNAVAILABLE
+    """
+    range_ = Range(wal.start, wal.end, generation)
+    fields = (key[0].raw, key[1].raw, wal.start, wal.end, wal.term, wal.system_id)
+    packed = zstandard.ZstdCompressor(level=_LEVEL).compress(wal.data)
+    body = _FIELDS.pack(store_id, *fields) + packed
+    store.create(object_name(key, range_), sealed.seal(_WAL_MAGIC, body))
+    return range_
+
+
+def decode(raw: bytes, where: str, key: Key, range_: Range) -> Archived:
+    """
+    Raises:
+        DataLoss: OBJECT_CORRUPT. FailedPrecondition: OBJECT_VERSION.
+    """
+    body = sealed.unseal(_WAL_MAGIC, raw, where)
+    if len(body) < _FIELDS.size:
+        raise sealed.corrupt(where, "it ends early")
+    _, tenant, timeline, start, end, term, system_id = _FIELDS.unpack_from(body)
+    data = _unpacked(body[_FIELDS.size :], where)
+    found = (tenant, timeline, start, end, len(data))
+    if found != (key[0].raw, key[1].raw, range_.start, range_.end, range_.end - range_.start):
+        raise sealed.corrupt(where, "it is another object than its name says")
+    return Archived(start, data, term, system_id)
+
+
+def object_name(key: Key, range_: Range) -> str:
+    tenant, timeline = key
+    start, end, generation = range_
+    return f"{PREFIX}{tenant}/{timeline}/{start:016x}-{end:016x}-{generation:08x}"
+
+
+def _unpacked(packed: memoryview, where: str) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompress(packed, max_output_size=_GREATEST_BYTES)
+    except zstandard.ZstdError as error:
+        raise sealed.corrupt(where, str(error)) from error
+
+
+def _parsed(name: str) -> tuple[Key, Range]:
+    tenant, timeline, rest = name.removeprefix(PREFIX).split("/")
+    start, end, generation = (int(number, 16) for number in rest.split("-"))
+    return (TenantId.parse(tenant), TimelineId.parse(timeline)), Range(start, end, generation)
