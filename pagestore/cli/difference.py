@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pagestore.cli import completion
+from pagestore.cli import choosing, completion
 from pagestore.cli.session import Data, Json, Name, session
-from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres import majors
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
-    from pagestore.difference.databases import Difference, Side
-    from pagestore.difference.rows import TableDifference
-    from pagestore.difference.tables import TableName
+    from pagestore.difference.databases import Difference
 
 _SIGNS = {"inserted": "+", "deleted": "-", "updated": "~"}
 
@@ -50,7 +47,9 @@ def diff(
     """
     with session(data, as_json) as run:
         found = asyncio.run(_difference(run, name, other, rows, whole=whole))
-        run.answer({"name": name, "other": other, **_fields(found)}, _words(found))
+        from pagestore.sdk.difference import fields_of
+
+        run.answer({"name": name, "other": other, **fields_of(found)}, _words(found))
         if found.is_empty:
             run.remark(f"{other} is as {name} is")
         if exit_code and not found.is_empty:
@@ -60,60 +59,13 @@ def diff(
 async def _difference(
     run: Session, name: str, other: str, limit: int, *, whole: bool
 ) -> Difference:
-    from pagestore.client.page import AsyncPageClient
-    from pagestore.difference.databases import difference
+    from pagestore.sdk.client import AsyncClient
 
-    ours, theirs = _side(run, name), _side(run, other)
     program = majors.latest_programs(run.installation.config.computes.postgres_bindir) / "pg_dump"
-    async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
-        return await difference(pages, ours, theirs, program, limit, whole=whole)
-
-
-def _side(run: Session, name: str) -> Side:
-    from pagestore.difference.databases import Side
-    from pagestore.v1 import control_pb2 as pb
-
-    database = run.control.get(name, reveal=True)
-    return Side(
-        name,
-        database.url,
-        TenantId(database.tenant_id),
-        TimelineId(database.timeline_id),
-        lambda: run.control.resolve(name, pb.Point()).lsn,
-    )
-
-
-def _fields(found: Difference) -> dict[str, Any]:
-    return {
-        "differs": not found.is_empty,
-        "schema": [
-            {
-                "kind": item.what.kind,
-                "schema": item.what.schema,
-                "name": item.what.name,
-                "before": item.before,
-                "after": item.after,
-            }
-            for item in found.schema
-        ],
-        "tables": [_table_fields(name, table) for name, table in found.tables.items()],
-        "only_in_name": [str(name) for name in found.only_ours],
-        "only_in_other": [str(name) for name in found.only_theirs],
-        "tables_read": found.tables_read,
-        "blocks_read": found.blocks_read,
-        "changed_blocks_known": found.known_blocks,
-    }
-
-
-def _table_fields(name: TableName, table: TableDifference) -> dict[str, Any]:
-    return {
-        "schema": name.schema,
-        "name": name.name,
-        "inserted": table.inserted,
-        "updated": table.updated,
-        "deleted": table.deleted,
-        "rows": [row._asdict() for row in table.rows],
-    }
+    # It says by name what does not run, which a client that waits for it would not.
+    address = run.control.address
+    async with AsyncClient(address, tenant=choosing.chosen()) as client:
+        return await client.diff(name, other, limit, whole=whole, pg_dump=program)
 
 
 def _words(found: Difference) -> str:

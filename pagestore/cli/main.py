@@ -90,6 +90,9 @@ PANELS: dict[str, dict[str, Verb]] = {
         "git": Verb("git"),
         "checkout": Verb("git"),
     },
+    "With agents": {
+        "mcp": Verb("mcp"),
+    },
     "Moving data": {
         "import": Verb("transfer", "import_"),
         "export": Verb("transfer"),
@@ -111,6 +114,7 @@ _OF_TENANTS = frozenset(
         "attempts",
         "databases",
         "difference",
+        "mcp",
         "settings",
         "past",
         "transfer",

@@ -131,6 +131,7 @@ class Client(BlockingClosing):
     remove_checkpoint = blocking(AsyncClient.remove_checkpoint)
     checkpoints = blocking(AsyncClient.checkpoints)
     log = blocking(AsyncClient.log)
+    diff = blocking(AsyncClient.diff)
     restore = blocking(AsyncClient.restore)
     reset = blocking(AsyncClient.reset)
     promote = blocking(AsyncClient.promote)

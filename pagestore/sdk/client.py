@@ -12,7 +12,8 @@ import secrets
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
@@ -32,6 +33,9 @@ from pagestore.sdk.values import (
 )
 from pagestore.v1 import control_pb2 as pb
 from pagestore.v1 import control_pb2_grpc, tenant_pb2, tenant_pb2_grpc
+
+if TYPE_CHECKING:
+    from pagestore.difference.databases import Difference
 
 VERB_SECONDS = 180.0
 """For one verb: a start may wait for the page server to read much WAL."""
@@ -153,8 +157,11 @@ class AsyncClient(RetryingClient):
         Raises:
             NotFound: DATABASE_NOT_FOUND.
         """
+        return self._at_hand(await self._told(name))
+
+    async def _told(self, name: str) -> pb.Database:
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name, reveal=True)
-        return self._at_hand(await self._call(self._stub.GetDatabase, request, pb.Database))
+        return await self._call(self._stub.GetDatabase, request, pb.Database)
 
     def create(
         self,
@@ -255,7 +262,35 @@ class AsyncClient(RetryingClient):
         answer = await self._carried(method, request, pb.DeleteDatabaseResponse, if_exists)
         return bool(answer.deleted)
 
+    async def diff(
+        self,
+        name: str,
+        other: str,
+        rows: int = 10,
+        *,
+        whole: bool = False,
+        pg_dump: Path | None = None,
+    ) -> Difference:
+        """What differs, as a way from one to the other: schema, and rows of each table.
+
+        Args:
+            rows: of a table, that are told one by one.
+            whole: all of both is read, not only what was changed since they parted.
+            pg_dump: the program; that of the newest Postgres here by default.
+        """
+        from pagestore.sdk.difference import difference_of
+
+        ours, theirs = await self._told(name), await self._told(other)
+        return await difference_of(self, ours, theirs, rows, whole=whole, pg_dump=pg_dump)
+
     # The past
+
+    async def resolve(self, name: str, at: str | datetime | None = None) -> pb.ResolvePointResponse:
+        """The timeline and the LSN of a point of a database's past; of its head by default."""
+        request = pb.ResolvePointRequest(
+            tenant_id=await self._whose(), database=name, at=point_of(at)
+        )
+        return await self._call(self._stub.ResolvePoint, request, pb.ResolvePointResponse)
 
     async def checkpoint(
         self,
@@ -353,6 +388,12 @@ class AsyncClient(RetryingClient):
         return await self._moved(self._stub.RedoDatabase, request)
 
     # How
+
+    async def page_server(self) -> str:
+        """Its address."""
+        method = self._stub.GetSystemStatus
+        status = await self._call(method, pb.GetSystemStatusRequest(), pb.SystemStatus)
+        return str(status.page_server_address)
 
     async def _moved(self, method: Any, request: Any) -> Move:
         request.request_id = secrets.token_hex(8)

@@ -1,0 +1,133 @@
+"""What all tools have at hand: the installation's client, and how the server was started."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+from urllib.parse import quote
+
+from mcp.server.mcpserver.exceptions import ToolError
+
+from pagestore.client.urls import without_password
+from pagestore.errors import InvalidInput, PagestoreError, of_exception
+from pagestore.installation.layout import Installation, not_running
+from pagestore.sdk.client import AsyncClient, AsyncDatabase
+
+_Asked = ParamSpec("_Asked")
+_Told = TypeVar("_Told")
+
+
+@dataclass
+class Desk:
+    """
+    Args:
+        tenant: whose databases.
+        yes: nothing is asked for.
+        with_urls: URLs have their passwords.
+    """
+
+    installation: Installation
+    tenant: str
+    yes: bool = False
+    with_urls: bool = False
+    _client: AsyncClient | None = field(default=None, init=False)
+    _address: str = field(default="", init=False)
+
+    async def client(self) -> AsyncClient:
+        """
+        Raises:
+            Unavailable: NOT_RUNNING.
+        """
+        if self.installation.running_supervisor() is None:
+            raise not_running(self.installation.data)
+        address = self.installation.address("control")
+        if self._client is None or self._address != address:
+            await self.close()
+            self._address = address
+            self._client = AsyncClient(
+                address, tenant=self.tenant, credentials=self.installation.credentials
+            )
+        return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def url(self, database: AsyncDatabase) -> str:
+        """As the model may see it."""
+        return database.url if self.with_urls else without_password(database.url)[0]
+
+
+def past_url(database: AsyncDatabase, lsn: str) -> str:
+    """Of the read-only server that stands at an LSN of its past."""
+    return f"{database.url}@{quote(lsn, safe='')}"
+
+
+def refusal(error: PagestoreError) -> ToolError:
+    """What a client shows, and a model reads."""
+    hint = f" Hint: {error.hint}" if error.hint else ""
+    return ToolError(f"{error.reason}: {error.message}{hint}")
+
+
+def told(tool: Callable[_Asked, Awaitable[_Told]]) -> Callable[_Asked, Awaitable[_Told]]:
+    """A tool whose failures are answers."""
+
+    @wraps(tool)
+    async def telling(*arguments: _Asked.args, **options: _Asked.kwargs) -> _Told:
+        try:
+            return await tool(*arguments, **options)
+        except ToolError:
+            raise
+        except Exception as error:
+            raise refusal(of_exception(error)) from error
+
+    return telling
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Where an answer goes on: at the same moment, behind what was told.
+
+    Args:
+        of: what was asked, so that it does not go on in another answer.
+    """
+
+    of: tuple[Any, ...]
+    lsn: str
+    skip: int
+
+    def __str__(self) -> str:
+        said = json.dumps([_digest(self.of), self.lsn, self.skip]).encode()
+        return base64.urlsafe_b64encode(said).decode()
+
+    @classmethod
+    def read(cls, text: str, of: tuple[Any, ...]) -> Continuation:
+        """
+        Raises:
+            InvalidInput: INVALID_CONTINUATION.
+        """
+        try:
+            digest, lsn, skip = json.loads(base64.urlsafe_b64decode(text))
+        except (ValueError, TypeError, binascii.Error):
+            digest, lsn, skip = "", "", -1
+        if digest != _digest(of) or not isinstance(lsn, str) or not _is_count(skip):
+            raise InvalidInput(
+                "INVALID_CONTINUATION",
+                "That continuation is of another call.",
+                "Say it with the same arguments as the call that gave it.",
+            )
+        return cls(of, lsn, skip)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _digest(of: tuple[Any, ...]) -> str:
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]

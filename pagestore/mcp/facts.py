@@ -1,0 +1,102 @@
+"""What the client knows, as tools answer it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pagestore.ids import format_lsn
+from pagestore.mcp import answers, sql
+from pagestore.sdk.client import AsyncClient
+from pagestore.sdk.values import Checkpoint, Event, Facts, Move
+
+
+def database(facts: Facts, url: str) -> answers.Database:
+    return answers.Database(
+        name=facts.name,
+        parent=facts.parent,
+        lsn=facts.lsn,
+        state=facts.compute,
+        postgres=facts.postgres,
+        own_bytes=facts.physical_bytes,
+        created_at=facts.created_at.isoformat(),
+        expires_at=facts.expires_at.isoformat() if facts.expires_at else None,
+        url=url,
+    )
+
+
+def moment(entry: Checkpoint | Event) -> answers.Moment:
+    if isinstance(entry, Event):
+        return answers.Moment(
+            what=entry.verb, name=None, lsn=entry.lsn, at=entry.at.isoformat(), detail=entry.detail
+        )
+    return answers.Moment(
+        what="checkpoint",
+        name=entry.name,
+        lsn=entry.lsn,
+        at=entry.created_at.isoformat(),
+        automatic=entry.automatic,
+        git_commit=entry.git_commit or None,
+        dirty_patch=entry.dirty_patch or None,
+        run_id=entry.run_id or None,
+        notes=dict(entry.notes),
+        detail=entry.note,
+    )
+
+
+def checkpoint(made: Checkpoint) -> answers.Checkpoint:
+    return answers.Checkpoint(
+        name=made.name,
+        lsn=made.lsn,
+        created_at=made.created_at.isoformat(),
+        git_commit=made.git_commit or None,
+        dirty_patch=made.dirty_patch or None,
+        run_id=made.run_id or None,
+        notes=dict(made.notes),
+    )
+
+
+def moved(done: Move) -> answers.Moved:
+    return answers.Moved(
+        changed=done.changed,
+        summary=done.summary,
+        kept=done.kept.name if done.kept else None,
+        went_to=checkpoint(done.went_to) if done.went_to else None,
+    )
+
+
+def rows(ran: sql.Ran, lsn: str | None, continuation: str | None) -> answers.Rows:
+    return answers.Rows(
+        columns=ran.columns,
+        rows=ran.rows,
+        statements=ran.statements,
+        at_lsn=lsn,
+        more=ran.more,
+        cut=ran.cut,
+        continuation=continuation,
+    )
+
+
+async def point(client: AsyncClient, name: str, at: str | None) -> str:
+    """The LSN of a point of a database's past."""
+    return format_lsn((await client.resolve(name, at)).lsn)
+
+
+@dataclass
+class Room:
+    """For as many items as there are bytes for, in JSON; how many were left out."""
+
+    bytes: int
+    left_out: int = 0
+
+    def of(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        taken = []
+        for item in items:
+            size = len(json.dumps(item, default=str).encode())
+            if size <= self.bytes:
+                self.bytes -= size
+                taken.append(item)
+            else:
+                self.left_out += 1
+        return taken
