@@ -92,6 +92,7 @@ PANELS: dict[str, dict[str, Verb]] = {
     },
     "With agents": {
         "mcp": Verb("mcp"),
+        "agents": Verb("agents"),
     },
     "Moving data": {
         "import": Verb("transfer", "import_"),
@@ -111,6 +112,7 @@ _ASKING = frozenset(
 """Modules of verbs that ask the control plane, and answer."""
 _OF_TENANTS = frozenset(
     {
+        "agents",
         "attempts",
         "databases",
         "difference",

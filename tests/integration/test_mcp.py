@@ -266,6 +266,58 @@ def test_no_password_reaches_the_model_unless_it_was_said_so(whole: Whole) -> No
     story(whole, open_, "--with-urls")
 
 
+def hooked(whole: Whole, command: str, event: str, agent: str) -> dict[str, Any]:
+    """What a hook says, called as its tool does."""
+    told = {"hook_event_name": event, "agent_id": agent, "agent_type": "x", "cwd": "/"}
+    environment = {
+        name: text for name, text in whole.environment.items() if "PAGESTORE" not in name
+    }
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        input=json.dumps(told),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout or "{}")
+
+
+def test_an_installed_server_starts_and_a_subagent_has_a_branch(
+    whole: Whole, tmp_path: Path
+) -> None:
+    program = str(Path(sys.executable).with_name("pagestore"))
+    options = ("--dir", str(tmp_path), "--database", "app", "--data", str(whole.data))
+    subprocess.run([program, "agents", "install", "claude-code", *options], check=True)
+    entry = json.loads((tmp_path / ".mcp.json").read_text())["mcpServers"]["pagestore"]
+
+    async def listed() -> list[str]:
+        async with mcp.Client(mcp.StdioServerParameters(**entry)) as client:
+            return [item["name"] for item in (await Tools(client)("list"))["databases"]]
+
+    settings = json.loads((tmp_path / ".claude/settings.json").read_text())["hooks"]
+    begin, end = (
+        settings[event][0]["hooks"][0]["command"] for event in ("SubagentStart", "SubagentStop")
+    )
+    told = hooked(whole, begin, "SubagentStart", "One")["hookSpecificOutput"]
+    assert "`agent-one`, a branch of `app`" in told["additionalContext"]
+    hooked(whole, begin, "SubagentStart", "One")
+    hooked(whole, begin, "SubagentStart", "two")
+    assert sorted(asyncio.run(listed())) == ["agent-one", "agent-two", "app"]
+    sql(whole.json("url", "agent-two")["url"], "CREATE TABLE made ()")
+    assert hooked(whole, end, "SubagentStop", "One") == {}
+    assert "agent-two was written to" in hooked(whole, end, "SubagentStop", "two")["systemMessage"]
+    assert sorted(asyncio.run(listed())) == ["agent-two", "app"]
+    hooked(whole, f"{end} --at-end drop", "SubagentStop", "two")
+    hooked(whole, end, "SubagentStop", "never began")
+    hooked(whole, end, "SubagentStop", "")
+    assert asyncio.run(listed()) == ["app"]
+    wrong = whole.run("agents", "install", "codex", "--database", "non", check=False)
+    assert wrong.returncode == 3
+    nowhere = f"{program} agents hook codex --database app --data {tmp_path}"
+    assert hooked(whole, nowhere, "SubagentStart", "x") == {}, "the agent goes on"
+
+
 @contextlib.contextmanager
 def by_http(whole: Whole) -> Iterator[tuple[str, str]]:
     """A server's address, and its token."""
