@@ -61,6 +61,8 @@ class Scope(enum.IntEnum):
     PROXY = 4
     COMPUTE_AGENT = 5
     """`pagestore compute`, which starts Postgres; not a Postgres."""
+    EXPORTER = 6
+    """Whoever watches: it opens what parts say of themselves, and nothing else."""
     TENANT = 16
     TIMELINE = 17
     """What a Postgres holds, and so whoever is a superuser in it."""
@@ -72,6 +74,7 @@ _NAMED = {
     Scope.SAFEKEEPER: "a safekeeper",
     Scope.PROXY: "a proxy",
     Scope.COMPUTE_AGENT: "a host of computes",
+    Scope.EXPORTER: "an exporter of metrics",
     Scope.TENANT: "a tenant",
     Scope.TIMELINE: "a compute",
 }

@@ -9,6 +9,7 @@ it: so an agent that dies between two words of a stop loses nothing.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from pagestore.compute.running import RunningCompute, StopResult
 from pagestore.compute.start import ComputeSpec, start_compute
 from pagestore.errors import AlreadyExists, NotFound
 from pagestore.ids import TenantId, TimelineId
+from pagestore.measures import Durations
 from pagestore.oracle.scratch import remove_abandoned
 from pagestore.pgformat import versions
 from pagestore.postgres import majors
@@ -117,6 +119,8 @@ class Agent:
         self.computes: dict[str, WatchedCompute] = {}
         self.generations = generations or Generations()
         self._pages, self._wal = pages, wal
+        self.phases: defaultdict[str, Durations] = defaultdict(Durations)
+        """Of starts, by what took so long."""
         self._starting: set[str] = set()
         self._watching: list[asyncio.Task[None]] = []
         self._users = Users(host.uids, host.directory) if host.uids else None
@@ -187,6 +191,8 @@ class Agent:
             compute = self._take(await at_a_port(self.host.host, begin))
         finally:
             self._starting.discard(name)
+        for phase, seconds in compute.running.phases.items():
+            self.phases[phase].add(seconds)
         if self._spare is not None:
             self._spare.prepare(wanted.major)
         if wanted.password:

@@ -54,10 +54,8 @@ class Measuring:
         cpu = max(cpu_micros(self._record), self.latest.cpu)
         self.latest = replace(self.latest, until=now_micros(), cpu=cpu)
         with contextlib.suppress(OSError):  # a full disk; what is in memory holds
-            temporary = self._directory / f"{FILE}.tmp"
-            with durable.begin(temporary) as file:
-                file.write(json.dumps(asdict(self.latest)).encode())
-            temporary.replace(self._directory / FILE)
+            text = json.dumps(asdict(self.latest))
+            durable.replace(self._directory / FILE, text.encode())
         return self.latest
 
     def _kept(self) -> Measured:

@@ -60,7 +60,11 @@ PANELS: dict[str, dict[str, Verb]] = {
         "idle": Verb("settings"),
         "password": Verb("settings"),
         "role": Verb("roles"),
+    },
+    "Seeing": {
         "usage": Verb("usage"),
+        "top": Verb("seeing"),
+        "metrics": Verb("seeing"),
     },
     "The past": {
         "checkpoint": Verb("past"),
@@ -85,6 +89,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "compute": Verb("parts"),
         "control": Verb("parts"),
         "proxy": Verb("parts"),
+        "exporter": Verb("parts"),
     },
     "With git": {
         "git": Verb("git"),
@@ -107,7 +112,18 @@ PANELS: dict[str, dict[str, Verb]] = {
 }
 
 _ASKING = frozenset(
-    {"attempts", "databases", "difference", "settings", "past", "lost", "tenants", "roles", "usage"}
+    {
+        "attempts",
+        "databases",
+        "difference",
+        "settings",
+        "past",
+        "lost",
+        "tenants",
+        "roles",
+        "usage",
+        "seeing",
+    }
 )
 """Modules of verbs that ask the control plane, and answer."""
 _OF_TENANTS = frozenset(
@@ -124,6 +140,7 @@ _OF_TENANTS = frozenset(
         "roles",
         "upgrade",
         "usage",
+        "seeing",
     }
 )
 """Modules of verbs on a tenant's databases, which take --tenant."""

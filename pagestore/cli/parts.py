@@ -429,3 +429,39 @@ def proxy(
             tls_key=tls_key,
         )
         run(service_.serve(settings))
+
+
+def exporter(
+    data_dir: DataDir,
+    part: Annotated[
+        list[str], typer.Option(metavar="NAME=HOST:PORT", help="A part to ask; repeat for each.")
+    ],
+    listen: Listen = "127.0.0.1:0",
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where Prometheus asks.")
+    ] = "127.0.0.1:9464",
+    keys: Keys = None,
+    token_file: TokenFile = None,
+    tls_certificate: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    tls_authority: TlsAuthority = None,
+) -> None:
+    """Run the exporter, at which Prometheus finds what all parts say, until SIGTERM.
+
+    Example: pagestore exporter --data-dir /srv/exporter --part control=127.0.0.1:7430
+    --part pageserver=127.0.0.1:7431
+    """
+    with _session(token_file, tls_authority):
+        from pagestore.services import exporter as service
+        from pagestore.services.server import run
+
+        settings = service.ExporterSettings(
+            listen=listen,
+            data_dir=data_dir,
+            http=http,
+            parts=_pairs(part),
+            keys=keys,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+        )
+        run(service.serve(settings))

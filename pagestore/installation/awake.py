@@ -29,6 +29,7 @@ def awake(installation: Installation) -> list[dict[str, Any]]:
             "idle_seconds": round(item.idle_seconds, 1),
             "sleeps_after": item.idle_limit if item.idle_limit != math.inf else "never",
             "why": item.why or None,
+            "queries": item.queries,
         }
         for item in found.places
     ]

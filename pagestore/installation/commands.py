@@ -28,6 +28,7 @@ def part_command(installation: Installation, part: str) -> list[str]:
         "compute": _compute_options,
         "control": _control_options,
         "proxy": _proxy_options,
+        "exporter": _exporter_options,
     }
     return [
         *PROGRAM,
@@ -129,6 +130,22 @@ def _proxy_options(installation: Installation, _: str) -> list[str]:
     if proxy.key is not None:
         words += ["--key", str(proxy.key)]
     return words
+
+
+def _exporter_options(installation: Installation, _: str) -> list[str]:
+    exporter = installation.config.exporter
+    assert exporter is not None, "a part that there is has a section"
+    words = ["--http", exporter.http]
+    for part, address in parts_to_watch(installation).items():
+        words += ["--part", f"{part}={address}"]
+    return words
+
+
+def parts_to_watch(installation: Installation) -> dict[str, str]:
+    """Where each part is asked what it says of itself, safekeepers on other hosts too."""
+    config = installation.config
+    names = dict.fromkeys((*installation.part_names, *config.safekeeper_parts))
+    return {part: installation.listen(part) for part in names if part != "exporter"}
 
 
 def _postgres(installation: Installation) -> list[str]:

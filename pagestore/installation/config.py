@@ -78,6 +78,12 @@ class ProxyConfig(_Section):
     """Databases that may be awake at a time."""
 
 
+class ExporterConfig(_Section):
+    """Where Prometheus asks; there is an exporter only where the file has this section."""
+
+    http: str = "127.0.0.1:9464"
+
+
 DEFAULT_UIDS = "1900000000-1900065535"
 
 
@@ -131,6 +137,7 @@ class Config(BaseSettings):
     proxy: ProxyConfig | None = None
     """None only in a file of before there was one; `up` chooses an address then."""
     computes: ComputesConfig = ComputesConfig()
+    exporter: ExporterConfig | None = None
     tls: TlsConfig = TlsConfig()
     objects: ObjectsConfig | None = None
 
@@ -162,6 +169,8 @@ class Config(BaseSettings):
         """Where a part is asked, by gRPC; empty for what the file does not say."""
         if part == "compute":
             return self.computes.listen
+        if part == "exporter":
+            return ""
         if part == "proxy":
             return self.proxy.service if self.proxy else ""
         safekeeper = self.safekeeper_parts.get(part)

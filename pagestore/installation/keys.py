@@ -38,6 +38,7 @@ _TOKENS = {
     Path("tokens/safekeeper"): Scope.SAFEKEEPER,
     Path("tokens/proxy"): Scope.PROXY,
     Path("tokens/compute"): Scope.COMPUTE_AGENT,
+    Path("tokens/exporter"): Scope.EXPORTER,
 }
 
 

@@ -78,7 +78,8 @@ class Installation:
     @property
     def part_names(self) -> tuple[str, ...]:
         """In the order in which they start."""
-        last = ["proxy"] if self.config.proxy is not None else []
+        optional = {"proxy": self.config.proxy, "exporter": self.config.exporter}
+        last = [part for part, section in optional.items() if section is not None]
         return "pageserver", *self.config.safekeepers_here, "compute", "control", *last
 
     @property

@@ -23,6 +23,7 @@ from pagestore.pgwire.startup import CancelRequest
 from pagestore.proxy.backend import Declined
 from pagestore.proxy.cancels import CancelKeys
 from pagestore.proxy.carrying import CarryFailed
+from pagestore.proxy.counts import Counts
 from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start, State, Stop
 from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
@@ -104,9 +105,18 @@ class Front:
         full = messages.error_response("53300", "sorry, too many clients already")
         self.links = Links(self._accept, threads=threads, full=full)
         self._meters = Meters(self.links.queries, RELAY_METERS)
+        self.counts = Counts()
         self._held(tasks.endless(self._watch(), "watch sessions"))
         self._held(tasks.endless(self._meters.tell_for_ever(places.count), "tell of queries"))
         self._held(tasks.endless(self._adopt_for_ever(), "take up computes"))
+
+    @property
+    def queries(self) -> int:
+        """That clients have asked."""
+        return self._meters.total()
+
+    def queries_of(self, place: Place) -> int:
+        return self._meters.read(place.database)
 
     def state(self, place: Place) -> State:
         return self._fleet.state(place)
@@ -151,21 +161,28 @@ class Front:
                 case CancelRequest(process, key):
                     await self._cancel(process, key)
                 case Refused():
+                    self.counts.logins["refused"] += 1
                     _log.info("refused", peer=peer, user=outcome.user, reason=outcome.message)
                     link.send(outcome.told)
                 case Admitted():
                     await self._admit(link, outcome)
+                    self.counts.logins["admitted"] += 1
                     return
         except _Refusal as refusal:
+            self.counts.logins["unserved"] += 1
             link.send(refusal.told)
         except PagestoreError as error:
+            self.counts.logins["unserved"] += 1
             told = messages.error_response(_sqlstate(error), error.message, hint=error.hint or "")
             link.send(told)
         except TimeoutError:
+            self.counts.logins["slow"] += 1
             link.send(messages.error_response("08006", "the login took too long"))
         except LinkEnded:
+            self.counts.logins["left"] += 1
             return
         except Exception as error:
+            self.counts.logins["failed"] += 1
             _log.error("a login failed", peer=peer, exc_info=error)
             link.send(messages.error_response("XX000", "the proxy failed; its log says why"))
         link.close()
@@ -417,20 +434,24 @@ class Front:
             future.set_result(outcome)
 
     async def _start(self, place: Place, attempt: int) -> None:
+        began = self._loop.time()
         try:
             address = await self._places.start(place)
         except PagestoreError as error:
+            self.counts.failed_wakes += 1
             hint = error.hint or ""
             told = self._fleet.failed(
                 place, attempt, _sqlstate(error), error.message, hint, self._loop.time()
             )
         except Exception as error:
+            self.counts.failed_wakes += 1
             _log.error("a start failed", place=str(place), exc_info=error)
             told = self._fleet.failed(
                 place, attempt, "XX000", "the proxy failed; its log says why", "", self._loop.time()
             )
         else:
             await self._bring_listeners_back(place, address, attempt)
+            self.counts.wakes.add(self._loop.time() - began)
             told = self._fleet.started(place, attempt, address, self._loop.time())
         self._carry_out(told)
 

@@ -41,6 +41,13 @@ class Meters:
             number = self._numbers[database] = len(self._numbers) + 1
         return number or _NOBODYS
 
+    def read(self, database: str) -> int:
+        number = self._numbers.get(database)
+        return 0 if number is None else self._queries(number)
+
+    def total(self) -> int:
+        return self._queries(_NOBODYS) + sum(map(self._queries, self._numbers.values()))
+
     def news(self) -> dict[str, int]:
         """Counts that were not told yet."""
         found = {name: self._queries(number) for name, number in self._numbers.items()}

@@ -200,6 +200,14 @@ class RedoPools:
             )
         return helpers.pool
 
+    def stats(self) -> dict[str, float]:
+        """As of a pool, of all together."""
+        total = dict.fromkeys(("pages", "records", "busy_seconds", "started", "deaths"), 0.0)
+        for helpers in list(self._made.values()):
+            stats = helpers.pool.stats()
+            total = {name: value + stats[name] for name, value in total.items()}
+        return total
+
     def stop_idle(self, seconds: float) -> None:
         for helpers in list(self._made.values()):
             helpers.pool.stop_idle(seconds)

@@ -46,6 +46,7 @@ from pagestore.postgres.operator_session import operator_session
 from pagestore.postgres.server_log import ServerFailed
 from pagestore.quorum.service import wal_service
 from pagestore.services.guard import SigningKey
+from pagestore.services.part_metrics import of_agent
 from pagestore.services.progress import Followed
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
@@ -424,6 +425,7 @@ async def serve(settings: ComputeSettings) -> None:
         agent = Agent(host, pages, wal, generations)
         await agent.adopt()
         server = GrpcServer(guard, identity)
+        server.metrics.add(of_agent(agent))
         server.add_service(pb.DESCRIPTOR.services_by_name["ComputeService"], ComputeService(agent))
         renewing = page_access.renew_for_ever(settings.compute_dir, signer)
         leases = ReadLeases(pages, agent.computes.values)

@@ -41,6 +41,7 @@ from pagestore.services.app_roles import RoleService
 from pagestore.services.census import take_census_in_time
 from pagestore.services.control import ControlService, ControlSettings
 from pagestore.services.guard import SigningKey
+from pagestore.services.part_metrics import of_control
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
@@ -143,6 +144,7 @@ async def _serve(
             await launcher.measure()
         computes.note_costs()
 
+    server.metrics.add(of_control(plane))
     await plane.recover()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)

@@ -39,6 +39,7 @@ from pagestore.services.page_memory import (
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
+from pagestore.services.part_metrics import of_pageserver
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
@@ -148,7 +149,9 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         )
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
-        server.add_service(services["PageService"], PageReads(access), raw={"GetPages"})
+        reads = PageReads(access)
+        server.metrics.add(of_pageserver(access, reads, helpers))
+        server.add_service(services["PageService"], reads, raw={"GetPages"})
         timelines = PageTimelines(access)
         stack.push_async_callback(timelines.detaching.close)
         server.add_service(services["TimelineService"], timelines)

@@ -52,6 +52,8 @@ class PageReads:
 
     def __init__(self, access: PageAccess) -> None:
         self._access = access
+        self.requests = self.pages = 0
+        """That GetPages was asked for."""
 
     async def get_pages(self, _requests: object, context: Any) -> None:
         read, write = context.read, context.write
@@ -83,6 +85,8 @@ class PageReads:
                 raise _bad_count(blocks)
             if bound is not None:
                 check_ids(bound, tenant_id, timeline_id)
+            self.requests += 1
+            self.pages += blocks
             access = self._access
             timeline = access.timeline(tenant_id, timeline_id)
             lsn = access.read_now(timeline, request_lsn, since)

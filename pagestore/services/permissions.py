@@ -20,6 +20,7 @@ Needed = frozenset[Scope]
 """Whose token opens a method besides the operator's."""
 
 _PAGESERVER, _SAFEKEEPER, _PROXY = Scope.PAGESERVER, Scope.SAFEKEEPER, Scope.PROXY
+_EXPORTER = Scope.EXPORTER
 _AGENT, _TENANT, _TIMELINE = Scope.COMPUTE_AGENT, Scope.TENANT, Scope.TIMELINE
 
 OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
@@ -188,6 +189,7 @@ NEEDED: Mapping[str, Needed] = {
             "GrantGenerations": [],
         },
     ),
+    **_rows("MetricsService", {"GetMetrics": [_EXPORTER]}),
     **_rows("UsageService", {"GetUsage": [_TENANT], "GetUsageOfAll": []}),
     **_rows("ProxyService", {"CarryOut": [], "GetProxyStatus": []}),
 }

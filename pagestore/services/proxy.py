@@ -23,6 +23,7 @@ from pagestore.proxy.asked import AskedPlaces, place_message, place_of
 from pagestore.proxy.fleet import Limits
 from pagestore.proxy.front import Front
 from pagestore.secret_file import secret_of
+from pagestore.services.part_metrics import of_proxy
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.v1 import proxy_pb2 as pb
@@ -75,6 +76,7 @@ class ProxyService:
                 idle_seconds=item.idle_seconds,
                 why=item.why,
                 idle_limit=item.idle_limit,
+                queries=self._front.queries_of(item.place),
             )
         return answer
 
@@ -109,6 +111,7 @@ async def serve(settings: ProxySettings) -> None:
             address = _shown(host, listener.getsockname()[1])
             front.links.listen(listener)
             server = GrpcServer(guard, identity)
+            server.metrics.add(of_proxy(front))
             described = pb.DESCRIPTOR.services_by_name["ProxyService"]
             server.add_service(described, ProxyService(front, address, settings.awake))
             try:

@@ -27,6 +27,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar, cast
@@ -46,8 +47,10 @@ from pagestore.client.errors import to_trailers
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, of_exception
 from pagestore.services.guard import Guard, caller
 from pagestore.services.identity import Identity
+from pagestore.services.metrics import Metrics, MetricsService
 from pagestore.services.permissions import CHECKED_INSIDE, check_request
 from pagestore.tokens import Claims
+from pagestore.v1 import metrics_pb2
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_STREAMS_PER_CONNECTION = 4096
@@ -57,6 +60,7 @@ ADDRESS_SECONDS = 0.5
 _DISK_AT_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 _T = TypeVar("_T")
+_STATUSES = {code.value[0]: code.name for code in grpc.StatusCode} | {None: "OK"}
 _log = structlog.get_logger(__name__)
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -125,8 +129,9 @@ async def abort(context: Any, error: BaseException) -> NoReturn:
 class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Asks who calls, once a call or stream, and turns what a handler raises into its status."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, metrics: Metrics) -> None:
         self._guard = guard
+        self._metrics = metrics
 
     async def intercept_service(
         self,
@@ -146,6 +151,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             if method is not None:
                 within = claims if details.method not in CHECKED_INSIDE else None
                 guarded = _guarded(method, kind.startswith("stream"), claims, within)
+                guarded = _timed(guarded, details.method, self._metrics)
                 return _rebuild(kind, handler, guarded)
         return handler
 
@@ -196,6 +202,36 @@ def _guarded(method: Any, streaming: bool, claims: Claims | None, within: Claims
             raise
         except Exception as error:
             await abort(context, error)
+
+    return coroutine if inspect.iscoroutinefunction(method) else method
+
+
+def _timed(method: Any, name: str, metrics: Metrics) -> Any:
+    """Counts the call once it has ended, by the status that it ended with."""
+
+    def count(began: float, context: Any) -> None:
+        code = context.code()
+        status = code.name if isinstance(code, grpc.StatusCode) else _STATUSES.get(code, "UNKNOWN")
+        metrics.called(name, status, time.monotonic() - began)
+
+    if inspect.isasyncgenfunction(method):
+
+        async def generator(request: Any, context: Any) -> Any:
+            began = time.monotonic()
+            try:
+                async for answer in method(request, context):
+                    yield answer
+            finally:
+                count(began, context)
+
+        return generator
+
+    async def coroutine(request: Any, context: Any) -> Any:
+        began = time.monotonic()
+        try:
+            return await method(request, context)
+        finally:
+            count(began, context)
 
     return coroutine if inspect.iscoroutinefunction(method) else method
 
@@ -256,12 +292,16 @@ class GrpcServer:
 
     def __init__(self, guard: Guard, identity: Identity | None = None) -> None:
         self._identity = identity
-        self.grpc = grpc.aio.server(interceptors=[CallInterceptor(guard)], options=_OPTIONS)
+        self.metrics = Metrics()
+        calls = CallInterceptor(guard, self.metrics)
+        self.grpc = grpc.aio.server(interceptors=[calls], options=_OPTIONS)
         self.address = ""
         self._names: list[str] = []
         self._health: Any = getattr(health, "aio").HealthServicer()  # noqa: B009
         self._stop = asyncio.Event()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        metrics = metrics_pb2.DESCRIPTOR.services_by_name["MetricsService"]
+        self.add_service(metrics, MetricsService(self.metrics))
 
     def add_service(
         self, service: ServiceDescriptor, implementation: object, raw: Collection[str] = ()

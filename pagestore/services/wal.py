@@ -15,6 +15,7 @@ from pagestore.client.addresses import is_near
 from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
+from pagestore.services.part_metrics import of_safekeeper
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.tokens import split_address
@@ -68,6 +69,7 @@ async def serve(settings: WalSettings) -> None:
     safekeeper = await Safekeeper.open(settings.data_dir, inner)
     try:
         server = GrpcServer(guard, identity)
+        server.metrics.add(of_safekeeper(safekeeper))
         service = WalService(safekeeper, near=is_near(settings.listen))
         server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], service)
         address = await server.start(settings.listen, settings.data_dir, settings.listen_unix)

@@ -156,7 +156,7 @@ class ProxyStatus(_message.Message):
     def __init__(self, address: _Optional[str] = ..., places: _Optional[_Iterable[_Union[ProxyPlace, _Mapping]]] = ..., berths: _Optional[int] = ...) -> None: ...
 
 class ProxyPlace(_message.Message):
-    __slots__ = ("place", "state", "sessions", "waiting", "idle_seconds", "why", "idle_limit")
+    __slots__ = ("place", "state", "sessions", "waiting", "idle_seconds", "why", "idle_limit", "queries")
     PLACE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +164,7 @@ class ProxyPlace(_message.Message):
     IDLE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     IDLE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
     place: Place
     state: str
     sessions: int
@@ -171,4 +172,5 @@ class ProxyPlace(_message.Message):
     idle_seconds: float
     why: str
     idle_limit: float
-    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., state: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., why: _Optional[str] = ..., idle_limit: _Optional[float] = ...) -> None: ...
+    queries: int
+    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., state: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., why: _Optional[str] = ..., idle_limit: _Optional[float] = ..., queries: _Optional[int] = ...) -> None: ...

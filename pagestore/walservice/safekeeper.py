@@ -86,6 +86,8 @@ class Safekeeper:
         self.budget = Budget(settings.keep_bytes)
         self.verifier = settings.verifier
         self.commits: Watchable[int] = Watchable()
+        self.committed_bytes = 0
+        """Since this process began."""
         self.peer_statuses: Watchable[PeerStatus] = Watchable()
         self.book = AddressBook(data_dir)
         self.trials = Trials(self._counts_again, self._remembered_late)
@@ -205,6 +207,9 @@ class Safekeeper:
 
     def publish(self, key: TimelineKey, state: State) -> None:
         """Tells consumers and peers how far a timeline is."""
+        before = self.commits.get(key)
+        if before is not None and before < state.commit_lsn:
+            self.committed_bytes += state.commit_lsn - before
         self.commits.publish(key, state.commit_lsn)
         self.trials.note(key, state)
         status = PeerStatus.of(state)

@@ -26,16 +26,8 @@ COMMANDS = {
     for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
     if not command.hidden
 }
-WITHOUT_JSON = {
-    "psql",
-    "pageserver",
-    "safekeeper",
-    "compute",
-    "control",
-    "proxy",
-    "completion",
-    "mcp",
-}
+PARTS = {"pageserver", "safekeeper", "compute", "control", "proxy", "exporter"}
+WITHOUT_JSON = {"psql", "completion", "mcp"} | PARTS
 WITHOUT_DATA = {"bench", "inspect"}
 """The one measures an installation of its own, the other reads a file, whosever it is."""
 
