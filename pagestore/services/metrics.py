@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pagestore.measures import Durations
@@ -139,8 +140,8 @@ def _buckets(found: Durations) -> list[tuple[str, float]]:
 def _of_process() -> Iterable[Family]:
     times = os.times()
     yield counter("process_cpu_seconds", "CPU of this process.", times.user + times.system)
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        resident = int(file.read().split()[1]) * _PAGE_BYTES
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     yield gauge("process_resident_memory_bytes", "Memory of this process.", resident)
-    yield gauge("process_open_fds", "Its open files.", len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+    files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    yield gauge("process_open_fds", "Its open files.", files)
     yield gauge("process_start_time_seconds", "When it began, Unix seconds.", _STARTED)
