@@ -147,6 +147,13 @@ class Follower:
         """How many timelines are being read from the WAL service."""
         return len(self._tasks)
 
+    def release_within(self, bound: Callable[[TimelineKey], int]) -> None:
+        """No WAL is released beyond this LSN of its timeline; `release` says that it has moved."""
+        self._releases.within = bound
+
+    def release(self, key: TimelineKey) -> None:
+        self._releases.note(key)
+
     def hasten(self, key: TimelineKey) -> None:
         """Somebody asks how far a timeline is: takes in what there is."""
         if key in self._paces:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from pagestore import durable
 from pagestore.errors import NotFound, PagestoreError
+from pagestore.ids import MAX_LSN
 from pagestore.ingest.sources import Source, Sources
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.timeline import Repository, Timeline
@@ -60,6 +62,8 @@ class Releases:
     ) -> None:
         self._repository, self._sources, self._consumer = repository, sources, consumer
         self._slot_wal_bytes = slot_wal_bytes
+        self.within: Callable[[TimelineKey], int] = lambda key: MAX_LSN
+        """Beyond which nothing of a timeline is released, wherever its layers are."""
         self._reading = asyncio.Lock()
         self._below: dict[TimelineKey, dict[TimelineKey, int]] = {}
         """What slots of later timelines need of a timeline."""
@@ -99,7 +103,8 @@ class Releases:
         except NotFound:
             self._hold_below(key, None, None)
             return None
-        return *key, min(timeline.disk_consistent_lsn, ours, *self._below.get(key, {}).values())
+        durable = min(timeline.disk_consistent_lsn, self.within(key))
+        return *key, min(durable, ours, *self._below.get(key, {}).values())
 
     def _needed_by_slots(self, key: TimelineKey, timeline: Timeline) -> int:
         """From where on; and tells the timelines before it."""

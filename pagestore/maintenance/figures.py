@@ -10,7 +10,7 @@ from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.native import LayerKind, store_errors
 from pagestore.maintenance.policy import Figures
 from pagestore.timeline import Timeline
-from pagestore.timeline.timeline import OwnLayer
+from pagestore.timeline.held import OwnLayer
 
 KEPT = 100_000
 

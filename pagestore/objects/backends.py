@@ -49,7 +49,9 @@ class Backend(Protocol):
     def sweep(self, now: float) -> int: ...
 
 
-def connect(url: str, environ: Mapping[str, str]) -> Backend:
+def connect(
+    url: str, environ: Mapping[str, str], timeout: datetime.timedelta = REQUEST_TIMEOUT
+) -> Backend:
     """
     Raises:
         InvalidInput: OBJECT_STORE_URL
@@ -64,7 +66,7 @@ def connect(url: str, environ: Mapping[str, str]) -> Backend:
             raise _not_a_url(url, "a directory is file:///DIR")
         return Directory(Path(unquote(parts.path)))
     try:
-        return Service(from_url(url, **_options(parts.scheme, environ)))
+        return Service(from_url(url, **_options(parts.scheme, environ, timeout)))
     except Exception as error:
         raise _not_a_url(url, first_line(error)) from error
 
@@ -75,13 +77,15 @@ def first_line(error: BaseException) -> str:
     return lines[0].strip() if lines else type(error).__name__
 
 
-def _options(scheme: str, environ: Mapping[str, str]) -> dict[str, Any]:
+def _options(
+    scheme: str, environ: Mapping[str, str], timeout: datetime.timedelta
+) -> dict[str, Any]:
     config = {name.lower(): environ[name] for name in OPTIONS[scheme] if environ.get(name)}
     allow_http = environ.get(ALLOW_HTTP, "").lower() in ("1", "true", "yes")
     return {
         "config": config,
         "client_options": {
-            "timeout": REQUEST_TIMEOUT,
+            "timeout": timeout,
             "connect_timeout": CONNECT_TIMEOUT,
             "allow_http": allow_http,
         },

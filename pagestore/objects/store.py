@@ -8,6 +8,7 @@ know that it was he writes what nobody else would.
 
 from __future__ import annotations
 
+import datetime
 import mmap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,7 @@ from pagestore.pauses import Pauses
 T = TypeVar("T")
 
 ATTEMPTS = 5
+HASTY_ATTEMPTS, HASTY_TIMEOUT = 3, datetime.timedelta(seconds=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 COMPARED_BYTES = 8 << 20
 DELETED_TOGETHER = 1000
@@ -42,11 +44,18 @@ class ObjectStore:
     """
 
     def __init__(
-        self, url: str, backend: Backend, sleep: Callable[[float], object] = time.sleep
+        self,
+        url: str,
+        backend: Backend,
+        sleep: Callable[[float], object] = time.sleep,
+        attempts: int = ATTEMPTS,
     ) -> None:
         self.url = url
+        self.hasty = self
+        """The same, for those who read and are waited for: it gives up within half a minute."""
         self._backend = backend
         self._sleep = sleep
+        self._attempts = attempts
 
     @classmethod
     def open(cls, url: str, environ: Mapping[str, str]) -> ObjectStore:
@@ -55,7 +64,9 @@ class ObjectStore:
         Raises:
             InvalidInput: OBJECT_STORE_URL
         """
-        return cls(url, connect(url, environ))
+        made = cls(url, connect(url, environ))
+        made.hasty = cls(url, connect(url, environ, HASTY_TIMEOUT), attempts=HASTY_ATTEMPTS)
+        return made
 
     def create(self, name: str, data: Data) -> None:
         """
@@ -138,12 +149,12 @@ class ObjectStore:
 
     def _try(self, name: str, request: Callable[[], T]) -> T:
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, self._attempts + 1):
             try:
                 return request()
             except (exceptions.BaseError, OSError) as error:
                 fault = self._meaning(name, error)
-                if attempt == ATTEMPTS or not isinstance(fault, Unavailable):
+                if attempt == self._attempts or not isinstance(fault, Unavailable):
                     raise fault from error
             self._sleep(pauses.next())
         raise AssertionError("unreachable")

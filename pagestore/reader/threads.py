@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 DISK_THREADS = 4
 BULK_THREADS = 4
+REMOTE_THREADS = 32
+"""Where files may be elsewhere: a read that waits for one takes longer, and no processor."""
 
 
 class ReadThreads:
@@ -33,13 +35,14 @@ class ReadThreads:
 
     Args:
         helpers: how many redo helpers there may be.
+        files: how many reads of pages may wait for files.
     """
 
-    def __init__(self, helpers: int) -> None:
+    def __init__(self, helpers: int, files: int = DISK_THREADS) -> None:
         self._disk = ThreadPoolExecutor(DISK_THREADS, "read")
         self._redo = ThreadPoolExecutor(helpers, "redo")
         self._bulk = ThreadPoolExecutor(BULK_THREADS, "backup")
-        self._pages = PageReaders(DISK_THREADS, helpers)
+        self._pages = PageReaders(files, helpers)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pages.fileno(), self._take)

@@ -24,9 +24,12 @@ from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
+from pagestore.maintenance.offsite import Offsite
+from pagestore.maintenance.uploader import Uploader
+from pagestore.objects.store import ObjectStore
 from pagestore.postgres import majors
 from pagestore.reader.redo import RedoPools
-from pagestore.reader.threads import ReadThreads
+from pagestore.reader.threads import DISK_THREADS, REMOTE_THREADS, ReadThreads
 from pagestore.services.connections import end_connection
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_memory import (
@@ -36,6 +39,7 @@ from pagestore.services.page_memory import (
     keep_within,
     trim_at_rest,
 )
+from pagestore.services.page_objects import PageObjects, object_store
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
@@ -43,6 +47,7 @@ from pagestore.services.part_metrics import of_pageserver
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
+from pagestore.timeline.elsewhere import UNBOUNDED
 from pagestore.timeline.horizons import LEAST_SECONDS
 from pagestore.v1 import page_pb2 as pb
 
@@ -95,10 +100,17 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
     async with contextlib.AsyncExitStack() as stack:
         shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)
         keep_within(shares)
+        store = object_store(settings.objects)
         repository = Repository.open(
-            settings.data_dir / "store", open_layer_bytes=shares.open_layers
+            settings.data_dir / "store",
+            open_layer_bytes=shares.open_layers,
+            objects=store,
+            cached_bytes=settings.cache_bytes or UNBOUNDED,
         )
         stack.callback(repository.close)
+        objects = _objects(settings, repository, store)
+        if objects is not None:
+            stack.push_async_callback(objects.close)
         helpers = RedoPools(
             settings.postgres_bindir,
             library=settings.redo_library,
@@ -129,10 +141,12 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             connect=connect,
         )
         stack.push_async_callback(follower.close)
+        if objects is not None:
+            objects.follow(follower)
         compactor, own_helpers = _compactor(settings, repository, flusher, stack)
         collector = Collector(repository, least_seconds=settings.least_history_seconds)
         _on_flushed(flusher, collector.note)
-        threads = ReadThreads(helpers.most)
+        threads = ReadThreads(helpers.most, DISK_THREADS if store is None else REMOTE_THREADS)
         stack.callback(threads.close)
         clock = asyncio.get_running_loop().time
         responses = Responses(shares.responses, end_connection, clock)
@@ -146,6 +160,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             responses,
             collector,
             compactor,
+            objects,
         )
         server = GrpcServer(guard, identity)
         services = pb.DESCRIPTOR.services_by_name
@@ -156,6 +171,8 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         stack.push_async_callback(timelines.detaching.close)
         server.add_service(services["TimelineService"], timelines)
         await server.start(settings.listen, settings.data_dir, settings.listen_unix)
+        if objects is not None:
+            objects.begin()
         background = [
             tasks.endless(follower.run(), "follow the WAL service"),
             tasks.endless(flusher.run(), "flush"),
@@ -172,6 +189,15 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+
+
+def _objects(
+    settings: PageSettings, repository: Repository, store: ObjectStore | None
+) -> PageObjects | None:
+    if store is None:
+        return None
+    uploader = Uploader(lambda wake: Offsite(repository, settings.data_dir, wake))
+    return PageObjects(repository, uploader, store.url, settings.cache_bytes)
 
 
 def _compactor(

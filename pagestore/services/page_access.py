@@ -15,6 +15,7 @@ from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
+from pagestore.services.page_objects import PageObjects
 from pagestore.services.page_responses import Responses
 from pagestore.timeline import Repository, Timeline
 
@@ -36,6 +37,7 @@ class PageAccess:
     responses: Responses
     collector: Collector
     compactor: Compactor
+    objects: PageObjects | None = None
 
     def timeline(self, tenant_id: bytes, timeline_id: bytes) -> Timeline:
         """

@@ -114,7 +114,7 @@ class PageTimelines:
         return self._info(timeline)
 
     async def get_upkeep(self, request: pb.GetUpkeepRequest, context: Any) -> Any:
-        compactor = self._access.compactor
+        compactor, objects = self._access.compactor, self._access.objects
         totals = compactor.totals
         return pb.Upkeep(
             wal_bytes=totals.bytes_of_wal,
@@ -125,6 +125,7 @@ class PageTimelines:
             refused=totals.refused,
             failures=totals.failures,
             deepest_records=compactor.deepest_records,
+            objects=objects.status() if objects is not None else None,
         )
 
     async def verify_layers(

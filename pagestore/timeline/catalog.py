@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from pagestore.lmdbfile.whole import Change, Tally, Whole
 from pagestore.lmdbfile.witness import Witness
 from pagestore.timeline import entries
 from pagestore.timeline.catalog_check import check_catalog
-from pagestore.timeline.entries import Horizon, LayerEntry, TimelineEntry, corrupt
+from pagestore.timeline.entries import Horizon, LayerEntry, Place, TimelineEntry, corrupt
 
 T = TypeVar("T")
 
@@ -39,12 +40,16 @@ class CatalogWriter:
         self._catalog = catalog
         self._txn = txn
         self.tally = Tally()
+        self.removed: list[tuple[bytes, LayerEntry]] = []
 
     def put(self, key: bytes, value: bytes) -> None:
         self.tally.put(b"", key, _owned(self._txn.replace(key, value)), value)
 
     def delete(self, key: bytes) -> None:
-        self.tally.delete(b"", key, _owned(self._txn.pop(key)))
+        old = _owned(self._txn.pop(key))
+        self.tally.delete(b"", key, old)
+        if old is not None and key.startswith(entries.LAYER):
+            self.removed.append((key, LayerEntry.unpack(key, old, self._catalog.where)))
 
     def timeline(self, tenant: TenantId, timeline: TimelineId) -> TimelineEntry | None:
         return self._catalog.read_timeline(self._txn, tenant, timeline)
@@ -61,7 +66,18 @@ class CatalogWriter:
         self.put(key, record.pack(key))
         for number, layer in layers:
             key = entries.layer_key(tenant, timeline, number)
-            self.put(key, layer.pack(key))
+            generation = layer.generation or self._catalog.generation
+            self.put(key, replace(layer, generation=generation).pack(key))
+
+    def move_layer(self, key: bytes, place: Place) -> bool:
+        """Says where a layer's file lies now; False where there is no such layer any more."""
+        value = _owned(self._txn.get(key))
+        if value is None:
+            return False
+        layer = LayerEntry.unpack(key, value, self._catalog.where)
+        if layer.place != place:
+            self.put(key, replace(layer, place=place).pack(key))
+        return True
 
     def replace_layers(
         self,
@@ -184,6 +200,12 @@ class Catalog:
         self.path = path
         self.where = str(path)
         checked = check_catalog(path)
+        self.accepted = False
+        """Whether somebody has said that an older copy will do."""
+        self.generation = 0
+        """Of the page server, which layers are written under."""
+        self.on_removed: Callable[[int, list[tuple[bytes, LayerEntry]]], object] | None = None
+        """Told the transaction and the layers that it has removed, before another one."""
         self._witness: Witness | None = None
         self._changes: Changes | None = None
         self._in_order = threading.Lock()
@@ -197,6 +219,7 @@ class Catalog:
             if checked is None or checked.version < entries.FORMAT_VERSION:
                 whole = self._begin_format(whole)
             self._witness = Witness(path, whole)
+            self.accepted = witness.acceptance_file(path).exists()
             witness.acceptance_file(path).unlink(missing_ok=True)
         except BaseException:
             self._env.close()
@@ -240,6 +263,8 @@ class Catalog:
                 writer = CatalogWriter(self, txn)
                 result = change(writer)
                 whole = self._seal_whole(writer, txn, self._read_whole(txn))
+            if writer.removed and self.on_removed is not None:
+                self.on_removed(whole.transaction, writer.removed)
             if self._changes is not None:
                 self._changes.note(whole, writer.tally.changes)
         if self._witness is not None:
@@ -380,6 +405,12 @@ class Catalog:
                 )
                 for key, value in self.entries(txn, b"e")
             ]
+
+    def layer(self, tenant: TenantId, timeline: TimelineId, number: int) -> LayerEntry | None:
+        key = entries.layer_key(tenant, timeline, number)
+        with self._errors(), self._env.begin() as txn:
+            value = txn.get(key)
+            return None if value is None else LayerEntry.unpack(key, bytes(value), self.where)
 
     def layers(self, tenant: TenantId, timeline: TimelineId) -> list[tuple[int, LayerEntry]]:
         """By number, ascending."""

@@ -22,6 +22,9 @@ NEEDS = "0.1.0 of 2026-11-30"
 FORMAT_KEY = b"f"
 GENERATION_KEY = b"g"
 NEEDS_KEY = b"n"
+LAYER = b"l"
+TIMELINE = b"t"
+"""What keys of layers and of timelines begin with."""
 
 _CRC = struct.Struct("<I")
 _FORMAT = struct.Struct("<I")
@@ -40,7 +43,7 @@ GENERATION_1_BYTES = _GENERATION.size + _CRC.size
 
 
 def timeline_key(tenant: TenantId, timeline: TimelineId) -> bytes:
-    return b"t" + tenant.raw + timeline.raw
+    return TIMELINE + tenant.raw + timeline.raw
 
 
 def child_key(tenant: TenantId, parent: TimelineId, child: TimelineId) -> bytes:
@@ -48,7 +51,12 @@ def child_key(tenant: TenantId, parent: TimelineId, child: TimelineId) -> bytes:
 
 
 def layer_key(tenant: TenantId, timeline: TimelineId, number: int) -> bytes:
-    return b"l" + tenant.raw + timeline.raw + number.to_bytes(8, "big")
+    return LAYER + tenant.raw + timeline.raw + number.to_bytes(8, "big")
+
+
+def layer_of(key: bytes) -> tuple[TenantId, TimelineId, int]:
+    """Whose layer a key is of."""
+    return TenantId(key[1:17]), TimelineId(key[17:33]), int.from_bytes(key[33:], "big")
 
 
 def horizon_key(tenant: TenantId, timeline: TimelineId) -> bytes:

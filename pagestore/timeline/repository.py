@@ -42,7 +42,9 @@ from pagestore.errors import (
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files
 from pagestore.lmdbfile import witness
+from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog, CatalogWriter
+from pagestore.timeline.elsewhere import UNBOUNDED, Elsewhere
 from pagestore.timeline.entries import LayerEntry, TimelineEntry, physical_bytes
 from pagestore.timeline.horizons import nothing_but_points
 from pagestore.timeline.leases import Leases
@@ -103,12 +105,16 @@ class Repository:
         open_layer_bytes: int = 64 << 20,
         max_idle: int = 256,
         files: Files | None = None,
+        objects: ObjectStore | None = None,
+        cached_bytes: int = UNBOUNDED,
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Opens or begins a store. Files that the catalog does not name are moved aside: here, or
         by `sweep`.
 
         Args:
+            objects: has the layer files that are not here.
+            cached_bytes: of those, that are kept once they were read.
             clock: Unix seconds, by which leases end.
 
         Raises:
@@ -126,6 +132,8 @@ class Repository:
                 sweep = Sweep(root, catalog, clock)
                 sweep.unknown()
                 store = Store(root, catalog, files or Files(), open_layer_bytes, sweep)
+                if objects is not None:
+                    store.elsewhere = Elsewhere(root, catalog, store.files, objects, cached_bytes)
                 return cls(store, lock_file, max_idle, clock)
             except BaseException:
                 catalog.close()
@@ -153,6 +161,11 @@ class Repository:
     def scrub(self, tenant: TenantId | None, bytes_per_second: int = 0) -> Iterator[Scrubbed]:
         """See pagestore/timeline/scrub.py."""
         return Scrub(self._store, tenant, bytes_per_second).run()
+
+    @property
+    def store(self) -> Store:
+        """For those who see to its files."""
+        return self._store
 
     def get(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
         """Raises NotFound TIMELINE_NOT_FOUND."""
@@ -350,6 +363,7 @@ class Repository:
         tenant, timeline = found.tenant_id, found.timeline_id
         self._check_directories(tenant, timeline)
         layers = found.retire()
+        self._store.keep_for_readers(layers)
         try:
             removed = self._store.commit(lambda txn: _remove(txn, tenant, timeline))
         except BaseException:
@@ -372,7 +386,9 @@ class Repository:
         """Ancestors that were hidden, and that nobody reads any more."""
         for timeline in gone:
             ancestor = self._forget(tenant, timeline)
-            self._remove_files(tenant, timeline, ancestor.retire() if ancestor is not None else [])
+            layers = ancestor.retire() if ancestor is not None else []
+            self._store.keep_for_readers(layers)
+            self._remove_files(tenant, timeline, layers)
 
     def detach(self, timeline: Timeline, layers: Sequence[tuple[int, LayerEntry]]) -> None:
         """Takes its parent from a timeline: what it read there is in these layers, whose files are

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from pagestore._native import Layer, Remote
 from pagestore.layers.files import Files
 from pagestore.timeline.catalog import Catalog, CatalogWriter
+from pagestore.timeline.elsewhere import Elsewhere
 from pagestore.timeline.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class Store:
         self.catalog = catalog
         self.files = files
         self.sweep = sweep
+        self.elsewhere: Elsewhere | None = None
+        """Where layer files lie that are not here; None without an object store."""
         self.structure = threading.RLock()
         self._open_layer_bytes = open_layer_bytes
         self._counting = threading.Lock()
@@ -37,10 +41,21 @@ class Store:
             self._in_memory.clear()
             self._total = 0
         self.sweep.close()
+        if self.elsewhere is not None:
+            self.elsewhere.close()
         self.catalog.close()
 
     def commit(self, change: Callable[[CatalogWriter], T]) -> T:
         return self.files.commit(lambda: self.catalog.update(change))
+
+    @property
+    def remote(self) -> Remote | None:
+        return None if self.elsewhere is None else self.elsewhere.remote
+
+    def keep_for_readers(self, layers: Sequence[Layer]) -> None:
+        """Layers that are about to be removed: their objects go once nobody reads them."""
+        if self.elsewhere is not None:
+            self.elsewhere.keep_for_readers(layers)
 
     def account(self, timeline: Timeline) -> None:
         """Notes how much memory a timeline holds now."""

@@ -28,6 +28,7 @@ from pagestore.errors import InvalidInput, PagestoreError, of_disk
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.files import layer_name
 from pagestore.timeline.catalog import Catalog
+from pagestore.timeline.entries import Place
 
 Key = tuple[TenantId, TimelineId]
 _UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp")
@@ -119,11 +120,14 @@ class Sweep:
         if not found:
             _remove_if_empty(directory)
             return
-        named = {
-            layer_name(number, layer.summary.kind)
+        layers = [
+            (layer_name(number, layer.summary.kind), layer.place)
             for number, layer in self._catalog.layers(tenant, timeline)
-        }
+        ]
+        named = {name for name, place in layers if place & Place.LOCAL}
         replaced = {layer_name(*was) for was in self._catalog.replaced(tenant, timeline)}
+        # What was being evicted: the object store has it.
+        replaced |= {name for name, place in layers if not place & Place.LOCAL}
         unnamed = [name for name in found if name not in named]
         try:
             moved = sum(self._move(directory / name, name in replaced) for name in unnamed)

@@ -25,9 +25,8 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from pagestore import keyspace
 from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot, TimelineView
@@ -40,27 +39,9 @@ from pagestore.pgformat import versions
 from pagestore.timeline import entries
 from pagestore.timeline.catalog import CatalogWriter
 from pagestore.timeline.entries import LayerEntry, TimelineEntry
+from pagestore.timeline.held import Frozen, IngestPosition, OwnLayer
 from pagestore.timeline.retained import ALL, Retained
 from pagestore.timeline.store import Store
-
-
-class IngestPosition(NamedTuple):
-    last_record_lsn: Lsn  # the end of the last whole record
-    prev_record_lsn: Lsn  # its start; 0 when unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """An open layer that takes no more, and the position it ends at."""
-
-    layer: OpenLayer
-    position: IngestPosition
-
-
-class OwnLayer(NamedTuple):
-    number: int
-    entry: LayerEntry
-    layer: Layer
 
 
 class Timeline:
@@ -338,6 +319,7 @@ class Timeline:
         with self._flushing:
             self._store.sweep.check(self.tenant_id, self.timeline_id)
             gone = self._numbered(removed)
+            self._store.keep_for_readers(gone)
             record = self._record
             for layer in gone:
                 record = record.without_layer(layer.summary.bytes)
@@ -420,7 +402,14 @@ class Timeline:
 
     def make_layer(self, number: int, summary: LayerSummary) -> Layer:
         path = self.directory / layer_name(number, summary.kind)
-        return Layer(path, self.tenant_id.raw, self.timeline_id.raw, number, summary)
+        return Layer(
+            path, self.tenant_id.raw, self.timeline_id.raw, number, summary, self._store.remote
+        )
+
+    def known_files(self) -> list[Layer]:
+        """Its own layer files, if they have been learned by now."""
+        files = self._files
+        return [] if files is None else files.files()
 
     @property
     def cached_snapshot(self) -> Snapshot | None:

@@ -603,20 +603,26 @@ class Upkeep(_message.Message):
     def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ...) -> None: ...
 
 class ObjectStoreStatus(_message.Message):
-    __slots__ = ("url", "generation", "behind_bytes", "behind_seconds", "wal_seconds", "last_error")
+    __slots__ = ("url", "generation", "behind_bytes", "behind_seconds", "wal_seconds", "last_error", "layer_bytes", "cached_bytes", "fetched_bytes")
     URL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     BEHIND_BYTES_FIELD_NUMBER: _ClassVar[int]
     BEHIND_SECONDS_FIELD_NUMBER: _ClassVar[int]
     WAL_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    LAYER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     url: str
     generation: int
     behind_bytes: int
     behind_seconds: float
     wal_seconds: float
     last_error: str
-    def __init__(self, url: _Optional[str] = ..., generation: _Optional[int] = ..., behind_bytes: _Optional[int] = ..., behind_seconds: _Optional[float] = ..., wal_seconds: _Optional[float] = ..., last_error: _Optional[str] = ...) -> None: ...
+    layer_bytes: int
+    cached_bytes: int
+    fetched_bytes: int
+    def __init__(self, url: _Optional[str] = ..., generation: _Optional[int] = ..., behind_bytes: _Optional[int] = ..., behind_seconds: _Optional[float] = ..., wal_seconds: _Optional[float] = ..., last_error: _Optional[str] = ..., layer_bytes: _Optional[int] = ..., cached_bytes: _Optional[int] = ..., fetched_bytes: _Optional[int] = ...) -> None: ...
 
 class ImportChunk(_message.Message):
     __slots__ = ("header", "relations", "pages", "file", "slru", "end")

@@ -1,0 +1,82 @@
+"""A page server's object store: what is put there, what is kept here, and what is told of both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from pagestore import tasks
+from pagestore.ingest.follower import Follower
+from pagestore.ingest.waiters import TimelineKey
+from pagestore.maintenance.evicting import Evictor
+from pagestore.maintenance.offsite import Offsite
+from pagestore.maintenance.uploader import CLOSE_SECONDS, Uploader
+from pagestore.objects.store import ObjectStore
+from pagestore.timeline import Repository
+from pagestore.v1 import page_pb2 as pb
+
+
+def object_store(url: str | None) -> ObjectStore | None:
+    """Raises InvalidInput OBJECT_STORE_URL."""
+    return None if url is None else ObjectStore.open(url, os.environ)
+
+
+class PageObjects:
+    """Of one page server and event loop.
+
+    Args:
+        offsite: of its store.
+        cache_bytes: of layers that stay on this disk; None: all.
+    """
+
+    def __init__(
+        self, repository: Repository, uploader: Uploader, url: str, cache_bytes: int | None
+    ) -> None:
+        assert repository.store.elsewhere is not None
+        self.uploader = uploader
+        self.offsite: Offsite = uploader.offsite
+        self._url = url
+        self._remote = repository.store.elsewhere.remote
+        self._evictor = (
+            None if cache_bytes is None else Evictor(repository, self.offsite, cache_bytes)
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def follow(self, follower: Follower) -> None:
+        """No WAL is released but what the object store has in layers."""
+        loop = asyncio.get_running_loop()
+        follower.release_within(self.offsite.durable_lsn)
+
+        def durable(key: TimelineKey) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(follower.release, key)
+
+        self.offsite.on_durable = durable
+
+    def begin(self) -> None:
+        self._tasks.append(tasks.endless(self.uploader.run(), "keep the store in objects"))
+        if self._evictor is not None:
+            self._tasks.append(tasks.endless(self._evictor.run(), "evict"))
+
+    async def close(self) -> None:
+        """After the last flush: waits a moment for what is not there yet."""
+        if self._tasks and not self.uploader.failure:
+            await self.uploader.settle(CLOSE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.uploader.close()
+
+    def status(self, wal_seconds: float = 0.0) -> pb.ObjectStoreStatus:
+        behind, stats = self.offsite.behind(), self._remote.stats()
+        return pb.ObjectStoreStatus(
+            url=self._url,
+            generation=self.offsite.generation,
+            behind_bytes=behind.bytes,
+            behind_seconds=behind.age,
+            wal_seconds=wal_seconds,
+            last_error=self.uploader.failure,
+            layer_bytes=self.offsite.here_bytes,
+            cached_bytes=stats["cached_bytes"],
+            fetched_bytes=stats["fetched_bytes"],
+        )

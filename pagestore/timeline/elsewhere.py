@@ -1,0 +1,220 @@
+"""The layers of a store as objects: their names, how they are read, and when they go.
+
+With an object store, a layer file is here, there, or in both places (`Place`), as the catalog says.
+Whoever reads one that is not here fetches ranges of it (native/core/layer/remote.h) by the
+callables below, which run on the thread that reads. One that is here and damaged is read from there
+too, and noted, to be mended.
+
+An object goes when nothing can want it any more: no read, for which removed layers are held until
+nobody else does; and no recovery, which reads the journal: so the removal must be durable there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from pagestore import durable
+from pagestore._native import Layer, Remote
+from pagestore.errors import NotFound, PagestoreError, Unavailable, of_disk
+from pagestore.ids import TenantId, TimelineId
+from pagestore.layers.files import SUFFIXES, Files, layer_name, temporary
+from pagestore.layers.native import LayerKind, store_errors
+from pagestore.objects.store import ObjectStore
+from pagestore.timeline.catalog import Catalog
+from pagestore.timeline.entries import LayerEntry, Place, layer_key, layer_of
+
+UNBOUNDED = 1 << 62
+CACHE = "cache"
+"""The directory of what was fetched; what an earlier process left there is worth nothing."""
+AWAY_SECONDS = 1.0
+"""After a failure reads are told so at once: a read may want many layers."""
+FETCH_BYTES = 8 << 20
+_log = structlog.get_logger(__name__)
+
+
+def object_name(key: bytes, entry: LayerEntry) -> str:
+    """Of a layer, by its key in the catalog."""
+    tenant, timeline, number = layer_of(key)
+    suffix = SUFFIXES[LayerKind(entry.summary.kind)]
+    name = f"{number:012x}-{entry.generation:08x}.{suffix}"
+    return f"pageserver/layers/{tenant}/{timeline}/{name}"
+
+
+class Going(NamedTuple):
+    """A layer that a transaction has removed."""
+
+    entry: LayerEntry
+    transaction: int
+
+
+class Elsewhere:
+    """Thread-safe."""
+
+    def __init__(
+        self,
+        root: Path,
+        catalog: Catalog,
+        files: Files,
+        objects: ObjectStore,
+        cached_bytes: int,
+    ) -> None:
+        self.objects = objects
+        self.root = root
+        self._catalog = catalog
+        self._files = files
+        self._lock = threading.Lock()
+        self._going: dict[bytes, Going] = {}
+        self._read: dict[bytes, Layer] = {}
+        self._damaged: dict[bytes, str] = {}
+        self._away_until = 0.0
+        try:
+            shutil.rmtree(root / CACHE, ignore_errors=True)
+            (root / CACHE).mkdir(mode=0o700)
+        except OSError as error:
+            raise of_disk(error, str(error)) from error
+        self.remote = Remote(root / CACHE, cached_bytes, self._fetch, self._found_damaged)
+        catalog.on_removed = self._removed
+
+    def close(self) -> None:
+        self.remote.close()
+
+    def path(self, key: bytes, entry: LayerEntry) -> Path:
+        """Where the file lies when it is here."""
+        tenant, timeline, number = layer_of(key)
+        return self.root / str(tenant) / str(timeline) / layer_name(number, entry.summary.kind)
+
+    def entry(self, key: bytes) -> LayerEntry | None:
+        """Of a layer that there is, or that somebody may still read."""
+        going = self._going.get(key)
+        return going.entry if going is not None else self._catalog.layer(*layer_of(key))
+
+    def read(self, key: bytes, entry: LayerEntry, offset: int, length: int) -> bytes:
+        """
+        Raises:
+            Unavailable: OBJECT_STORE_UNAVAILABLE; also where the object is gone: whoever took
+                it away has taken over.
+        """
+        if time.monotonic() < self._away_until:
+            raise _away(self.objects.url, "it did not a moment ago")
+        try:
+            return self.objects.hasty.get_range(object_name(key, entry), offset, length)
+        except NotFound as error:
+            raise _away(self.objects.url, error.message) from error
+        except PagestoreError:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise
+
+    def restore(self, key: bytes, entry: LayerEntry) -> None:
+        """Puts the whole file here, checked, in the place of whatever is.
+
+        Raises:
+            Unavailable: OBJECT_STORE_UNAVAILABLE. DataLoss: LAYER_CORRUPT: the object is.
+            ResourceExhausted: STORE_FULL.
+        """
+        path = self.path(key, entry)
+        work = temporary(path)
+        tenant, timeline, number = layer_of(key)
+        try:
+            self._files.make_directory(path.parent)
+            with durable.begin(work) as file:
+                for offset in range(0, entry.summary.bytes, FETCH_BYTES):
+                    file.write(self.read(key, entry, offset, FETCH_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with store_errors():
+                Layer(work, tenant.raw, timeline.raw, number, entry.summary).verify()
+            self._files.publish(path)
+        except OSError as error:
+            raise of_disk(error, str(error)) from error
+        finally:
+            work.unlink(missing_ok=True)
+
+    def keep_for_readers(self, layers: Sequence[Layer]) -> None:
+        with self._lock:
+            self._read |= {key_of(layer): layer for layer in layers}
+
+    def deletable(self, transaction: int) -> list[tuple[bytes, LayerEntry]]:
+        """Layers that nobody reads, removed by transactions up to this one."""
+        with self._lock:
+            for key in [key for key, layer in self._read.items() if layer.readers == 1]:
+                if key in self._going:
+                    del self._read[key]
+            return [
+                (key, going.entry)
+                for key, going in self._going.items()
+                if going.transaction <= transaction and key not in self._read
+            ]
+
+    def going(self) -> list[tuple[bytes, LayerEntry]]:
+        """Layers whose objects are to go, and have not yet."""
+        with self._lock:
+            return [(key, going.entry) for key, going in self._going.items()]
+
+    def deleted(self, keys: Sequence[bytes]) -> None:
+        with self._lock:
+            for key in keys:
+                self._going.pop(key, None)
+
+    def damaged(self) -> dict[bytes, str]:
+        """Keys of layers that are here and do not hold, with what was found; once."""
+        with self._lock:
+            found, self._damaged = self._damaged, {}
+            return found
+
+    def _removed(self, transaction: int, removed: list[tuple[bytes, LayerEntry]]) -> None:
+        with self._lock:
+            for key, entry in removed:
+                if entry.place & Place.REMOTE:
+                    self._going[key] = Going(entry, transaction)
+                else:
+                    self._read.pop(key, None)
+
+    def _fetch(
+        self, tenant: bytes, timeline: bytes, number: int, kind: int, offset: int, length: int
+    ) -> bytes | str:
+        key = layer_key(TenantId(tenant), TimelineId(timeline), number)
+        entry = self.entry(key)
+        if entry is None or not entry.place & Place.REMOTE:
+            name = layer_name(number, kind)
+            return (
+                f"{self.root}/{TenantId(tenant)}/{TimelineId(timeline)}/{name}: cannot open: "
+                "it is neither here nor in the object store"
+            )
+        return self.read(key, entry, offset, length)
+
+    def _found_damaged(
+        self, tenant: bytes, timeline: bytes, number: int, kind: int, what: str
+    ) -> bool:
+        key = layer_key(TenantId(tenant), TimelineId(timeline), number)
+        entry = self.entry(key)
+        if entry is None or not entry.place & Place.REMOTE:
+            return False
+        with self._lock:
+            is_new = key not in self._damaged
+            self._damaged[key] = what
+        if is_new:
+            _log.error("a damaged layer file is read from the object store instead", what=what)
+        return True
+
+
+def key_of(layer: Layer) -> bytes:
+    """In the catalog."""
+    path = Path(layer.path)
+    tenant, timeline = TenantId.parse(path.parent.parent.name), TimelineId.parse(path.parent.name)
+    return layer_key(tenant, timeline, int(path.stem, 16))
+
+
+def _away(url: str, why: str) -> Unavailable:
+    return Unavailable(
+        "OBJECT_STORE_UNAVAILABLE",
+        f"The object store {url} does not answer as it should: {why}",
+        "It is asked again by itself.",
+    )
