@@ -71,6 +71,7 @@ class Walk:
     layer_bytes: int = 0
     logs: int = 0
     log_bytes: int = 0
+    repaired: list[str] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -78,24 +79,30 @@ def scrub(
     rate: Annotated[
         int, typer.Option(min=0, help="MB a second that are read at most; 0: as fast as it goes.")
     ] = 0,
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Layers that only the object store has, too.")
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
     """Read all that is stored, while everything runs, and say what is damaged, and for whom.
 
-    Every layer file of the page server, and the WAL of the safekeepers on this machine.
+    Every layer file of the page server, and the WAL of the safekeepers on this machine. A damaged
+    layer that the object store has is fetched anew.
 
     Example: pagestore scrub
     """
     with session(data, as_json) as run:
         walk = Walk()
-        asyncio.run(_scrub_layers(run, walk, rate << 20))
+        asyncio.run(_scrub_layers(run, walk, rate << 20, objects))
         _scrub_logs(run, walk)
         said = (
             f"layers: {walk.layers} files, {human_bytes(walk.layer_bytes)}\n"
             f"WAL: {walk.logs} logs, {human_bytes(walk.log_bytes)}"
         )
         run.answer(asdict(walk), said)
+        for what in walk.repaired:
+            run.remark(f"fetched anew: {what}")
         for problem in walk.problems:
             run.remark(_problem_words(problem))
         if not walk.problems:
@@ -106,7 +113,7 @@ def scrub(
         raise DataLoss("SCRUB_FOUND_DAMAGE", f"{len(walk.problems)} files are damaged.")
 
 
-async def _scrub_layers(run: Session, walk: Walk, bytes_per_second: int) -> None:
+async def _scrub_layers(run: Session, walk: Walk, bytes_per_second: int, objects: bool) -> None:
     from pagestore.client.page import AsyncPageClient
 
     names: dict[TimelineId, list[str]] | None = None
@@ -114,9 +121,11 @@ async def _scrub_layers(run: Session, walk: Walk, bytes_per_second: int) -> None
         await pages.list_timelines(
             run.control.tenant
         )  # repeated until connected, as streams are not
-        async for layer in pages.scrub(bytes_per_second=bytes_per_second):
+        async for layer in pages.scrub(bytes_per_second=bytes_per_second, objects=objects):
             walk.layers += 1
             walk.layer_bytes += layer.bytes
+            if layer.repaired:
+                walk.repaired.append(layer.repaired)
             if not layer.HasField("status"):
                 continue
             if names is None:

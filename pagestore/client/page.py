@@ -502,15 +502,18 @@ class AsyncPageClient(RetryingClient):
         return self._answers(self._timelines.GetChangedBlocks, request)
 
     def scrub(
-        self, tenant: TenantId | None = None, bytes_per_second: int = 0
+        self, tenant: TenantId | None = None, bytes_per_second: int = 0, *, objects: bool = False
     ) -> AsyncIterator[pb.ScrubbedLayer]:
         """Has every layer file of a store read and checked, one by one.
 
         Args:
             tenant: None: of all.
+            objects: what is only in the object store, too.
         """
         request = pb.ScrubStoreRequest(
-            tenant_id=tenant.raw if tenant else b"", bytes_per_second=bytes_per_second
+            tenant_id=tenant.raw if tenant else b"",
+            bytes_per_second=bytes_per_second,
+            objects=objects,
         )
         return self._answers(self._timelines.ScrubStore, request)
 

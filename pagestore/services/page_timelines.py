@@ -139,7 +139,9 @@ class PageTimelines:
         self, request: pb.ScrubStoreRequest, context: Any
     ) -> AsyncIterator[pb.ScrubbedLayer]:
         tenant = TenantId(request.tenant_id) if request.tenant_id else None
-        walk = self._access.repository.scrub(tenant, request.bytes_per_second)
+        walk = self._access.repository.scrub(
+            tenant, request.bytes_per_second, objects=request.objects
+        )
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             yield _scrubbed(found)
 
@@ -250,6 +252,8 @@ def _scrubbed(found: Scrubbed) -> pb.ScrubbedLayer:
     )
     if found.failure is not None:
         _tell(answer.status, found.failure)
+    if found.repaired is not None:
+        answer.repaired = found.repaired.message
     return answer
 
 

@@ -23,7 +23,7 @@ import structlog
 
 from pagestore import durable
 from pagestore._native import Layer, Remote
-from pagestore.errors import NotFound, PagestoreError, Unavailable, of_disk
+from pagestore.errors import DataLoss, NotFound, PagestoreError, Unavailable, of_disk
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.files import SUFFIXES, Files, layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
@@ -120,22 +120,41 @@ class Elsewhere:
             ResourceExhausted: STORE_FULL.
         """
         path = self.path(key, entry)
-        work = temporary(path)
-        tenant, timeline, number = layer_of(key)
+        self._files.make_directory(path.parent)
         try:
-            self._files.make_directory(path.parent)
+            self._download(key, entry, temporary(path))
+            self._files.publish(path)
+        finally:
+            temporary(path).unlink(missing_ok=True)
+
+    def check(self, key: bytes, entry: LayerEntry) -> None:
+        """Whether the object is whole; all of it is fetched. Raises as `restore`."""
+        work = self.root / CACHE / f"check-{key.hex()}"
+        try:
+            self._download(key, entry, work)
+        finally:
+            work.unlink(missing_ok=True)
+
+    def _download(self, key: bytes, entry: LayerEntry, work: Path) -> None:
+        """A file that is durable and whole."""
+        tenant, timeline, number = layer_of(key)
+        name = object_name(key, entry)
+        try:
             with durable.begin(work) as file:
                 for offset in range(0, entry.summary.bytes, FETCH_BYTES):
-                    file.write(self.read(key, entry, offset, FETCH_BYTES))
+                    file.write(self.objects.get_range(name, offset, FETCH_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             with store_errors():
                 Layer(work, tenant.raw, timeline.raw, number, entry.summary).verify()
-            self._files.publish(path)
         except OSError as error:
             raise of_disk(error, str(error)) from error
-        finally:
-            work.unlink(missing_ok=True)
+        except (DataLoss, NotFound) as error:
+            raise DataLoss(
+                "LAYER_CORRUPT",
+                f"{name} in {self.objects.url} is not what was put there: {error.message}",
+                "Restore this object from an older version of the bucket.",
+            ) from error
 
     def keep_for_readers(self, layers: Sequence[Layer]) -> None:
         with self._lock:

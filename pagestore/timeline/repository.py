@@ -158,9 +158,11 @@ class Repository:
         """
         self._store.sweep.run()
 
-    def scrub(self, tenant: TenantId | None, bytes_per_second: int = 0) -> Iterator[Scrubbed]:
+    def scrub(
+        self, tenant: TenantId | None, bytes_per_second: int = 0, *, objects: bool = False
+    ) -> Iterator[Scrubbed]:
         """See pagestore/timeline/scrub.py."""
-        return Scrub(self._store, tenant, bytes_per_second).run()
+        return Scrub(self._store, tenant, bytes_per_second, objects).run()
 
     @property
     def store(self) -> Store:

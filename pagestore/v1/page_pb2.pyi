@@ -477,15 +477,17 @@ class VerifiedLayer(_message.Message):
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class ScrubStoreRequest(_message.Message):
-    __slots__ = ("tenant_id", "bytes_per_second")
+    __slots__ = ("tenant_id", "bytes_per_second", "objects")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     bytes_per_second: int
-    def __init__(self, tenant_id: _Optional[bytes] = ..., bytes_per_second: _Optional[int] = ...) -> None: ...
+    objects: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., bytes_per_second: _Optional[int] = ..., objects: _Optional[bool] = ...) -> None: ...
 
 class ScrubbedLayer(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "path", "bytes", "first_lsn", "last_lsn", "status", "reader_timeline_ids")
+    __slots__ = ("tenant_id", "timeline_id", "path", "bytes", "first_lsn", "last_lsn", "status", "reader_timeline_ids", "repaired")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -494,6 +496,7 @@ class ScrubbedLayer(_message.Message):
     LAST_LSN_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     READER_TIMELINE_IDS_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     path: str
@@ -502,7 +505,8 @@ class ScrubbedLayer(_message.Message):
     last_lsn: int
     status: Status
     reader_timeline_ids: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., path: _Optional[str] = ..., bytes: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., reader_timeline_ids: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    repaired: str
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., path: _Optional[str] = ..., bytes: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., reader_timeline_ids: _Optional[_Iterable[bytes]] = ..., repaired: _Optional[str] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major", "kept_from_lsn", "sizes")

@@ -299,6 +299,47 @@ def test_a_damaged_file_that_is_there_is_fetched_anew_by_a_read(kept: Kept) -> N
     kept.check()
 
 
+def test_a_scrub_fetches_anew_what_is_damaged_here(kept: Kept) -> None:
+    kept.write(1)
+    settle(kept.offsite)
+    whole, path = path_and_bytes(kept)
+    flip(path)
+    (found,) = [item for item in kept.repository.scrub(None) if item.path == str(path)]
+    assert found.failure is None
+    assert found.repaired is not None
+    assert path.name in found.repaired.message
+    assert path.read_bytes() == whole
+    path.unlink()
+    assert any(item.repaired for item in kept.repository.scrub(None))
+    assert not any(item.repaired or item.failure for item in kept.repository.scrub(None))
+
+
+def path_and_bytes(kept: Kept) -> tuple[bytes, Path]:
+    path = next(kept.timeline(1).directory.glob("*.delta"))
+    return path.read_bytes(), path
+
+
+def test_a_scrub_looks_at_objects_where_it_is_asked_to(kept: Kept) -> None:
+    kept.write(1)
+    settle(kept.offsite)
+    evict_all(kept.repository, kept.offsite)
+    assert not list(kept.repository.scrub(None)), "nothing is here"
+    found = list(kept.repository.scrub(None, objects=True))
+    assert len(found) == 2
+    assert not any(item.failure for item in found)
+    first, second = sorted(layer_objects(kept.objects))
+    kept.objects.delete([first])
+    raw = bytearray(kept.objects.get(second))
+    raw[200] ^= 1
+    kept.objects.delete([second])
+    kept.objects.create(second, bytes(raw))
+    failures = [item.failure for item in kept.repository.scrub(None, objects=True)]
+    assert [failure.code for failure in failures if failure] == ["DATA_LOSS"] * 2
+    assert all(item.readers for item in kept.repository.scrub(None, objects=True))
+    with pytest.raises(DataLoss), store_errors():
+        kept.timeline(1).files()[0].verify()
+
+
 def test_a_read_while_the_object_store_is_away_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
