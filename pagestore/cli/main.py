@@ -35,6 +35,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "up": Verb("running"),
         "down": Verb("running"),
         "status": Verb("running"),
+        "recover": Verb("recover"),
         "safekeepers": Verb("safekeepers"),
         "lost": Verb("lost"),
         "service": Verb("service"),

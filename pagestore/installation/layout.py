@@ -5,6 +5,7 @@
     DATA/pagestore-installation   says that this directory is pagestore's
     DATA/pagestore.toml       addresses and settings; written at the first `up`, yours to edit
     DATA/operator-key         seals passwords; in no copy of DATA/control
+    DATA/recovering           while `pagestore recover` has not ended
     DATA/lock                 held by the running supervisor; holds its process id
     DATA/parts.json           which processes the parts are, written by the supervisor
     DATA/log/<part>.log
@@ -61,6 +62,11 @@ class Installation:
     @property
     def operator_key_file(self) -> Path:
         return self.data / "operator-key"
+
+    @property
+    def recovering_file(self) -> Path:
+        """There as long as `pagestore recover` has not ended: all else is what it has left."""
+        return self.data / "recovering"
 
     @property
     def lock_file(self) -> Path:

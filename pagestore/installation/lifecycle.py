@@ -49,6 +49,12 @@ def prepare(
     from pagestore.installation import objects as store
 
     lib_dir()
+    if installation.recovering_file.exists():
+        raise FailedPrecondition(
+            "RECOVERY_UNFINISHED",
+            f"`pagestore recover` into {installation.data} has not ended.",
+            "Run it again: it begins anew.",
+        )
     try:
         ownership.claim(installation.data)
         (installation.data / "log").mkdir(mode=0o700, exist_ok=True)

@@ -1,0 +1,171 @@
+"""`recover`: into an empty directory alone, as a whole or not at all, and nobody else writes then.
+
+What a recovered installation serves is tests/integration/test_recover.py's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pagestore.control.records import KeyRecord
+from pagestore.control.state import ControlState
+from pagestore.errors import DataLoss, FailedPrecondition, NotFound, PagestoreError
+from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
+from pagestore.installation import lifecycle, recovering
+from pagestore.installation.layout import Installation
+from pagestore.objects import archived_wal
+from pagestore.objects.archived_wal import Archived
+from pagestore.objects.claims import claim, identify
+from pagestore.objects.mirror import Mirror, Source
+from pagestore.objects.store import ObjectStore
+from pagestore.timeline.catalog import Catalog
+from pagestore.timeline.entries import Place, TimelineEntry
+from pagestore.walservice import log as log_files
+from pagestore.walservice.owner import Owner
+from tests.unit.timeline.test_catalog import LAYER
+from tests.unit.walservice.test_segments import SEGMENT, Log
+
+TIMELINE = TimelineId(b"t" * 16)
+KEY = DEFAULT_TENANT, TIMELINE
+
+
+def mirrored(store: ObjectStore, part: str, directory: Path, source: Source, name: str) -> None:
+    mirror = Mirror(source)
+    mirror.begin(claim(store, part, directory), name)
+    while mirror.step():
+        pass
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log(SEGMENT + 40, 8, 100, 9000)
+
+
+@pytest.fixture
+def url(tmp_path: Path, log: Log) -> str:
+    """Of a store that has a timeline with a layer and WAL behind it, and a control state."""
+    url, old = f"file://{tmp_path}/objects", tmp_path / "old"
+    store = ObjectStore.open(url, {})
+    for part in ("pageserver", "control"):
+        (old / part).mkdir(parents=True)
+    catalog = Catalog(old / "catalog.lmdb")
+    begin = log.start.flush_lsn
+    entry = TimelineEntry(None, Lsn(0), Lsn(begin), Lsn(0), 1)
+    catalog.update(lambda to: to.put_timeline(*KEY, entry, [(1, LAYER)]))
+    mirrored(store, "pageserver", old / "pageserver", catalog, "catalog")
+    catalog.close()
+    with ControlState(old / "control") as state:
+        with state.change() as change:
+            change.put_key(KeyRecord(key="00000000", overwritten=True))
+        mirrored(store, "control", old / "control", state.storage, "state")
+    wal = Archived(begin, log.data, 4, 42)
+    archived_wal.put(store, identify(store), KEY, 1, wal)
+    return url
+
+
+def recovered(data: Path, url: str) -> recovering.Recovered:
+    return recovering.recover(Installation(data), url, {}, None, lambda text: None)
+
+
+def reason(data: Path, url: str) -> str:
+    with pytest.raises(PagestoreError) as told:
+        recovered(data, url)
+    return told.value.reason
+
+
+def test_catalog_state_and_wal_are_back_and_no_layer_is_here(
+    tmp_path: Path, url: str, log: Log
+) -> None:
+    data = tmp_path / "new"
+    found = recovered(data, url)
+    assert (found.timelines, found.layers, found.strangers, found.has_key) == (1, 1, 1, False)
+    assert found.wal_bytes == len(log.data)
+    catalog = Catalog(data / "pageserver/store/catalog.lmdb")
+    ((_, layer),) = catalog.layers(*KEY)
+    assert layer.place == Place.REMOTE
+    catalog.close()
+    place = data / "safekeeper" / str(DEFAULT_TENANT) / str(TIMELINE)
+    assert log_files.load(place, Owner(*KEY, 1)).state.position == log.end
+    with ControlState(data / "control") as state:
+        assert state.view().key() == KeyRecord(key="00000000", overwritten=True)
+        assert state.accepted
+    config = Installation(data).config
+    assert config.objects is not None
+    assert config.objects.url == url
+    assert not list(data.rglob("*.image")) + list(data.rglob("*.delta"))
+
+
+def test_who_was_there_before_is_superseded(tmp_path: Path, url: str) -> None:
+    store = ObjectStore.open(url, {})
+    old = claim(store, "pageserver", tmp_path / "old/pageserver")
+    recovered(tmp_path / "new", url)
+    with pytest.raises(FailedPrecondition):
+        old.check()
+    for part in ("pageserver", "control"):
+        with pytest.raises(FailedPrecondition) as told:
+            claim(store, part, tmp_path / "old" / part)
+        assert told.value.reason == "GENERATION_SUPERSEDED"
+        claim(store, part, tmp_path / "new" / part)
+
+
+def test_a_directory_that_has_anything_in_it_is_left_alone(tmp_path: Path, url: str) -> None:
+    data = tmp_path / "new"
+    data.mkdir()
+    (data / "precious").write_text("x")
+    assert reason(data, url) == "DIRECTORY_NOT_EMPTY"
+    assert [path.name for path in data.iterdir()] == ["precious"]
+    done = tmp_path / "done"
+    recovered(done, url)
+    assert reason(done, url) == "DIRECTORY_NOT_EMPTY"
+    assert reason(tmp_path / "other", f"file://{tmp_path}/nothing") == "OBJECT_STORE_EMPTY"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_any_step_it_is_begun_anew_and_up_waits_for_that(
+    tmp_path: Path, url: str, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "new"
+    steps = ["_claimed", "_catalog", "_control", "_wal", "_key", "_finish"]
+    for step in steps:
+        for when in ("before", "behind"):
+            with monkeypatch.context() as patch:
+                true = getattr(recovering, step)
+
+                def killed(*arguments: object, true=true, when=when) -> None:  # type: ignore[no-untyped-def]
+                    if when == "behind":
+                        true(*arguments)
+                    raise Killed
+
+                if (step, when) == ("_finish", "behind"):
+                    continue
+                patch.setattr(recovering, step, killed)
+                with pytest.raises(Killed):
+                    recovered(data, url)
+            with pytest.raises(FailedPrecondition) as told:
+                lifecycle.prepare(Installation(data))
+            assert told.value.reason == "RECOVERY_UNFINISHED"
+    assert recovered(data, url).wal_bytes == len(log.data)
+    assert not Installation(data).recovering_file.exists()
+
+
+def test_a_journal_that_lacks_an_object_makes_nothing(tmp_path: Path, url: str) -> None:
+    (snapshot,) = (tmp_path / "objects/pageserver/catalog").rglob("*.snapshot")
+    snapshot.unlink()
+    with pytest.raises((DataLoss, NotFound)) as told:
+        recovered(tmp_path / "new", url)
+    assert told.value.reason == "JOURNAL_INCOMPLETE"
+    assert Installation(tmp_path / "new").recovering_file.exists()
+
+
+def test_another_key_than_the_states_is_refused(tmp_path: Path, url: str) -> None:
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    key.chmod(0o600)
+    with pytest.raises(FailedPrecondition) as told:
+        recovering.recover(Installation(tmp_path / "new"), url, {}, key, lambda text: None)
+    assert told.value.reason == "OPERATOR_KEY_LOST"
