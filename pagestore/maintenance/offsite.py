@@ -125,6 +125,12 @@ class Offsite:
         return 0 if self._claim is None else self._claim.generation
 
     @property
+    def store_id(self) -> bytes:
+        """The object store's, once there is a claim."""
+        assert self._claim is not None
+        return self._claim.store_id
+
+    @property
     def is_whole(self) -> bool:
         """Whether all that was written is there."""
         with self._lock:

@@ -72,6 +72,11 @@ class Uploader:
             for worker in workers:
                 group.create_task(worker)
 
+    async def started(self) -> bytes:
+        """The object store's id, once a generation is claimed."""
+        await self._started.wait()
+        return self.offsite.store_id
+
     async def settle(self, seconds: float) -> bool:
         """Waits until all is there that was written before; False: it took too long."""
         try:

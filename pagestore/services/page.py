@@ -197,7 +197,9 @@ def _objects(
     if store is None:
         return None
     uploader = Uploader(lambda wake: Offsite(repository, settings.data_dir, wake))
-    return PageObjects(repository, uploader, store.url, settings.cache_bytes)
+    return PageObjects(
+        repository, uploader, store.url, settings.cache_bytes, settings.wal_age_seconds
+    )
 
 
 def _compactor(

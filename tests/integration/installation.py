@@ -121,6 +121,7 @@ def whole_pagestore(
     directory: str = "/tmp",
     within: Sequence[str] = (),
     programs: Path = PROGRAMS,
+    objects: str | None = None,
 ) -> Iterator[Whole]:
     """Up at the start, down and removed at the end, in a place of its own below `directory`.
 
@@ -129,6 +130,7 @@ def whole_pagestore(
         environment: of `up`, and so of the parts.
         within: what each command line runs in; see Whole.
         programs: of Postgres; ``majors.BINDIR`` for every major that is installed.
+        objects: the URL of its object store.
     """
     data = Path(tempfile.mkdtemp(prefix="ps-whole-", dir=directory))
     data.chmod(0o711)
@@ -137,7 +139,7 @@ def whole_pagestore(
     try:
         configure(whole.installation.config_file, settings or {}, safekeepers, programs)
         access.give_keys(data)
-        whole.up()
+        whole.run("up", *(("--objects", objects) if objects else ()))
         yield whole
     finally:
         whole.end()

@@ -5,6 +5,7 @@ What a recovered installation serves is tests/integration/test_recover.py's.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -126,24 +127,26 @@ class Killed(BaseException):
     pass
 
 
+def kill(monkeypatch: pytest.MonkeyPatch, step: str, when: str) -> None:
+    true = getattr(recovering, step)
+
+    def killed(*arguments: object) -> None:
+        if when == "behind":
+            true(*arguments)
+        raise Killed
+
+    monkeypatch.setattr(recovering, step, killed)
+
+
 def test_killed_at_any_step_it_is_begun_anew_and_up_waits_for_that(
     tmp_path: Path, url: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "new"
     steps = ["_claimed", "_catalog", "_control", "_wal", "_key", "_finish"]
-    for step in steps:
-        for when in ("before", "behind"):
+    for step, when in itertools.product(steps, ("before", "behind")):
+        if (step, when) != ("_finish", "behind"):
             with monkeypatch.context() as patch:
-                true = getattr(recovering, step)
-
-                def killed(*arguments: object, true=true, when=when) -> None:  # type: ignore[no-untyped-def]
-                    if when == "behind":
-                        true(*arguments)
-                    raise Killed
-
-                if (step, when) == ("_finish", "behind"):
-                    continue
-                patch.setattr(recovering, step, killed)
+                kill(patch, step, when)
                 with pytest.raises(Killed):
                     recovered(data, url)
             with pytest.raises(FailedPrecondition) as told:
