@@ -127,9 +127,13 @@ class Service:
                 yield Object(found["path"], found["size"], found["last_modified"].timestamp())
 
     def delete(self, names: Sequence[str]) -> None:
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                obstore.delete(self._store, name)
+        try:
+            obstore.delete(self._store, [*names])
+        except FileNotFoundError:
+            # Some say so of the first that is missing, and leave the rest.
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    obstore.delete(self._store, name)
 
     def sweep(self, now: float) -> int:
         return 0

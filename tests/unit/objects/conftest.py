@@ -1,13 +1,32 @@
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pagestore.objects.store import ObjectStore
+from tests.unit.objects import s3
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     """A directory's."""
     return ObjectStore.open(f"file://{tmp_path}/objects", {})
+
+
+@pytest.fixture(scope="session")
+def s3_environ() -> Iterator[dict[str, str]]:
+    with s3.moto() as environ:
+        s3.make_bucket(environ, "bucket")
+        yield environ
+
+
+@pytest.fixture(params=["file", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """Of each kind; what must hold on all of them is tried with this one."""
+    if request.param == "file":
+        return ObjectStore.open(f"file://{tmp_path}/objects", {})
+    environ = request.getfixturevalue("s3_environ")
+    return ObjectStore.open(f"s3://bucket/{secrets.token_hex(4)}/prefix", environ)

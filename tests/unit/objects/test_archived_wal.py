@@ -54,22 +54,22 @@ def test_what_is_behind_a_gap_counts_for_nothing(store: ObjectStore) -> None:
     assert read(store, 50) == b""
 
 
-def test_what_a_replaced_page_server_archives_counts_for_nothing(store: ObjectStore) -> None:
-    made(store, 100, b"abc", 1)
-    listed(store).fence(3, {KEY: 103})
+def test_what_a_replaced_page_server_archives_counts_for_nothing(any_store: ObjectStore) -> None:
+    made(any_store, 100, b"abc", 1)
+    listed(any_store).fence(3, {KEY: 103})
     # Its own safekeepers commit on.
-    made(store, 103, b"XXXX", 1)
-    made(store, 101, b"bcXXX", 2)
-    made(store, 500, b"XXXX", 2, OTHER)
-    assert read(store, 100) == b"abc"
-    assert read(store, 500, OTHER) == b""
-    made(store, 103, b"def", 3)
-    assert read(store, 100) == b"abcdef"
-    listed(store).fence(5, {KEY: 105})
-    made(store, 106, b"YYYY", 3)
-    assert read(store, 100) == b"abcde"
-    made(store, 105, b"fgh", 6)
-    assert read(store, 100) == b"abcdefgh"
+    made(any_store, 103, b"XXXX", 1)
+    made(any_store, 101, b"bcXXX", 2)
+    made(any_store, 500, b"XXXX", 2, OTHER)
+    assert read(any_store, 100) == b"abc"
+    assert read(any_store, 500, OTHER) == b""
+    made(any_store, 103, b"def", 3)
+    assert read(any_store, 100) == b"abcdef"
+    listed(any_store).fence(5, {KEY: 105})
+    made(any_store, 106, b"YYYY", 3)
+    assert read(any_store, 100) == b"abcde"
+    made(any_store, 105, b"fgh", 6)
+    assert read(any_store, 100) == b"abcdefgh"
 
 
 def test_a_damaged_object_is_named(store: ObjectStore, tmp_path: Path) -> None:

@@ -30,15 +30,15 @@ def refused(store: ObjectStore, directory: Path) -> str:
     return told.value.reason
 
 
-def test_each_start_has_a_generation_of_its_own(store: ObjectStore, here: Path) -> None:
-    assert [claim(store, "part", here).generation for _ in range(3)] == [1, 2, 3]
-    assert claim(store, "other", here).generation == 1
+def test_each_start_has_a_generation_of_its_own(any_store: ObjectStore, here: Path) -> None:
+    assert [claim(any_store, "part", here).generation for _ in range(3)] == [1, 2, 3]
+    assert claim(any_store, "other", here).generation == 1
 
 
-def test_who_has_a_successor_is_told(store: ObjectStore, here: Path) -> None:
-    first = claim(store, "part", here)
+def test_who_has_a_successor_is_told(any_store: ObjectStore, here: Path) -> None:
+    first = claim(any_store, "part", here)
     first.check()
-    second = claim(store, "part", here)
+    second = claim(any_store, "part", here)
     with pytest.raises(FailedPrecondition) as told:
         first.check()
     assert told.value.reason == "GENERATION_SUPERSEDED"
@@ -46,34 +46,34 @@ def test_who_has_a_successor_is_told(store: ObjectStore, here: Path) -> None:
 
 
 def test_who_has_a_successor_is_told_when_the_next_claim_is_gone(
-    store: ObjectStore, here: Path
+    any_store: ObjectStore, here: Path
 ) -> None:
-    first = claim(store, "part", here)
-    claim(store, "part", here)
-    third = claim(store, "part", here)
+    first = claim(any_store, "part", here)
+    claim(any_store, "part", here)
+    third = claim(any_store, "part", here)
     third.put_boundary(5)
-    assert [found.name for found in store.list("part/claims/")] == ["part/claims/00000003"]
+    assert [found.name for found in any_store.list("part/claims/")] == ["part/claims/00000003"]
     with pytest.raises(FailedPrecondition):
         first.check()
     third.check()
-    assert claim(store, "part", here).generation == 4
+    assert claim(any_store, "part", here).generation == 4
 
 
-def test_another_directory_claims_nothing(store: ObjectStore, here: Path, there: Path) -> None:
-    claim(store, "part", here)
-    assert refused(store, there) == "OBJECT_STORE_CLAIMED"
+def test_another_directory_claims_nothing(any_store: ObjectStore, here: Path, there: Path) -> None:
+    claim(any_store, "part", here)
+    assert refused(any_store, there) == "OBJECT_STORE_CLAIMED"
     assert not (there / RECORD).exists()
 
 
 def test_a_directory_that_was_replaced_claims_nothing(
-    store: ObjectStore, here: Path, there: Path
+    any_store: ObjectStore, here: Path, there: Path
 ) -> None:
-    old = claim(store, "part", here)
-    assert claim(store, "part", there, take_over=True).generation == 2
-    assert refused(store, here) == "GENERATION_SUPERSEDED"
+    old = claim(any_store, "part", here)
+    assert claim(any_store, "part", there, take_over=True).generation == 2
+    assert refused(any_store, here) == "GENERATION_SUPERSEDED"
     with pytest.raises(FailedPrecondition):
         old.check()
-    assert claim(store, "part", there).generation == 3
+    assert claim(any_store, "part", there).generation == 3
 
 
 def test_a_directory_keeps_to_its_store(store: ObjectStore, here: Path, tmp_path: Path) -> None:

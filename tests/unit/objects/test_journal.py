@@ -68,8 +68,9 @@ def mine(store: ObjectStore, tmp_path: Path) -> Claim:
     return claim(store, "part", tmp_path)
 
 
-def test_a_journal_has_what_the_file_has(store: ObjectStore, mine: Claim) -> None:
-    file, kept = File(), Journal(mine, "journal")
+def test_a_journal_has_what_the_file_has(any_store: ObjectStore, tmp_path: Path) -> None:
+    store = any_store
+    file, kept = File(), Journal(claim(store, "part", tmp_path), "journal")
     assert kept.whole is None
     assert kept.due
     file.change(Change(b"", b"a", b"1"), Change(b"table", b"", b""))
@@ -149,12 +150,13 @@ def test_what_a_journal_has_is_passed_over(store: ObjectStore, mine: Claim) -> N
 
 
 def test_replay_is_bounded_by_snapshots_and_what_was_before_them_goes(
-    store: ObjectStore, mine: Claim, monkeypatch: pytest.MonkeyPatch
+    any_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "GREATEST_REPLAY", 5)
-    dice, file, kept = random.Random(1), File(), Journal(mine, "journal")
+    store, dice, file = any_store, random.Random(1), File()
+    kept = Journal(claim(store, "part", tmp_path), "journal")
     most = 0
-    for _ in range(60):
+    for _ in range(20):
         if kept.due:
             kept.snapshot(file.whole, file.all())
             kept.prune()

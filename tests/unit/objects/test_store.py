@@ -16,34 +16,34 @@ from pagestore.objects.store import ATTEMPTS, ObjectStore
 from tests.unit.objects.faulty import Memory, fail, faulty
 
 
-def test_an_object_is_what_was_made(store: ObjectStore) -> None:
-    store.create("a/b", b"0123456789")
-    assert store.get("a/b") == b"0123456789"
-    assert store.get_range("a/b", 3, 4) == b"3456"
-    assert store.get_range("a/b", 8, 100) == b"89"
-    assert store.exists("a/b")
-    assert not store.exists("a/c")
+def test_an_object_is_what_was_made(any_store: ObjectStore) -> None:
+    any_store.create("a/b", b"0123456789")
+    assert any_store.get("a/b") == b"0123456789"
+    assert any_store.get_range("a/b", 3, 4) == b"3456"
+    assert any_store.get_range("a/b", 8, 100) == b"89"
+    assert any_store.exists("a/b")
+    assert not any_store.exists("a/c")
 
 
-def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
-    for ask in (lambda: store.get("a"), lambda: store.get_range("a", 0, 1)):
+def test_what_is_not_there_is_not_found(any_store: ObjectStore) -> None:
+    for ask in (lambda: any_store.get("a"), lambda: any_store.get_range("a", 0, 1)):
         with pytest.raises(NotFound) as told:
             ask()
         assert told.value.reason == "OBJECT_NOT_FOUND"
 
 
-def test_a_name_is_made_once(store: ObjectStore) -> None:
-    store.create("a", b"mine")
+def test_a_name_is_made_once(any_store: ObjectStore) -> None:
+    any_store.create("a", b"mine")
     with pytest.raises(AlreadyExists) as told:
-        store.create("a", b"other")
+        any_store.create("a", b"other")
     assert told.value.reason == "OBJECT_EXISTS"
-    assert store.get("a") == b"mine"
+    assert any_store.get("a") == b"mine"
 
 
-def test_of_many_who_create_a_name_at_once_one_succeeds(store: ObjectStore) -> None:
+def test_of_many_who_create_a_name_at_once_one_succeeds(any_store: ObjectStore) -> None:
     def create(mine: int) -> bool:
         try:
-            store.create("contended", b"%d" % mine)
+            any_store.create("contended", b"%d" % mine)
         except AlreadyExists:
             return False
         return True
@@ -52,34 +52,34 @@ def test_of_many_who_create_a_name_at_once_one_succeeds(store: ObjectStore) -> N
         assert sum(threads.map(create, range(8))) == 1
 
 
-def test_a_list_is_in_the_order_of_names_and_of_what_is_below_only(store: ObjectStore) -> None:
+def test_a_list_is_in_the_order_of_names_and_of_what_is_below_only(any_store: ObjectStore) -> None:
     for name in ("x/2", "x/10", "x/1", "xy/1", "y"):
-        store.create(name, b"-" * len(name))
-    assert [(found.name, found.size) for found in store.list("x/")] == [
+        any_store.create(name, b"-" * len(name))
+    assert [(found.name, found.size) for found in any_store.list("x/")] == [
         ("x/1", 3),
         ("x/10", 4),
         ("x/2", 3),
     ]
-    assert all(found.modified > 0 for found in store.list("x/"))
+    assert all(found.modified > 0 for found in any_store.list("x/"))
 
 
-def test_what_is_deleted_may_be_missing(store: ObjectStore) -> None:
-    store.create("x/1", b"a")
-    store.delete(["x/1", "x/2", "none/at/all"])
-    assert list(store.list("x/")) == []
-    store.delete([])
+def test_what_is_deleted_may_be_missing(any_store: ObjectStore) -> None:
+    any_store.create("x/1", b"a")
+    any_store.delete(["x/1", "x/2", "none/at/all"])
+    assert list(any_store.list("x/")) == []
+    any_store.delete([])
 
 
 @pytest.mark.parametrize("size", [0, 1, (20 << 20) + 3])
-def test_a_file_goes_up_whole(store: ObjectStore, tmp_path: Path, size: int) -> None:
+def test_a_file_goes_up_whole(any_store: ObjectStore, tmp_path: Path, size: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(size))
-    store.create_file("layers/one", path)
-    assert store.get("layers/one") == path.read_bytes()
-    store.create_file("layers/one", path)
+    any_store.create_file("layers/one", path)
+    assert any_store.get("layers/one") == path.read_bytes()
+    any_store.create_file("layers/one", path)
     path.write_bytes(os.urandom(size + 1))
     with pytest.raises(AlreadyExists):
-        store.create_file("layers/one", path)
+        any_store.create_file("layers/one", path)
 
 
 def test_what_was_never_made_whole_is_not_listed_and_is_swept(
@@ -153,9 +153,9 @@ def test_who_may_not_is_told_at_once() -> None:
     assert not pauses
 
 
-def test_a_store_proves_that_it_creates_conditionally(store: ObjectStore) -> None:
-    prove_conditional(store)
-    assert list(store.list("race/")) == []
+def test_a_store_proves_that_it_creates_conditionally(any_store: ObjectStore) -> None:
+    prove_conditional(any_store)
+    assert list(any_store.list("race/")) == []
 
 
 def test_a_store_that_overwrites_is_refused() -> None:
