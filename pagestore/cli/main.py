@@ -105,7 +105,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "export": Verb("transfer"),
     },
     "Measuring": {"bench": Verb("bench")},
-    "This command line": {"completion": Verb("completion")},
+    "This command line": {"completion": Verb("completion"), "man": Verb("man")},
     "": {
         "supervise": Verb("running", hidden=True),
         "help": Verb("main", "help_", hidden=True),

@@ -10,6 +10,7 @@ import pytest
 from pagestore.bench import harness
 from pagestore.bench.harness import Bench, Settings
 from pagestore.bench.parts import getpage, proxy, redo
+from tests.schemas import check
 
 TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=(1,))
 
@@ -21,6 +22,7 @@ def test_getpage_and_redo_measure_the_real_parts(monkeypatch: pytest.MonkeyPatch
     report = harness.run({"getpage": getpage.run, "redo": redo.run}, TINY)
     assert report.failures == {}
     assert {row.part for row in report.rows} == {"getpage", "redo"}
+    check("bench", {**report.as_json(), "results": "x.json", "elapsed_ms": 1.0})
     for row in report.rows:
         assert len(row.values) == TINY.rounds
         if "CPU" not in row.unit:

@@ -17,6 +17,7 @@ from pagestore.ids import DEFAULT_TENANT
 from pagestore.postgres import majors
 from tests.integration.installation import Whole, patiently, whole_pagestore
 from tests.plain_postgres import MAJOR, plain_postgres
+from tests.schemas import check
 from tests.waiting import wait_until
 
 THERE = sorted(majors.installed(majors.BINDIR))
@@ -111,6 +112,8 @@ def test_all_comes_through_and_back_and_forth(whole: Whole) -> None:
 
         done = whole.json("upgrade", "app", "--to", str(NEW))
         assert (done["changed"], done["postgres"]) == (True, NEW)
+        check("upgrade", checked)
+        check("upgrade", done)
         assert done["kept"]["checkpoint"] == "before-upgrade-1"
         assert {"exporting", "importing"} <= {step["step"].split()[0] for step in done["steps"]}
         # A session that was idle all the while goes on where it was, in the new server.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from pagestore.cli.main import app
 from pagestore.cli.session import human_bytes, point_message
 from pagestore.cli.settings import idle_limit
 from pagestore.errors import InvalidInput, PagestoreError
+from tests.schemas import all_schemas
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/cli.md"
 COMMANDS = {
@@ -27,7 +29,7 @@ COMMANDS = {
     if not command.hidden
 }
 PARTS = {"pageserver", "safekeeper", "compute", "control", "proxy", "exporter"}
-WITHOUT_JSON = {"psql", "completion", "mcp"} | PARTS
+WITHOUT_JSON = {"psql", "completion", "man", "mcp"} | PARTS
 WITHOUT_DATA = {"bench", "inspect"}
 """The one measures an installation of its own, the other reads a file, whosever it is."""
 
@@ -45,6 +47,17 @@ def test_every_verb_answers_machines(name: str) -> None:
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     assert "--json" in options
     assert ("--data" in options) != (name in WITHOUT_DATA)
+
+
+def test_every_verb_that_answers_machines_has_a_schema() -> None:
+    schemas = all_schemas()
+    answering = {name for name in COMMANDS if name not in WITHOUT_JSON}
+    assert set(schemas) - {"common", "error"} == answering
+    for name, schema in schemas.items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for shape in schema.get("anyOf", [schema]):
+            for field, what in shape.get("properties", {}).items():
+                assert what.get("description"), f"{name}: {field}"
 
 
 def test_the_documented_verbs_exist() -> None:
