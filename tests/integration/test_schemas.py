@@ -16,8 +16,8 @@ from tests.integration.installation import Whole, sql, whole_pagestore
 from tests.plain_postgres import PlainPostgres, reachable_dir
 from tests.schemas import all_schemas, check
 
-ELSEWHERE = {"bench", "upgrade", "service"}
-"""Verbs that are held against theirs by tests of their own; no systemd is here."""
+ELSEWHERE = {"bench", "upgrade", "service", "recover"}
+"""Verbs with tests of their own, which need another Postgres, systemd, or an object store."""
 
 
 class Typed:
@@ -137,6 +137,8 @@ def test_verbs_with_git_and_agents(typed: Typed, repository: Path) -> None:
 
 def test_verbs_on_an_installation(typed: Typed, tmp_path: Path) -> None:
     typed("status")
+    typed("top", "--looks", "1", "--every", "0.2")
+    typed("metrics")
     typed("safekeepers")
     typed("lost")
     typed("keys")
