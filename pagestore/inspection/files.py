@@ -9,6 +9,7 @@ from pagestore.errors import InvalidInput, NotFound, of_disk
 from pagestore.inspection import (
     layer_files,
     maps,
+    object_files,
     safekeeper_files,
     states,
     wal_segments,
@@ -25,10 +26,11 @@ _BY_MAGIC: dict[bytes, Reader] = {
     horizon.MAGIC: safekeeper_files.inspect_horizon,
     witness.MAGIC: maps.inspect_generation,
     remote_map.MAGIC: maps.inspect_remote_map,
+    **object_files.BY_MAGIC,
 }
 _KNOWN = (
     "Layers, catalog.lmdb, data.mdb, their -generation files, a safekeeper's control and horizon, "
-    "segments of WAL and pagestore.map are known."
+    "segments of WAL, pagestore.map, object-claim and what is in an object store are known."
 )
 
 

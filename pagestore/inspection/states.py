@@ -166,6 +166,19 @@ def _control_state(held: list[Entry], found: Inspected, limit: int) -> None:
     found.facts |= {f"{name} entries": many for name, many in sorted(counts.items())}
 
 
+def entry_row(table: bytes, key: bytes, value: bytes, where: str) -> tuple[str, str, str]:
+    """Of either file's entry: which kind it is of, of what, and what it says.
+
+    Raises:
+        Damaged, DataLoss: its seal does not hold.
+    """
+    if table:
+        body = storage.unseal(table, key, value)
+        return table.decode(errors="replace"), _key_words(key), _record_words(body)
+    kind, words = _KINDS.get(key[:1], ("unknown", _unknown))
+    return kind, f"{key[1:17].hex()} {key[17:33].hex()}", words(key, value, where)
+
+
 def _key_words(key: bytes) -> str:
     """Ids stand in front of names, which hold no NUL; the rest in hexadecimal."""
     tenant = "" if len(key) < 16 else f"{TenantId(key[:16])} "

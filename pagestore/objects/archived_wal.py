@@ -30,9 +30,10 @@ OBJECT_BYTES = 8 << 20
 
 Key = tuple[TenantId, TimelineId]
 
-_WAL_MAGIC, _FENCE_MAGIC = b"PSWALOB\0", b"PSFENCE\0"
+WAL_MAGIC, FENCE_MAGIC = b"PSWALOB\0", b"PSFENCE\0"
 _FIELDS = struct.Struct("<16s16s16sQQQQ")  # store, tenant, timeline, start, end, term, system id
 _END = struct.Struct("<16s16sQ")  # tenant, timeline, LSN
+_ID = 16
 _FENCES = f"{PREFIX}fences/"
 _LEVEL = 3
 _GREATEST_BYTES = 1 << 30
@@ -113,7 +114,7 @@ class ArchivedWal:
             _END.pack(tenant.raw, timeline.raw, end) for (tenant, timeline), end in ends.items()
         )
         packed = zstandard.ZstdCompressor().compress(self._store_id + body)
-        self._store.create(f"{_FENCES}{generation:08x}", sealed.seal(_FENCE_MAGIC, packed))
+        self._store.create(f"{_FENCES}{generation:08x}", sealed.seal(FENCE_MAGIC, packed))
 
     def _counts_to(self, key: Key, range_: Range) -> int:
         fences = (
@@ -123,13 +124,10 @@ class ArchivedWal:
 
     def _fence(self, name: str) -> dict[Key, int]:
         where = f"{name} in {self._store.url}"
-        body = _unpacked(sealed.unseal(_FENCE_MAGIC, self._store.get(name), where), where)
-        if body[:16] != self._store_id or (len(body) - 16) % _END.size:
-            raise sealed.corrupt(where, "it is of another store, or ends early")
-        return {
-            (TenantId(tenant), TimelineId(timeline)): end
-            for tenant, timeline, end in _END.iter_unpack(body[16:])
-        }
+        store_id, ends = look_at_fence(self._store.get(name), where)
+        if store_id != self._store_id:
+            raise sealed.corrupt(where, "it is of another store")
+        return ends
 
     def _get(self, key: Key, range_: Range) -> Archived:
         name = object_name(key, range_)
@@ -145,7 +143,7 @@ def put(store: ObjectStore, store_id: bytes, key: Key, generation: int, wal: Arc
     fields = (key[0].raw, key[1].raw, wal.start, wal.end, wal.term, wal.system_id)
     packed = zstandard.ZstdCompressor(level=_LEVEL).compress(wal.data)
     body = _FIELDS.pack(store_id, *fields) + packed
-    store.create(object_name(key, range_), sealed.seal(_WAL_MAGIC, body))
+    store.create(object_name(key, range_), sealed.seal(WAL_MAGIC, body))
     return range_
 
 
@@ -154,15 +152,33 @@ def decode(raw: bytes, where: str, key: Key, range_: Range) -> Archived:
     Raises:
         DataLoss: OBJECT_CORRUPT. FailedPrecondition: OBJECT_VERSION.
     """
-    body = sealed.unseal(_WAL_MAGIC, raw, where)
+    found, wal = look(raw, where)
+    if (found, wal.start, wal.end) != (key, range_.start, range_.end):
+        raise sealed.corrupt(where, "it is another object than its name says")
+    return wal
+
+
+def look(raw: bytes, where: str) -> tuple[Key, Archived]:
+    """The same, of whatever name."""
+    body = sealed.unseal(WAL_MAGIC, raw, where)
     if len(body) < _FIELDS.size:
         raise sealed.corrupt(where, "it ends early")
     _, tenant, timeline, start, end, term, system_id = _FIELDS.unpack_from(body)
     data = _unpacked(body[_FIELDS.size :], where)
-    found = (tenant, timeline, start, end, len(data))
-    if found != (key[0].raw, key[1].raw, range_.start, range_.end, range_.end - range_.start):
-        raise sealed.corrupt(where, "it is another object than its name says")
-    return Archived(start, data, term, system_id)
+    if len(data) != end - start:
+        raise sealed.corrupt(where, "it has another length")
+    return (TenantId(tenant), TimelineId(timeline)), Archived(start, data, term, system_id)
+
+
+def look_at_fence(raw: bytes, where: str) -> tuple[bytes, dict[Key, int]]:
+    """The store's id, and up to where the WAL of each timeline counts."""
+    body = _unpacked(sealed.unseal(FENCE_MAGIC, raw, where), where)
+    if len(body) < _ID or (len(body) - _ID) % _END.size:
+        raise sealed.corrupt(where, "it ends early")
+    return body[:_ID], {
+        (TenantId(tenant), TimelineId(timeline)): end
+        for tenant, timeline, end in _END.iter_unpack(body[_ID:])
+    }
 
 
 def object_name(key: Key, range_: Range) -> str:

@@ -36,7 +36,7 @@ STORE = "store"
 RECORD = "object-claim"
 """The file's name."""
 
-_STORE_MAGIC, _CLAIM_MAGIC, _RECORD_MAGIC = b"PSOBJST\0", b"PSCLAIM\0", b"PSOWNER\0"
+STORE_MAGIC, CLAIM_MAGIC, RECORD_MAGIC = b"PSOBJST\0", b"PSCLAIM\0", b"PSOWNER\0"
 _STORE = struct.Struct("<16s")
 _CLAIM = struct.Struct("<16s16sIQ")  # store, directory, generation, unix microseconds
 _RECORD = struct.Struct("<16s16sI")  # store, directory, generation
@@ -101,10 +101,9 @@ def identify(store: ObjectStore) -> bytes:
         raw = store.get(STORE)
     except NotFound:
         with contextlib.suppress(AlreadyExists):  # somebody else was first
-            store.create(STORE, sealed.seal(_STORE_MAGIC, os.urandom(16)))
+            store.create(STORE, sealed.seal(STORE_MAGIC, os.urandom(16)))
         raw = store.get(STORE)
-    (found,) = sealed.fields(_STORE, _STORE_MAGIC, raw, f"{STORE} in {store.url}")
-    return bytes(found)
+    return read_store(raw, f"{STORE} in {store.url}")
 
 
 def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = False) -> Claim:
@@ -131,7 +130,7 @@ def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = F
     micros = time.time_ns() // 1000
     fields = _CLAIM.pack(store_id, owner.directory, generation, micros)
     try:
-        store.create(_claim(part, generation), sealed.seal(_CLAIM_MAGIC, fields))
+        store.create(_claim(part, generation), sealed.seal(CLAIM_MAGIC, fields))
     except AlreadyExists as error:
         raise superseded(part, generation) from error
     made = Claim(store, store_id, part, generation)
@@ -150,7 +149,30 @@ def read_owner(path: Path) -> Owner | None:
         raw = path.read_bytes()
     except FileNotFoundError:
         return None
-    return Owner(*sealed.fields(_RECORD, _RECORD_MAGIC, raw, str(path)))
+    return Owner(*sealed.fields(_RECORD, RECORD_MAGIC, raw, str(path)))
+
+
+class Claimed(NamedTuple):
+    """What the object of a claim says; ``micros`` are Unix microseconds."""
+
+    store_id: bytes
+    directory: bytes
+    generation: int
+    micros: int
+
+
+def read_claim(raw: bytes, where: str) -> Claimed:
+    """
+    Raises:
+        DataLoss: OBJECT_CORRUPT. FailedPrecondition: OBJECT_VERSION.
+    """
+    return Claimed(*sealed.fields(_CLAIM, CLAIM_MAGIC, raw, where))
+
+
+def read_store(raw: bytes, where: str) -> bytes:
+    """The store's id; raises as `read_claim`."""
+    (found,) = sealed.fields(_STORE, STORE_MAGIC, raw, where)
+    return bytes(found)
 
 
 def superseded(part: str, generation: int) -> FailedPrecondition:
@@ -185,8 +207,7 @@ def _check_made_by(
     store: ObjectStore, part: str, highest: int, owner: Owner | None, directory: Path
 ) -> None:
     name = _claim(part, highest)
-    raw = store.get(name)
-    _, made_by, _, _ = sealed.fields(_CLAIM, _CLAIM_MAGIC, raw, f"{name} in {store.url}")
+    made_by = read_claim(store.get(name), f"{name} in {store.url}").directory
     if owner is None:
         raise FailedPrecondition(
             "OBJECT_STORE_CLAIMED",
@@ -199,7 +220,7 @@ def _check_made_by(
 
 
 def _write_owner(path: Path, owner: Owner) -> None:
-    durable.replace(path, sealed.seal(_RECORD_MAGIC, _RECORD.pack(*owner)))
+    durable.replace(path, sealed.seal(RECORD_MAGIC, _RECORD.pack(*owner)))
 
 
 def _claims(store: ObjectStore, part: str) -> list[int]:

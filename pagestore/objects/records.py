@@ -67,30 +67,46 @@ def encode(store_id: bytes, link: Link, kind: Kind, piece: Piece) -> bytes:
     return sealed.seal(MAGIC, fields + zstandard.ZstdCompressor(level=_LEVEL).compress(body))
 
 
+class Found(NamedTuple):
+    """What an object says of itself, and has."""
+
+    store_id: bytes
+    link: Link
+    kind: Kind
+    piece: Piece
+
+
 def decode(raw: bytes, where: str, store_id: bytes, link: Link, kind: Kind) -> Piece:
     """
     Raises:
         DataLoss: OBJECT_CORRUPT: damaged, or another object than its name says.
         FailedPrecondition: OBJECT_VERSION.
     """
+    found = look(raw, where)
+    if found[:3] != (store_id, link, kind):
+        raise sealed.corrupt(where, "it is another object than its name says")
+    return found.piece
+
+
+def look(raw: bytes, where: str) -> Found:
+    """The same, of whatever name."""
     body = sealed.unseal(MAGIC, raw, where)
     if len(body) < _FIELDS.size:
         raise sealed.corrupt(where, "it ends early")
     found_kind, last, found_store, *numbers = _FIELDS.unpack_from(body)
     generation, sequence, before_generation, before_sequence, part = numbers
-    found = (found_kind, bytes(found_store), generation, sequence)
-    if found != (kind, store_id, *link):
-        raise sealed.corrupt(where, "it is another object than its name says")
     try:
+        kind = Kind(found_kind)
         packed = zstandard.ZstdDecompressor().decompress(
             body[_FIELDS.size :], max_output_size=_GREATEST_BYTES
         )
         batches = list(_unpacked(packed))
-    except (zstandard.ZstdError, struct.error, IndexError, Damaged) as error:
+    except (zstandard.ZstdError, struct.error, IndexError, ValueError, Damaged) as error:
         raise sealed.corrupt(where, str(error)) from error
     if not batches:
         raise sealed.corrupt(where, "it has nothing in it")
-    return Piece(Link(before_generation, before_sequence), part, bool(last), batches)
+    piece = Piece(Link(before_generation, before_sequence), part, bool(last), batches)
+    return Found(bytes(found_store), Link(generation, sequence), kind, piece)
 
 
 def _packed(batches: Sequence[Batch]) -> Iterator[bytes]:
