@@ -63,6 +63,7 @@ PANELS: dict[str, dict[str, Verb]] = {
         "role": Verb("roles"),
     },
     "Seeing": {
+        "console": Verb("console"),
         "usage": Verb("usage"),
         "top": Verb("seeing"),
         "metrics": Verb("seeing"),
@@ -142,6 +143,7 @@ _OF_TENANTS = frozenset(
         "upgrade",
         "usage",
         "seeing",
+        "console",
     }
 )
 """Modules of verbs on a tenant's databases, which take --tenant."""

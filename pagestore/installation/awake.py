@@ -30,6 +30,7 @@ def awake(installation: Installation) -> list[dict[str, Any]]:
             "sleeps_after": item.idle_limit if item.idle_limit != math.inf else "never",
             "why": item.why or None,
             "queries": item.queries,
+            "wake_seconds": round(item.wake_seconds, 4) or None,
         }
         for item in found.places
     ]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pagestore.ids import format_lsn
-from pagestore.mcp import answers, sql
+from pagestore.mcp import answers
+from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.values import Checkpoint, Event, Facts, Move
 

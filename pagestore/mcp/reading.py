@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pagestore.mcp import facts, sql
+from pagestore.mcp import facts
 from pagestore.mcp.desk import Continuation, Desk, past_url
+from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncDatabase
 
 SCRATCH_TTL = "10m"

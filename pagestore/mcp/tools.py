@@ -12,11 +12,12 @@ from mcp.server.mcpserver import Context, Resolve
 from pydantic import Field
 
 from pagestore.errors import FailedPrecondition, PagestoreError
-from pagestore.mcp import answers, facts, sql
+from pagestore.mcp import answers, facts
 from pagestore.mcp.asking import Leave, agreed, to_delete, to_undo, to_write
 from pagestore.mcp.desk import Continuation, Desk, past_url, told
 from pagestore.mcp.reading import read, scratch
 from pagestore.mcp.schema import relation_of, relations_like
+from pagestore.sdk import sql
 from pagestore.sdk.attempts import free_names
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of

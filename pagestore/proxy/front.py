@@ -451,7 +451,8 @@ class Front:
             )
         else:
             await self._bring_listeners_back(place, address, attempt)
-            self.counts.wakes.add(self._loop.time() - began)
+            took = self.counts.latest[place] = self._loop.time() - began
+            self.counts.wakes.add(took)
             told = self._fleet.started(place, attempt, address, self._loop.time())
         self._carry_out(told)
 
@@ -470,6 +471,7 @@ class Front:
             self._carry_out(self._fleet.kept_awake(place, attempt, now()))
         else:
             self.hindrances.pop(place, None)
+            self.counts.latest.pop(place, None)
             self._carry_out(self._fleet.stopped(place, attempt, now()))
 
     async def carry_out(
@@ -529,6 +531,7 @@ class Front:
         now, running = self._loop.time(), {place for place, _, _ in found}
         for place, attempt in before.items():
             if place not in running:
+                self.counts.latest.pop(place, None)
                 self._carry_out(self._fleet.lost(place, attempt, now))
         for place, address, idle in found:
             self._fleet.adopt(place, address, now, idle)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from pagestore.errors import PagestoreError
 
-TELL_SECONDS = 10.0
+TELL_SECONDS = 2.0
 _NOBODYS = 0
 
 

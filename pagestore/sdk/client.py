@@ -9,14 +9,17 @@ once, or fail.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncIterator, Generator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import grpc
+
 from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
+from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
 from pagestore.sdk.values import (
@@ -152,12 +155,41 @@ class AsyncClient(RetryingClient):
                 return found
             request.page_token = answer.next_page_token
 
+    async def watch(self) -> AsyncIterator[Facts | str | None]:
+        """All databases, then None, then what changes as it does: facts, or the name of one that
+        is gone. Without an end.
+
+        Raises:
+            Unavailable: the control plane went away.
+        """
+        call = self._stub.WatchDatabases(pb.WatchDatabasesRequest(tenant_id=await self._whose()))
+        try:
+            async for change in call:
+                kind = change.WhichOneof("change")
+                if kind == "whole":
+                    yield None
+                else:
+                    yield change.gone if kind == "gone" else Facts.of(change.database)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self.address) from error
+        finally:
+            call.cancel()
+
     async def database(self, name: str) -> AsyncDatabase:
         """
         Raises:
             NotFound: DATABASE_NOT_FOUND.
         """
         return self._at_hand(await self._told(name))
+
+    async def facts(self, name: str) -> pb.Database:
+        """All that the control plane says of it, without the password.
+
+        Raises:
+            NotFound: DATABASE_NOT_FOUND.
+        """
+        request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name)
+        return await self._call(self._stub.GetDatabase, request, pb.Database)
 
     async def _told(self, name: str) -> pb.Database:
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name, reveal=True)
@@ -405,6 +437,10 @@ class AsyncClient(RetryingClient):
 
     def _at_hand(self, said: pb.Database) -> AsyncDatabase:
         return AsyncDatabase(self, Facts.of(said))
+
+    async def tenant(self) -> TenantId:
+        """Whose databases they are."""
+        return TenantId(await self._whose())
 
     async def _whose(self) -> bytes:
         """The tenant's id."""

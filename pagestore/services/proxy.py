@@ -77,6 +77,7 @@ class ProxyService:
                 why=item.why,
                 idle_limit=item.idle_limit,
                 queries=self._front.queries_of(item.place),
+                wake_seconds=self._front.counts.latest.get(item.place, 0.0),
             )
         return answer
 

@@ -156,7 +156,7 @@ class ProxyStatus(_message.Message):
     def __init__(self, address: _Optional[str] = ..., places: _Optional[_Iterable[_Union[ProxyPlace, _Mapping]]] = ..., berths: _Optional[int] = ...) -> None: ...
 
 class ProxyPlace(_message.Message):
-    __slots__ = ("place", "state", "sessions", "waiting", "idle_seconds", "why", "idle_limit", "queries")
+    __slots__ = ("place", "state", "sessions", "waiting", "idle_seconds", "why", "idle_limit", "queries", "wake_seconds")
     PLACE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class ProxyPlace(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     IDLE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
+    WAKE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     place: Place
     state: str
     sessions: int
@@ -173,4 +174,5 @@ class ProxyPlace(_message.Message):
     why: str
     idle_limit: float
     queries: int
-    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., state: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., why: _Optional[str] = ..., idle_limit: _Optional[float] = ..., queries: _Optional[int] = ...) -> None: ...
+    wake_seconds: float
+    def __init__(self, place: _Optional[_Union[Place, _Mapping]] = ..., state: _Optional[str] = ..., sessions: _Optional[int] = ..., waiting: _Optional[int] = ..., idle_seconds: _Optional[float] = ..., why: _Optional[str] = ..., idle_limit: _Optional[float] = ..., queries: _Optional[int] = ..., wake_seconds: _Optional[float] = ...) -> None: ...

@@ -29,7 +29,7 @@ COMMANDS = {
     if not command.hidden
 }
 PARTS = {"pageserver", "safekeeper", "compute", "control", "proxy", "exporter"}
-WITHOUT_JSON = {"psql", "completion", "man", "mcp"} | PARTS
+WITHOUT_JSON = {"psql", "completion", "man", "mcp", "console"} | PARTS
 WITHOUT_DATA = {"bench", "inspect"}
 """The one measures an installation of its own, the other reads a file, whosever it is."""
 

@@ -72,12 +72,19 @@ class Ran:
 
 
 async def run(
-    url: str, text: str, *, seconds: float, bounds: Bounds, read_only: bool = False
+    url: str,
+    text: str,
+    *,
+    seconds: float,
+    bounds: Bounds,
+    read_only: bool = False,
+    application: str = "pagestore",
 ) -> Ran:
     """Runs it on the database at `url`.
 
     Args:
         seconds: after which Postgres gives up.
+        application: who asks, as Postgres shows it.
         read_only: it is one statement, and of its rows those behind the last that is told are not
             waited for. Else it is carried out to its end, however many rows there are.
 
@@ -85,7 +92,7 @@ async def run(
         FailedPrecondition: SQL_FAILED, with Postgres's words. DeadlineExceeded: SQL_TOO_SLOW.
         Unavailable: NO_CONNECTION.
     """
-    async with _connected(url) as connection:
+    async with _connected(url, application) as connection:
         begin = READ_ONLY if read_only else ()
         for statement in (f"SET statement_timeout = {int(seconds * 1000)}", *begin):
             await connection.execute(statement.encode())
@@ -96,11 +103,11 @@ async def run(
 
 
 @contextlib.asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+async def _connected(url: str, application: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             connection = await psycopg.AsyncConnection.connect(
-                url, autocommit=True, application_name="pagestore mcp"
+                url, autocommit=True, application_name=application
             )
     except (psycopg.Error, TimeoutError) as error:
         words = str(error).strip().splitlines()
