@@ -234,8 +234,10 @@ class Compaction:
     """Delta layers made into others, a file at a time: native/core/store/compaction.h.
 
     A merge of them, or with ``image_lsn`` images of what they have at that LSN, for keys from
-    ``low`` on. Weights are those of `Layer.depth`; without ``open_weight`` a merge makes no
-    images. One thread writes; others may pause and cancel it.
+    ``low`` on; then image layers may be among them. Weights are those of `Layer.depth`; without
+    ``open_weight`` a merge makes no images. What no read at the ``boundaries`` needs, or beyond
+    the last of them unless it ``ends`` there, is left out. One thread writes; others may pause and
+    cancel it.
     """
 
     def __init__(
@@ -250,6 +252,8 @@ class Compaction:
         chain_bytes: int = 0,
         image_lsn: int = 0,
         low: bytes = ...,
+        boundaries: tuple[int, ...] = (),
+        ends: bool = False,
     ) -> None: ...
     def write(
         self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int
@@ -302,6 +306,15 @@ class Snapshot:
 
 def layer_is_needed(snapshot: Snapshot, layer: Layer, lsns: tuple[int, ...]) -> bool:
     """Whether a read at one of the LSNs, which ascend, is another one without the layer."""
+
+def layer_dead_part(
+    snapshot: Snapshot, layer: Layer, boundaries: tuple[int, ...], ends: bool, image_lsn: int
+) -> float:
+    """About what part of its bytes is dead, by a few of its keys: native/core/store/sieve.h.
+
+    Args:
+        image_lsn: of an image layer: those above it up to there count, too.
+    """
 
 class TimelineView:
     """What of a timeline C reads without Python: its position, its bounds, its snapshot."""

@@ -61,11 +61,16 @@ compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     unsigned long long file_bytes = 0, image_lsn = 0, open_weight = 0, weight = 0, bytes = 0;
     const char *low = NULL;
     Py_ssize_t low_length = 0;
+    PyObject *boundaries = NULL;
+    int ends = 0;
+    uint64_t *lsns = NULL;
     static char *names[] = {"layers", "snapshot", "redo", "file_bytes", "open_weight",
-                            "chain_weight", "chain_bytes", "image_lsn", "low", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$KKKKKy#:Compaction", names, &layers,
+                            "chain_weight", "chain_bytes", "image_lsn", "low",
+                            "boundaries", "ends", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$KKKKKy#O!p:Compaction", names, &layers,
                                      &snapshot, &redo, &file_bytes, &open_weight, &weight, &bytes,
-                                     &image_lsn, &low, &low_length))
+                                     &image_lsn, &low, &low_length, &PyTuple_Type, &boundaries,
+                                     &ends))
         return NULL;
     if (low != NULL && low_length != PS_KEY_LEN) {
         PyErr_SetString(PyExc_ValueError, "a key has 18 bytes");
@@ -74,7 +79,8 @@ compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     ps_compaction_options options = {
         .file_bytes = file_bytes,
         .bounds = {.open_weight = open_weight, .weight = weight, .bytes = bytes},
-        .image_lsn = image_lsn};
+        .image_lsn = image_lsn,
+        .kept = {.ends = ends}};
     if (low != NULL)
         memcpy(options.low.b, low, PS_KEY_LEN);
     PyObject *tuple = PySequence_Tuple(layers);
@@ -82,8 +88,14 @@ compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         tuple == NULL ? NULL : (CompactionObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->redo = Py_NewRef(redo);
-        if (open_work(self, tuple, snapshot, &options) < 0)
+        if (boundaries != NULL && (lsns = ps_lsns_of(boundaries)) != NULL) {
+            options.kept.boundaries = lsns;
+            options.kept.count = (size_t)PyTuple_GET_SIZE(boundaries);
+        }
+        if ((boundaries != NULL && lsns == NULL) ||
+            open_work(self, tuple, snapshot, &options) < 0)
             Py_CLEAR(self);
+        PyMem_RawFree(lsns);
     }
     Py_XDECREF(tuple);
     return (PyObject *)self;
@@ -151,10 +163,10 @@ static PyObject *
 compaction_stats(CompactionObject *self, PyObject *Py_UNUSED(ignored))
 {
     ps_compaction_stats stats = ps_compaction_read_stats(self->work);
-    return Py_BuildValue("{s:K,s:K,s:K,s:K}", "bytes_read", (unsigned long long)stats.bytes_read,
-                         "values", (unsigned long long)stats.values, "images",
-                         (unsigned long long)stats.images, "refused",
-                         (unsigned long long)stats.refused);
+    unsigned long long counts[] = {stats.bytes_read, stats.values, stats.images, stats.refused,
+                                   stats.dead};
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K}", "bytes_read", counts[0], "values", counts[1],
+                         "images", counts[2], "refused", counts[3], "dead", counts[4]);
 }
 
 static PyMethodDef compaction_methods[] = {
@@ -168,7 +180,7 @@ static PyMethodDef compaction_methods[] = {
 static PyTypeObject CompactionType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "pagestore._native.Compaction",
-    .tp_doc = "A merge of delta layers, or images of what they have. See store/compaction.h.",
+    .tp_doc = "A merge of layers, or images of what they have. See store/compaction.h.",
     .tp_basicsize = sizeof(CompactionObject),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = compaction_new,

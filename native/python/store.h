@@ -28,6 +28,9 @@ int ps_add_page_readers(PyObject *module);
 int ps_add_needed(PyObject *module);
 int ps_add_remote(PyObject *module);
 
+/* The LSNs of a tuple, of PyMem_RawMalloc; NULL with an exception set. */
+uint64_t *ps_lsns_of(PyObject *tuple);
+
 /* The type of summaries, and conversions both ways; NULL or -1 with an exception set. */
 int ps_add_summary(PyObject *module);
 PyObject *ps_summary_make(const ps_layer_summary *summary);

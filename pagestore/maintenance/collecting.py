@@ -19,7 +19,7 @@ from pagestore.ids import Lsn
 from pagestore.layers.native import store_errors
 from pagestore.reader import commits
 from pagestore.timeline import Timeline
-from pagestore.timeline.horizons import LEAST_SECONDS, Facts, Window, horizon
+from pagestore.timeline.horizons import LEAST_SECONDS, Facts, Quiet, Window, horizon
 from pagestore.timeline.retained import ALL, NOTHING, Retained
 from pagestore.timeline.retention import Retention
 
@@ -38,40 +38,47 @@ def collect(
     timeline: Timeline,
     window: Window | None,
     least_seconds: int = LEAST_SECONDS,
+    quiet: Quiet | None = None,
 ) -> Collected:
     """Blocks on files. Whatever else happens to the timeline meanwhile is no harm.
 
     Args:
         window: of those of which nothing was told; None: the cutoff stays where it is.
+        quiet: what was seen of this one by earlier calls; None: nothing is concluded from that.
 
     Raises:
         NotFound: TIMELINE_NOT_FOUND. ResourceExhausted: STORE_FULL.
         Unavailable: ANCESTOR_BEHIND. InvalidInput: UNKNOWN_LAYER: somebody was quicker.
     """
     if window is not None and timeline.horizon != NOTHING:
-        move_horizon(retention, timeline, window, least_seconds)
+        move_horizon(retention, timeline, window, least_seconds, quiet)
     if timeline.horizon == ALL:
         return Collected(more_later=timeline.layer_count > 0)
     dropped = drop_unneeded(timeline, retention.retained(timeline))
-    last = commits.last(timeline.snapshot(), timeline.disk_consistent_lsn)
-    more = timeline.layer_count > 0 and timeline.horizon < last
+    more = timeline.layer_count > 0 and timeline.horizon < timeline.disk_consistent_lsn
     return Collected(len(dropped), sum(dropped.values()), more)
 
 
 def move_horizon(
-    retention: Retention, timeline: Timeline, window: Window, least_seconds: int = LEAST_SECONDS
+    retention: Retention,
+    timeline: Timeline,
+    window: Window,
+    least_seconds: int = LEAST_SECONDS,
+    quiet: Quiet | None = None,
 ) -> None:
     """As far as its window, or else this one, lets it; raises as `collect`."""
     key = timeline.tenant_id, timeline.timeline_id
     window = retention.window(key) or window
     now = retention.clock()
     before = retention.horizon(key)
+    durable, long = timeline.disk_consistent_lsn, max(window.seconds, least_seconds)
     facts = Facts(
         timeline.branch_lsn,
-        timeline.disk_consistent_lsn,
+        durable,
         _commit_at(timeline, window.begins(now, least_seconds)),
         _commit_at(timeline, int((now - least_seconds) * 1e6)),
         before,
+        0 if quiet is None else quiet.seen(now, durable, long),
     )
     after = horizon(window, facts, now)
     if after.lsn > (before.lsn if before is not None else ALL):
@@ -88,8 +95,10 @@ def drop_unneeded(timeline: Timeline, kept: Retained) -> dict[int, int]:
     snapshot = timeline.snapshot()
     gone: dict[int, int] = {}
     candidates = [layer for layer in timeline.own_files() if _is_below(layer.summary, kept.cutoff)]
-    # The oldest first: what says that something ceased to exist may go once that is gone.
-    for layer in sorted(candidates, key=lambda layer: layer.summary.last_lsn):
+    # The oldest first: what says that something ceased to exist may go once that is gone. Of a
+    # delta and an image that say the same, the delta: images are found in one block.
+    candidates.sort(key=lambda layer: (layer.summary.last_lsn, layer.summary.kind))
+    for layer in candidates:
         with store_errors():
             needed = layer_is_needed(snapshot, layer, kept.boundaries)
         if not needed:

@@ -18,7 +18,7 @@ from pagestore.errors import NotFound, PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.maintenance.collecting import Collected, collect
 from pagestore.timeline import Repository
-from pagestore.timeline.horizons import LEAST_SECONDS, Window
+from pagestore.timeline.horizons import LEAST_SECONDS, Quiet, Window
 
 Key = tuple[TenantId, TimelineId]
 
@@ -72,6 +72,8 @@ class Collector:
         self._window = Window()
         self._told_at: float | None = None
         self._all_at = 0.0
+        self._quiet: dict[Key, Quiet] = {}
+        """Of those of which more can go as time goes."""
         self.collected_layers = 0
         self.collected_bytes = 0
 
@@ -111,7 +113,10 @@ class Collector:
 
     def _collect(self, key: Key, window: Window | None) -> Collected:
         timeline = self._repository.kept(*key)
-        done = collect(self._repository.retention, timeline, window, self._least_seconds)
+        quiet = self._quiet.pop(key, None) or Quiet()
+        done = collect(self._repository.retention, timeline, window, self._least_seconds, quiet)
+        if done.more_later:
+            self._quiet[key] = quiet
         self.collected_layers += done.layers
         self.collected_bytes += done.bytes
         if done.layers:

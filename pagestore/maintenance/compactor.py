@@ -68,7 +68,7 @@ class Totals:
         self.bytes_read += done.read
         self.images += done.images
         self.refused += done.refused
-        if isinstance(job, Images):
+        if isinstance(job, Images) and not job.replaces:
             self.image_passes += 1
             self.bytes_imaged += done.written
         else:
@@ -81,6 +81,7 @@ class _Seen:
     """What is remembered of a timeline that was looked at."""
 
     state: tuple[int, int] = (-1, -1)
+    kept: tuple[object, ...] = ()
     since: float = 0.0
     looked: bool = False
     rested: bool = False
@@ -168,6 +169,8 @@ class Compactor:
             seen = self._seen[key] = before.get(key) or _Seen()
             if seen.state != state:
                 seen.state, seen.since, seen.looked, seen.rested = state, now, False, False
+            if seen.kept != _kept(timeline):
+                seen.kept, seen.looked = _kept(timeline), False
             resting = not seen.rested and now - seen.since >= REST_SECONDS
             if state[0] > 0 and now >= seen.not_before and (resting or not seen.looked):
                 due.append(timeline)
@@ -215,7 +218,10 @@ class Compactor:
 
     def _do(self, timeline: Timeline, job: Job) -> Rewritten:
         try:
-            return rewrite(timeline, job, self._redo(timeline), self._bounds, self._begun)
+            kept = self._repository.retention.retained(timeline)
+            return rewrite(
+                timeline, job, self._redo(timeline), self._bounds, self._begun, kept=kept
+            )
         finally:
             self._work = None
 
@@ -225,9 +231,10 @@ class Compactor:
             work.cancel()
 
     def _look(self, timeline: Timeline, seen: _Seen, at_rest: bool) -> Job | None:
-        files = self._depths.figures(timeline)
+        kept = self._repository.retention.retained(timeline)
+        files = self._depths.figures(timeline, kept)
         seen.note(timeline, files, self._bounds, self.totals)
-        return next_job(files, self._bounds, at_rest=at_rest)
+        return next_job(files, self._bounds, at_rest=at_rest, kept=kept)
 
     def _note(self, timeline: Timeline, error: Exception) -> None:
         seen = self._seen[_key(timeline)]
@@ -252,6 +259,12 @@ class Compactor:
 
 def _key(timeline: Timeline) -> TimelineKey:
     return timeline.tenant_id, timeline.timeline_id
+
+
+def _kept(timeline: Timeline) -> tuple[object, ...]:
+    """What is kept, as far as it is known: where that is less than it was, more is dead."""
+    kept = timeline.retained
+    return timeline.horizon, kept.points if kept is not None else ()
 
 
 def _be_nice() -> None:

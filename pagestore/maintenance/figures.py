@@ -1,16 +1,19 @@
 """The figures of a timeline's layers, as the policy wants them.
 
-All but one stand in the catalog. How deep a flushed file is, is found by reading it, once in the
-life of a process, and only where it may be: it has more values than keys.
+All but two stand in the catalog. How deep a flushed file is, is found by reading it, once in the
+life of a process, and only where it may be: it has more values than keys. What is
+dead: deadness.py.
 """
 
 from __future__ import annotations
 
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.maintenance.policy import Figures
+from pagestore.maintenance.deadness import Deadness
+from pagestore.maintenance.policy import EVERYTHING, Figures
 from pagestore.timeline import Timeline
 from pagestore.timeline.held import OwnLayer
+from pagestore.timeline.retained import NOTHING, Retained
 
 KEPT = 100_000
 
@@ -20,14 +23,23 @@ class Depths:
 
     def __init__(self) -> None:
         self._known: dict[tuple[TenantId, TimelineId, int], int] = {}
+        self._deadness = Deadness()
 
-    def figures(self, timeline: Timeline) -> list[Figures]:
+    def figures(self, timeline: Timeline, kept: Retained = EVERYTHING) -> list[Figures]:
         """Of its own layers.
 
+        Args:
+            kept: what is kept of the timeline.
+
         Raises:
-            DataLoss: LAYER_CORRUPT: one that was to be read. Unavailable: IO_ERROR.
+            DataLoss: LAYER_CORRUPT: one that was to be read.
+            Unavailable: IO_ERROR, ANCESTOR_BEHIND.
         """
-        return [self._figures(timeline, layer) for layer in timeline.own_layers()]
+        own = timeline.own_layers()
+        files = [self._figures(timeline, layer) for layer in own]
+        if not kept.boundaries and kept.cutoff != NOTHING:
+            return files
+        return self._deadness.added(timeline, files, {n: layer for n, _, layer in own}, kept)
 
     def _figures(self, timeline: Timeline, layer: OwnLayer) -> Figures:
         kind, least, greatest, first, last, values, keys, size = layer.entry.summary

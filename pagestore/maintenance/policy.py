@@ -16,28 +16,37 @@ files cover the keyspace one behind the other (native/core/store/compaction.h), 
 cut off is seen as such, and goes on where it was. Runs below images are left as they are: they are
 history, and so become one before. At rest, when nothing comes any more, less is enough.
 
+*What is dead.* Where history is kept no longer (timeline/retained.py), values are left out by every
+merge. Who waits for one would wait long, so a run of which enough is dead is rewritten by itself.
+Images are their passes' alone, and where no LSN is kept between two passes the lower one's stand
+for nothing that the upper one changed: once enough of them is dead, all become one, at the LSN of
+the uppermost, published as it goes.
+
 Nothing here counts time or reads a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from pagestore.ids import Lsn
 from pagestore.layers.native import LayerKind
+from pagestore.timeline.retained import Retained
 
 RECORD_WEIGHT = 8
 """Of `Layer.depth`, in which a patch weighs 1."""
 LEAST_KEY, GREATEST_KEY = bytes(18), b"\xff" * 18
 LZ4 = 0
+EVERYTHING = Retained()
 MOST_LEVEL = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the catalog says of a layer; and its depth, which is 0 of one that has no long chain."""
+    """What the catalog says of a layer; its depth, which is 0 of one that has no long chain; and
+    about how many of its bytes nobody reads."""
 
     number: int
     kind: int
@@ -49,6 +58,7 @@ class Figures:
     bytes: int
     keys: int
     depth: int = 0
+    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,10 @@ class Bounds:
     image_floor: int = 32 << 20
     rest_part: float = 1 / 16
     rest_floor: int = 1 << 20
+    dead_part: float = 0.3
+    rest_dead_part: float = 0.125
+    dead_floor: int = 1 << 20
+    """What has so much that is dead is rewritten without it."""
     settled_bytes: int = 64 << 20
     """A run of so many is written with zstd, a smaller one with LZ4: it is merged again soon."""
     zstd: int = -3
@@ -92,12 +106,16 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Of what the inputs changed, at an LSN, for keys from ``low`` on."""
+    """Of what the inputs changed, at an LSN, for keys from ``low`` on.
+
+    ``replaces``: the inputs are images at or below the LSN, which go as those are there.
+    """
 
     inputs: tuple[int, ...]
     lsn: Lsn
     low: bytes
     codec: int
+    replaces: bool = False
 
 
 Job = Merge | Images
@@ -142,11 +160,13 @@ def covered(files: Sequence[Figures]) -> Covered:
     for lsn, group in groupby(images, key=lambda file: file.first_lsn):
         low = LEAST_KEY
         for file in group:
-            if file.least != low:
+            # Of a pass that is being made again some overlap.
+            if file.least > low:
                 break
-            low = behind(file.greatest)
             if file.greatest == GREATEST_KEY:
                 whole = lsn
+                break
+            low = max(low, behind(file.greatest))
         else:
             begun = (lsn, low)
     if begun[0] <= whole:
@@ -171,10 +191,20 @@ def read_weight(files: Sequence[Figures], bounds: Bounds) -> int:
     return sum(run.weight for run in runs_above(files, covered(files).lsn, bounds))
 
 
-def next_job(files: Sequence[Figures], bounds: Bounds, *, at_rest: bool) -> Job | None:
+def next_job(
+    files: Sequence[Figures], bounds: Bounds, *, at_rest: bool, kept: Retained = EVERYTHING
+) -> Job | None:
     """None when all is well as it is."""
     images = covered(files)
     runs = runs_above(files, images.lsn, bounds)
+    part = bounds.rest_dead_part if at_rest else bounds.dead_part
+    if images.begun_lsn not in kept:
+        # It was whole, and retention has taken what nobody reads of it.
+        images = Covered(images.lsn)
+    return _for_reads(images, runs, bounds, at_rest) or _for_space(files, bounds, part, kept)
+
+
+def _for_reads(images: Covered, runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> Job | None:
     # Before it is whole nothing above it is merged. What looks like one afterwards is what
     # retention has left of it.
     if not any(run.last_lsn > images.begun_lsn and not run.fresh for run in runs):
@@ -193,6 +223,35 @@ def next_job(files: Sequence[Figures], bounds: Bounds, *, at_rest: bool) -> Job 
             return _merge(young, bounds)
         return _images(runs, runs[0].last_lsn, LEAST_KEY, bounds)
     return None
+
+
+def _for_space(files: Sequence[Figures], bounds: Bounds, part: float, kept: Retained) -> Job | None:
+    for lsn, group in superseded(files, kept):
+        if _is_mostly_dead(group, bounds, part):
+            numbers = tuple(file.number for file in group)
+            return Images(numbers, lsn, LEAST_KEY, bounds.images_zstd, replaces=True)
+    for run in runs_above(files, 0, bounds):
+        if _is_mostly_dead(run.files, bounds, part):
+            # Alone, though it was merged before.
+            return _merge_of((run,), bounds)
+    return None
+
+
+def superseded(files: Iterable[Figures], kept: Retained) -> list[tuple[Lsn, list[Figures]]]:
+    """The images that may become one, with the LSN of the uppermost pass of each such group: those
+    at or below a whole one, where no LSN is kept from theirs on to below its."""
+    groups: dict[int, list[Figures]] = {}
+    for file in files:
+        interval = kept.interval(file.first_lsn)
+        if file.kind == LayerKind.IMAGE and interval < len(kept.boundaries):
+            groups.setdefault(interval, []).append(file)
+    whole = ((Lsn(covered(group).lsn), group) for group in groups.values())
+    return [(lsn, [file for file in group if file.first_lsn <= lsn]) for lsn, group in whole if lsn]
+
+
+def _is_mostly_dead(files: Sequence[Figures], bounds: Bounds, part: float) -> bool:
+    dead = sum(file.dead for file in files)
+    return dead > 0 and dead >= max(bounds.dead_floor, part * sum(f.bytes for f in files))
 
 
 def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds) -> Images | None:
@@ -250,6 +309,10 @@ def _merge(some: Sequence[Run], bounds: Bounds) -> Merge | None:
         taken.append(run)
     if len(taken) == 1 and not taken[0].fresh:
         return None
+    return _merge_of(taken, bounds)
+
+
+def _merge_of(taken: Sequence[Run], bounds: Bounds) -> Merge:
     inputs = tuple(file.number for run in taken for file in run.files)
     level = 1 + max(file.level for run in taken for file in run.files)
     settled = sum(run.bytes for run in taken) >= bounds.settled_bytes

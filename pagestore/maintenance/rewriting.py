@@ -2,8 +2,9 @@
 
 A merge's files stand in the place of their inputs together, so they keep their unfinished names
 until all are there. Files of images add to what there is, so each counts as soon as it is whole,
-and a pass that is cut off goes on behind the last one. Killed anywhere, the timeline is as before,
-or as after; what was being written is swept away (timeline/sweep.py).
+and a pass that is cut off goes on behind the last one. Images that take others' place do so
+file by file: as far as they go, what they were made of goes. Killed anywhere, the timeline is as
+before, or as after; what was being written is swept away (timeline/sweep.py).
 """
 
 from __future__ import annotations
@@ -12,24 +13,28 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pagestore._native import Compaction, LayerSummary, RedoPool
 from pagestore.errors import InvalidInput
 from pagestore.layers.files import layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.maintenance.policy import Bounds, Images, Job
+from pagestore.maintenance.policy import EVERYTHING, GREATEST_KEY, Bounds, Images, Job
 from pagestore.timeline import Timeline
 from pagestore.timeline.entries import LayerEntry
+from pagestore.timeline.retained import NOTHING, Retained
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """Bytes of files; ``images`` is how many were made of pages, ``refused`` how many not."""
+    """Bytes of files; ``images`` is how many were made of pages, ``refused`` how many not;
+    ``dead`` how many values were left out."""
 
     read: int
     written: int
     images: int
     refused: int
+    dead: int = 0
 
 
 def rewrite(
@@ -38,11 +43,14 @@ def rewrite(
     redo: RedoPool | None,
     bounds: Bounds,
     begun: Callable[[Compaction], None] = lambda work: None,
+    kept: Retained = EVERYTHING,
 ) -> Rewritten:
     """Blocks for as long as it takes.
 
     Args:
         begun: is given the work before any of it is done, to pause or cancel it.
+        kept: what is kept of the timeline: what nobody reads is left out. It may become less while
+            this works, and is never more again, so what was dead stays dead.
 
     Raises:
         InvalidInput: UNKNOWN_LAYER: one of the inputs is gone meanwhile.
@@ -59,35 +67,37 @@ def rewrite(
             "UNKNOWN_LAYER", f"Timeline {timeline.timeline_id} has no layer {missing[0]}."
         )
     layers = [own[number] for number in job.inputs]
+    if kept.boundaries and kept.boundaries[-1] > timeline.last_record_lsn:
+        kept = EVERYTHING  # what is read there is not all here again
     with store_errors():
-        if isinstance(job, Images):
-            work = Compaction(
-                layers,
-                snapshot,
-                redo,
-                file_bytes=bounds.file_bytes,
-                image_lsn=job.lsn,
-                low=job.low,
-            )
-        else:
-            work = Compaction(
-                layers,
-                snapshot,
-                redo,
-                file_bytes=bounds.file_bytes,
-                open_weight=bounds.open_weight,
-                chain_weight=bounds.chain_weight,
-                chain_bytes=bounds.chain_bytes,
-            )
+        work = Compaction(
+            layers,
+            snapshot,
+            redo,
+            file_bytes=bounds.file_bytes,
+            boundaries=kept.boundaries,
+            ends=kept.cutoff == NOTHING,
+            **_how(job, bounds),
+        )
     begun(work)
     output = _Output(timeline, work, job)
     try:
-        written = output.images() if isinstance(job, Images) else output.merged()
+        written = output.all()
     except Exception:
         output.remove()
         raise
     stats = work.stats()
-    return Rewritten(stats["bytes_read"], written, stats["images"], stats["refused"])
+    return Rewritten(stats["bytes_read"], written, stats["images"], stats["refused"], stats["dead"])
+
+
+def _how(job: Job, bounds: Bounds) -> dict[str, Any]:
+    if isinstance(job, Images):
+        return {"image_lsn": job.lsn, "low": job.low}
+    return {
+        "open_weight": bounds.open_weight,
+        "chain_weight": bounds.chain_weight,
+        "chain_bytes": bounds.chain_bytes,
+    }
 
 
 class _Output:
@@ -99,15 +109,33 @@ class _Output:
         self._unnamed: list[Path] = []
         """What is to go if the job fails."""
 
-    def images(self) -> int:
+    def all(self) -> int:
         """Bytes."""
+        if isinstance(self._job, Images):
+            return self._images(set(self._job.inputs) if self._job.replaces else set())
+        return self._merged()
+
+    def _images(self, replaced: set[int]) -> int:
         written = 0
         while (made := self._write(LayerKind.IMAGE)) is not None:
-            self._publish([made], [])
+            self._publish([made], self._upto(made[1].max_key, replaced))
             written += made[1].bytes
+        if replaced:
+            self._publish([], self._upto(GREATEST_KEY, replaced))
         return written
 
-    def merged(self) -> int:
+    def _upto(self, greatest: bytes, replaced: set[int]) -> list[int]:
+        """What has nothing beyond a key any more, of what was not collected meanwhile."""
+        if not replaced:
+            return []
+        own = self._timeline.own_layers()
+        return [
+            number
+            for number, entry, _ in own
+            if number in replaced and entry.summary.max_key <= greatest
+        ]
+
+    def _merged(self) -> int:
         made = []
         while (file := self._write(LayerKind.DELTA)) is not None:
             made.append(file)

@@ -5,6 +5,11 @@ whichever is less. Both count back from what is in files: what a crash may take 
 ground to drop anything. The last minutes always stay, for whoever is about to branch, lease or
 name what it has just seen.
 
+What commits nothing has no time. So where all commits are older than the window, what comes behind
+the last of them (a checkpoint record at a compute's end, as a rule) is past only once it was seen
+to lie there for as long (`Quiet`). A compute that was started before it, and reads there, has long
+leased what it reads by then.
+
 The cutoff never goes back: what was below it may be gone. A window that is made longer grows with
 time. Points that are kept below it (retained.py) do not hold it: they hold themselves.
 """
@@ -40,7 +45,8 @@ class Facts:
     """What is durable of a timeline.
 
     ``window_lsn``: the last commit at or before the window's begin, as an LSN; 0 when there is
-    none. ``recent_lsn``: the same of the last minutes that stay in any case.
+    none. ``recent_lsn``: the same of the last minutes that stay in any case. ``quiet_lsn``: what
+    has been durable for longer than both.
     """
 
     first_lsn: Lsn  # where its own history begins
@@ -48,6 +54,35 @@ class Facts:
     window_lsn: int
     recent_lsn: int
     before: Horizon | None = None
+    quiet_lsn: int = 0
+
+
+class Quiet:
+    """The LSN up to which a timeline has been durable for some time, as far as it was looked at.
+    It follows by twice that time at most."""
+
+    def __init__(self) -> None:
+        self._lsn = 0
+        self._next: tuple[float, int] | None = None
+        self._latest: tuple[float, int] | None = None
+
+    def seen(self, now: float, durable_lsn: int, seconds: float) -> int:
+        """
+        Args:
+            now: Unix seconds. One at which it was set back only makes this slower.
+
+        Returns:
+            What was durable so many seconds ago; 0 if nobody looked then.
+        """
+        if self._latest is None or durable_lsn > self._latest[1]:
+            self._latest = now, durable_lsn
+        if self._next is None:
+            self._next = self._latest
+        if now - self._next[0] >= seconds:
+            self._lsn, self._next = self._next[1], self._latest
+            if now - self._next[0] >= seconds:
+                self._lsn = self._next[1]
+        return self._lsn
 
 
 def horizon(window: Window, facts: Facts, now: float) -> Horizon:
@@ -55,7 +90,7 @@ def horizon(window: Window, facts: Facts, now: float) -> Horizon:
     before = facts.before.lsn if facts.before is not None else Lsn(0)
     by_bytes = facts.durable_lsn - window.wal_bytes if window.wal_bytes else 0
     wanted = min(max(facts.window_lsn, by_bytes), facts.recent_lsn, facts.durable_lsn)
-    cutoff = Lsn(max(before, wanted))
+    cutoff = Lsn(max(before, wanted, min(facts.quiet_lsn, facts.durable_lsn)))
     if cutoff <= max(before, facts.first_lsn):
         return facts.before or Horizon(Lsn(0))
     return Horizon(cutoff, Holder.WINDOW, None, int(now * 1e6))

@@ -11,7 +11,8 @@ for all before it (an image, zeros, a tombstone) is read by nobody:
     dead                  10  12
 
 At 30 one needs 25 and I20, at 35 besides 31 and 33; I40 ends no chain of them. Nothing here knows
-of files: who merges layers drops what is dead, who collects drops files that nobody needs.
+of files: who merges layers drops what is dead (native/core/store/sieve.h), who collects drops files
+that nobody needs.
 
 Times of commits are another matter: each stands under a key of its own, so the newest of a key is
 never dead. Who asks for a time asks for the last commit before it, and gets an LSN: of those in one

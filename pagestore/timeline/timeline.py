@@ -121,7 +121,7 @@ class Timeline:
 
     @property
     def major(self) -> int:
-        """Of Postgres: the root's, whose import says so.
+        """Of Postgres: the root's, as all that is left of its history says.
 
         Raises:
             FailedPrecondition: WRONG_POSTGRES_VERSION; one that this version does not know.
@@ -130,7 +130,7 @@ class Timeline:
         while self._major is None and root._ancestor is not None:
             root = root._ancestor
         if root._major is None:
-            raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.branch_lsn)
+            raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.last_record_lsn)
             catalog_version = unpack_settings(raw).catalog_version if raw is not None else 0
             root._major = versions.of_catalog(catalog_version, repr(root)).major
         self._major = root._major

@@ -1,6 +1,6 @@
 /*
  * Compaction under the sanitizers: merges whose pages get images, one hot page, files cut within
- * it, images of all, and work that is cancelled or let go in the midst of it.
+ * it, images of all, what nobody reads left out, and work that is cancelled or let go in the midst.
  */
 #undef NDEBUG
 #include <assert.h>
@@ -109,7 +109,7 @@ written(ps_compaction *work, ps_layer **out)
 }
 
 static void
-check_same(const ps_snapshot *a, const ps_snapshot *b, uint64_t last)
+check_at(const ps_snapshot *a, const ps_snapshot *b, uint64_t first, uint64_t last, uint64_t step)
 {
     ps_key keys[PAGES];
     uint8_t *left = malloc(PAGES * PS_PAGE_SIZE), *right = malloc(PAGES * PS_PAGE_SIZE);
@@ -120,13 +120,19 @@ check_same(const ps_snapshot *a, const ps_snapshot *b, uint64_t last)
         lefts[i] = left + i * PS_PAGE_SIZE;
         rights[i] = right + i * PS_PAGE_SIZE;
     }
-    for (uint64_t lsn = 1; lsn <= last; lsn += 37) {
+    for (uint64_t lsn = first; lsn <= last; lsn += step) {
         assert(ps_snapshot_read_pages(a, keys, PAGES, lsn, lefts, NULL, NULL) == PS_OK);
         assert(ps_snapshot_read_pages(b, keys, PAGES, lsn, rights, NULL, NULL) == PS_OK);
         assert(memcmp(left, right, PAGES * PS_PAGE_SIZE) == 0);
     }
     free(left);
     free(right);
+}
+
+static void
+check_same(const ps_snapshot *a, const ps_snapshot *b, uint64_t last)
+{
+    check_at(a, b, 1, last, 37);
 }
 
 static void
@@ -159,6 +165,50 @@ check_work(ps_layer **files, const ps_snapshot *before, uint64_t last, uint64_t 
     check_same(before, after, last);
     ps_snapshot_release(after);
     release(out, count);
+}
+
+/* Read at two LSNs, and from a third on. Then two passes of images, and both made one. */
+static void
+check_kept(ps_layer **files, const ps_snapshot *before, uint64_t last)
+{
+    const uint64_t boundaries[] = {last / 4, last / 2, last - 9};
+    const size_t all = sizeof boundaries / sizeof *boundaries;
+    ps_compaction_options options = {
+        .file_bytes = 3000,
+        .bounds = {.open_weight = 3, .weight = 7, .bytes = 1 << 20},
+        .kept = {.boundaries = boundaries, .count = all}};
+    ps_compaction *work;
+    ps_layer *out[MOST];
+    assert(ps_compaction_open(&work, files, FILES, before, NULL, &options, NULL) == PS_OK);
+    size_t merged = written(work, out), count = merged;
+    assert(ps_compaction_read_stats(work).dead > 9 * FILES * PER_FILE / 10);
+    ps_compaction_free(work);
+    ps_snapshot *after = snapshot_of(out, count);
+    check_at(before, after, boundaries[0], boundaries[0], 1);
+    check_at(before, after, boundaries[1], boundaries[1], 1);
+    check_at(before, after, boundaries[2], last, 1);
+    for (uint64_t lsn = last - 8; lsn <= last; lsn += 8) {
+        options.image_lsn = lsn;
+        assert(ps_compaction_open(&work, out, merged, after, NULL, &options, NULL) == PS_OK);
+        count += written(work, out + count);
+        ps_compaction_free(work);
+    }
+    ps_snapshot *both = snapshot_of(out, count);
+    uint32_t part;
+    const ps_kept end = {.boundaries = &last, .count = 1};
+    assert(ps_layer_dead_part(both, out[merged], &end, last, &part, NULL) == PS_OK && part == 1024);
+    assert(ps_layer_dead_part(both, out[count - 1], &end, last, &part, NULL) == PS_OK && part == 0);
+    options.kept = end;
+    assert(ps_compaction_open(&work, out + merged, count - merged, both, NULL, &options, NULL) ==
+           PS_OK);
+    size_t one = written(work, out + count);
+    ps_compaction_free(work);
+    ps_snapshot *only = snapshot_of(out + count, one);
+    check_at(before, only, last, last, 1);
+    ps_snapshot_release(only);
+    ps_snapshot_release(both);
+    ps_snapshot_release(after);
+    release(out, count + one);
 }
 
 /* What is let go in the midst, or cancelled, leaves nothing. */
@@ -197,6 +247,7 @@ main(void)
         check_work(files, before, last, sizes[i], last);
         check_work(files, before, last, sizes[i], last / 2);
     }
+    check_kept(files, before, last);
     check_ends(files, before);
     ps_snapshot_release(before);
     release(files, FILES);

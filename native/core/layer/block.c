@@ -320,6 +320,18 @@ ps_layer_cursor_seek(ps_layer_cursor *cursor, const ps_key *key, uint64_t lsn, i
     return before ? ps_layer_cursor_previous(cursor, err) : PS_OK;
 }
 
+int
+ps_layer_cursor_place(ps_layer_cursor *cursor, uint32_t part, uint32_t parts, ps_error *err)
+{
+    uint32_t number = (uint32_t)((uint64_t)cursor->layer->blocks * part / parts);
+    int rc = cursor_load(cursor, number, err);
+    if (rc == PS_OK) {
+        cursor->at = cursor->block->values - 1;
+        cursor->valid = 1;
+    }
+    return rc;
+}
+
 void
 ps_layer_cursor_value(const ps_layer_cursor *cursor, ps_layer_value_header *header,
                       const uint8_t **data)

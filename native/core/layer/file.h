@@ -76,6 +76,8 @@ void ps_layer_cursor_close(ps_layer_cursor *cursor);
 /* To the first value at or after (key, lsn); with `before`, to the last one before it. */
 int ps_layer_cursor_seek(ps_layer_cursor *cursor, const ps_key *key, uint64_t lsn, int before,
                          ps_error *err);
+/* To the last value of the block that is behind `part` of `parts` of all blocks. */
+int ps_layer_cursor_place(ps_layer_cursor *cursor, uint32_t part, uint32_t parts, ps_error *err);
 int ps_layer_cursor_next(ps_layer_cursor *cursor, ps_error *err);
 int ps_layer_cursor_previous(ps_layer_cursor *cursor, ps_error *err);
 /* The payload stays until the cursor moves. */

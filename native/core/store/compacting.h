@@ -4,16 +4,7 @@
 
 #include "store/compaction.h"
 #include "store/inputs.h"
-
-/* A value on its way out. */
-typedef struct ps_passing {
-    ps_key key;
-    uint64_t lsn;
-    uint8_t kind;
-    uint8_t flags;
-    uint32_t length;
-    const uint8_t *data;
-} ps_passing;
+#include "store/sieve.h"
 
 struct ps_compaction {
     ps_layer **layers;
@@ -36,7 +27,13 @@ struct ps_compaction {
     size_t ahead_at;
     size_t ahead_capacity;
     ps_arena arena; /* their payloads */
-    const ps_passing *held; /* of them, the one that was too much for the file before */
+    const ps_passing *held; /* the one that was too much for the file before */
+
+    /* What nobody reads is left out. */
+    ps_sieve sieve;
+    ps_passing released;       /* one that has waited, on its way out */
+    uint8_t released_data[16]; /* its payload */
+    const ps_passing *behind;  /* the one that it waited for; NULL: none */
 
     /* A merge: the page that has been gone through, and its images. */
     ps_history history;
@@ -45,11 +42,8 @@ struct ps_compaction {
     ps_passing image; /* one of them, on its way out */
     uint8_t page[PS_PAGE_SIZE];
 
-    /* Images: where the next file begins, and the relation that was looked at last. */
+    /* Images: where the next file begins. */
     ps_key next_low;
-    int relation_known;
-    ps_key relation; /* with block 0 */
-    uint32_t relation_blocks;
 };
 
 /* Room for one value more in `ahead`; NULL: no memory, *err set. */

@@ -16,7 +16,7 @@ take_layers(ps_compaction *work, ps_layer *const *layers, size_t count, ps_error
     work->first_lsn = UINT64_MAX;
     for (size_t i = 0; i < count; i++) {
         const ps_layer_summary *known = ps_layer_known(layers[i]);
-        if (known->kind != PS_LAYER_DELTA)
+        if (known->kind != PS_LAYER_DELTA && work->options.image_lsn == 0)
             return ps_fail(err, PS_ERR_INVALID, "%s: not a delta layer", ps_layer_path(layers[i]));
         work->layers[work->count++] = ps_layer_retain(layers[i]);
         if (known->first_lsn < work->first_lsn)
@@ -29,6 +29,24 @@ take_layers(ps_compaction *work, ps_layer *const *layers, size_t count, ps_error
     return PS_OK;
 }
 
+/* Below a tombstone of the inputs is all that is not one of them. */
+static int
+open_sieve(ps_compaction *work, const ps_kept *kept, ps_error *err)
+{
+    ps_source *inputs = calloc(work->count + 1, sizeof *inputs);
+    if (inputs == NULL)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for %zu layers", work->count);
+    for (size_t i = 0; i < work->count; i++)
+        inputs[i] = ps_source_of_file(work->layers[i]);
+    ps_snapshot *below = ps_snapshot_replace(work->snapshot, inputs, work->count, NULL, 0);
+    free(inputs);
+    if (below == NULL)
+        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a snapshot");
+    int rc = ps_sieve_init(&work->sieve, kept, work->snapshot, below, err);
+    ps_snapshot_release(below);
+    return rc;
+}
+
 int
 ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
                    const ps_snapshot *snapshot, ps_redo_pool *redo,
@@ -39,6 +57,7 @@ ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
     if (made == NULL)
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a compaction");
     made->options = *options;
+    made->options.kept = (ps_kept){0};
     made->redo = redo;
     made->next_low = options->low;
     made->snapshot = ps_snapshot_retain(snapshot);
@@ -46,6 +65,8 @@ ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
     ps_history_init(&made->history, made->snapshot, redo, &options->bounds,
                     &made->pace);
     int rc = take_layers(made, layers, count, err);
+    if (rc == PS_OK)
+        rc = open_sieve(made, &options->kept, err);
     if (rc == PS_OK)
         rc = ps_inputs_open(&made->inputs, made->layers, made->count, &made->next_low, err);
     if (rc < 0)
@@ -63,6 +84,7 @@ ps_compaction_free(ps_compaction *work)
     ps_inputs_close(&work->inputs);
     ps_history_free(&work->history);
     ps_arena_free(&work->arena);
+    ps_sieve_free(&work->sieve);
     for (size_t i = 0; i < work->count; i++)
         ps_layer_release(work->layers[i]);
     free(work->layers);
@@ -125,10 +147,7 @@ fill(ps_compaction *work, const char *path, ps_error *err)
 static int
 next(ps_compaction *work, const char *path, const ps_passing **value, ps_error *err)
 {
-    *value = work->held;
-    work->held = NULL;
-    if (*value != NULL)
-        return PS_OK;
+    *value = NULL;
     int rc = work->ahead_at < work->ahead_count ? PS_OK : fill(work, path, err);
     if (rc < 0 || work->ahead_count == 0)
         return rc;
@@ -150,6 +169,71 @@ next(ps_compaction *work, const char *path, const ps_passing **value, ps_error *
     }
     work->ahead_at++;
     *value = found;
+    return PS_OK;
+}
+
+/* The same, without what is dead by what came before it. */
+static int
+next_alive(ps_compaction *work, const char *path, const ps_passing **value, ps_error *err)
+{
+    for (;;) {
+        int rc = next(work, path, value, err);
+        const ps_passing *found = *value;
+        if (rc < 0 || found == NULL || ps_sieve_is_idle(&work->sieve))
+            return rc;
+        rc = ps_sieve_is_dead(&work->sieve, &found->key, found->lsn, found->kind, found->flags,
+                              err);
+        if (rc <= 0)
+            return rc;
+        work->stats.dead++;
+        if (work->stats.dead % STRIDE == 0 && (rc = ps_pace_go_on(&work->pace, err)) < 0)
+            return rc;
+    }
+}
+
+/* The one that waits comes out, unless it is dead. */
+static int
+release(ps_compaction *work, const ps_passing *behind, const ps_passing **value, ps_error *err)
+{
+    int dead = ps_sieve_decide(&work->sieve, behind, err);
+    if (dead < 0)
+        return dead;
+    if (dead) {
+        work->stats.dead++;
+        return PS_OK;
+    }
+    work->released = work->sieve.waiting;
+    memcpy(work->released_data, work->sieve.payload, sizeof work->released_data);
+    work->released.data = work->released_data;
+    *value = &work->released;
+    return PS_OK;
+}
+
+/* The next value that is needed. */
+static int
+next_needed(ps_compaction *work, const char *path, const ps_passing **value, ps_error *err)
+{
+    *value = work->held;
+    work->held = NULL;
+    if (*value == NULL) {
+        *value = work->behind;
+        work->behind = NULL;
+    }
+    while (*value == NULL) {
+        const ps_passing *found;
+        int waited = work->sieve.waits;
+        int rc = next_alive(work, path, &found, err);
+        if (rc == PS_OK && waited)
+            rc = release(work, found, value, err);
+        if (rc < 0 || found == NULL)
+            return rc;
+        if (ps_sieve_must_wait(&work->sieve, found))
+            ps_sieve_wait(&work->sieve, found);
+        else if (*value == NULL)
+            *value = found;
+        else
+            work->behind = found;
+    }
     return PS_OK;
 }
 
@@ -186,7 +270,7 @@ put_values(ps_compaction *work, ps_layer_writer *writer, const char *path, ps_pa
         if (done % STRIDE == 0)
             rc = ps_pace_go_on(&work->pace, err);
         if (rc == PS_OK)
-            rc = next(work, path, &value, err);
+            rc = next_needed(work, path, &value, err);
         if (rc < 0 || value == NULL)
             return rc;
         if (done > 0 && ends_before(work, ps_layer_writer_bytes(writer), last, value)) {

@@ -6,10 +6,11 @@
  * steps of one file each, so that whoever calls decides what comes between two files:
  *
  *   merge    All values of the inputs, in files that follow each other by key; a key whose values
- *            are more than a file holds goes on in the next, older ones behind newer ones. Nothing
- *            is left out. Where a page has more values than one read may have to apply, images are
- *            put between them (store/history.h), each at the LSN of a value, in front of it.
- *            Together the files say of each LSN what the inputs said, and stand in their place.
+ *            are more than a file holds goes on in the next, older ones behind newer ones. Where a
+ *            page has more values than one read may have to apply, images are put between them
+ *            (store/history.h), each at the LSN of a value, in front of it. What no read at a kept
+ *            LSN comes to is left out (store/sieve.h). Together the files say of each LSN that is
+ *            kept what the inputs said, and stand in their place.
  *
  *   images   The newest value at or below an LSN of each key that the inputs have: of pages the
  *            page, of other keys the value itself, tombstones too. A file covers all keys from
@@ -18,6 +19,10 @@
  *            key to the greatest, knows that no read at their LSN or above needs what the inputs
  *            have at or below it. Blocks of relations that do not exist at the LSN, or beyond
  *            their end, get none: nobody may ask for them.
+ *
+ *            Image layers may be inputs, too: so what several passes have made one above the other
+ *            becomes one. Where no read is left between the LSN of such an input and that of the
+ *            images, each that lies below these within their range may go.
  *
  * Memory is a block of each input that has the current key, one output file's index and the hashes
  * of its keys, and what one page's piece of history takes. Files are written beside their names
@@ -28,6 +33,7 @@
 
 #include "layer/writer.h"
 #include "store/history.h"
+#include "store/sieve.h"
 
 typedef struct ps_compaction ps_compaction;
 
@@ -36,6 +42,7 @@ typedef struct ps_compaction_options {
     ps_chain_bounds bounds; /* of a merge; open_weight 0: no images */
     uint64_t image_lsn;  /* of images; 0: a merge */
     ps_key low;          /* of images: where to begin */
+    ps_kept kept;        /* it is copied */
 } ps_compaction_options;
 
 typedef struct ps_compaction_stats {
@@ -43,6 +50,7 @@ typedef struct ps_compaction_stats {
     uint64_t values;     /* that were put into files, images included */
     uint64_t images;     /* that were made of pages */
     uint64_t refused;    /* pages that redo did not make: left as they were */
+    uint64_t dead;       /* values of the inputs, and images, that were left out */
 } ps_compaction_stats;
 
 /* Retains the layers and the snapshot, which is of the same timeline and shows all that they have.

@@ -6,62 +6,37 @@
 #define AT_ONCE 64u
 
 static int
-add(ps_compaction *work, const ps_input *at, ps_error *err)
+add_page(ps_compaction *work, const ps_key *key, ps_error *err)
 {
     ps_passing *made = ps_compaction_add(work, err);
     if (made == NULL)
         return PS_ERR_NOMEM;
-    *made = (ps_passing){.key = at->header.key,
+    *made = (ps_passing){.key = *key,
                          .lsn = work->options.image_lsn,
                          .kind = PS_VALUE_IMAGE,
                          .length = PS_PAGE_SIZE};
-    if (ps_key_is_page(&at->header.key))
-        return PS_OK; /* read with others */
-    made->kind = at->header.kind;
-    made->flags = at->header.flags;
-    made->length = at->header.length;
-    made->data = ps_arena_copy(&work->arena, at->data, at->header.length);
-    return made->data == NULL ? ps_fail(err, PS_ERR_NOMEM, "out of memory for a value") : PS_OK;
+    return PS_OK; /* it is read with others */
 }
 
-/* Learns how many blocks the relation of a key has at the LSN. */
+/* What is no page. The newest value need not be among the inputs: retention may have left an old
+ * one in a delta layer, and a newer one in the images of a pass before. */
 static int
-look_at_relation(ps_compaction *work, const ps_key *relation, ps_error *err)
+add_value(ps_compaction *work, const ps_key *key, ps_error *err)
 {
-    ps_key key = *relation;
-    key.b[0] = PS_KIND_REL_SIZE;
-    ps_arena arena;
-    ps_arena_init(&arena);
-    const uint8_t *data;
-    uint32_t length;
-    int rc = ps_snapshot_get(work->snapshot, &key, work->options.image_lsn, &arena, &data, &length,
-                             err);
-    work->relation_blocks = 0;
-    if (rc == PS_OK && length == sizeof work->relation_blocks)
-        memcpy(&work->relation_blocks, data, sizeof work->relation_blocks);
-    else if (rc == PS_OK)
-        rc = ps_fail(err, PS_ERR_CORRUPT, "a relation's size of %u bytes", length);
-    ps_arena_free(&arena);
-    work->relation = *relation;
-    work->relation_known = rc == PS_OK || rc == PS_ERR_NOT_FOUND;
-    return work->relation_known ? PS_OK : rc;
-}
-
-/* Whether anybody may ask for a page at the LSN. */
-static int
-exists(ps_compaction *work, const ps_key *key, int *answer, ps_error *err)
-{
-    *answer = 1;
-    if (ps_key_kind(key) != PS_KIND_REL_BLOCK)
-        return PS_OK;
-    ps_key relation = *key;
-    ps_put_be32(relation.b + 14, 0);
-    if (!work->relation_known || ps_key_compare(&relation, &work->relation) != 0) {
-        int rc = look_at_relation(work, &relation, err);
-        if (rc < 0)
-            return rc;
-    }
-    *answer = ps_key_block(key) < work->relation_blocks;
+    ps_chain chain = {.arena = &work->arena, .newest_only = 1};
+    int rc = ps_snapshot_collect(work->snapshot, key, &(uint32_t){0}, 1, work->options.image_lsn,
+                                 &chain, err);
+    if (rc < 0 || chain.count == 0)
+        return rc;
+    ps_passing *made = ps_compaction_add(work, err);
+    if (made == NULL)
+        return PS_ERR_NOMEM;
+    *made = (ps_passing){.key = *key,
+                         .lsn = work->options.image_lsn,
+                         .kind = chain.items[0].kind,
+                         .flags = chain.items[0].flags,
+                         .length = chain.items[0].length,
+                         .data = chain.items[0].data};
     return PS_OK;
 }
 
@@ -74,10 +49,13 @@ take_key(ps_compaction *work, ps_error *err)
     if (!there)
         return ps_inputs_next(&work->inputs, err);
     work->taken++;
-    if (ps_key_is_page(&at->header.key))
-        rc = exists(work, &at->header.key, &there, err);
-    if (rc == PS_OK && there)
-        rc = add(work, at, err);
+    if (ps_key_kind(&at->header.key) == PS_KIND_REL_BLOCK)
+        there = ps_sieve_reads_block(&work->sieve, &at->header.key, work->options.image_lsn, err);
+    if (there < 0)
+        rc = there;
+    else if (there)
+        rc = ps_key_is_page(&at->header.key) ? add_page(work, &at->header.key, err)
+                                             : add_value(work, &at->header.key, err);
     return rc == PS_OK ? ps_inputs_skip_key(&work->inputs, err) : rc;
 }
 

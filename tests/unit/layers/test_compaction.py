@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from pagestore import _native, keyspace
 from pagestore._native import Compaction, Layer, LayerSummary, NativeError, Snapshot
 from pagestore.keyspace import PAGE_SIZE, Kind, ValueKind
+from pagestore.timeline.retained import NOTHING, Retained
 
 from .model import ALL_LSNS, TENANT, TIMELINE, Entry, History, batch_of, ends_chain, page
 from .test_model import build, check, histories
@@ -291,3 +292,59 @@ def test_only_delta_layers_are_taken(tmp_path: Path) -> None:
     layer = Layer(tmp_path / "1", TENANT, TIMELINE, 1, summary)
     with pytest.raises(NativeError, match="not a delta"):
         Compaction([layer], Snapshot([layer]), None, file_bytes=1)
+
+
+LIVES = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 1, 2])), min_size=1, max_size=30
+)
+
+
+@given(
+    lives=LIVES,
+    times=st.lists(st.integers(0, 9), max_size=8),
+    cutoff=st.integers(0, 45),
+    points=st.sets(st.integers(0, 40)),
+    ends=st.booleans(),
+)
+@settings(max_examples=150)
+def test_a_merge_leaves_out_what_retained_says_is_dead(
+    tmp_path_factory, lives: list, times: list[int], cutoff: int, points: set[int], ends: bool
+) -> None:
+    """The plain Python of `Retained` and the stream of the core, of pages and of commits."""
+    kept = Retained.of(NOTHING if ends else cutoff, points)
+    folder = tmp_path_factory.mktemp("dead")
+    blocks = [keyspace.slru_page(1, n).pack() for n in range(3)]
+    entries: list[Entry] = []
+    for lsn, (block, kind) in enumerate(lives, 1):
+        value = {0: (ValueKind.PATCH, struct.pack("<HHBB", block, 1, 255, lsn))}
+        value |= {1: (ValueKind.IMAGE, page(lsn)), 2: (ValueKind.ZERO, b"")}
+        entries.append((blocks[block], lsn, value[kind][0], 0, value[kind][1]))
+    commits = {t: len(lives) + 1 + n for n, t in enumerate(times)}
+    for micros, lsn in sorted(commits.items(), key=lambda item: item[1]):
+        key = keyspace.commit_time(micros).pack()
+        entries.append((key, lsn, ValueKind.IMAGE, 0, struct.pack("<Q", lsn)))
+    layer = _flushed(folder, entries)
+    work = Compaction(
+        [layer], Snapshot([layer]), None, file_bytes=1 << 20, boundaries=kept.boundaries, ends=ends
+    )
+    (folder / "out").mkdir()
+    made = written(work, folder / "out")
+    expected = set()
+    for key in blocks:
+        chain = [e for e in reversed(entries) if e[0] == key]
+        dead = kept.dead([(lsn, ends_chain(kind, 0)) for _, lsn, kind, _, _ in chain])
+        expected |= {e[:2] for e, gone in zip(chain, dead, strict=True) if not gone}
+    by_time = [(keyspace.commit_time(t).pack(), commits[t]) for t in sorted(commits)]
+    dead = kept.dead_times([lsn for _, lsn in by_time])
+    expected |= {one for one, gone in zip(by_time, dead, strict=True) if not gone}
+    assert sum(layer.summary.entries for layer in made) == len(expected)
+    for key, lsn in expected:
+        assert Snapshot(made).chain(key, lsn)[0][0] == lsn
+
+
+def _flushed(folder: Path, entries: list[Entry]) -> Layer:
+    layer = _native.OpenLayer()
+    layer.put(batch_of(entries))
+    layer.freeze()
+    summary = layer.flush(folder / "1", TENANT, TIMELINE, 1)
+    return Layer(folder / "1", TENANT, TIMELINE, 1, summary)

@@ -21,7 +21,7 @@ from pagestore.maintenance.rewriting import rewrite
 from pagestore.services.page_retention import commit_by_time
 from pagestore.timeline import Repository, Timeline
 from pagestore.timeline.entries import Horizon
-from pagestore.timeline.horizons import DAY, LEAST_SECONDS, Window
+from pagestore.timeline.horizons import DAY, LEAST_SECONDS, Quiet, Window
 from pagestore.timeline.retained import NOTHING
 from tests.unit.layers.model import Entry
 from tests.unit.timeline.model import ROOT_LSN, image, make_root, put, timeline_id
@@ -251,6 +251,33 @@ def test_what_a_compute_wrote_at_its_start_moves_no_cutoff_beyond_where_it_reads
     collect(store.retention, store.timeline, Window(7 * DAY))
     assert store.timeline.horizon == 2001
     assert store.retention.take_lease(store.timeline, reads_at, 60)
+
+
+def test_what_commits_nothing_is_past_once_it_was_durable_for_the_window(store: Store) -> None:
+    """Else what a compute writes at its end would hold the whole of a database that sleeps."""
+    quiet, window = Quiet(), Window(3600)
+
+    def look() -> int:
+        collect(store.retention, store.timeline, window, quiet=quiet)
+        return store.timeline.horizon
+
+    store.write(2001, *commit(0, 2001))
+    store.write(2009, image(KEY, 2009, b"its checkpoint record"))
+    store.clock.now += 3700
+    assert look() == 2001
+    store.clock.now += 3500
+    assert look() == 2001
+    store.write(2011, image(KEY, 2011, b"another compute's"))
+    lease = store.retention.take_lease(store.timeline, 2009, 10_000)
+    store.clock.now += 200
+    assert look() == 2009
+    store.clock.now += 3300
+    assert look() == 2009
+    store.clock.now += 300
+    assert look() == 2011
+    assert lease > store.clock.now
+    assert store.retention.reads(store.timeline, 2009), "who reads there holds it"
+    assert collect(store.retention, store.timeline, window, quiet=quiet) == Collected()
 
 
 def test_what_lies_below_images_goes_once_the_window_has_passed_them(store: Store) -> None:

@@ -79,7 +79,9 @@ class FakeRepository:
     def kept(self, *key: object) -> object:
         return self
 
-    def collect(self, _retention: object, _timeline: object, window: Any, _least: int) -> Collected:
+    def collect(
+        self, _retention: object, _timeline: object, window: Any, _least: int, _quiet: object
+    ) -> Collected:
         self.looks.append((now(), window))
         answer = self.answers.pop(0) if self.answers else Collected()
         if isinstance(answer, Exception):

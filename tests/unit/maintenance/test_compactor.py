@@ -124,11 +124,11 @@ def test_what_fails_is_tried_again_with_pauses_and_holds_up_nobody(
     tried: list[float] = []
     real = module.rewrite
 
-    def rewrite(of: Timeline, *args: Any) -> Any:
+    def rewrite(of: Timeline, *args: Any, **more: Any) -> Any:
         if of is timeline and len(tried) < 12:
             tried.append(virtual_time.now())
             raise FULL
-        return real(of, *args)
+        return real(of, *args, **more)
 
     monkeypatch.setattr(module, "rewrite", rewrite)
 
@@ -171,9 +171,9 @@ def test_a_timeline_that_is_deleted_meanwhile_is_forgotten(
     write(timeline, model, 60)
     real = module.rewrite
 
-    def rewrite(of: Timeline, job: Job, *args: Any) -> Any:
+    def rewrite(of: Timeline, job: Job, *args: Any, **more: Any) -> Any:
         repository.delete(DEFAULT_TENANT, timeline_id(1))
-        return real(of, job, *args)
+        return real(of, job, *args, **more)
 
     monkeypatch.setattr(module, "rewrite", rewrite)
 
@@ -191,13 +191,15 @@ class Held:
         self.begun, self.go = threading.Event(), threading.Event()
         real = module.rewrite
 
-        def rewrite(timeline: Timeline, job: Job, redo: None, bounds: Any, begun: Any) -> Any:
+        def rewrite(
+            timeline: Timeline, job: Job, redo: None, bounds: Any, begun: Any, *, kept: Any
+        ) -> Any:
             def hold(work: Compaction) -> None:
                 begun(work)
                 self.begun.set()
                 assert self.go.wait(30)
 
-            return real(timeline, job, redo, bounds, hold)
+            return real(timeline, job, redo, bounds, hold, kept=kept)
 
         monkeypatch.setattr(module, "rewrite", rewrite)
 

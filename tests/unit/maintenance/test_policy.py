@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from pagestore.ids import Lsn
 from pagestore.layers.native import LayerKind
 from pagestore.maintenance.policy import (
     GREATEST_KEY,
@@ -21,7 +22,9 @@ from pagestore.maintenance.policy import (
     covered,
     next_job,
     runs_above,
+    superseded,
 )
+from pagestore.timeline.retained import Retained
 
 MB = 1 << 20
 BOUNDS = Bounds()
@@ -152,6 +155,66 @@ def test_images_with_a_gap_between_them_cover_nothing_behind_it() -> None:
 
 def test_images_of_an_import_are_not_those_of_a_pass() -> None:
     assert covered([image(1, 29, LEAST_KEY, GREATEST_KEY, level=0)]).lsn == 0
+
+
+KEPT = Retained.of(100, [30, 60])
+
+
+def test_a_pass_whose_lsn_is_kept_no_more_is_not_gone_on_with() -> None:
+    """It may have been whole: then what was made would be collected, again and again."""
+    run = [replace(f, level=1) for f in fresh(2, MB, keys=10**6)]
+    files = [*run, image(5, 29, LEAST_KEY, SOME)]
+    assert isinstance(choose(files), Images)
+    for cutoff, points in ((29, []), (40, [29])):
+        kept = Retained.of(cutoff, points)
+        assert isinstance(next_job(files, BOUNDS, at_rest=False, kept=kept), Images)
+    for cutoff, points in ((30, []), (40, [28, 30])):
+        kept = Retained.of(cutoff, points)
+        assert next_job(files, BOUNDS, at_rest=False, kept=kept) is None
+
+
+def images_at(number: int, lsn: int, dead: int = 0, size: int = 10 * MB) -> Figures:
+    return replace(image(number, lsn, LEAST_KEY, GREATEST_KEY), bytes=size, dead=dead)
+
+
+def test_a_run_of_which_enough_is_dead_is_rewritten_by_itself() -> None:
+    run = [replace(f, level=3, last_lsn=19) for f in fresh(2, 10 * MB, keys=10**6)]
+    run[1] = replace(run[1], first_lsn=10)
+    some = [replace(f, dead=3 * MB) for f in run]
+    assert next_job(some, BOUNDS, at_rest=False, kept=KEPT) == Merge((1, 2), 4, LZ4)
+    few = [replace(f, dead=2 * MB) for f in run]
+    assert next_job(few, BOUNDS, at_rest=False, kept=KEPT) is None
+    assert next_job(few, BOUNDS, at_rest=True, kept=KEPT) == Merge((1, 2), 4, LZ4)
+    small = [replace(run[0], bytes=MB // 2, dead=MB // 2)]
+    assert next_job(small, BOUNDS, at_rest=True, kept=KEPT) is None
+
+
+def test_passes_between_which_no_lsn_is_kept_become_one() -> None:
+    files = [images_at(n, lsn, 4 * MB) for n, lsn in [(1, 10), (2, 35), (3, 50), (4, 70), (5, 99)]]
+    assert [(lsn, [f.number for f in group]) for lsn, group in superseded(files, KEPT)] == [
+        (10, [1]),
+        (50, [2, 3]),
+        (99, [4, 5]),
+    ]
+    job = next_job(files[1:], BOUNDS, at_rest=False, kept=KEPT)
+    assert job == Images((2, 3), Lsn(50), LEAST_KEY, BOUNDS.images_zstd, replaces=True)
+    alive = [replace(f, dead=MB) for f in files]
+    assert next_job(alive, BOUNDS, at_rest=False, kept=KEPT) is None
+    assert superseded(files, Retained()) == [], "all history is kept"
+
+
+def test_images_above_the_last_whole_pass_are_left_to_it() -> None:
+    """And those of which some may still be read by whoever reads everything beyond the cutoff."""
+    files = [images_at(1, 70), images_at(2, 80), image(3, 90, LEAST_KEY, SOME), images_at(4, 101)]
+    assert [(lsn, [f.number for f in group]) for lsn, group in superseded(files, KEPT)] == [
+        (80, [1, 2])
+    ]
+
+
+def test_a_pass_that_is_half_made_again_is_still_whole() -> None:
+    files = [image(1, 29, LEAST_KEY, SOME), image(2, 29, LEAST_KEY, OTHER)]
+    files.append(image(3, 29, behind(SOME), GREATEST_KEY))
+    assert covered(files).lsn == 29
 
 
 def test_files_of_one_merge_are_one_run() -> None:
