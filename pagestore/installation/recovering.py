@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ from pagestore.timeline.entries import LayerEntry, Place, TimelineEntry
 from pagestore.walservice.owner import Owner
 from pagestore.walservice.rebuilt import Piece, rebuild
 
+LOGS_TOGETHER = 16
 CHANGES_TOGETHER = 50_000
 """In one transaction."""
 _NOBODYS = frozenset({"lock", "lost+found"})
@@ -253,17 +255,22 @@ def _wal(
 ) -> None:
     root.mkdir(mode=0o700)
     archived = ArchivedWal(store, mine.store_id)
-    ends = {}
-    for key, entry in timelines:
-        if entry.deleted:
-            continue
+
+    def end_of(timeline: Timeline) -> int:
+        key, entry = timeline
         begin = entry.disk_consistent_lsn
         pieces = (Piece(wal.start, wal.data, wal.term) for wal in archived.read(key, begin))
         start = WalPosition(begin, entry.prev_record_lsn)
-        end = rebuild(root, Owner(*key, 1), start, systems.get(key[1], 0), pieces).flush_lsn
-        if end > begin:
-            ends[key] = end
-            found.wal_bytes += end - begin
+        return rebuild(root, Owner(*key, 1), start, systems.get(key[1], 0), pieces).flush_lsn
+
+    shown = [timeline for timeline in timelines if not timeline.entry.deleted]
+    ends = {}
+    # They wait for the disk and the object store, hardly for each other.
+    with ThreadPoolExecutor(LOGS_TOGETHER) as logs:
+        for (key, entry), end in zip(shown, logs.map(end_of, shown), strict=True):
+            if end > entry.disk_consistent_lsn:
+                ends[key] = end
+                found.wal_bytes += end - entry.disk_consistent_lsn
     archived.fence(mine.generation, ends)
 
 

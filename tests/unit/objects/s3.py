@@ -1,14 +1,21 @@
-"""S3 over the wire, on loopback: moto within this process."""
+"""S3 over the wire, on loopback: moto within this process, versitygw where it is installed."""
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+
+from pagestore.postgres.listening import free_ports
 
 KEYS = {
     "AWS_ACCESS_KEY_ID": "someone",
@@ -32,6 +39,40 @@ def moto() -> Iterator[dict[str, str]]:
         server.shutdown()
         serving.join()
         server.server_close()
+
+
+VERSITYGW = shutil.which("versitygw")
+"""Where it is installed: an S3 server over a directory, many requests at a time."""
+
+
+@contextmanager
+def versitygw(root: Path) -> Iterator[dict[str, str]]:
+    assert VERSITYGW is not None
+    (root / "bucket").mkdir(parents=True)
+    (port,) = free_ports(1)
+    keys = ["--access", KEYS["AWS_ACCESS_KEY_ID"], "--secret", KEYS["AWS_SECRET_ACCESS_KEY"]]
+    log = (root.parent / "versitygw.log").open("wb")
+    command = [VERSITYGW, *keys, "--port", f"127.0.0.1:{port}", "posix", str(root)]
+    server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        until_listening(port)
+        yield {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    finally:
+        server.terminate()
+        server.wait()
+        log.close()
+
+
+def until_listening(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            assert time.monotonic() < deadline, "it does not listen"
+            time.sleep(0.05)
+        else:
+            return
 
 
 def make_bucket(environ: dict[str, str], name: str) -> None:
