@@ -79,8 +79,8 @@ def _check_note(key: str, value: str) -> None:
         f"{key[:40]!r} cannot be the key of a note.",
     )
     _refuse_unless(
-        len(value.encode()) <= MAX_VALUE_BYTES and "\0" not in value,
-        f"The note {key!r} has {len(value.encode())} bytes.",
+        len(value.encode()) <= MAX_VALUE_BYTES and (not value or value.isprintable()),
+        f"The note {key!r} has {len(value.encode())} bytes, or control characters.",
     )
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+Value = None | bool | int | float | str | list[Any] | dict[str, Any]
+"""Of a row, as JSON has it."""
+
 
 class Database(BaseModel):
     name: str
@@ -46,7 +49,7 @@ class Deleted(BaseModel):
 
 class Rows(BaseModel):
     columns: list[str]
-    rows: list[list[Any]] = Field(description="Of the last statement that has any.")
+    rows: list[list[Value]] = Field(description="Of the last statement that has any.")
     statements: list[str] = Field(description="What each statement said, such as INSERT 0 3.")
     at_lsn: str | None = Field(description="Where it was read; None: on the database itself.")
     more: bool = Field(description="There are more rows than these.")

@@ -117,8 +117,8 @@ def with_token(app: _App, token: str) -> _App:
     wanted = f"Bearer {token}".encode()
 
     async def guarded(scope: _Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)  # its own beginning and end
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
             return
         shown = dict(scope["headers"]).get(b"authorization", b"")
         if hmac.compare_digest(shown, wanted):

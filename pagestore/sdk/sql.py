@@ -28,6 +28,8 @@ MOST_BYTES = 256 << 10
 """Of an answer's values, in UTF-8."""
 MOST_CELL_BYTES = 32 << 10
 """Of one value; a longer one is cut, and said to be."""
+EXACT = 1 << 53
+"""Up to here every JSON reader has a whole number exactly; beyond it is told as text."""
 CONNECT_SECONDS = 60.0
 _WHOLE = frozenset({20, 21, 23, 26})
 _TRUTH, _JSON, _JSONB = 16, 114, 3802
@@ -194,7 +196,8 @@ class _Running:
             return raw[:MOST_CELL_BYTES].decode(errors="ignore") + "…"
         text = raw.decode()
         if kind in _WHOLE:
-            return int(text)
+            number = int(text)
+            return number if abs(number) <= EXACT else text
         if kind == _TRUTH:
             return text == "t"
         return json.loads(text) if kind in (_JSON, _JSONB) else text

@@ -234,7 +234,13 @@ def test_a_restore_to_a_commit_that_the_repository_has_not_is_refused(
 def test_what_is_recorded_with_a_checkpoint_has_bounds(whole: Whole) -> None:
     whole.run("create", "bounded")
     many = [text for number in range(33) for text in ("--note", f"{number}=x")]
-    for wrong in (many, ["--note", "no sign"], ["--note", "=x"], ["--run", "x" * 129]):
+    for wrong in (
+        many,
+        ["--note", "no sign"],
+        ["--note", "=x"],
+        ["--run", "x" * 129],
+        ["--note", "k=\x1b[2J"],
+    ):
         assert whole.error("checkpoint", "bounded", "c", *wrong)["reason"] == "INVALID_NOTE"
 
 

@@ -158,6 +158,9 @@ def test_long_answers_go_on_at_the_same_moment(whole: Whole) -> None:
         assert sorted(ids) == list(range(1, 251))
         other = {"database": "app", "statement": "SELECT 1", "continuation": first["continuation"]}
         assert "INVALID_CONTINUATION" in await tools.refused("run_sql", **other)
+        kinds = "SELECT 9007199254740993, 1.5, NULL, '{\"a\": [1]}'::jsonb, true, 'x'::bytea"
+        told = await tools("run_sql", database="app", statement=kinds)
+        assert told["rows"] == [["9007199254740993", "1.5", None, {"a": [1]}, True, "\\x78"]]
         wide = "SELECT repeat('x', 100000), 1 FROM generate_series(1, 50)"
         cut = await tools("run_sql", database="app", statement=wide)
         assert cut["cut"]
