@@ -12,7 +12,7 @@ NATIVE_SOURCES := $(shell find native/core native/python native/bench -name '*.[
 SHIM_SOURCES := $(shell find native/postgres -name '*.[ch]' ! -name '*.pb-c.*') \
                 $(wildcard native/postgres/Makefile native/postgres/*/Makefile) proto/pagestore/v1/page.proto
 
-.PHONY: quickstart test test-quick check check-native pytest setup deps proto bench clean
+.PHONY: quickstart test test-quick check check-native pytest setup deps proto bench wheel clean
 
 quickstart: setup
 	@$(BIN)/python -m pagestore.cli.tour --scale $(SCALE)
@@ -72,6 +72,16 @@ pytest: $(VENV)/.native build/.shim
 bench: setup
 	$(BIN)/pagestore bench --results bench-results $(BENCH_ARGS)
 
+# The whole, for this distribution's Python and Postgres, and the client alone, for any machine.
+# What the whole links to (libpq, OpenSSL, LZ4, zstd) is the distribution's, as its Postgres is: so it
+# is no manylinux wheel, and one built on Debian 12 is for Debian 12.
+wheel: setup
+	@rm -rf dist && mkdir dist
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist \
+	    --config-settings=cmake.define.PAGESTORE_MODULES=ON --config-settings=build-dir=build/dist .
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist tools/client
+	@ls dist
+
 clean:
-	rm -rf build $(VENV)
+	rm -rf build dist $(VENV)
 	$(MAKE) -C native/postgres clean

@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="quick",
         help="all: also clients of other languages and majors, fetched by their package managers",
     )
+    parser.addoption("--wheel", action="store_true", help="also build wheels, and use them alone")
     parser.addoption("--seeds", default="10000", help="of the simulation: N, or FIRST:END")
 
 

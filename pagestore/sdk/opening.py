@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pagestore.client.credentials import Credentials, default_data_dir
-from pagestore.errors import InvalidInput
+from pagestore.errors import FailedPrecondition, InvalidInput
 from pagestore.ids import DEFAULT_TENANT_NAME
 from pagestore.sdk.blocking import Client
 from pagestore.sdk.client import AsyncClient
@@ -37,7 +37,7 @@ def connect(
         start: whether an installation that does not run, or that there is not yet, is started.
 
     Raises:
-        Unavailable: NOT_RUNNING.
+        Unavailable: NOT_RUNNING. FailedPrecondition: CLIENT_ALONE.
         PagestoreError: why it does not start.
     """
     where, shown = _found(address, token, data, start=start)
@@ -100,7 +100,15 @@ def _found(
                 "INVALID_OPTIONS", "An address and a data directory name two installations."
             )
         return address, shown
-    from pagestore.installation.layout import Installation
+    try:
+        from pagestore.installation.layout import Installation
+    except ModuleNotFoundError as error:
+        raise FailedPrecondition(
+            "CLIENT_ALONE",
+            "Only the client of pagestore is installed here, which starts and finds nothing.",
+            'Say where a pagestore is, as pagestore.connect("HOST:PORT", token=...); or install '
+            "the whole, `pagestore`, instead of `pagestore-client`.",
+        ) from error
 
     installation = Installation(Path(data) if data is not None else default_data_dir())
     if start:
