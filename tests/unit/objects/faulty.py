@@ -21,9 +21,9 @@ class Memory:
 
     def create(self, name: str, data: Data) -> None:
         number = self._begin("create", name)
-        if name in self.objects:
+        made = bytes(bytearray(data))
+        if self.objects.setdefault(name, made) is not made:
             raise AlreadyExistsError(name)
-        self.objects[name] = bytes(data)
         self.after(number, "create", name)
 
     def get(self, name: str) -> bytes:
