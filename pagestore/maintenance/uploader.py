@@ -125,7 +125,7 @@ class Uploader:
                 await self._wait()
 
     def _step(self) -> bool:
-        offsite, now = self.offsite, time.monotonic()
+        offsite, now = self.offsite, self._loop.time()
         done = offsite.take()
         done |= offsite.journal()
         offsite.clean()
