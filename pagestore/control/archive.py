@@ -49,6 +49,8 @@ class Archive:
         self._running: Future[bool] | None = None
         self._mirror = Mirror(state.storage, self._wake)
         self._error = ""
+        # It counts once, and the store may be away until after that.
+        self._accepted = state.accepted
 
     async def begin(self) -> None:
         """Claims a generation, if the store answers soon.
@@ -119,7 +121,7 @@ class Archive:
     def _step(self) -> bool:
         if self._mirror.journal is None:
             made = claim(self._store, PART, self._state.directory)
-            self._mirror.begin(made, JOURNAL, accept_older=self._state.accepted)
+            self._mirror.begin(made, JOURNAL, accept_older=self._accepted)
         return self._mirror.step()
 
     def _failed(self, error: PagestoreError) -> None:

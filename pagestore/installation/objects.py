@@ -24,8 +24,8 @@ def settle(installation: Installation, url: str | None) -> None:
 
     Raises:
         InvalidInput: OBJECT_STORE_URL.
-        FailedPrecondition: OTHER_OBJECTS, OBJECT_STORE_UNCONDITIONAL, OBJECT_STORE_DENIED,
-            OBJECT_STORE_CLAIMED, OBJECT_STORE_FOREIGN, GENERATION_SUPERSEDED.
+        FailedPrecondition: OTHER_OBJECTS, OBJECT_STORE_UNCONDITIONAL, OBJECT_STORE_CLAIMED,
+            OBJECT_STORE_FOREIGN, GENERATION_SUPERSEDED; OBJECT_STORE_DENIED, and
         Unavailable: OBJECT_STORE_UNAVAILABLE: only where it is new to this installation.
     """
     there = installation.config.objects
@@ -37,8 +37,10 @@ def settle(installation: Installation, url: str | None) -> None:
     elif there is not None:
         try:
             _check(installation, there.url)
-        except Unavailable:
-            return  # the parts try on, and `status` says it
+        except (Unavailable, FailedPrecondition) as error:
+            # Parts try on where that may help, and `status` says it.
+            if error.reason not in ("OBJECT_STORE_UNAVAILABLE", "OBJECT_STORE_DENIED"):
+                raise
 
 
 def check_url(installation: Installation, url: str | None) -> None:

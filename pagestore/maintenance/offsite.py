@@ -288,12 +288,13 @@ class Offsite:
                 _log.warning("a damaged layer file was fetched anew", what=what)
 
     def sweep(self, now: float) -> int:
-        """Deletes objects of layers that no record names, a week after they were made.
+        """Deletes objects of layers that no record names, a week after they were made, and what was
+        never made whole; how many.
 
         Args:
             now: Unix seconds.
         """
-        generation = self.generation
+        generation, unfinished = self.generation, self._objects.sweep(now)
         old = [
             found.name
             for found in self._objects.list("pageserver/layers/")
@@ -301,12 +302,12 @@ class Offsite:
             and int(found.name.rpartition("-")[2].partition(".")[0], 16) <= generation
         ]
         if not old:
-            return 0
+            return unfinished
         named = set(self._named())
         abandoned = [name for name in old if name not in named]
         self.check()
         self._objects.delete(abandoned)
-        return len(abandoned)
+        return unfinished + len(abandoned)
 
     def _named(self) -> Iterator[str]:
         with self._store.catalog.whole() as (_, found):

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from pagestore.errors import PagestoreError, Unavailable
+from pagestore.errors import FailedPrecondition, PagestoreError, Unavailable
 from pagestore.maintenance.offsite import Offsite
 from pagestore.pauses import Pauses
 
@@ -25,7 +25,7 @@ CHECK_SECONDS = 30.0
 SWEEP_SECONDS = 86400.0
 RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
 CLOSE_SECONDS = 5.0
-SUPERSEDED = "GENERATION_SUPERSEDED"
+SUPERSEDED, DENIED = "GENERATION_SUPERSEDED", "OBJECT_STORE_DENIED"
 _log = structlog.get_logger(__name__)
 
 
@@ -63,7 +63,10 @@ class Uploader:
             try:
                 await self._loop.run_in_executor(self._one, self.offsite.start)
                 self._started.set()
-            except Unavailable as error:
+            except (Unavailable, FailedPrecondition) as error:
+                # Credentials that were taken away must not keep a page server from serving.
+                if isinstance(error, FailedPrecondition) and error.reason != DENIED:
+                    raise
                 self._note("claim", error)
                 await pauses.sleep()
         self._failures.pop("claim", None)
@@ -137,7 +140,7 @@ class Uploader:
             self._swept_at = now
             swept = offsite.sweep(time.time())
             if swept:
-                _log.warning("objects of layers that no record names were deleted", objects=swept)
+                _log.warning("objects that no record names were deleted", objects=swept)
         return done
 
     async def _upload(self) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import mmap
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -66,9 +68,10 @@ def connect(
             raise _not_a_url(url, "a directory is file:///DIR")
         return Directory(Path(unquote(parts.path)))
     try:
-        return Service(from_url(url, **_options(parts.scheme, environ, timeout)))
+        made = from_url(url, **_options(parts.scheme, environ, timeout))
     except Exception as error:
         raise _not_a_url(url, first_line(error)) from error
+    return Service(lambda: made)
 
 
 def first_line(error: BaseException) -> str:
@@ -104,10 +107,18 @@ def _not_a_url(url: str, why: str) -> InvalidInput:
 
 
 class Service:
-    """S3, GCS or Azure. Objects are sent in one request each, so that no parts are ever left."""
+    """S3, GCS or Azure. Objects are sent in one request each, so that no parts are ever left.
 
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    Args:
+        connect: makes what obstore knows it by, when it is first asked.
+    """
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+
+    @cached_property
+    def _store(self) -> Any:
+        return self._connect()
 
     def create(self, name: str, data: Data) -> None:
         obstore.put(self._store, name, data, mode="create", use_multipart=False)
@@ -144,9 +155,13 @@ class Directory(Service):
     it has its name, and its name before anybody is told."""
 
     def __init__(self, root: Path) -> None:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        super().__init__(obstore.store.LocalStore(root))
+        super().__init__(self._local)
         self._root = root
+
+    def _local(self) -> Any:
+        if not self._root.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(self._root))
+        return obstore.store.LocalStore(self._root)
 
     def create(self, name: str, data: Data) -> None:
         path = self._root / name
@@ -159,14 +174,15 @@ class Directory(Service):
             raise AlreadyExistsError(str(path)) from error
 
     def _make_directory(self, directory: Path) -> None:
-        if directory == self._root or directory.is_dir():
+        if directory.is_dir():
             return
         self._make_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
         durable.sync_directory(directory.parent)
 
     def list(self, prefix: str) -> Iterator[Object]:
-        yield from sorted(super().list(prefix))
+        if self._root.is_dir():
+            yield from sorted(super().list(prefix))
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:

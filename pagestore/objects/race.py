@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from pagestore.errors import AlreadyExists, FailedPrecondition
-from pagestore.objects.store import ObjectStore
+from pagestore.objects.store import RACES, ObjectStore
 
 RACERS = 4
-_PREFIX = "race/"
 
 
 def prove_conditional(store: ObjectStore) -> None:
@@ -23,7 +22,7 @@ def prove_conditional(store: ObjectStore) -> None:
     Raises:
         FailedPrecondition: OBJECT_STORE_UNCONDITIONAL. Unavailable: OBJECT_STORE_UNAVAILABLE.
     """
-    name = _PREFIX + secrets.token_hex(8)
+    name = RACES + secrets.token_hex(8)
     try:
         won = _round(store, name)
         again = _round(store, name)

@@ -24,7 +24,14 @@ from pagestore.errors import (
     PagestoreError,
     Unavailable,
 )
-from pagestore.objects.backends import Backend, Data, Object, connect, first_line
+from pagestore.objects.backends import (
+    STALE_SECONDS,
+    Backend,
+    Data,
+    Object,
+    connect,
+    first_line,
+)
 from pagestore.pauses import Pauses
 
 T = TypeVar("T")
@@ -34,6 +41,8 @@ HASTY_ATTEMPTS, HASTY_TIMEOUT = 3, datetime.timedelta(seconds=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 COMPARED_BYTES = 8 << 20
 DELETED_TOGETHER = 1000
+RACES = "race/"
+"""Below it are names that are made to see who may make them (race.py)."""
 
 
 class ObjectStore:
@@ -135,8 +144,10 @@ class ObjectStore:
             self._try(some[0], lambda some=some: self._backend.delete(some))  # type: ignore[misc]
 
     def sweep(self, now: float) -> int:
-        """Removes what uploads that ended early have left; how many there were."""
-        return self._backend.sweep(now)
+        """Removes what processes that ended early have left of uploads and of races; how many."""
+        raced = [found.name for found in self.list(RACES) if found.modified < now - STALE_SECONDS]
+        self.delete(raced)
+        return len(raced) + self._backend.sweep(now)
 
     def _has(self, name: str, data: memoryview) -> bool:
         if self._try(name, lambda: self._backend.size(name)) != len(data):

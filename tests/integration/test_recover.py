@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pagestore.installation.layout import Installation
@@ -16,6 +19,7 @@ from pagestore.postgres.process import start_ticks
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
 ROWS = 3000
+SETTLED = 50
 SECONDS = 60.0
 
 
@@ -75,19 +79,53 @@ def destroyed(whole: Whole) -> None:
         time.sleep(0.05)
 
 
+class Ledger(threading.Thread):
+    """Writes one number after the other, each when the last was committed, up to a limit, until it
+    is cut off."""
+
+    def __init__(self, whole: Whole, name: str) -> None:
+        super().__init__(daemon=True)
+        self._connection = whole.connect(name)
+        self._connection.execute("CREATE TABLE ledger (n int)")
+        self.committed = 0
+        self.limit = SETTLED
+
+    def run(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            while True:
+                while self.committed == self.limit:
+                    time.sleep(0.01)
+                self._connection.execute("INSERT INTO ledger VALUES (%s)", [self.committed + 1])
+                self.committed += 1
+
+    def reaches(self, count: int) -> None:
+        deadline = time.monotonic() + SECONDS
+        while self.committed < count:
+            assert self.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     root = tmp_path_factory.mktemp("kept")
-    with whole_pagestore(objects=f"file://{root}/objects") as whole:
+    with whole_pagestore() as whole:
+        whole.run("create", "app")
+        fill(whole, "app", 1)
+        whole.down()
+        # It had none before: what there is goes up, too.
+        whole.run("up", "--objects", f"file://{root}/objects")
         yield Kept(whole, root)
 
 
 def test_everything_is_back_from_the_object_store_alone(kept: Kept, tmp_path: Path) -> None:
     old = kept.whole
-    expected = written(kept)
+    ledger, expected = written(kept)
     (kept.key).write_bytes((old.data / "operator-key").read_bytes())
     kept.key.chmod(0o600)
     config = old.installation.config_file.read_text()
+    ledger.limit = 0
+    ledger.reaches(SETTLED + 100)
     destroyed(old)
     old_copy, no_files = tmp_path / "old", shutil.ignore_patterns("computes", "socket", "*.sock")
     shutil.copytree(old.data, old_copy, symlinks=True, ignore=no_files)
@@ -109,6 +147,10 @@ def test_everything_is_back_from_the_object_store_alone(kept: Kept, tmp_path: Pa
 
     for name, what in expected.items():
         assert patiently(lambda name=name: rows(new, name)) == what
+    # Up to the last WAL that went up: all that had, and nothing is missing in between.
+    ((first, last, count),) = new.sql("other", "SELECT min(n), max(n), count(*) FROM ledger")
+    assert (first, count) == (1, last)
+    assert SETTLED <= last <= ledger.committed + 1
     for name, point in (("was", "first"), ("before", "second")):
         new.run("branch", "app", name, "--at", point)
     assert rows(new, "was")[0] == ROWS
@@ -127,12 +169,11 @@ def checkpoints(whole: Whole) -> set[str]:
     return {row["checkpoint"] for row in found if "checkpoint" in row and not row["automatic"]}
 
 
-def written(kept: Kept) -> dict[str, tuple[int, int]]:
-    """Databases with a past: what each has, now."""
+def written(kept: Kept) -> tuple[Ledger, dict[str, tuple[int, int]]]:
+    """Databases with a past: what each has, now; and who goes on writing to one."""
     whole = kept.whole
-    for name in ("app", "other"):
-        whole.run("create", name)
-        fill(whole, name, 1)
+    whole.run("create", "other")
+    fill(whole, "other", 1)
     whole.run("checkpoint", "app", "first")
     whole.run("branch", "app", "side")
     fill(whole, "side", 50_000)
@@ -142,8 +183,11 @@ def written(kept: Kept) -> dict[str, tuple[int, int]]:
     whole.run("restore", "app", "second")
     fill(whole, "app", 30_000)
     found = {name: rows(whole, name) for name in ("app", "other", "side")}
+    ledger = Ledger(whole, "other")
+    ledger.start()
+    ledger.reaches(SETTLED)
     kept.settle()
-    return found
+    return ledger, found
 
 
 def replaced_page_server_ends(copy: Path, url: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.errors import FailedPrecondition, InvalidInput, Unavailable
+from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, Unavailable
 from pagestore.installation import config, objects
 from pagestore.installation.commands import part_command, part_environment
 from pagestore.installation.layout import Installation
@@ -85,15 +85,25 @@ def test_a_store_that_is_not_conditional_is_refused_by_name(
     assert installation.config.objects is None
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("OBJECT_STORE_UNAVAILABLE", "It is away."),
+        FailedPrecondition("OBJECT_STORE_DENIED", "The credentials have been taken away."),
+    ],
+)
 def test_a_store_that_is_away_keeps_only_a_first_up_from_going_on(
-    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: PagestoreError,
 ) -> None:
     def away(store: ObjectStore) -> None:
-        raise Unavailable("OBJECT_STORE_UNAVAILABLE", "It is away.")
+        raise error
 
     url = f"file://{tmp_path}/objects"
     monkeypatch.setattr(race, "prove_conditional", away)
-    assert reason(installation, url) == "OBJECT_STORE_UNAVAILABLE"
+    assert reason(installation, url) == error.reason
     assert installation.config.objects is None
     config.add_objects(installation.config_file, url)
     objects.settle(Installation(installation.data), None)

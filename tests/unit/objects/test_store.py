@@ -63,6 +63,16 @@ def test_a_list_is_in_the_order_of_names_and_of_what_is_below_only(any_store: Ob
     assert all(found.modified > 0 for found in any_store.list("x/"))
 
 
+def test_to_ask_a_directory_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    store = ObjectStore.open(f"file://{tmp_path}/not/there", {})
+    assert not store.exists("a")
+    assert list(store.list("x/")) == []
+    store.delete(["a"])
+    assert not (tmp_path / "not").exists()
+    store.create("a/b", b"x")
+    assert store.get("a/b") == b"x"
+
+
 def test_what_is_deleted_may_be_missing(any_store: ObjectStore) -> None:
     any_store.create("x/1", b"a")
     any_store.delete(["x/1", "x/2", "none/at/all"])
@@ -89,9 +99,11 @@ def test_what_was_never_made_whole_is_not_listed_and_is_swept(
     left = tmp_path / "objects/a/torn#123"
     left.write_bytes(b"half")
     assert [found.name for found in store.list("a/")] == ["a/whole"]
+    store.create("race/0123", b"of one that was killed")
     assert store.sweep(left.stat().st_mtime + 1) == 0
-    assert store.sweep(left.stat().st_mtime + STALE_SECONDS + 1) == 1
+    assert store.sweep(left.stat().st_mtime + STALE_SECONDS + 60) == 2
     assert not left.exists()
+    assert not store.exists("race/0123")
     assert store.get("a/whole") == b"x"
 
 
