@@ -45,6 +45,12 @@ class Settings:
         scan_scale: pgbench scale of the table that `compute` scans cold.
         in_a_row: branches of one parent that `branch` makes, one after the other.
         branches: how many the part `branches` makes in a shape; a series of runs.
+        store_branches: databases in one store; a thousand of them are deleted, or all.
+        store_pages: of the relation that branches of the part `storage` change 1% of.
+        store_scale: pgbench scale of the data that is updated ten times over.
+        depths: of branches of branches, which are read.
+        siblings: of a branch that is read.
+        flushes: of a timeline that is read.
     """
 
     rounds: int = 3
@@ -55,6 +61,12 @@ class Settings:
     scan_scale: int = 10
     in_a_row: int = 200
     branches: tuple[int, ...] = (1, 64)
+    store_branches: int = 1000
+    store_pages: int = 10_000
+    store_scale: int = 2
+    depths: tuple[int, ...] = (1, 50, 500)
+    siblings: int = 1024
+    flushes: int = 2000
 
     def check(self) -> None:
         counts = (self.rounds, self.scale, self.parent_scale, self.scan_scale, *self.branches)
@@ -74,10 +86,26 @@ class Settings:
             scan_scale=80,
             in_a_row=2000,
             branches=(1, 4, 16, 64, 256, 1024),
+            store_branches=10_000,
+            store_pages=40_000,
+            store_scale=10,
+            flushes=10_000,
         )
 
 
-QUICK = Settings(*(1, 0, 0.2, 1), parent_scale=1, scan_scale=1, in_a_row=4, branches=(1, 3))
+QUICK = Settings(
+    *(1, 0, 0.2, 1),
+    parent_scale=1,
+    scan_scale=1,
+    in_a_row=4,
+    branches=(1, 3),
+    store_branches=6,
+    store_pages=300,
+    store_scale=1,
+    depths=(1, 2, 3),
+    siblings=4,
+    flushes=8,
+)
 """To see that everything runs. The figures mean nothing."""
 
 

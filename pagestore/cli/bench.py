@@ -42,7 +42,8 @@ def bench(
 ) -> None:
     """Measure pagestore beside plain Postgres, on an installation of its own.
 
-    Parts: getpage, ingest, redo, branch, basebackup, compute, commit, branches, proxy.
+    Parts: getpage, ingest, redo, branch, basebackup, compute, commit, branches, proxy,
+    fleet, storage.
 
     Example: pagestore bench commit branch --rounds 5
     """

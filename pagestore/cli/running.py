@@ -187,8 +187,12 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
         )
 
 
-def _upkeep(figures: dict[str, int]) -> str:
+def _upkeep(figures: dict[str, Any]) -> str:
     """Nothing before anything was written."""
+    return _amplification(figures) + _levels(figures)
+
+
+def _amplification(figures: dict[str, Any]) -> str:
     if not figures["wal_bytes"]:
         return ""
     written = sum(figures[name] for name in ("flushed_bytes", "merged_bytes", "imaged_bytes"))
@@ -196,6 +200,20 @@ def _upkeep(figures: dict[str, int]) -> str:
         f"{written / figures['wal_bytes']:.1f} bytes written to files for each of WAL, "
         f"{figures['deepest_records']} records applied by a read at most\n"
     )
+
+
+def _levels(figures: dict[str, Any]) -> str:
+    """Of databases in use: what was flushed, what was merged and how often, images."""
+    flushed, *merged = figures["level_bytes"] or [0]
+    kinds = [("flushed", flushed)]
+    kinds += [(f"merged {times} ×", size) for times, size in enumerate(merged, 1)]
+    kinds.append(("images", figures["image_bytes"]))
+    shown = [f"{human_bytes(size)} {kind}" for kind, size in kinds if size]
+    total = sum(size for _, size in kinds)
+    if not total:
+        return ""
+    read = max(1, total - figures["dead_bytes"])
+    return f"layers in use: {', '.join(shown)}; {total / read:.2f} × of what is read\n"
 
 
 def _print_objects(run: Session, parts: dict[str, dict[str, Any]]) -> None:

@@ -65,11 +65,7 @@ def _system(installation: Installation) -> dict[str, Any]:
         "databases": found.databases,
         "computes_running": found.computes_running,
         "store_bytes": found.store_bytes,
-        "upkeep": {
-            field.name: getattr(found.upkeep, field.name)
-            for field in found.upkeep.DESCRIPTOR.fields
-            if field.message_type is None
-        },
+        "upkeep": _upkeep(found.upkeep),
         "objects": {
             part: _objects(status)
             for part, status in (("pageserver", found.upkeep), ("control", found))
@@ -79,6 +75,12 @@ def _system(installation: Installation) -> dict[str, Any]:
         "postgres": dict(found.postgres),
         "troubles": [f"{item.part}: {item.error}" for item in found.parts if item.error],
     }
+
+
+def _upkeep(figures: Upkeep) -> dict[str, int | list[int]]:
+    plain = (f.name for f in figures.DESCRIPTOR.fields if f.message_type is None)
+    found = {name: getattr(figures, name) for name in plain}
+    return {**found, "level_bytes": list(figures.level_bytes)}
 
 
 def _objects(status: Upkeep | SystemStatus) -> dict[str, Any]:

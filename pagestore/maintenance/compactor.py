@@ -18,14 +18,18 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Self
 
 import structlog
 
 from pagestore._native import Compaction, RedoPool
 from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
+from pagestore.layers.native import LayerKind
 from pagestore.maintenance.figures import Depths
 from pagestore.maintenance.policy import (
+    MOST_LEVEL,
     RECORD_WEIGHT,
     Bounds,
     Figures,
@@ -76,6 +80,35 @@ class Totals:
             self.bytes_merged += done.written
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Bytes of layer files that there are: deltas by how often they were merged, images, and of
+    all about how many nobody reads."""
+
+    levels: tuple[int, ...] = ()
+    images: int = 0
+    dead: int = 0
+
+    @classmethod
+    def of(cls, files: Iterable[Figures]) -> Self:
+        levels = [0] * (MOST_LEVEL + 1)
+        images = dead = 0
+        for file in files:
+            dead += file.dead
+            if file.kind == LayerKind.IMAGE:
+                images += file.bytes
+            else:
+                levels[file.level] += file.bytes
+        while levels and levels[-1] == 0:
+            levels.pop()
+        return cls(tuple(levels), images, dead)
+
+    def __add__(self, other: Standing) -> Standing:
+        levels = zip_longest(self.levels, other.levels, fillvalue=0)
+        images, dead = self.images + other.images, self.dead + other.dead
+        return Standing(tuple(map(sum, levels)), images, dead)
+
+
 @dataclass(slots=True)
 class _Seen:
     """What is remembered of a timeline that was looked at."""
@@ -96,6 +129,7 @@ class _Seen:
     durable: int = 0
     weight: int = 0
     """The most that a read of what is in files has to apply."""
+    standing: Standing = Standing()
 
     def note(self, timeline: Timeline, files: list[Figures], bounds: Bounds, to: Totals) -> None:
         """What came since the look before; the first one begins to count."""
@@ -107,6 +141,7 @@ class _Seen:
         self.newest = max((file.number for file in files), default=0)
         self.durable = durable
         self.weight = read_weight(files, bounds)
+        self.standing = Standing.of(files)
 
 
 class Compactor:
@@ -152,6 +187,11 @@ class Compactor:
     def deepest_records(self) -> int:
         """The most that a read of what is in files may have to apply, of timelines in use."""
         return max((seen.weight for seen in self._seen.values()), default=0) // RECORD_WEIGHT
+
+    @property
+    def standing(self) -> Standing:
+        """Of timelines in use, as they were looked at last."""
+        return sum((seen.standing for seen in self._seen.values()), Standing())
 
     async def close(self) -> None:
         """Ends what is under way: its files are nobody's, and it is done again some time."""

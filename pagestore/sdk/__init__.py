@@ -22,7 +22,7 @@ from __future__ import annotations
 from pagestore.sdk.blocking import Client, Database
 from pagestore.sdk.client import AsyncClient, AsyncDatabase
 from pagestore.sdk.opening import aconnect, connect, ephemeral
-from pagestore.sdk.values import Checkpoint, Event, Move
+from pagestore.sdk.values import Checkpoint, Event, Move, Retention
 
 __all__ = [
     "AsyncClient",
@@ -32,6 +32,7 @@ __all__ = [
     "Database",
     "Event",
     "Move",
+    "Retention",
     "aconnect",
     "connect",
     "ephemeral",

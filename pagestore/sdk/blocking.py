@@ -11,7 +11,7 @@ from pagestore.client import shared_loop
 from pagestore.client.closing import BlockingClosing
 from pagestore.client.shared_loop import blocking
 from pagestore.sdk.client import AsyncClient, AsyncDatabase, Coming
-from pagestore.sdk.values import Facts, Settings, Ttl, sqlalchemy_url
+from pagestore.sdk.values import Facts, Retention, Settings, Ttl, sqlalchemy_url
 
 _T = TypeVar("_T")
 
@@ -39,6 +39,10 @@ class Database(BlockingClosing):
     def keep(self, ttl: Ttl = None) -> None:
         """It stays when the context ends: for good, or for so long from now."""
         shared_loop.run(self._database.keep(ttl))
+
+    def retention(self, window: Ttl = None, *, wal_bytes: int | None = None) -> Retention:
+        """As :meth:`AsyncClient.retention`."""
+        return shared_loop.run(self._database.retention(window, wal_bytes=wal_bytes))
 
     def remove(self) -> None:
         """Repeatable."""
@@ -125,6 +129,7 @@ class Client(BlockingClosing):
 
     databases = blocking(AsyncClient.databases)
     keep = blocking(AsyncClient.keep)
+    retention = blocking(AsyncClient.retention)
     rename = blocking(AsyncClient.rename)
     remove = blocking(AsyncClient.remove)
     checkpoint = blocking(AsyncClient.checkpoint)

@@ -21,12 +21,14 @@ from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
+from pagestore.errors import InvalidInput
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
 from pagestore.sdk.values import (
     Checkpoint,
     Event,
     Facts,
     Move,
+    Retention,
     Settings,
     Ttl,
     entry_of,
@@ -71,6 +73,10 @@ class AsyncDatabase(Closing):
         # Only what makes a database, or asks for it by name, tells its password.
         self.facts = replace(kept, url=self.url)
         self._goes = False
+
+    async def retention(self, window: Ttl = None, *, wal_bytes: int | None = None) -> Retention:
+        """As :meth:`AsyncClient.retention`."""
+        return await self._client.retention(self.name, window, wal_bytes=wal_bytes)
 
     async def remove(self) -> None:
         """Repeatable."""
@@ -276,6 +282,35 @@ class AsyncClient(RetryingClient):
             tenant_id=await self._whose(), database=name, ttl=seconds_of(ttl)
         )
         return Facts.of(await self._call(self._stub.KeepDatabase, request, pb.Database))
+
+    async def retention(
+        self, name: str, window: Ttl = None, *, wal_bytes: int | None = None
+    ) -> Retention:
+        """How much of a database's history is kept, once it is as was asked for.
+
+        Args:
+            window: "14d", seconds, a timedelta; "default" for the installation's own; None to
+                leave all as it is and be told.
+            wal_bytes: of WAL, at most, beside a window; None for as many as there are in it.
+
+        Raises:
+            InvalidInput: INVALID_TTL: that is no time; INVALID_RETENTION.
+        """
+        whose = await self._whose()
+        if window is None:
+            if wal_bytes is not None:
+                raise InvalidInput(
+                    "INVALID_RETENTION", "Bytes of history bound a window: give one, too."
+                )
+            asked = pb.GetDatabaseRequest(tenant_id=whose, name=name)
+            return Retention.of(await self._call(self._stub.GetDatabase, asked, pb.Database))
+        request = pb.ChangeRetentionRequest(
+            tenant_id=whose,
+            database=name,
+            seconds=None if window == "default" else seconds_of(window),
+            wal_bytes=wal_bytes or 0,
+        )
+        return Retention.of(await self._call(self._stub.ChangeRetention, request, pb.Database))
 
     async def rename(self, name: str, new_name: str) -> Facts:
         request = pb.RenameDatabaseRequest(

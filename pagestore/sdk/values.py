@@ -63,6 +63,29 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a database's history is kept.
+
+    Args:
+        seconds: of it, back from now.
+        wal_bytes: of WAL at most; None: as many as there are in that time.
+        own: said of this database; else it is the installation's.
+        kept_from: "16/B374D848": from there on all can be read; None where nothing is yet.
+    """
+
+    seconds: int
+    wal_bytes: int | None
+    own: bool
+    kept_from: str | None
+
+    @classmethod
+    def of(cls, said: pb.Database) -> Retention:
+        kept = said.retention
+        kept_from = format_lsn(kept.kept_from_lsn) if kept.kept_from_lsn else None
+        return cls(kept.seconds, kept.wal_bytes or None, kept.own, kept_from)
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """
     Args:

@@ -115,7 +115,7 @@ class PageTimelines:
 
     async def get_upkeep(self, request: pb.GetUpkeepRequest, context: Any) -> Any:
         compactor, objects = self._access.compactor, self._access.objects
-        totals = compactor.totals
+        totals, standing = compactor.totals, compactor.standing
         return pb.Upkeep(
             wal_bytes=totals.bytes_of_wal,
             flushed_bytes=totals.bytes_flushed,
@@ -125,6 +125,10 @@ class PageTimelines:
             refused=totals.refused,
             failures=totals.failures,
             deepest_records=compactor.deepest_records,
+            level_bytes=standing.levels,
+            image_bytes=standing.images,
+            dead_bytes=standing.dead,
+            collected_bytes=self._access.collector.collected_bytes,
             objects=objects.status() if objects is not None else None,
         )
 

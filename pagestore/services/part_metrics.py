@@ -64,6 +64,21 @@ def of_pageserver(access: PageAccess, reads: PageReads, helpers: RedoPools) -> S
             "The most that a read of what is in files may have to apply.",
             access.compactor.deepest_records,
         )
+        standing = access.compactor.standing
+        yield Family(
+            "pagestore_layer_bytes",
+            "Of layer files of timelines in use: deltas by how often they were merged, images.",
+            "gauge",
+            [
+                *(({"level": str(n)}, size) for n, size in enumerate(standing.levels)),
+                ({"level": "images"}, standing.images),
+            ],
+        )
+        yield gauge(
+            "pagestore_layer_dead_bytes",
+            "Of those, about so many that nobody reads any more.",
+            standing.dead,
+        )
 
     return source
 

@@ -585,7 +585,7 @@ class GetUpkeepRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Upkeep(_message.Message):
-    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records", "objects")
+    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records", "objects", "level_bytes", "image_bytes", "dead_bytes", "collected_bytes")
     WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MERGED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -595,6 +595,10 @@ class Upkeep(_message.Message):
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     DEEPEST_RECORDS_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COLLECTED_BYTES_FIELD_NUMBER: _ClassVar[int]
     wal_bytes: int
     flushed_bytes: int
     merged_bytes: int
@@ -604,7 +608,11 @@ class Upkeep(_message.Message):
     failures: int
     deepest_records: int
     objects: ObjectStoreStatus
-    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ...) -> None: ...
+    level_bytes: _containers.RepeatedScalarFieldContainer[int]
+    image_bytes: int
+    dead_bytes: int
+    collected_bytes: int
+    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ..., level_bytes: _Optional[_Iterable[int]] = ..., image_bytes: _Optional[int] = ..., dead_bytes: _Optional[int] = ..., collected_bytes: _Optional[int] = ...) -> None: ...
 
 class ObjectStoreStatus(_message.Message):
     __slots__ = ("url", "generation", "behind_bytes", "behind_seconds", "wal_seconds", "last_error", "layer_bytes", "cached_bytes", "fetched_bytes")

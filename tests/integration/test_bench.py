@@ -9,7 +9,7 @@ import pytest
 
 from pagestore.bench import harness
 from pagestore.bench.harness import Bench, Settings
-from pagestore.bench.parts import getpage, proxy, redo
+from pagestore.bench.parts import getpage, proxy, redo, storage
 from tests.schemas import check
 
 TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=(1,))
@@ -62,3 +62,37 @@ def test_the_proxy_is_measured_beside_plain_postgres(monkeypatch: pytest.MonkeyP
     assert "apt-get install pgbouncer" in report.remarks[0]
     assert {row.system for row in report.rows} >= {"pagestore", "plain Postgres"}
     assert len({row.case for row in report.rows}) > 10
+
+
+def test_the_storage_part_gives_all_its_rows() -> None:
+    """And in no more time than a test may take: what it measures at that size means nothing."""
+    report = harness.run({"storage": storage.run}, harness.QUICK)
+    assert report.failures == {}
+    assert {row.part for row in report.rows} == {"storage"}
+    cases = {row.case for row in report.rows}
+    shapes = {
+        f"{what} {how}"
+        for what in ("random read", "scan")
+        for how in ("at depth, before", "at depth, settled", "beside siblings", "after flushes")
+    }
+    assert cases == shapes | {
+        "files after flushes",
+        "WAL beside the data",
+        "merges, one core",
+        "cold read, p99",
+        "cold read, settled",
+        "write amplification",
+        "space, all history kept",
+        "space, no history kept",
+        "branch at the API, of 6",
+        "bytes of a branch, all parts",
+        "page server's start with 6 databases",
+        "page server's start with 6 databases: memory",
+        "deleting 6 branches",
+        "deleting 6 branches: bytes back",
+    }
+    # So few branches fit into pages that LMDB's files have already.
+    assert all(row.median > 0 for row in report.rows if "byte" not in row.case)
+    for row in report.rows:
+        assert not row.relative_to or report.find("storage", row.case, row.relative_to)
+    check("bench", {**report.as_json(), "results": "x.json", "elapsed_ms": 1.0})

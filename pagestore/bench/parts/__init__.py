@@ -14,6 +14,7 @@ from pagestore.bench.parts import (
     ingest,
     proxy,
     redo,
+    storage,
 )
 
 PARTS: dict[str, Part] = {
@@ -27,5 +28,6 @@ PARTS: dict[str, Part] = {
     "branches": branches.run,
     "proxy": proxy.run,
     "fleet": fleet.run,
+    "storage": storage.run,
 }
 """In the order in which they run."""

@@ -84,6 +84,12 @@ def test_what_is_flushed_deep_is_shallow_soon_and_settled_after_a_rest(store: St
         assert totals.bytes_of_wal == 60 + 60 + 3
         assert 0 < totals.bytes_flushed < totals.bytes_read
         assert compactor.deepest_records == 0
+        await asyncio.sleep(3)  # it has looked again
+        standing = compactor.standing
+        stored = sum(entry.summary.bytes for _, entry, _ in timeline.own_layers())
+        assert sum(standing.levels) + standing.images == stored
+        assert standing.images > 0
+        assert standing.dead == 0
         assert (LayerKind.IMAGE, True) in kinds(timeline)
 
     assert play(store, story) == []

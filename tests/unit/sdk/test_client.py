@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -17,7 +18,7 @@ import pytest
 
 from pagestore import sdk
 from pagestore.client.errors import to_trailers
-from pagestore.errors import NotFound, PagestoreError, Unavailable
+from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
 from pagestore.sdk import AsyncClient, Client
 from pagestore.sdk.client import PAGE_SIZE
 from pagestore.v1 import control_pb2 as pb
@@ -63,6 +64,17 @@ class Control(
     def KeepDatabase(self, request: Any, context: Any) -> pb.Database:  # noqa: N802
         self._hear(request, context)
         return pb.Database(name=request.database)
+
+    def ChangeRetention(self, request: Any, context: Any) -> pb.Database:  # noqa: N802
+        self._hear(request, context)
+        own = request.HasField("seconds")
+        kept = pb.Retention(
+            seconds=int(request.seconds) if own else 604_800,
+            wal_bytes=request.wal_bytes,
+            own=own,
+            kept_from_lsn=0x1_0000_0028,
+        )
+        return pb.Database(name=request.database, retention=kept)
 
     def DeleteDatabase(self, request: Any, context: Any) -> pb.DeleteDatabaseResponse:  # noqa: N802
         self._hear(request, context)
@@ -146,6 +158,24 @@ def test_what_is_kept_or_made_without_a_context_stays(served: tuple[Control, Cli
     client.branch("app", "stays")
     client.create("new", settings={"work_mem": "1MB"})
     assert "DeleteDatabase" not in kinds(control)
+
+
+def test_history_is_kept_for_as_long_as_is_said(served: tuple[Control, Client]) -> None:
+    control, client = served
+    database = client.create("app")
+    told = database.retention("14d", wal_bytes=5 << 30)
+    assert (told.seconds, told.wal_bytes, told.own) == (14 * 86400, 5 << 30, True)
+    assert told.kept_from == "1/28"
+    assert client.retention("app", timedelta(hours=12)).seconds == 43_200
+    assert client.retention("app", 0).seconds == 0
+    assert not client.retention("app", "default").own
+    assert kinds(control)[-1] == "ChangeRetention"
+    assert client.retention("app").kept_from is None
+    assert kinds(control)[-1] == "GetDatabase"
+    with pytest.raises(InvalidInput, match="no time"):
+        database.retention("a while")
+    with pytest.raises(InvalidInput, match="bound a window"):
+        client.retention("app", wal_bytes=5)
 
 
 def test_the_asynchronous_one_is_awaited_or_entered() -> None:
