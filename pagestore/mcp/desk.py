@@ -9,6 +9,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
@@ -44,9 +45,9 @@ class Desk:
         Raises:
             Unavailable: NOT_RUNNING.
         """
-        if self.installation.running_supervisor() is None:
-            raise not_running(self.installation.data)
         address = self.installation.address("control")
+        if self.installation.running_supervisor() is None and not await self._is_ours(address):
+            raise not_running(self.installation.data)
         if self._client is None or self._address != address:
             await self.close()
             self._address = address
@@ -54,6 +55,16 @@ class Desk:
                 address, tenant=self.tenant, credentials=self.installation.credentials
             )
         return self._client
+
+    async def _is_ours(self, address: str) -> bool:
+        """Whether a control plane that no supervisor keeps is that of this data directory."""
+        shown = self.installation.credentials
+        try:
+            async with AsyncClient(address, timeout=0.0, credentials=shown) as client:
+                directory = Path((await client.system_status()).data_dir)
+            return directory.samefile(self.installation.part_dir("control"))
+        except (PagestoreError, OSError):
+            return False
 
     async def close(self) -> None:
         if self._client is not None:

@@ -456,11 +456,9 @@ class AsyncClient(RetryingClient):
 
     # How
 
-    async def page_server(self) -> str:
-        """Its address."""
+    async def system_status(self) -> pb.SystemStatus:
         method = self._stub.GetSystemStatus
-        status = await self._call(method, pb.GetSystemStatusRequest(), pb.SystemStatus)
-        return str(status.page_server_address)
+        return await self._call(method, pb.GetSystemStatusRequest(), pb.SystemStatus)
 
     async def _moved(self, method: Any, request: Any) -> Move:
         request.request_id = secrets.token_hex(8)

@@ -29,7 +29,8 @@ async def difference_of(
 ) -> Difference:
     """As :meth:`AsyncClient.diff`."""
     program = pg_dump or majors.latest_programs(majors.BINDIR) / "pg_dump"
-    async with AsyncPageClient(await client.page_server(), credentials=client.credentials) as pages:
+    address = (await client.system_status()).page_server_address
+    async with AsyncPageClient(address, credentials=client.credentials) as pages:
         one, other = _side(client, ours), _side(client, theirs)
         return await difference(pages, one, other, program, limit, whole=whole)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from pagestore.postgres.listening import free_ports
 from tests.integration.installation import Whole, sql, whole_pagestore
 from tests.waiting import wait_until
 
@@ -75,8 +75,7 @@ def test_of_three_attempts_the_right_one_becomes_the_database(whole: Whole) -> N
 def test_an_application_s_database_sleeps_and_wakes(whole: Whole) -> None:
     url = whole.json("create", "web")["url"]
     whole.run("idle", "web", "1s")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [sys.executable, "-m", "uvicorn", "--app-dir", "web", "app:app", "--port", str(port)]
     environment = {**whole.environment, "DATABASE_URL": url}
     with subprocess.Popen(

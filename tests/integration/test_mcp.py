@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pagestore.postgres.listening import free_ports
 from tests.integration.installation import Whole, sql, whole_pagestore
 from tests.waiting import wait_until
 
@@ -324,8 +327,7 @@ def test_an_installed_server_starts_and_a_subagent_has_a_branch(
 @contextlib.contextmanager
 def by_http(whole: Whole) -> Iterator[tuple[str, str]]:
     """A server's address, and its token."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [sys.executable, *COMMAND, "--data", str(whole.data), "--http", f"127.0.0.1:{port}"]
     with subprocess.Popen(command, env=whole.environment, stderr=subprocess.PIPE) as server:
         try:
@@ -387,6 +389,20 @@ def test_without_the_package_the_way_to_it_is_said(whole: Whole, tmp_path: Path)
         del whole.environment["PYTHONPATH"]
     assert done.returncode == 4
     assert "pip install 'pagestore[mcp]'" in done.stderr
+
+
+def test_a_supervisor_that_was_killed_is_not_missed(whole: Whole) -> None:
+    supervisor = whole.installation.running_supervisor()
+    assert supervisor is not None
+    os.kill(supervisor, signal.SIGKILL)
+
+    async def told(tools: Tools) -> None:
+        assert (await tools("list"))["databases"]
+
+    try:
+        story(whole, told)
+    finally:
+        whole.up()
 
 
 def test_where_nothing_runs_each_tool_says_so(whole: Whole) -> None:
