@@ -16,7 +16,7 @@ import typer
 
 from pagestore.cli import border
 from pagestore.cli.session import session
-from pagestore.client import credentials
+from pagestore.client import credentials, tracing
 from pagestore.errors import InvalidInput
 from pagestore.postgres import majors
 
@@ -87,10 +87,11 @@ DEFAULT_BINDIR = majors.BINDIR
 
 
 @contextmanager
-def _session(token_file: Path | None, authority: Path | None) -> Iterator[None]:
+def _session(part: str, token_file: Path | None, authority: Path | None) -> Iterator[None]:
     """As every verb's; but standard error is a part's log, where the trace of a fault belongs."""
     os.environ.setdefault(border.TRACE, "1")
     with session(None, False):
+        tracing.begin(part)
         if token_file is not None:
             credentials.use(credentials.Credentials.of_file(token_file, authority))
         yield
@@ -170,7 +171,7 @@ def pageserver(
 
     Example: pagestore pageserver --data-dir /srv/pages --wal-service 127.0.0.1:7432
     """
-    with _session(token_file, tls_authority):
+    with _session("pageserver", token_file, tls_authority):
         from pagestore.services import page
         from pagestore.services.server import run
 
@@ -224,7 +225,7 @@ def safekeeper(
     Example: pagestore safekeeper --id 1 --peers 2=host2:7432,3=host3:7432
     --data-dir /srv/wal --listen 0.0.0.0:7432
     """
-    with _session(token_file, tls_authority):
+    with _session("safekeeper", token_file, tls_authority):
         from pagestore.services import wal
         from pagestore.services.server import run
 
@@ -295,7 +296,7 @@ def compute(
     --wal-service 127.0.0.1:7432 --compute-dir /srv/computes
     --shim-library 'pagestore_shim-{major}.so'
     """
-    with _session(token_file, tls_authority):
+    with _session("compute", token_file, tls_authority):
         from pagestore.services import compute as service
         from pagestore.services.server import run
 
@@ -359,7 +360,7 @@ def control(
     --wal-service 1=host1:7432 --wal-service 2=host2:7432 --wal-service 3=host3:7432
     --compute-agent 127.0.0.1:7433
     """
-    with _session(token_file, tls_authority):
+    with _session("control", token_file, tls_authority):
         from pagestore.services.control import ControlSettings
         from pagestore.services.control_process import serve
         from pagestore.services.server import run
@@ -411,7 +412,7 @@ def proxy(
     Example: pagestore proxy --data-dir /srv/proxy --control 127.0.0.1:7430
     --listen 0.0.0.0:5432 --certificate server.crt --key server.key
     """
-    with _session(token_file, tls_authority):
+    with _session("proxy", token_file, tls_authority):
         from pagestore.services import proxy as service_
         from pagestore.services.server import run
 
@@ -451,7 +452,7 @@ def exporter(
     Example: pagestore exporter --data-dir /srv/exporter --part control=127.0.0.1:7430
     --part pageserver=127.0.0.1:7431
     """
-    with _session(token_file, tls_authority):
+    with _session("exporter", token_file, tls_authority):
         from pagestore.services import exporter as service
         from pagestore.services.server import run
 

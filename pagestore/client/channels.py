@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from pagestore.client import tracing
 from pagestore.client.addresses import is_near
 from pagestore.client.credentials import Credentials
 from pagestore.errors import FailedPrecondition
@@ -58,7 +59,7 @@ class Channel:
         credentials = self._credentials
 
         def call(*args: Any, **options: Any) -> Any:
-            return method(*args, metadata=credentials.metadata, **options)
+            return method(*args, metadata=tracing.outgoing(credentials.metadata), **options)
 
         return call
 

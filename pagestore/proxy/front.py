@@ -16,6 +16,7 @@ import structlog
 
 from pagestore import tasks
 from pagestore._native import RELAY_METERS, TlsContext
+from pagestore.client import tracing
 from pagestore.errors import PagestoreError
 from pagestore.pauses import Pauses
 from pagestore.pgwire import messages
@@ -436,7 +437,8 @@ class Front:
     async def _start(self, place: Place, attempt: int) -> None:
         began = self._loop.time()
         try:
-            address = await self._places.start(place)
+            with tracing.span("wake", database=place.name, point=place.point):
+                address = await self._places.start(place)
         except PagestoreError as error:
             self.counts.failed_wakes += 1
             hint = error.hint or ""

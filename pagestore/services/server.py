@@ -42,6 +42,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pagestore import durable, tasks
+from pagestore.client import tracing
 from pagestore.client.addresses import is_near, tls_required
 from pagestore.client.errors import to_trailers
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, of_exception
@@ -218,20 +219,22 @@ def _timed(method: Any, name: str, metrics: Metrics) -> Any:
 
         async def generator(request: Any, context: Any) -> Any:
             began = time.monotonic()
-            try:
-                async for answer in method(request, context):
-                    yield answer
-            finally:
-                count(began, context)
+            with tracing.served(name, context.invocation_metadata() or ()):
+                try:
+                    async for answer in method(request, context):
+                        yield answer
+                finally:
+                    count(began, context)
 
         return generator
 
     async def coroutine(request: Any, context: Any) -> Any:
         began = time.monotonic()
-        try:
-            return await method(request, context)
-        finally:
-            count(began, context)
+        with tracing.served(name, context.invocation_metadata() or ()):
+            try:
+                return await method(request, context)
+            finally:
+                count(began, context)
 
     return coroutine if inspect.iscoroutinefunction(method) else method
 

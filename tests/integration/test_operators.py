@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import urllib.error
@@ -9,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,8 +28,17 @@ def port() -> int:
 
 
 @pytest.fixture(scope="module")
-def whole(port: int) -> Iterator[Whole]:
-    with whole_pagestore(environment={"PAGESTORE_EXPORTER__HTTP": f"127.0.0.1:{port}"}) as running:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="module")
+def whole(port: int, traces: Path) -> Iterator[Whole]:
+    environment = {
+        "PAGESTORE_EXPORTER__HTTP": f"127.0.0.1:{port}",
+        "PAGESTORE_TRACES": f"file:{traces}",
+    }
+    with whole_pagestore(environment=environment) as running:
         running.json("create", "app")
         with running.connect("app") as session:
             session.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i")
@@ -100,3 +111,28 @@ def test_who_is_at_work_is_seen(whole: Whole) -> None:
     assert row["queries_per_second"] > 0
     shown = whole.run("top", "--looks", "1", "--every", "0.2").stdout
     assert shown.startswith("app\tawake\t")
+
+
+def test_a_wake_is_one_trace_through_all_parts(whole: Whole, traces: Path) -> None:
+    whole.run("stop", "app")
+    for file in traces.iterdir():
+        file.write_text("")
+    assert whole.sql("app", "SELECT 1") == [(1,)]
+
+    def spans() -> list[dict[str, Any]]:
+        lines = [line for file in traces.iterdir() for line in file.read_text().splitlines()]
+        return [json.loads(line) for line in lines]
+
+    (wake,) = [span for span in spans() if span["name"] == "wake"]
+    assert wake["attributes"]["database"] == "app"
+    of_it = [span for span in spans() if span["context"]["trace_id"] == wake["context"]["trace_id"]]
+    parts = {span["resource"]["attributes"]["service.name"] for span in of_it}
+    expected = ("proxy", "control", "compute", "pageserver", "safekeeper")
+    assert parts == {f"pagestore-{part}" for part in expected}
+    methods = {span["name"] for span in of_it}
+    assert {"StartPlace", "StartCompute", "Vote", "GetBaseBackup", "AttachCompute"} <= methods
+    ids = {span["name"]: span["context"]["span_id"] for span in of_it}
+    parents = {span["name"]: span["parent_id"] for span in of_it}
+    assert parents["StartPlace"] == ids["wake"]
+    assert parents["StartCompute"] == ids["StartPlace"]
+    assert parents["GetBaseBackup"] == ids["StartCompute"]
