@@ -106,3 +106,29 @@ def _visits(port: int) -> int:
 def test_a_suite_has_a_database_for_each_test(whole: Whole) -> None:
     done = run(whole, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "suite")
     assert "3 passed" in done.stdout
+
+
+def suite(whole: Whole, directory: str) -> str:
+    """What pytest says of a suite, whose databases are this installation's."""
+    options = ("-q", "-p", "no:cacheprovider", "--pagestore=local")
+    command = [sys.executable, "-m", "pytest", *options]
+    done = subprocess.run(
+        command,
+        env=whole.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=EXAMPLES / directory,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_sqlalchemy_s_sessions_may_commit(whole: Whole) -> None:
+    assert "2 passed" in suite(whole, "sqlalchemy")
+
+
+@needs("django")
+@needs("pytest_django")
+def test_django_s_tests_run_in_transactions_or_on_branches(whole: Whole) -> None:
+    assert "4 passed" in suite(whole, "django")
