@@ -169,6 +169,7 @@ class Offsite:
 
     def take(self) -> bool:
         """Takes over what transactions have changed; whether there was anything."""
+        self._elsewhere.let_go()  # however long the object store is away
         batches = self._changes.take(TAKEN_BYTES)
         with self._lock:
             if batches is None or self._backlog.is_too_long:

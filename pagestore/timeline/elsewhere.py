@@ -157,15 +157,22 @@ class Elsewhere:
             ) from error
 
     def keep_for_readers(self, layers: Sequence[Layer]) -> None:
+        """They are about to be removed; what was earlier, and nobody reads, is let go of."""
+        self.let_go()
         with self._lock:
             self._read |= {key_of(layer): layer for layer in layers}
 
-    def deletable(self, transaction: int) -> list[tuple[bytes, LayerEntry]]:
-        """Layers that nobody reads, removed by transactions up to this one."""
+    def let_go(self) -> None:
+        """Of removed layers that nobody reads any more: their files here go with that."""
         with self._lock:
             for key in [key for key, layer in self._read.items() if layer.readers == 1]:
                 if key in self._going:
                     del self._read[key]
+
+    def deletable(self, transaction: int) -> list[tuple[bytes, LayerEntry]]:
+        """Layers that nobody reads, removed by transactions up to this one."""
+        self.let_go()
+        with self._lock:
             return [
                 (key, going.entry)
                 for key, going in self._going.items()

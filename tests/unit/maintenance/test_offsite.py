@@ -194,6 +194,24 @@ def test_an_object_goes_when_its_removal_is_journaled_and_nobody_reads_it(kept: 
     kept.check()
 
 
+def test_files_that_were_replaced_go_while_the_object_store_is_away(tmp_path: Path) -> None:
+    objects, backend, _ = faulty()
+    kept = Kept(tmp_path / "data", objects)
+    kept.write(1)
+    kept.write(1)
+    settle(kept.offsite)
+    kept.check()
+    backend.before = fail
+    kept.compact(1)
+    kept.offsite.take()
+    with pytest.raises(Unavailable):
+        upload_all(kept.offsite)
+    kept.offsite.take()
+    assert len(list(kept.timeline(1).directory.glob("*.delta"))) == 1
+    kept.check()
+    kept.repository.close()
+
+
 def test_the_objects_of_a_deleted_timeline_go(kept: Kept) -> None:
     kept.branch(1, 2)
     kept.write(2)
