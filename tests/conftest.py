@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="all: also clients of other languages and majors, fetched by their package managers",
     )
     parser.addoption("--wheel", action="store_true", help="also build wheels, and use them alone")
+    parser.addoption("--soak-seconds", default="0", help="how long the store's months may take")
     parser.addoption("--seeds", default="10000", help="of the simulation: N, or FIRST:END")
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from functools import partial
 from pathlib import Path
 
 from pagestore.bench.harness import OURS, Bench
-from pagestore.bench.plain import seconds_of, sql, tree_bytes
+from pagestore.bench.plain import seconds_of, sql
 from pagestore.bench.report import Target
 from pagestore.bench.stack import Stack, resident_bytes, wait_until
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 
 PARENT = "storage-parent"
+KEEPING = ("control", "pageserver", "safekeeper")
+SETTLE_LOOKS = 60
 ROWS = 20_000
 DELETED_MOST = 1000
 BACK_SECONDS = 60.0
@@ -79,10 +83,24 @@ def _delete(bench: Bench, names: list[str]) -> None:
 
 
 def _files_of(stack: Stack, timeline: TimelineId) -> list[Path]:
-    """Of all parts."""
-    return [p for p in stack.data.rglob("*") if timeline.raw.hex() in str(p) and p.is_file()]
+    """Of all parts. Directories go while this looks."""
+    named = (entry for entry in os.walk(stack.data) if timeline.raw.hex() in entry[0])
+    return [Path(folder) / name for folder, _, names in named for name in names]
 
 
 def _bytes(stack: Stack) -> int:
-    """Of all files."""
-    return tree_bytes(stack.data)
+    """Of what the parts keep, once that is the same for a while: a compute was there before."""
+    sizes = [-1]
+    while len(sizes) < SETTLE_LOOKS and sizes[-3:] != sizes[-1:] * 3:
+        time.sleep(1)
+        sizes.append(sum(map(_tree_bytes, (stack.data / part for part in KEEPING))))
+    return sizes[-1]
+
+
+def _tree_bytes(folder: Path) -> int:
+    size = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size += (Path(here) / name).lstat().st_size
+    return size
