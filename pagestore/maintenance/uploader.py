@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
 from pagestore.errors import FailedPrecondition, PagestoreError, Unavailable
 from pagestore.maintenance.offsite import Offsite
 from pagestore.pauses import Pauses
+from pagestore.threads_aside import Aside
 
 TOGETHER = 4
 LOOK_SECONDS = 1.0
@@ -40,8 +40,7 @@ class Uploader:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.offsite = make(self._wake)
-        self._threads = ThreadPoolExecutor(TOGETHER, "upload")
-        self._one = ThreadPoolExecutor(1, "journal")
+        self._threads = Aside()
         self._started = asyncio.Event()
         self._failures: dict[str, str] = {}
         self._checked_at = self._swept_at = 0.0
@@ -61,7 +60,7 @@ class Uploader:
         pauses = Pauses(RETRY_SECONDS, MOST_RETRY_SECONDS)
         while not self._started.is_set():
             try:
-                await self._loop.run_in_executor(self._one, self.offsite.start)
+                await self._loop.run_in_executor(self._threads, self.offsite.start)
                 self._started.set()
             except (Unavailable, FailedPrecondition) as error:
                 # Credentials that were taken away must not keep a page server from serving.
@@ -92,9 +91,9 @@ class Uploader:
         return True
 
     async def close(self) -> None:
-        """Waits for requests that are under way."""
-        await asyncio.to_thread(self._threads.shutdown)
-        await asyncio.to_thread(self._one.shutdown)
+        """Waits a moment for requests that are under way; a store may be silent for minutes."""
+        if not await asyncio.to_thread(self._threads.finish, CLOSE_SECONDS):
+            _log.warning("the object store has not answered, and is not waited for")
 
     def _wake(self) -> None:
         """On any thread."""
@@ -115,7 +114,7 @@ class Uploader:
         pauses = Pauses(RETRY_SECONDS, MOST_RETRY_SECONDS)
         while True:
             try:
-                done = await self._loop.run_in_executor(self._one, self._step)
+                done = await self._loop.run_in_executor(self._threads, self._step)
             except (PagestoreError, OSError) as error:
                 self._note("journal", error)
                 await pauses.sleep()

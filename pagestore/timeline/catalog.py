@@ -226,7 +226,8 @@ class Catalog:
             raise
 
     def close(self) -> None:
-        self._env.close()
+        with self._in_order:  # whoever is in a transaction comes to its end
+            self._env.close()
         if self._witness is not None:
             self._witness.close()
 
