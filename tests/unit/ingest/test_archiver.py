@@ -111,8 +111,8 @@ async def test_what_was_committed_is_there_and_its_age_is_told_until_then(world:
     assert world.archived() == b"first record"
     world.commit(b", second")
     await until(lambda: world.archived() == b"first record, second")
+    await until(lambda: world.archiver.reached(KEY) == 120)  # a moment after it is there
     assert [read[0] for read in world.safekeeper.reads] == [100, 112]
-    assert world.archiver.reached(KEY) == 120
 
 
 @in_a_world
