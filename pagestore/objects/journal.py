@@ -65,13 +65,16 @@ class Position(NamedTuple):
 
 
 class Chain:
-    """What leads back from the newest object, oldest first; reads objects as they are needed."""
+    """What leads back from the newest object to the newest snapshot that was ended, oldest first;
+    reads objects as they are needed. ``snapshot``: the indices of its first and its last object."""
 
     def __init__(self, store: ObjectStore, store_id: bytes, prefix: str) -> None:
         self._store = store
         self._store_id = store_id
         self.prefix = prefix
-        self.names = self._linked(_listed(store, prefix))
+        self.names: list[Name] = []
+        self.snapshot: tuple[int, int] | None = None
+        self._link(_listed(store, prefix))
 
     def piece(self, name: Name) -> Piece:
         """
@@ -82,26 +85,24 @@ class Chain:
         where = f"{path} in {self._store.url}"
         return decode(self._store.get(path), where, self._store_id, name.link, name.kind)
 
-    def ended(self, at: int) -> int | None:
-        """The index at which a snapshot begins whose last object is at index `at`."""
-        piece = self.piece(self.names[at])
-        begin = at - piece.part
-        together = self.names[max(begin, 0) : at + 1]
-        if not piece.last or begin < 0 or any(n.kind is not Kind.SNAPSHOT for n in together):
-            return None
-        return begin
-
-    def newest_snapshot(self) -> tuple[int, int] | None:
-        """Of its objects the first and the last index."""
-        for at in range(len(self.names) - 1, -1, -1):
-            if self.names[at].kind is Kind.SNAPSHOT:
-                begin = self.ended(at)
-                if begin is not None:
-                    return begin, at
+    def _newest_snapshot(self, among: int) -> tuple[int, int] | None:
+        """Of the first so many names; a snapshot is of one generation. One that was not ended is
+        passed over by its last object alone."""
+        at = among - 1
+        while at >= 0:
+            if self.names[at].kind is not Kind.SNAPSHOT:
+                at -= 1
+                continue
+            piece = self.piece(self.names[at])
+            begin = at - piece.part
+            together = self.names[max(begin, 0) : at + 1]
+            if piece.last and begin >= 0 and all(n.kind is Kind.SNAPSHOT for n in together):
+                return begin, at
+            at = begin - 1
         return None
 
-    def _linked(self, listed: dict[int, list[Name]]) -> list[Name]:
-        found: list[Name] = []
+    def _link(self, listed: dict[int, list[Name]]) -> None:
+        """Generation by generation, however many lives have left no more than a few objects."""
         last: Link | None = None
         while last is None or last.generation in listed:
             generation = max(listed, default=0) if last is None else last.generation
@@ -111,7 +112,10 @@ class Chain:
             if not names or (last is not None and names[-1].link != last):
                 break
             names = _without_gap(names)
-            found[:0] = names
+            self.names[:0] = names
+            self.snapshot = self._newest_snapshot(len(names))
+            if self.snapshot is not None:
+                break
             # Before the first of a generation: the last that counted of another one.
             try:
                 last = self.piece(names[0]).before
@@ -119,7 +123,6 @@ class Chain:
                 break  # removed since it was listed: a snapshot behind it was ended
             if last.generation == generation:
                 break
-        return found
 
 
 def _without_gap(names: list[Name]) -> list[Name]:
@@ -154,7 +157,7 @@ class Replay:
 
     def __init__(self, store: ObjectStore, part: str, name: str) -> None:
         self._chain = Chain(store, identify(store), f"{part}/{name}")
-        found = self._chain.newest_snapshot()
+        found = self._chain.snapshot
         if found is None:
             raise DataLoss(
                 "JOURNAL_INCOMPLETE",
@@ -249,7 +252,7 @@ class Journal:
         self.claim.check()
         if not chain.names:
             return Position(Link(0, 0), None, None, 0, 0, 0)
-        found = chain.newest_snapshot()
+        found = chain.snapshot
         if found is None:
             return Position(chain.names[-1].link, None, None, 0, 0, 0)
         begin, end = found

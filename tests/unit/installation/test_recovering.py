@@ -25,6 +25,7 @@ from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.entries import Place, TimelineEntry
 from pagestore.walservice import log as log_files
 from pagestore.walservice.owner import Owner
+from tests.unit.objects.faulty import faulty
 from tests.unit.timeline.test_catalog import LAYER
 from tests.unit.walservice.test_segments import SEGMENT, Log
 
@@ -154,6 +155,35 @@ def test_killed_at_any_step_it_is_begun_anew_and_up_waits_for_that(
             assert told.value.reason == "RECOVERY_UNFINISHED"
     assert recovered(data, url).wal_bytes == len(log.data)
     assert not Installation(data).recovering_file.exists()
+
+
+def test_killed_at_any_request_to_the_object_store_it_is_begun_anew(
+    tmp_path: Path, url: str, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, backend, _ = faulty(url)
+    backend.objects = {
+        str(path.relative_to(tmp_path / "objects")): path.read_bytes()
+        for path in (tmp_path / "objects").rglob("*")
+        if path.is_file()
+    }
+    monkeypatch.setattr(recovering.ObjectStore, "open", lambda url, environ: store)
+    for number in itertools.count(1):
+        last = backend.requests + number
+
+        def kill(at: int, verb: str, name: str, last: int = last) -> None:
+            if at == last:
+                raise Killed
+
+        backend.before = kill
+        try:
+            found = recovered(tmp_path / "new", url)
+        except Killed:
+            # Before the first word of the store nothing is there at all.
+            assert number == 1 or Installation(tmp_path / "new").recovering_file.exists()
+        else:
+            break
+    assert number > 15
+    assert (found.timelines, found.wal_bytes) == (1, len(log.data))
 
 
 def test_a_journal_that_lacks_an_object_makes_nothing(tmp_path: Path, url: str) -> None:

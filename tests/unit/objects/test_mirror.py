@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ from pagestore.errors import DataLoss, Unavailable
 from pagestore.lmdbfile import changes
 from pagestore.lmdbfile.changes import Batch
 from pagestore.lmdbfile.whole import Change
+from pagestore.objects import journal
 from pagestore.objects.claims import claim
 from pagestore.objects.mirror import Mirror
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.entries import seal
+from tests.unit.lmdbfile.test_changes import summed
 from tests.unit.objects.faulty import fail, faulty
 from tests.unit.objects.test_journal import Entries, calm, disturb, read
 
@@ -158,6 +161,47 @@ def test_whatever_fails_it_gets_even(catalog: Catalog, tmp_path: Path, seed: int
             finish(mirror)
             assert is_even(store, catalog)
     finish(mirror)
+    assert is_even(store, catalog)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_any_request_the_next_process_gets_even(
+    catalog: Catalog, tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each request of a life with snapshots, changes and removals, in turn; one store for all."""
+    monkeypatch.setattr(journal, "GREATEST_REPLAY", 3)
+    store, backend, _ = faulty()
+
+    def live() -> None:
+        mirror = Mirror(catalog)
+        mirror.begin(claim(store, "part", tmp_path), "journal")
+        for number in range(6):
+            put(catalog, b"%d" % (number % 4), b"%d" % backend.requests)
+            finish(mirror)
+
+    live()
+    for number in itertools.count(1):
+        last = backend.requests + number
+
+        def kill(at: int, verb: str, name: str, last: int = last) -> None:
+            if at == last:
+                raise Killed
+
+        setattr(backend, when, kill)
+        with contextlib.suppress(Killed):
+            live()
+        reached = backend.requests >= last
+        calm(backend)
+        kept, whole = read(store)
+        assert whole.total == summed(kept)
+        if not reached:
+            break
+    assert number > 30
+    live()
     assert is_even(store, catalog)
 
 
