@@ -27,7 +27,7 @@ from pagestore._native import Compaction, RedoPool
 from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.layers.native import LayerKind
-from pagestore.maintenance.figures import Depths
+from pagestore.maintenance.figures import Depths, ancestors
 from pagestore.maintenance.policy import (
     MOST_LEVEL,
     RECORD_WEIGHT,
@@ -274,7 +274,8 @@ class Compactor:
         kept = self._repository.retention.retained(timeline)
         files = self._depths.figures(timeline, kept)
         seen.note(timeline, files, self._bounds, self.totals)
-        return next_job(files, self._bounds, at_rest=at_rest, kept=kept)
+        above = ancestors(timeline, self._bounds.deep_branch) if at_rest else 0
+        return next_job(files, self._bounds, at_rest=at_rest, kept=kept, ancestors=above)
 
     def _note(self, timeline: Timeline, error: Exception) -> None:
         seen = self._seen[_key(timeline)]

@@ -18,6 +18,15 @@ from pagestore.timeline.retained import NOTHING, Retained
 KEPT = 100_000
 
 
+def ancestors(timeline: Timeline, most: int) -> int:
+    """How many of them have layers; at most so many."""
+    found, above = 0, timeline.ancestor
+    while above is not None and found < most:
+        found += above.layer_count > 0
+        above = above.ancestor
+    return found
+
+
 class Depths:
     """What was found, of at most `KEPT` files. For one thread."""
 

@@ -14,7 +14,9 @@ depth decide, never how many files there are: an idle timeline's few small files
 changed, those are made, at the LSN of the newest run. Reads from there on need nothing older. The
 files cover the keyspace one behind the other (native/core/store/compaction.h), so a pass that was
 cut off is seen as such, and goes on where it was. Runs below images are left as they are: they are
-history, and so become one before. At rest, when nothing comes any more, less is enough.
+history, and so become one before. At rest, when nothing comes any more, less is enough; and
+nothing at all of a branch of many branches, once: a read of it would look for a few records at each
+of them. Of what nobody names any more no images are made: nobody reads its end.
 
 *What is dead.* Where history is kept no longer (timeline/retained.py), values are left out by every
 merge. Who waits for one would wait long, so a run of which enough is dead is rewritten by itself.
@@ -33,7 +35,7 @@ from itertools import groupby
 
 from pagestore.ids import Lsn
 from pagestore.layers.native import LayerKind
-from pagestore.timeline.retained import Retained
+from pagestore.timeline.retained import NOTHING, Retained
 
 RECORD_WEIGHT = 8
 """Of `Layer.depth`, in which a patch weighs 1."""
@@ -84,6 +86,8 @@ class Bounds:
     image_floor: int = 32 << 20
     rest_part: float = 1 / 16
     rest_floor: int = 1 << 20
+    deep_branch: int = 8
+    """So many ancestors with layers are many."""
     dead_part: float = 0.3
     rest_dead_part: float = 0.125
     dead_floor: int = 1 << 20
@@ -192,19 +196,34 @@ def read_weight(files: Sequence[Figures], bounds: Bounds) -> int:
 
 
 def next_job(
-    files: Sequence[Figures], bounds: Bounds, *, at_rest: bool, kept: Retained = EVERYTHING
+    files: Sequence[Figures],
+    bounds: Bounds,
+    *,
+    at_rest: bool,
+    kept: Retained = EVERYTHING,
+    ancestors: int = 0,
 ) -> Job | None:
-    """None when all is well as it is."""
+    """None when all is well as it is.
+
+    Args:
+        ancestors: of the timeline, those that have layers.
+    """
     images = covered(files)
     runs = runs_above(files, images.lsn, bounds)
     part = bounds.rest_dead_part if at_rest else bounds.dead_part
     if images.begun_lsn not in kept:
         # It was whole, and retention has taken what nobody reads of it.
         images = Covered(images.lsn)
-    return _for_reads(images, runs, bounds, at_rest) or _for_space(files, bounds, part, kept)
+    job = None
+    if kept.cutoff != NOTHING:
+        is_deep_branch = at_rest and ancestors >= bounds.deep_branch and images.lsn == 0
+        job = _for_reads(images, runs, bounds, at_rest, is_deep_branch)
+    return job or _for_space(files, bounds, part, kept)
 
 
-def _for_reads(images: Covered, runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> Job | None:
+def _for_reads(
+    images: Covered, runs: Sequence[Run], bounds: Bounds, at_rest: bool, is_deep_branch: bool
+) -> Job | None:
     # Before it is whole nothing above it is merged. What looks like one afterwards is what
     # retention has left of it.
     if not any(run.last_lsn > images.begun_lsn and not run.fresh for run in runs):
@@ -216,7 +235,7 @@ def _for_reads(images: Covered, runs: Sequence[Run], bounds: Bounds, at_rest: bo
     merge = merge or _merge_by_bytes(runs, bounds)
     if merge is not None:
         return merge
-    if runs and (deep or _is_worth_images(runs, bounds, at_rest)):
+    if runs and (deep or is_deep_branch or _is_worth_images(runs, bounds, at_rest)):
         # What lies below images stays as it is then: so first all that is small becomes one.
         young = _young(runs, bounds)
         if len(young) > 1:
@@ -260,12 +279,14 @@ def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds) -> Images
 
 
 def _is_worth_images(runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> bool:
-    """A key that several runs have counts several times: rather too few images than too many."""
+    """A key that several runs have counts several times: rather too few images than too many. But
+    at rest the runs become one first, which knows."""
     part, floor = bounds.image_part, bounds.image_floor
+    keys = [sum(f.keys for f in run.files) for run in runs]
+    count = sum(keys)
     if at_rest:
-        part, floor = bounds.rest_part, bounds.rest_floor
-    images = sum(f.keys for run in runs for f in run.files) * bounds.image_bytes
-    return sum(run.bytes for run in runs) >= max(floor, part * images)
+        part, floor, count = bounds.rest_part, bounds.rest_floor, max(keys, default=0)
+    return sum(run.bytes for run in runs) >= max(floor, part * count * bounds.image_bytes)
 
 
 def _young(runs: Sequence[Run], bounds: Bounds) -> Sequence[Run]:

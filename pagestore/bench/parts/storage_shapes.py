@@ -21,7 +21,7 @@ from pagestore.bench.harness import Bench
 from pagestore.bench.report import Target
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.keyspace import PAGE_SIZE, ValueKind
-from pagestore.maintenance.figures import Depths
+from pagestore.maintenance.figures import Depths, ancestors
 from pagestore.maintenance.policy import Bounds, next_job
 from pagestore.maintenance.rewriting import rewrite
 from pagestore.timeline import Repository, Timeline
@@ -77,15 +77,22 @@ class Pages:
         batch = _native.Batch()
         for block in self.rng.sample(range(self.count), min(pages, self.count)):
             lsn += 8
-            patch = struct.pack("<HHBB", self.rng.randrange(8000), 8, 255, lsn % 251)
-            batch.put(key(block), lsn, ValueKind.PATCH, 0, patch)
+            batch.put(key(block), lsn, ValueKind.PATCH, 0, self.patch())
         timeline.append(batch, lsn, lsn - 8)
         timeline.freeze()
         timeline.flush()
 
+    def patch(self) -> bytes:
+        """About as long as a record is."""
+        draw = self.rng.randrange
+        return b"".join(struct.pack("<HHBB", draw(8000), 8, 255, draw(256)) for _ in range(16))
+
     def settle(self, timeline: Timeline, *, at_rest: bool = True) -> None:
         bounds, depths = Bounds(), Depths()
-        while (job := next_job(depths.figures(timeline), bounds, at_rest=at_rest)) is not None:
+        above = ancestors(timeline, bounds.deep_branch)
+        while (
+            job := next_job(depths.figures(timeline), bounds, at_rest=at_rest, ancestors=above)
+        ) is not None:
             rewrite(timeline, job, None, bounds)
 
     def random_reads(self, timeline: Timeline) -> Callable[[], float]:

@@ -24,7 +24,7 @@ from pagestore.maintenance.policy import (
     runs_above,
     superseded,
 )
-from pagestore.timeline.retained import Retained
+from pagestore.timeline.retained import NOTHING, Retained
 
 MB = 1 << 20
 BOUNDS = Bounds()
@@ -111,6 +111,34 @@ def test_images_come_when_what_lies_above_them_weighs_enough() -> None:
     assert choose(small) is None
     assert choose(small, at_rest=True) == Images((1,), 19, LEAST_KEY, BOUNDS.images_zstd)
     assert choose([replace(small[0], bytes=MB // 2)], at_rest=True) is None
+
+
+def test_at_rest_what_several_runs_have_is_taken_for_the_same_keys() -> None:
+    files = [replace(f, level=1) for f in fresh(3, MB, keys=8_000)]
+    assert choose(files) is None
+    assert choose(files, at_rest=True) == Merge((1, 2, 3), 2, LZ4)
+
+
+def test_a_branch_of_many_branches_gets_images_at_its_first_rest_and_no_more() -> None:
+    files = fresh(1, 5000, keys=100)
+    many = BOUNDS.deep_branch
+
+    def job(at_rest: bool, ancestors: int) -> Merge | Images | None:
+        return next_job(files, BOUNDS, at_rest=at_rest, ancestors=ancestors)
+
+    assert (job(False, many), job(True, many - 1)) == (None, None)
+    assert job(True, many) == Images((1,), 19, LEAST_KEY, BOUNDS.images_zstd)
+    files.append(image(5, 19, LEAST_KEY, GREATEST_KEY))
+    files.append(delta(6, 20, 29, 5000, keys=100))
+    assert job(True, many) is None
+
+
+def test_nobody_reads_the_end_of_what_nobody_names() -> None:
+    files = [replace(f, level=1) for f in fresh(1, 60 * MB, keys=40_000)]
+    kept = Retained.of(NOTHING, [12])
+    assert next_job(files, BOUNDS, at_rest=True, kept=kept, ancestors=99) is None
+    dead = [replace(files[0], dead=50 * MB)]
+    assert next_job(dead, BOUNDS, at_rest=True, kept=kept) == Merge((1,), 2, LZ4)
 
 
 def test_what_is_small_becomes_one_before_images_are_made_above_it() -> None:
