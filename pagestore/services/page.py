@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import Field
@@ -24,9 +25,6 @@ from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import IDLE_SECONDS, Flusher
-from pagestore.maintenance.offsite import Offsite
-from pagestore.maintenance.uploader import Uploader
-from pagestore.objects.store import ObjectStore
 from pagestore.postgres import majors
 from pagestore.reader.redo import RedoPools
 from pagestore.reader.threads import DISK_THREADS, REMOTE_THREADS, ReadThreads
@@ -39,7 +37,6 @@ from pagestore.services.page_memory import (
     keep_within,
     trim_at_rest,
 )
-from pagestore.services.page_objects import PageObjects, object_store
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
@@ -50,6 +47,10 @@ from pagestore.timeline import Repository
 from pagestore.timeline.elsewhere import UNBOUNDED
 from pagestore.timeline.horizons import LEAST_SECONDS
 from pagestore.v1 import page_pb2 as pb
+
+if TYPE_CHECKING:
+    from pagestore.objects.store import ObjectStore
+    from pagestore.services.page_objects import PageObjects
 
 HELPER_IDLE_SECONDS = 60.0
 COMPACTION_HELPERS = 1
@@ -100,7 +101,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
     async with contextlib.AsyncExitStack() as stack:
         shares = Shares.of(settings.memory_bytes, settings.open_layer_bytes)
         keep_within(shares)
-        store = object_store(settings.objects)
+        store = _object_store(settings)
         repository = Repository.open(
             settings.data_dir / "store",
             open_layer_bytes=shares.open_layers,
@@ -191,14 +192,28 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             await asyncio.gather(*background, return_exceptions=True)
 
 
+def _object_store(settings: PageSettings) -> ObjectStore | None:
+    """What speaks to one takes memory, of which page servers without one have no use.
+
+    Raises:
+        InvalidInput: OBJECT_STORE_URL
+    """
+    if settings.objects is None:
+        return None
+    from pagestore.services.page_objects import object_store
+
+    return object_store(settings.objects)
+
+
 def _objects(
     settings: PageSettings, repository: Repository, store: ObjectStore | None
 ) -> PageObjects | None:
     if store is None:
         return None
-    uploader = Uploader(lambda wake: Offsite(repository, settings.data_dir, wake))
-    return PageObjects(
-        repository, uploader, store.url, settings.cache_bytes, settings.wal_age_seconds
+    from pagestore.services.page_objects import page_objects
+
+    return page_objects(
+        repository, settings.data_dir, store, settings.cache_bytes, settings.wal_age_seconds
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pagestore._native import RedoPool, Snapshot
 from pagestore.errors import InvalidInput, NotFound, Unavailable
@@ -15,9 +16,11 @@ from pagestore.maintenance.collector import Collector
 from pagestore.maintenance.compactor import Compactor
 from pagestore.maintenance.flusher import Flusher
 from pagestore.reader.threads import ReadThreads
-from pagestore.services.page_objects import PageObjects
 from pagestore.services.page_responses import Responses
 from pagestore.timeline import Repository, Timeline
+
+if TYPE_CHECKING:
+    from pagestore.services.page_objects import PageObjects
 
 DEFAULT_WAIT_MS = 10_000
 LONGEST_WAIT_MS = 60_000

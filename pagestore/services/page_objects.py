@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 from pagestore import tasks
 from pagestore.ingest.archiver import Archiver
@@ -17,9 +18,24 @@ from pagestore.timeline import Repository
 from pagestore.v1 import page_pb2 as pb
 
 
-def object_store(url: str | None) -> ObjectStore | None:
+def object_store(url: str) -> ObjectStore:
     """Raises InvalidInput OBJECT_STORE_URL."""
-    return None if url is None else ObjectStore.open(url, os.environ)
+    return ObjectStore.open(url, os.environ)
+
+
+def page_objects(
+    repository: Repository,
+    directory: Path,
+    store: ObjectStore,
+    cache_bytes: int | None,
+    wal_age_seconds: float,
+) -> PageObjects:
+    """
+    Args:
+        directory: of the page server's data.
+    """
+    uploader = Uploader(lambda wake: Offsite(repository, directory, wake))
+    return PageObjects(repository, uploader, store.url, cache_bytes, wal_age_seconds)
 
 
 class PageObjects:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
@@ -27,9 +27,11 @@ from pagestore.errors import DataLoss, NotFound, PagestoreError, Unavailable, of
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.files import SUFFIXES, Files, layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.entries import LayerEntry, Place, layer_key, layer_of
+
+if TYPE_CHECKING:
+    from pagestore.objects.store import ObjectStore
 
 UNBOUNDED = 1 << 62
 CACHE = "cache"

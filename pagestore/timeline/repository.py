@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pagestore import locks
 from pagestore._native import Layer
@@ -42,7 +42,6 @@ from pagestore.errors import (
 from pagestore.ids import Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files
 from pagestore.lmdbfile import witness
-from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog, CatalogWriter
 from pagestore.timeline.elsewhere import UNBOUNDED, Elsewhere
 from pagestore.timeline.entries import LayerEntry, TimelineEntry, physical_bytes
@@ -55,6 +54,9 @@ from pagestore.timeline.scrub import Scrub, Scrubbed
 from pagestore.timeline.store import Store
 from pagestore.timeline.sweep import Sweep
 from pagestore.timeline.timeline import Timeline
+
+if TYPE_CHECKING:
+    from pagestore.objects.store import ObjectStore
 
 Key = tuple[TenantId, TimelineId]
 
