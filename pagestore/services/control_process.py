@@ -41,7 +41,7 @@ from pagestore.services.app_roles import RoleService
 from pagestore.services.census import take_census_in_time
 from pagestore.services.control import ControlService, ControlSettings
 from pagestore.services.guard import SigningKey
-from pagestore.services.part_metrics import of_control
+from pagestore.services.part_metrics import of_control, of_objects
 from pagestore.services.places import PlaceService
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.services.tenants import TenantService
@@ -145,6 +145,7 @@ async def _serve(
         computes.note_costs()
 
     server.metrics.add(of_control(plane))
+    server.metrics.add(of_objects(lambda: archive.status() if archive is not None else None))
     await plane.recover()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)

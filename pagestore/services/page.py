@@ -40,7 +40,7 @@ from pagestore.services.page_memory import (
 from pagestore.services.page_reads import PageReads
 from pagestore.services.page_responses import Responses
 from pagestore.services.page_timelines import PageTimelines
-from pagestore.services.part_metrics import of_pageserver
+from pagestore.services.part_metrics import of_objects, of_pageserver
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 from pagestore.timeline import Repository
@@ -167,6 +167,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
         services = pb.DESCRIPTOR.services_by_name
         reads = PageReads(access)
         server.metrics.add(of_pageserver(access, reads, helpers))
+        server.metrics.add(of_objects(lambda: objects.status() if objects is not None else None))
         server.add_service(services["PageService"], reads, raw={"GetPages"})
         timelines = PageTimelines(access)
         stack.push_async_callback(timelines.detaching.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from pagestore.services.metrics import Family, Source, counter, durations, gauge
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pagestore.reader.redo import RedoPools
     from pagestore.services.page_access import PageAccess
     from pagestore.services.page_reads import PageReads
+    from pagestore.v1.page_pb2 import ObjectStoreStatus
     from pagestore.walservice.safekeeper import Safekeeper
 
 
@@ -78,6 +79,32 @@ def of_pageserver(access: PageAccess, reads: PageReads, helpers: RedoPools) -> S
             "pagestore_layer_dead_bytes",
             "Of those, about so many that nobody reads any more.",
             standing.dead,
+        )
+
+    return source
+
+
+def of_objects(status: Callable[[], ObjectStoreStatus | None]) -> Source:
+    """Of what a part has in an object store; zeros where there is none."""
+
+    def source() -> Iterable[Family]:
+        from pagestore.v1.page_pb2 import ObjectStoreStatus
+
+        found = status() or ObjectStoreStatus()
+        yield gauge("pagestore_objects_generation", "That was claimed.", found.generation)
+        yield gauge("pagestore_objects_behind_bytes", "That are to go up.", found.behind_bytes)
+        yield gauge(
+            "pagestore_objects_behind_seconds",
+            "Since the oldest of them has waited.",
+            found.behind_seconds,
+        )
+        yield gauge(
+            "pagestore_objects_wal_seconds",
+            "Age of the oldest commit whose WAL is not there.",
+            found.wal_seconds,
+        )
+        yield gauge(
+            "pagestore_objects_failing", "1: what was tried last failed.", bool(found.last_error)
         )
 
     return source
