@@ -8,11 +8,15 @@ where another data directory has taken over, is refused before any part is start
 from __future__ import annotations
 
 import os
+from functools import partial
 
+from pagestore import threads_aside
 from pagestore.errors import FailedPrecondition, Unavailable
 from pagestore.installation import config
 from pagestore.installation.layout import Installation
 
+CHECK_SECONDS = 10.0
+"""For a store to say that it is ours, where databases wait for it."""
 PARTS = ("pageserver", "control")
 """Each claims with the record in its own directory."""
 
@@ -35,8 +39,11 @@ def settle(installation: Installation, url: str | None) -> None:
         config.add_objects(installation.config_file, url)
         installation.forget_config()
     elif there is not None:
+        checking = threads_aside.begin(partial(_check, installation, there.url))
         try:
-            _check(installation, there.url)
+            checking.result(CHECK_SECONDS)
+        except TimeoutError:
+            return  # it says nothing at all
         except (Unavailable, FailedPrecondition) as error:
             # Parts try on where that may help, and `status` says it.
             if error.reason not in ("OBJECT_STORE_UNAVAILABLE", "OBJECT_STORE_DENIED"):
@@ -63,7 +70,7 @@ def _check(installation: Installation, url: str) -> None:
     from pagestore.objects.race import prove_conditional
     from pagestore.objects.store import ObjectStore
 
-    store = ObjectStore.open(url, os.environ)
+    store = ObjectStore.open(url, os.environ).hasty
     prove_conditional(store)
     for part in PARTS:
         check_ours(store, part, installation.part_dir(part))

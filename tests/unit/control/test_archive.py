@@ -68,10 +68,10 @@ async def test_what_a_verb_changed_is_there_soon_kept_files_too(
 ) -> None:
     archive = Archive(state, url, {})
     await archive.begin()
-    running = asyncio.create_task(archive.run())
     assert archive.status().generation == 1
     change(state, b"one")
     assert archive.status().behind_bytes > 0
+    running = asyncio.create_task(archive.run())
     await until(lambda: not archive.status().behind_seconds)
     assert kept(url) == there(state)
     running.cancel()

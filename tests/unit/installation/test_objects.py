@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,23 @@ def test_a_store_that_is_not_conditional_is_refused_by_name(
     monkeypatch.setattr(race, "_round", lambda store, name: 2)
     assert reason(installation, f"file://{tmp_path}/objects") == "OBJECT_STORE_UNCONDITIONAL"
     assert installation.config.objects is None
+
+
+def test_a_store_that_is_silent_is_not_waited_for_long(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, never = threading.Event(), threading.Event()
+
+    def silent(store: ObjectStore) -> None:
+        asked.set()
+        never.wait()
+
+    monkeypatch.setattr(race, "prove_conditional", silent)
+    monkeypatch.setattr(objects, "CHECK_SECONDS", 0.05)
+    config.add_objects(installation.config_file, f"file://{tmp_path}/objects")
+    objects.settle(Installation(installation.data), None)
+    assert asked.wait(20)
+    never.set()
 
 
 @pytest.mark.parametrize(
