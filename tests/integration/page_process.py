@@ -60,6 +60,11 @@ class PageProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_status(self) -> int | None:
+        """None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         (self.data_dir / "address").unlink(missing_ok=True)
         if self.address:
