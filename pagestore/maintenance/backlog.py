@@ -32,7 +32,7 @@ class Waiting:
 
 
 class Backlog:
-    """For one thread at a time."""
+    """For one thread at a time; but `ready` only for the one that notes transactions."""
 
     def __init__(self, where: str, clock: Callable[[], float]) -> None:
         self._where = where
@@ -52,8 +52,8 @@ class Backlog:
     @property
     def age(self) -> float:
         """Seconds for which the oldest layer has waited."""
-        oldest = next(iter(self.waiting.values()), None)
-        return 0.0 if oldest is None else self._clock() - oldest.since
+        now = self._clock()
+        return now - min((waiting.since for waiting in self.waiting.values()), default=now)
 
     @property
     def is_empty(self) -> bool:

@@ -157,9 +157,7 @@ class Offsite:
             if journal.whole is not None and not catalog.accepted:
                 _check_not_older(journal, journal.whole, whole)
             for _, key, value in found:
-                if key.startswith(LAYER) and value is not None:
-                    self._backlog.layer(key, value)
-                    self._place(key, value)
+                self._look_at(key, value)
                 self._position(key, value, positions)
         # Transactions since `follow` may be in both; to note one twice is no harm.
         self._in_step = whole == journal.whole
@@ -171,16 +169,17 @@ class Offsite:
         """Takes over what transactions have changed; whether there was anything."""
         self._elsewhere.let_go()  # however long the object store is away
         batches = self._changes.take(TAKEN_BYTES)
-        with self._lock:
-            if batches is None or self._backlog.is_too_long:
-                self._in_step = False
+        if batches is None or self._backlog.is_too_long:
+            self._in_step = False
+            with self._lock:
                 self._backlog.forget_transactions()
-            for batch in batches or ():
+        for batch in batches or ():
+            with self._lock:  # for moments: the event loop asks how far it is
                 self._backlog.note(batch)
                 for _, key, value in batch.changes:
                     self._place(key, value)
-            if batches is None:
-                self._look_at_all()
+        if batches is None:
+            self._look_at_all()
         return batches is None or bool(batches)
 
     def behind(self) -> Behind:
@@ -250,8 +249,7 @@ class Offsite:
         assert self._journal is not None
         if not self._in_step:
             return self._snapshot(self._journal)
-        with self._lock:
-            ready = self._backlog.ready()
+        ready = self._backlog.ready()
         if ready:
             self._journal.append(ready)
             self._journaled(ready)
@@ -385,6 +383,10 @@ class Offsite:
     def _look_at_all(self) -> None:
         with self._store.catalog.whole() as (_, found):
             for _, key, value in found:
-                if key.startswith(LAYER) and value is not None:
-                    self._backlog.layer(key, value)
-                    self._place(key, value)
+                self._look_at(key, value)
+
+    def _look_at(self, key: bytes, value: bytes | None) -> None:
+        if key.startswith(LAYER) and value is not None:
+            with self._lock:
+                self._backlog.layer(key, value)
+                self._place(key, value)
