@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pagestore.errors import FailedPrecondition, PagestoreError, Unavailable
+from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
 from pagestore.maintenance.offsite import Offsite
 from pagestore.pauses import Pauses
 from pagestore.threads_aside import Aside
@@ -62,8 +62,8 @@ class Uploader:
             try:
                 await self._loop.run_in_executor(self._threads, self.offsite.start)
                 self._started.set()
-            except (Unavailable, FailedPrecondition) as error:
-                # Credentials that were taken away must not keep a page server from serving.
+            except (Unavailable, NotFound, FailedPrecondition) as error:
+                # Credentials or a bucket that are gone must not keep a page server from serving.
                 if isinstance(error, FailedPrecondition) and error.reason != DENIED:
                     raise
                 self._note("claim", error)

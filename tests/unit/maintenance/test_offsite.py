@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tests.unit.maintenance.offsite import (
     settle,
     upload_all,
 )
+from tests.unit.objects import s3
 from tests.unit.objects.faulty import Memory, fail, faulty
 from tests.unit.timeline.model import (
     ROOT_LSN,
@@ -509,3 +511,24 @@ def test_a_file_name_carries_the_generation_that_wrote_it(kept: Kept) -> None:
     assert layer_name(number, 1).replace(".", "-00000002.") in {
         name.rpartition("/")[2] for name in layer_objects(kept.objects)
     }
+
+
+def test_a_store_over_the_wire(tmp_path: Path) -> None:
+    with s3.moto() as environ:
+        bucket = f"offsite-{secrets.token_hex(4)}"
+        s3.make_bucket(environ, bucket)
+        kept = Kept(tmp_path / "data", ObjectStore.open(f"s3://{bucket}/wire", environ))
+        kept.write(1)
+        kept.branch(1, 2)
+        kept.write(2)
+        settle(kept.offsite)
+        assert evict_all(kept.repository, kept.offsite) > 0
+        kept.check()
+        assert not any(item.failure for item in kept.repository.scrub(None, objects=True))
+        kept.compact(1)
+        settle(kept.offsite)
+        kept.offsite.clean()
+        kept.check()
+        for repository in kept.recovered():
+            kept.check(repository)
+        kept.repository.close()
