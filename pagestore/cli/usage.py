@@ -13,6 +13,7 @@ import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session, size_fields
 from pagestore.client import durations
+from pagestore.client.names import database_name
 from pagestore.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def usage(
             found = client.usage_of_all(begin)
             rows = _by_tenant(found.databases)
         else:
-            found = client.usage(begin, name=name or "")
+            found = client.usage(begin, name="" if name is None else database_name(name))
             rows = _with_sizes(run, [_fields(item) for item in found.databases])
         rows.sort(key=lambda row: (-row["awake_seconds"], row.get("name") or row["tenant"]))
         if as_csv:
