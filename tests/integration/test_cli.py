@@ -340,7 +340,7 @@ def test_names_of_databases_are_completed(whole: Whole) -> None:
     whole.json("create", "completed-one", "--if-not-exists")
     asked = {
         "_PAGESTORE_COMPLETE": "complete_bash",
-        "COMP_WORDS": "pagestore show comp",
+        "COMP_WORDS": "pagestore show completed",
         "COMP_CWORD": "2",
     }
     said: list[str] = []
