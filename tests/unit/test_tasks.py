@@ -112,6 +112,7 @@ WAITS_FOR_THEM = {
     "ingest/chunks.py",
     "ingest/follower.py",  # a group, whose own task is one of ours
     "ingest/sources.py",
+    "maintenance/uploader.py",  # likewise
     "proxy/front.py",
     "quorum/changing.py",
     "quorum/client.py",
