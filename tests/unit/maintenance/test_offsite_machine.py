@@ -306,7 +306,9 @@ def test_the_machine_does_what_it_is_to_show() -> None:
             seen["deleted"] += self.deleted
             seen["fetches"] += self.fetches
 
-    run_state_machine_as_test(Counting, settings=_some(12))
-    assert seen["recoveries"] >= 5
-    assert seen["fetches"] >= 10
-    assert seen["deleted"] >= 3
+    wanted = {"recoveries": 5, "fetches": 10, "deleted": 3}
+    for number in range(1, 9):  # which stories they are depends on what else is imported
+        run_state_machine_as_test(Counting, settings=_some(12 * number))
+        if all(seen[name] >= least for name, least in wanted.items()):
+            return
+    raise AssertionError(seen)
