@@ -199,7 +199,7 @@ def test_planted_bugs_are_found(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises((AssertionError, PagestoreError, NativeError)):
-        run_state_machine_as_test(CompactionMachine, settings=_some(40))
+        run_state_machine_as_test(CompactionMachine, settings=_some(400))
 
 
 def test_the_machine_merges_and_makes_images() -> None:

@@ -292,7 +292,7 @@ def test_planted_bugs_are_found(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises((AssertionError, PagestoreError, NativeError)):
-        run_state_machine_as_test(OffsiteMachine, settings=_some(60))
+        run_state_machine_as_test(OffsiteMachine, settings=_some(600))
 
 
 def test_the_machine_does_what_it_is_to_show() -> None:

@@ -488,7 +488,7 @@ def test_planted_bugs_are_found(
 ) -> None:
     bug(monkeypatch)
     with pytest.raises((AssertionError, PagestoreError, NativeError)):
-        run_state_machine_as_test(RetentionMachine, settings=_some(150))
+        run_state_machine_as_test(RetentionMachine, settings=_some(1000))
 
 
 def test_the_machine_leaves_out_what_is_dead_in_each_way() -> None:
