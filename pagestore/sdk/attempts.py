@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pagestore.client.urls import without_password
 from pagestore.errors import InvalidInput, NotFound
+from pagestore.ids import format_lsn
 from pagestore.sdk.client import AsyncClient, AsyncDatabase
 from pagestore.sdk.values import Facts, Ttl
 
@@ -111,7 +112,7 @@ async def attempt(
             *(_branched(client, source, name, point, ttl) for name in names[1:])
         )
         runs = (
-            _run(database, number, command, logs, timeout, watcher or Watcher())
+            _run(client, database, number, command, logs, timeout, watcher or Watcher())
             for number, database in enumerate(made, 1)
         )
         return await asyncio.gather(*runs)
@@ -155,6 +156,7 @@ def _numbered(stem: str) -> re.Pattern[str]:
 
 
 async def _run(
+    client: AsyncClient,
     database: AsyncDatabase,
     number: int,
     command: Sequence[str],
@@ -162,7 +164,6 @@ async def _run(
     timeout: float | None,
     watcher: Watcher,
 ) -> Outcome:
-    before = await _rows_changed(database.url)
     log = logs / f"{database.name}.log"
     begun = time.monotonic()
     told = {
@@ -196,9 +197,7 @@ async def _run(
         await _end_all(process)
         await copying  # it ends with the last that could write
     outcome = Outcome(database.name, database.url, code, seconds, log)
-    after = await _rows_changed(database.url) if before is not None else None
-    if before is not None and after is not None:
-        outcome = replace(outcome, rows_changed=max(0, after - before))
+    outcome = replace(outcome, rows_changed=await _rows_changed(client, database))
     watcher.done(outcome)
     return outcome
 
@@ -237,11 +236,15 @@ async def _end_all(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def _rows_changed(url: str) -> int | None:
+async def _rows_changed(client: AsyncClient, database: AsyncDatabase) -> int | None:
+    """Since it was branched, when a database's statistics begin anew. One whose log has not moved
+    is not woken for it."""
+    if format_lsn((await client.facts(database.name)).lsn) == database.facts.branch_lsn:
+        return 0
     psql = shutil.which("psql")
     if psql is None:
         return None
-    bare, secret = without_password(url)
+    bare, secret = without_password(database.url)
     asking = await asyncio.create_subprocess_exec(
         *(psql, bare, "-XAtqc", _CHANGED),
         env={**os.environ, **secret},
