@@ -17,6 +17,7 @@ from pagestore.sdk import attempts
 from pagestore.sdk.attempts import Outcome, Watcher, attempt, free_names, siblings
 from pagestore.sdk.client import AsyncClient, AsyncDatabase
 from pagestore.sdk.values import Facts
+from pagestore.v1 import control_pb2 as pb
 
 
 def facts(name: str, parent: str | None = "app", lsn: str = "0/10") -> Facts:
@@ -44,6 +45,11 @@ class Branches:
     def __init__(self) -> None:
         self.there: dict[str, Facts] = {"app": facts("app", None)}
         self.asked: list[tuple[str, str | None]] = []
+        self.written: set[str] = set()
+        """Whose logs have moved since they were branched."""
+
+    async def facts(self, name: str) -> pb.Database:
+        return pb.Database(name=name, lsn=0x20 if name in self.written else 0x10)
 
     async def databases(self) -> list[Facts]:
         return list(self.there.values())
@@ -58,8 +64,11 @@ class Branches:
         return self.there.pop(name, None) is not None
 
 
-def run(tmp_path: Path, count: int, script: str, **options: Any) -> tuple[list[Outcome], Branches]:
+def run(
+    tmp_path: Path, count: int, script: str, written: tuple[str, ...] = (), **options: Any
+) -> tuple[list[Outcome], Branches]:
     branches = Branches()
+    branches.written = {*written}
     command = [sys.executable, "-c", script]
     client = cast(AsyncClient, branches)
     made = asyncio.run(attempt(client, "app", count, command, tmp_path, **options))
@@ -179,3 +188,8 @@ def test_a_senseless_attempt_is_refused(tmp_path: Path, wrong: tuple[int, list[s
     with pytest.raises(InvalidInput):
         asyncio.run(attempt(cast(AsyncClient, branches), "app", *wrong, tmp_path))
     assert set(branches.there) == {"app"}
+
+
+def test_where_nothing_was_written_nobody_is_asked_how_much(tmp_path: Path) -> None:
+    made, _ = run(tmp_path, 2, "pass", written=("try-2",))
+    assert [outcome.rows_changed for outcome in made] == [0, None]
