@@ -10,7 +10,6 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,7 +23,7 @@ from pagestore.ids import format_lsn, parse_lsn
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of
-from pagestore.sdk.values import Checkpoint, Event, Move
+from pagestore.sdk.values import Checkpoint, Event, Move, past_url
 
 MOST_ROWS = 500
 NEWS_SECONDS = 20.0
@@ -164,7 +163,7 @@ class Interface:
         lsn = None
         if read_only:
             lsn = format_lsn((await client.resolve(name, given.get("at") or None)).lsn)
-            url = f"{url}@{quote(lsn, safe='')}"
+            url = past_url(url, lsn)
         ran = await sql.run(
             url,
             str(given.get("text") or ""),

@@ -21,7 +21,6 @@ from pagestore.ids import TenantId
 
 NOTE_SECONDS = 60.0
 FORGET_SECONDS = 86_400.0
-MOST_PLACES = 1 << 20
 _log = structlog.get_logger(__name__)
 
 

@@ -71,9 +71,7 @@ class Usage:
         """By databases, of the hours that the two times are in and those between."""
         found: dict[tuple[TenantId, int], Used] = {}
         hours = range(since // HOUR, until // HOUR + 1)
-        for key_tenant, created, hour, record in self._state.view().usage(tenant):
-            if hour not in hours:
-                continue
+        for key_tenant, created, _, record in self._state.view().usage(tenant, hours):
             whose = Whose(key_tenant, created, record.name)
             before = found.get((key_tenant, created), Used(whose, 0, 0, 0, 0))
             found[key_tenant, created] = _sum(before, record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from pagestore.control.records import HourRecord, SourceRecord
 from pagestore.control.tables import Tables, WrittenTables
@@ -15,11 +15,17 @@ _USAGE = struct.Struct(">QI")
 
 class UsageRead(Tables):
     def usage(
-        self, tenant: TenantId | None = None
+        self, tenant: TenantId | None = None, hours: Container[int] | None = None
     ) -> Iterator[tuple[TenantId, int, int, HourRecord]]:
-        """Tenant, when the database was created, hour; in this order."""
+        """Tenant, when the database was created, hour; in this order.
+
+        Args:
+            hours: those that are wanted; None for all.
+        """
         for key, raw in self._scan("usage", tenant.raw if tenant else b""):
             created, hour = _USAGE.unpack_from(key, _TENANT_BYTES)
+            if hours is not None and hour not in hours:
+                continue
             yield TenantId(key[:16]), created, hour, HourRecord.decode(raw, f"usage {key!r}")
 
     def usage_source(self, source: str) -> SourceRecord | None:

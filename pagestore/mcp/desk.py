@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
-from urllib.parse import quote
 
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -73,11 +72,6 @@ class Desk:
     def url(self, database: AsyncDatabase) -> str:
         """As the model may see it."""
         return database.url if self.with_urls else without_password(database.url)[0]
-
-
-def past_url(database: AsyncDatabase, lsn: str) -> str:
-    """Of the read-only server that stands at an LSN of its past."""
-    return f"{database.url}@{quote(lsn, safe='')}"
 
 
 def refusal(error: PagestoreError) -> ToolError:

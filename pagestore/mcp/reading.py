@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pagestore.mcp import facts
-from pagestore.mcp.desk import Continuation, Desk, past_url
+from pagestore.mcp.desk import Continuation, Desk
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncDatabase
+from pagestore.sdk.values import past_url
 
 SCRATCH_TTL = "10m"
 """Of a branch that is removed at the end anyway, unless this process is killed."""
@@ -31,7 +32,7 @@ async def read(
         where = Continuation.read(continuation, of)
     else:
         where = Continuation(of, await facts.point(client, database, at), 0)
-    url = past_url(await client.database(database), where.lsn)
+    url = past_url((await client.database(database)).url, where.lsn)
     bounds = sql.Bounds(bounds.rows, bounds.bytes, skip=where.skip)
     ran = await sql.run(url, text, seconds=seconds, bounds=bounds, read_only=True)
     rest = Continuation(of, where.lsn, where.skip + len(ran.rows))

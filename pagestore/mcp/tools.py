@@ -14,13 +14,14 @@ from pydantic import Field
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.mcp import answers, facts
 from pagestore.mcp.asking import Leave, agreed, to_delete, to_undo, to_write
-from pagestore.mcp.desk import Continuation, Desk, past_url, told
+from pagestore.mcp.desk import Continuation, Desk, told
 from pagestore.mcp.reading import read, scratch
 from pagestore.mcp.schema import relation_of, relations_like
 from pagestore.sdk import sql
 from pagestore.sdk.attempts import free_names
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of
+from pagestore.sdk.values import past_url
 
 MOST_ATTEMPTS = 8
 PAGE = 100
@@ -313,7 +314,8 @@ async def explain(
             ran = await sql.run(branch.url, text, seconds=seconds, bounds=bounds)
     else:
         client = await desk.client()
-        url = past_url(await client.database(database), await facts.point(client, database, at))
+        lsn = await facts.point(client, database, at)
+        url = past_url((await client.database(database)).url, lsn)
         text = f"EXPLAIN {statement}"
         ran = await sql.run(url, text, seconds=seconds, bounds=bounds, read_only=True)
     plan = [row[0] if isinstance(row[0], str) else json.dumps(row[0]) for row in ran.rows]

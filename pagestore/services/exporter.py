@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +23,7 @@ from pagestore.client.addresses import is_near
 from pagestore.client.metrics import MetricsClient
 from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
 from pagestore.services.guard import Guard
+from pagestore.services.metrics import written
 from pagestore.services.secured import Secured
 from pagestore.services.server import GrpcServer, configure_logging
 
@@ -62,7 +63,7 @@ def together(texts: Mapping[str, bytes | None]) -> bytes:
     Args:
         texts: by parts; None of one that did not answer.
     """
-    from prometheus_client import CollectorRegistry, Metric, generate_latest
+    from prometheus_client import Metric
     from prometheus_client.parser import text_string_to_metric_families
 
     families: dict[str, Metric] = {}
@@ -76,13 +77,7 @@ def together(texts: Mapping[str, bytes | None]) -> bytes:
             for sample in found.samples:
                 family.add_sample(sample.name, {"part": part, **sample.labels}, sample.value)
 
-    class All:
-        def collect(self) -> Iterable[Metric]:
-            return [up, *families.values()]
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(All())
-    return generate_latest(registry)
+    return written([up, *families.values()])
 
 
 async def serve(settings: ExporterSettings) -> None:

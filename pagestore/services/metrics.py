@@ -69,11 +69,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """As Prometheus reads it."""
-        from prometheus_client import CollectorRegistry, generate_latest
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Collector(self._sources))
-        return generate_latest(registry)
+        return written(_metric(family) for source in self._sources for family in source())
 
     def _of_calls(self) -> Iterable[Family]:
         samples = [
@@ -97,13 +93,17 @@ class MetricsService:
         return pb.MetricsText(text=self._metrics.text())
 
 
-class _Collector:
-    def __init__(self, sources: Iterable[Source]) -> None:
-        self._sources = sources
+def written(metrics: Iterable[Any]) -> bytes:
+    """Prometheus's text of the library's metrics, each name of which is there once."""
+    from prometheus_client import CollectorRegistry, generate_latest
 
-    def collect(self) -> Iterable[Any]:
-        for source in self._sources:
-            yield from map(_metric, source())
+    class Collected:
+        def collect(self) -> Iterable[Any]:
+            return metrics
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collected())
+    return generate_latest(registry)
 
 
 def _metric(family: Family) -> Any:
