@@ -7,12 +7,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -35,6 +36,7 @@ from tests.unit.maintenance.store import (
     depth,
     settle,
 )
+from tests.unit.maintenance.stories import some
 from tests.unit.timeline.model import ROOT_LSN, ModelTimeline, make_root, put, timeline_id
 
 STEP = 4
@@ -141,17 +143,7 @@ class CompactionMachine(RuleBasedStateMachine):
 TestCompaction = CompactionMachine.TestCase
 TestCompaction.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 
-
-def _some(examples: int) -> settings:
-    """The same each time."""
-    return settings(
-        max_examples=examples,
-        stateful_step_count=12,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-    )
+_some = partial(some, steps=12)
 
 
 def forgotten_input(patch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -33,6 +34,7 @@ from pagestore.timeline.entries import LAYER, LayerEntry, Place
 from tests.unit.maintenance.offsite import evict_all, recover, settle, upload_all
 from tests.unit.maintenance.store import beginning, changes, check
 from tests.unit.maintenance.store import settle as compact_really
+from tests.unit.maintenance.stories import some
 from tests.unit.objects.faulty import faulty
 from tests.unit.timeline.model import ROOT_LSN, ModelTimeline, compact, make_root, put, timeline_id
 
@@ -224,17 +226,7 @@ class OffsiteMachine(RuleBasedStateMachine):
 TestOffsite = OffsiteMachine.TestCase
 TestOffsite.settings = settings(max_examples=6, stateful_step_count=8, deadline=None)
 
-
-def _some(examples: int) -> settings:
-    """The same each time."""
-    return settings(
-        max_examples=examples,
-        stateful_step_count=8,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-    )
+_some = partial(some, steps=8)
 
 
 def stale_writer_let_in(patch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -48,6 +49,7 @@ from pagestore.timeline.retained import ALL, NOTHING, Retained
 from pagestore.timeline.retention import Retention
 from tests.unit.layers.model import Entry, History
 from tests.unit.maintenance.store import TINY
+from tests.unit.maintenance.stories import some
 from tests.unit.timeline.model import ROOT_LSN, ModelTimeline, image, make_root, put, timeline_id
 
 SIZE = keyspace.rel_size(1, 2, 3, 0)
@@ -401,17 +403,7 @@ class RetentionMachine(RuleBasedStateMachine):
 TestRetention = RetentionMachine.TestCase
 TestRetention.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
-
-def _some(examples: int) -> settings:
-    """The same each time."""
-    return settings(
-        max_examples=examples,
-        stateful_step_count=25,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-    )
+_some = partial(some, steps=25)
 
 
 def _other_boundaries(
