@@ -85,11 +85,14 @@ class Retained:
         return told
 
     def dead_times(self, lsns: Sequence[int]) -> list[bool]:
-        """Of the times of commits, ascending by time, by the LSNs of their commits."""
-        beyond = len(self.boundaries)
-        intervals = [self.interval(lsn) for lsn in lsns]
-        following = [*intervals, -1][1:]
-        return [
-            self.cutoff == NOTHING if one == beyond else one == after
-            for one, after in zip(intervals, following, strict=True)
-        ]
+        """Of the times of commits, ascending by time, by the LSNs of their commits.
+
+        What goes by itself, beyond all that is kept, takes no other's place and hides none.
+        """
+        beyond = len(self.boundaries) if self.cutoff == NOTHING else -1
+        told, following = [], -1
+        for interval in reversed([self.interval(lsn) for lsn in lsns]):
+            gone = interval == beyond
+            told.append(gone or (interval == following and interval < len(self.boundaries)))
+            following = following if gone else interval
+        return told[::-1]
