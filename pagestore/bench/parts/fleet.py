@@ -27,6 +27,8 @@ FIRST_ROW = "SELECT count(*) FROM pg_class"
 SLEEPERS = 200
 """Databases, times the scale."""
 WATCHED_SECONDS = 20.0
+SETTLING_SECONDS = 90.0
+"""After the last has gone to sleep: what hundreds wrote while awake is flushed, which ends."""
 _PARTS = ("control", "pageserver", "safekeeper", "compute", "proxy")
 
 
@@ -106,6 +108,7 @@ def _sleepers(bench: Bench) -> None:
             session.execute(FIRST_ROW)
             control.stop(name)
         wait_until(lambda: not control.system_status().computes_running, "sleep", 120)
+        time.sleep(SETTLING_SECONDS)
         used = _cost(bench)
     few = f"{count:,} sleeping databases"
     many = f"the same, {len(urls[::4]):,} with an idle session"
