@@ -42,8 +42,10 @@ class WalClient(RetryingClient):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         credentials: Credentials | None = None,
+        number: int = 1,
     ) -> None:
         super().__init__(address, timeout=timeout, credentials=credentials)
+        self.numbers = (number,)
         stubs: Any = wal_pb2_grpc
         self._stub = stubs.WalServiceStub(self._channel)
         self._terms: dict[tuple[TenantId, TimelineId], int] = {}
@@ -57,15 +59,18 @@ class WalClient(RetryingClient):
         *,
         prev_record_lsn: int = 0,
         system_id: int = 0,
+        members: Sequence[int] | None = None,
         configuration: pb.Configuration | None = None,
     ) -> pb.WalTimelineStatus:
-        """Makes a log that begins at `start_lsn`, a record's end.
+        """As of the WAL service.
 
         Args:
-            prev_record_lsn: start of the record that ends there, 0 if unknown.
-            system_id: the only cluster whose WAL is taken; 0 for any.
             configuration: all its safekeepers; None for this one alone.
         """
+        if members is not None and len(members) > 1:
+            # It was begun when there were several, and is theirs.
+            known = [pb.Member(number=number, incarnation=1) for number in members]
+            configuration = pb.Configuration(generation=1, members=known)
         request = pb.WalCreateTimelineRequest(
             tenant_id=tenant.raw,
             timeline_id=timeline.raw,

@@ -6,7 +6,7 @@ majority, and :class:`pagestore.quorum.client.QuorumClient`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -44,6 +44,11 @@ class Won:
 
 
 class WalService(Protocol):
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the safekeepers that new timelines are made on, ascending."""
+        ...
+
     async def create_timeline(
         self,
         tenant: TenantId,
@@ -52,7 +57,17 @@ class WalService(Protocol):
         *,
         prev_record_lsn: int = 0,
         system_id: int = 0,
-    ) -> pb.WalTimelineStatus: ...
+        members: Sequence[int] | None = None,
+    ) -> pb.WalTimelineStatus:
+        """Makes a log that begins at `start_lsn`, a record's end; again: without effect.
+
+        Args:
+            prev_record_lsn: start of the record that ends there, 0 if unknown.
+            system_id: the only cluster whose WAL is taken; 0 for any.
+            members: on these instead of `numbers`.
+        """
+        ...
+
     async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
         """Ends what is attached, and removes the log everywhere; gone already is no error."""
         ...

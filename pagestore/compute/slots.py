@@ -138,6 +138,8 @@ async def _write_wal(
 async def _write_part(directory: HydratingDirectory, wanted: int, log: Log, wal: WalService) -> int:
     """One timeline's own part; where what there is of it begins."""
     reached = log.end_lsn
+    if log.branch_lsn == log.end_lsn:
+        return reached  # nothing was ever started there, and so nobody has a log of it
     pieces = wal.read_back(log.tenant, log.timeline, wanted, log.end_lsn)
     try:
         async for piece in pieces:

@@ -21,6 +21,7 @@ from pagestore.control.records import (
     EventRecord,
     TimelineRecord,
     TimelineState,
+    UnmadeLog,
     Verb,
 )
 from pagestore.control.state import Change, ControlState, now_micros
@@ -86,6 +87,7 @@ def _name(change: Change, info: pb.TimelineInfo, key: OperatorKey) -> DatabaseRe
         usable_lsn=info.branch_lsn,
         system_id=known_parent.system_id if known_parent else 0,
         created_micros=info.created_unix_micros,
+        unmade_log=UnmadeLog(doubtful=True),
     )
     # Inside, a branch is what its parent was: the same roles, passwords and databases.
     owner = change.database(tenant, known_parent.database) if known_parent else None

@@ -45,6 +45,10 @@ Slotted = tuple[TenantId, str]
 StartMoved = Callable[[DatabaseRecord], Awaitable[Compute]]
 
 
+async def _nothing(timeline: TimelineId) -> None:
+    pass
+
+
 class Memory(Protocol):
     def as_set(self, record: DatabaseRecord) -> DatabaseRecord:
         """The record with the settings that its database has by now."""
@@ -145,6 +149,8 @@ class Computes:
         self._slots: dict[Slotted, _Slot] = {}
         self._starts = asyncio.Semaphore(CONCURRENT_STARTS)
         self._closed = False
+        self.prepare: Callable[[TimelineId], Awaitable[None]] = _nothing
+        """What has to be done before anything is started on a timeline."""
         self._taking_up: asyncio.Task[None] | None = None
 
     def status(self, name: Slotted) -> ComputeStatus:
@@ -481,6 +487,7 @@ class Computes:
             raise
 
     async def _launch_with(self, record: DatabaseRecord, settings: Mapping[str, str]) -> Compute:
+        await self.prepare(record.timeline)
         carried = CarriedFiles(self._memory.load(record.timeline), settings)
         return await self._launcher.start(record, carried)
 

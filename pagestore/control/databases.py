@@ -3,7 +3,7 @@
 What makes a database goes the same way each time:
 
 1. enter its timeline as pending, in a transaction;
-2. make it at the page server and at the WAL service;
+2. make it at the page server and, if something is started on it, at the WAL service;
 3. start its compute, where the verb has something to do inside;
 4. in one transaction: the name points at the timeline, the log says so, it is live.
 
@@ -290,7 +290,8 @@ class Databases:
             await self._computes.note_settings((tenant, source))
             parent = self._state.view().known_database(tenant, source)
             point = await self._history.resolve(parent, at)
-            async with self._timelines.branching(tenant, name, point) as making:
+            asleep = not parent.password_was_reset
+            async with self._timelines.branching(tenant, name, point, asleep=asleep) as making:
                 same = making.begun.major == self._history.major(parent.timeline)
                 settings = parent.settings if same else unproved(parent.settings)
                 record = parent.model_copy(
@@ -306,7 +307,7 @@ class Databases:
                     }
                 )
                 words = f"of {parent.name} at {at}"
-                if not parent.password_was_reset:
+                if asleep:
                     self._publish(record, making, Verb.BRANCH, words)
                     return record, True
                 # The point may be older than the password: a start puts that into the cluster.

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pagestore.client.names import MAX_NAME_BYTES
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.points import FORMS, AtCheckpoint, AtLsn, AtTime, Head, Point
-from pagestore.client.walservice import WalService
+from pagestore.control.logs import End, Logs
 from pagestore.control.records import (
     BEGINNINGS,
     MOVES,
@@ -65,23 +65,24 @@ class History:
         self,
         state: ControlState,
         pages: AsyncPageClient,
-        wal: WalService,
+        logs: Logs,
         clock: Callable[[], int] = now_micros,
     ) -> None:
         self._state = state
         self._pages = pages
-        self._wal = wal
+        self._logs = logs
         self._clock = clock
 
     async def head(self, timeline: TimelineId) -> BranchPoint:
         """The end of the last complete record that is committed."""
-        record = self._state.view().known_timeline(timeline)
-        status = await self._wal.get_status(record.tenant, timeline)
-        return await self.last_record(timeline, status.commit_lsn)
+        return await self.last_record(timeline, await self._logs.end(timeline))
 
-    async def last_record(self, timeline: TimelineId, commit_lsn: int) -> BranchPoint:
-        """The last one that ends at or below an LSN that is committed."""
-        return await self._aligned(self._state.view().known_timeline(timeline), commit_lsn)
+    async def last_record(self, timeline: TimelineId, end: End) -> BranchPoint:
+        """The last one that ends at or below what is committed of a log."""
+        owner = self._state.view().known_timeline(timeline)
+        if end.prev_record_lsn:
+            return BranchPoint(owner, end.commit_lsn, end.prev_record_lsn)
+        return await self._aligned(owner, end.commit_lsn)
 
     async def resolve(self, database: DatabaseRecord, point: Point) -> BranchPoint:
         """
@@ -132,10 +133,10 @@ class History:
         clock = asyncio.get_running_loop().time
         deadline = clock() + COMMIT_DEADLINE
         while True:
-            status = await self._wal.get_status(owner.tenant, owner.timeline)
-            near = 0 < wanted - status.commit_lsn <= NEAR_BYTES
+            commit_lsn = (await self._logs.end(owner.timeline)).commit_lsn
+            near = 0 < wanted - commit_lsn <= NEAR_BYTES
             if not near or clock() > deadline:
-                return status.commit_lsn
+                return commit_lsn
             await asyncio.sleep(0.02)
 
     async def last_commit(self, timeline: TimelineId) -> int:
@@ -175,7 +176,7 @@ class History:
         record that ends at or below an LSN is in what the page server has there, so a branch may
         begin at any: all that is lost is the link to the record before."""
         try:
-            end, prev = await self._wal.align_lsn(owner.tenant, owner.timeline, lsn)
+            end, prev = await self._logs.aligned(owner.timeline, lsn)
         except OutOfRange as error:
             if error.reason != "LSN_TOO_OLD" or lsn <= owner.branch_lsn:
                 raise

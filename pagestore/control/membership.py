@@ -4,7 +4,8 @@ Who that is, this process was told when it was started. Nothing else is remember
 under way: each timeline's safekeepers tell how far it is. So it goes on after any crash, and one
 more change may be asked for at any time. Timelines with a compute are left to the compute's
 keeper (quorum/keeper.py), who does the same while clients write; here are all others,
-whose term is won without a compute, with their slot held, so that none is started meanwhile.
+whose term is won without a compute, with their slot held, so that none is started meanwhile; but
+for those that have no log yet (logs.py), which is made where it belongs.
 
 Once all timelines have been seen with the right members, that is noted: an installation whose
 safekeepers do not change is not looked through again.
@@ -22,6 +23,7 @@ import structlog
 
 from pagestore.consensus.change import MembershipChange
 from pagestore.control.computes import Computes, Slotted
+from pagestore.control.logs import Logs
 from pagestore.control.records import TimelineRecord
 from pagestore.control.state import ControlState
 from pagestore.errors import NotFound, PagestoreError
@@ -72,6 +74,7 @@ class Membership:
     quorum: QuorumClient
     computes: Computes
     numbers: frozenset[int]
+    logs: Logs
     progress: Progress = field(default_factory=Progress)
 
     async def run(self) -> None:
@@ -122,7 +125,7 @@ class Membership:
     async def _bring(self, record: TimelineRecord, name: Slotted | None) -> str | None:
         """What is missing still, in words as far as there are any; None when nothing is."""
         key = (record.tenant, record.timeline)
-        if await self._is_right(key):
+        if not await self.logs.is_made(record.timeline) or await self._is_right(key):
             return None
         await self._check_newcomers(key)
         if name is None:

@@ -20,6 +20,7 @@ from pagestore.control.databases import Databases
 from pagestore.control.detaching import Detaching
 from pagestore.control.expiry import remove_expired
 from pagestore.control.history import History
+from pagestore.control.logs import Logs
 from pagestore.control.moments import Moments
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.own_settings import OwnSettings
@@ -58,10 +59,12 @@ class ControlPlane:
     ) -> None:
         self.state = state
         self.computes = computes
-        self.history = History(state, pages, wal)
+        self.logs = Logs(state, wal)
+        computes.prepare = self.logs.make
+        self.history = History(state, pages, self.logs)
         self._background: list[asyncio.Task[None]] = []
         self._turns = Turns()
-        self._timelines = Timelines(state, pages, wal, self._turns, on_delete)
+        self._timelines = Timelines(state, pages, self.logs, self._turns, on_delete)
         self.tenants = tenants
         self.retention = Retention(state, pages, self._timelines, self._turns, retention or DEFAULT)
         self._templates = (
@@ -76,7 +79,7 @@ class ControlPlane:
             template=self._templates.of if self._templates is not None else None,
         )
         self.own_settings = OwnSettings(state, computes, key, self._turns, installed)
-        roles = Roles(pages, wal, self.history)
+        roles = Roles(pages, self.logs, self.history)
         self._moments = Moments(computes, self.history, self._timelines)
         self.app_roles = AppRoles(state, computes, self._turns)
         self.places = Places(state, computes, self._moments, roles, self._turns)

@@ -10,9 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
-    SerializerFunctionWrapHandler,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -42,7 +40,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def encode(self) -> bytes:
-        return self.model_dump_json().encode()
+        """Without what is as it is where nothing is written: so is it read, and by versions from
+        before a field too."""
+        return self.model_dump_json(exclude_defaults=True).encode()
 
     @classmethod
     def decode(cls, raw: bytes, where: str) -> Self:
@@ -70,6 +70,17 @@ class TimelineState(StrEnum):
     """Nobody names it. It goes once no timeline branches off it any more."""
 
 
+class UnmadeLog(Record):
+    """That the WAL service has made no log of a timeline; see logs.py."""
+
+    prev_record_lsn: int = 0
+    """Start of the record that ends at the branch LSN, 0 if unknown."""
+    members: tuple[int, ...] | None = None
+    """The safekeepers that were asked to make it, and may have; None while nobody was."""
+    doubtful: bool = False
+    """A newer state than this one may have known of a log: who needs to know asks."""
+
+
 class TimelineRecord(Record):
     """One timeline that the control plane has made, so that none is ever forgotten."""
 
@@ -90,6 +101,8 @@ class TimelineRecord(Record):
     """Of Postgres: the root's, which its branches have too. Before there were others it was 15."""
     before: Timeline | None = None
     """Of a root that an upgrade has made: the timeline that was upgraded, whose LSNs are lower."""
+    unmade_log: UnmadeLog | None = None
+    """Of a branch on which nothing was ever started; None where the WAL service has its log."""
 
 
 class UserSettings(Record):
@@ -148,10 +161,6 @@ class DatabaseRecord(Record):
         return other.model_copy(update={"settings": self.settings})
 
 
-SINCE_THEN = frozenset({"dirty_patch", "run_id", "notes", "went_to"})
-"""Fields of records that version 2 has not always had; written where they say something."""
-
-
 class CheckpointRecord(Record):
     name: str
     timeline: Timeline
@@ -170,12 +179,6 @@ class CheckpointRecord(Record):
     @property
     def companions(self) -> Companions:
         return Companions(self.git_commit, self.dirty_patch, self.run_id, self.notes)
-
-    @model_serializer(mode="wrap")
-    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """So that a pagestore from before these fields still reads what has none of them."""
-        said: dict[str, Any] = fields(self)
-        return {name: value for name, value in said.items() if value or name not in SINCE_THEN}
 
 
 class RetentionRecord(Record):
@@ -237,12 +240,6 @@ class Answer(BaseModel):
     """The automatic checkpoint that it made."""
     went_to: CheckpointRecord | None = None
     """That of the user's which it went to."""
-
-    @model_serializer(mode="wrap")
-    def _without_what_it_has_not(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As of a checkpoint."""
-        said: dict[str, Any] = fields(self)
-        return {name: value for name, value in said.items() if value or name not in SINCE_THEN}
 
 
 class AnswersRecord(Record):

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.walservice import WalService
 from pagestore.compute.roles import read_roles
 from pagestore.control.history import History
+from pagestore.control.logs import End, Logs
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.roles import RoleEntry
 
@@ -36,9 +36,9 @@ class _Known:
 
 
 class Roles:
-    def __init__(self, pages: AsyncPageClient, wal: WalService, history: History) -> None:
+    def __init__(self, pages: AsyncPageClient, logs: Logs, history: History) -> None:
         self._pages = pages
-        self._wal = wal
+        self._logs = logs
         self._history = history
         self._known: OrderedDict[tuple[TimelineId, str], _Known] = OrderedDict()
 
@@ -57,10 +57,10 @@ class Roles:
             # Who waited here may share what was asked after it had come.
             if known.asked <= arrived:
                 asked = clock()
-                status = await self._wal.get_status(tenant, timeline)
-                if status.commit_lsn != known.lsn:
-                    known.roles = await self._read(tenant, timeline, status.commit_lsn)
-                    known.lsn = status.commit_lsn
+                end = await self._logs.end(timeline)
+                if end.commit_lsn != known.lsn:
+                    known.roles = await self._read(tenant, timeline, end)
+                    known.lsn = end.commit_lsn
                 known.asked = asked
             return known.roles
 
@@ -72,7 +72,7 @@ class Roles:
         return known
 
     async def _read(
-        self, tenant: TenantId, timeline: TimelineId, commit_lsn: int
+        self, tenant: TenantId, timeline: TimelineId, end: End
     ) -> Mapping[str, RoleEntry]:
-        lsn = (await self._history.last_record(timeline, commit_lsn)).lsn
+        lsn = (await self._history.last_record(timeline, end)).lsn
         return await read_roles(self._pages, tenant, timeline, lsn)

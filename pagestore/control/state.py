@@ -239,7 +239,7 @@ class _Tables(UsageRead):
         return [self.known_timeline(TimelineId(key)) for key, _ in found]
 
     def has_children(self, timeline: TimelineId) -> bool:
-        return bool(self._scan("children", timeline.raw))
+        return self._has("children", timeline.raw)
 
     def timelines_of(self, tenant: TenantId, name: str) -> list[TimelineRecord]:
         """Those that were made for a database, in whatever state."""
@@ -322,6 +322,10 @@ class View(_Tables):
         with self._storage.reading() as reader:
             return reader.scan(table, prefix)
 
+    def _has(self, table: str, prefix: bytes) -> bool:
+        with self._storage.reading() as reader:
+            return reader.has(table, prefix)
+
     def databases_after(self, tenant: TenantId, name: str, count: int) -> list[DatabaseRecord]:
         """The first so many behind a name, in the order of `databases`."""
         after = _database_key(tenant, name)
@@ -349,7 +353,8 @@ class View(_Tables):
 
     def with_several_timelines(self) -> list[tuple[TenantId, str]]:
         """Names for which more than one was made."""
-        owners = [key[: -_TIMELINE_BYTES - 1] for key, _ in self._scan("owned", b"")]
+        with self._storage.reading() as reader:
+            owners = [key[: -_TIMELINE_BYTES - 1] for key in reader.keys("owned")]
         several = {owner for owner, after in itertools.pairwise(owners) if owner == after}
         return [(TenantId(key[:16]), key[16:].decode()) for key in sorted(several) if key[16:]]
 
@@ -373,6 +378,9 @@ class Change(_Tables, UsageWritten):
 
     def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
         return self._writer.scan(table, prefix)
+
+    def _has(self, table: str, prefix: bytes) -> bool:
+        return self._writer.has(table, prefix)
 
     def _put(self, table: str, key: bytes, value: bytes) -> None:
         self._writer.put(table, key, value)

@@ -74,6 +74,16 @@ class Reader:
                     found.append((key, self._open(table, key, bytes(value))))
         return found
 
+    def has(self, table: str, prefix: bytes) -> bool:
+        """Whether any key has it; of as many as may be, one is looked at."""
+        with self._txn.cursor(db=self._storage.tables[table]) as cursor:
+            return bool(cursor.set_range(prefix)) and bytes(cursor.key()).startswith(prefix)
+
+    def keys(self, table: str) -> list[bytes]:
+        """All, in order; of an index, which says nothing else."""
+        with self._txn.cursor(db=self._storage.tables[table]) as cursor:
+            return [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+
     def scan_from(
         self, table: str, prefix: bytes, after: bytes, count: int
     ) -> list[tuple[bytes, bytes]]:

@@ -16,6 +16,9 @@ class Tables:
     def _scan(self, table: str, prefix: bytes) -> list[tuple[bytes, bytes]]:
         raise NotImplementedError
 
+    def _has(self, table: str, prefix: bytes) -> bool:
+        raise NotImplementedError
+
     def _one(self, kind: type[_R], table: str, key: bytes) -> _R | None:
         raw = self._get(table, key)
         return None if raw is None else kind.decode(raw, f"{table} {key!r}")

@@ -3,7 +3,8 @@
 A timeline is *pending* in the control plane's state before any service hears of it, and
 *dropped* when nobody names it any more. A dropped timeline stays, with its WAL, as long as
 another branches off it: a page server that restarts may need that WAL to bring the ancestor
-up to the branch LSN again. Deleting is repeatable: what is already gone is no error.
+up to the branch LSN again. Deleting is repeatable: what is already gone is no error. A branch on
+which nothing was started has no log at the WAL service yet (logs.py).
 
 There is one way of making one, :meth:`Timelines.making`, for whoever makes it: create, branch,
 import, a move, the template. It ends with the timeline live, or gone.
@@ -13,15 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.walservice import WalService
 from pagestore.control.history import BranchPoint, kept_no_more
-from pagestore.control.records import TimelineRecord, TimelineState
+from pagestore.control.logs import Logs
+from pagestore.control.records import TimelineRecord, TimelineState, UnmadeLog
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.control.turns import Turns
 from pagestore.errors import NotFound, OutOfRange, PagestoreError, Unavailable
@@ -64,10 +65,20 @@ class Making:
 
 
 def planned(
-    tenant: TenantId, name: str, point: BranchPoint | None = None, *, imported: bool = False
+    tenant: TenantId,
+    name: str,
+    point: BranchPoint | None = None,
+    *,
+    imported: bool = False,
+    asleep: bool = False,
 ) -> TimelineRecord:
-    """A new timeline for `name`: a branch at a point, or a root."""
+    """A new timeline for `name`: a branch at a point, or a root.
+
+    Args:
+        asleep: nothing is started on it before it is named.
+    """
     parent = point.timeline if point is not None else None
+    unmade = UnmadeLog(prev_record_lsn=point.prev_record_lsn) if point and asleep else None
     return TimelineRecord(
         timeline=TimelineId.generate(),
         tenant=tenant,
@@ -79,6 +90,7 @@ def planned(
         major=parent.major if parent is not None else versions.OLDEST.major,
         imported=imported,
         created_micros=now_micros(),
+        unmade_log=unmade,
     )
 
 
@@ -86,20 +98,20 @@ class Timelines:
     """
     Args:
         turns: runs what deletes them in the background.
-        on_delete: told of each timeline that has been deleted.
+        on_delete: told of each timeline that has been deleted, if anything was started on it.
     """
 
     def __init__(
         self,
         state: ControlState,
         pages: AsyncPageClient,
-        wal: WalService,
+        logs: Logs,
         turns: Turns,
         on_delete: Callable[[TimelineId], None] = lambda timeline: None,
     ) -> None:
         self._state = state
         self._pages = pages
-        self._wal = wal
+        self._logs = logs
         self._turns = turns
         self._on_delete = on_delete
         self._collecting = asyncio.Lock()
@@ -132,10 +144,11 @@ class Timelines:
 
     @contextlib.asynccontextmanager
     async def branching(
-        self, tenant: TenantId, name: str, point: BranchPoint
+        self, tenant: TenantId, name: str, point: BranchPoint, *, asleep: bool = False
     ) -> AsyncIterator[Making]:
-        """Within, a pending timeline for `name` that branches off at a point, at both services."""
-        begun = planned(tenant, name, point)
+        """Within, a pending timeline for `name` that branches off at a point, at both services;
+        `asleep` as of `planned`."""
+        begun = planned(tenant, name, point, asleep=asleep)
         async with self.making(begun) as made:
             await self._make(begun, point.timeline, point)
             yield made
@@ -145,19 +158,14 @@ class Timelines:
     ) -> None:
         # In any order: a page server that hears of WAL first looks again when the timeline
         # appears. Both end before either's failure is told, so that what is dropped stands still.
-        results = await asyncio.gather(
+        calls: list[Awaitable[object]] = [
             self._pages.create_timeline(
                 record.tenant, record.timeline, parent.timeline, point.lsn, wait_ms=INGEST_WAIT_MS
-            ),
-            self._wal.create_timeline(
-                record.tenant,
-                record.timeline,
-                point.lsn,
-                prev_record_lsn=point.prev_record_lsn,
-                system_id=record.system_id,
-            ),
-            return_exceptions=True,
-        )
+            )
+        ]
+        if record.unmade_log is None:
+            calls.append(self._logs.make_at_once(record, point.prev_record_lsn))
+        results = await asyncio.gather(*calls, return_exceptions=True)
         for result in results:
             if isinstance(result, OutOfRange) and result.reason == "LSN_TOO_OLD":
                 raise kept_no_more(result) from result
@@ -219,8 +227,9 @@ class Timelines:
     async def _delete(self, record: TimelineRecord) -> None:
         """One of several safekeepers may be away: the pages go all the same."""
         away: Unavailable | None = None
+        had_log = True
         try:
-            await self._wal.remove_timeline(record.tenant, record.timeline)
+            had_log = await self._logs.remove(record)
         except Unavailable as error:
             away = error
         try:
@@ -231,7 +240,8 @@ class Timelines:
             raise away
         with self._state.change() as change:
             change.forget_timeline(record.timeline)
-        self._on_delete(record.timeline)
+        if had_log:
+            self._on_delete(record.timeline)
 
     def _leaves(self) -> list[TimelineRecord]:
         view = self._state.view()

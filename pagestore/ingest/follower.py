@@ -238,7 +238,7 @@ class Follower:
         if is_stopped or self._settled.get(key) == committed:
             return
         try:
-            ingested = self._repository.get(*key).last_record_lsn
+            ingested = self._repository.reached(*key)
         except NotFound:
             return
         if key in self._rolled_back and committed >= ingested:  # the right log is back

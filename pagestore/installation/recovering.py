@@ -4,8 +4,8 @@ Order: the directory is marked as unfinished; then both parts' generations are c
 from here on nothing that another data directory writes counts any more; only then is it read how
 far everything is. The catalog comes back with all layers in the object store: none is copied. The
 control plane's state comes back as it was. The WAL behind each timeline's layers becomes the
-log of the one safekeeper that there is now. Last a fence says where that WAL ended, and the mark
-goes.
+log of the one safekeeper that there is now; a branch on which nothing was started gets none
+(control/logs.py). Last a fence says where that WAL ended, and the mark goes.
 
 Killed anywhere, it is begun anew: as long as the mark is there, all else in the directory is its
 own. The operator's key is in no object store: without it the databases' passwords are not known.
@@ -24,6 +24,7 @@ from typing import NamedTuple
 from pagestore import durable
 from pagestore.consensus.acceptor import WalPosition
 from pagestore.control import operator_key
+from pagestore.control.logs import settle_unmade
 from pagestore.control.state import TABLES, ControlState
 from pagestore.control.storage import Storage, unseal
 from pagestore.errors import FailedPrecondition, NotFound
@@ -53,6 +54,14 @@ Say = Callable[[str], None]
 class Timeline(NamedTuple):
     key: Key
     entry: TimelineEntry
+
+
+class Known(NamedTuple):
+    """What the control plane's state says of timelines: their systems, and which of them have no
+    log at the WAL service."""
+
+    systems: Mapping[TimelineId, int]
+    unmade: frozenset[TimelineId]
 
 
 @dataclass
@@ -101,9 +110,11 @@ def recover(
             f"{found.timelines} timelines with {found.layers} layers, which stay where they are "
             f"until they are read"
         )
-        systems = _control(store, data / "control", timelines, found)
+        known = _control(store, data / "control", timelines, found)
         say(f"{found.databases} databases")
-        _wal(store, claims["pageserver"], data / "safekeeper", timelines, systems, found)
+        logs = _wal(store, claims["pageserver"], data / "safekeeper", timelines, known, found)
+        with ControlState(data / "control") as state:
+            settle_unmade(state, logs)
         say(f"{found.wal_bytes} bytes of WAL behind the layers")
         found.has_key = _key(installation, key)
         _finish(installation, url)
@@ -194,8 +205,7 @@ def _leave_remote(catalog: Catalog, found: Recovered) -> None:
 
 def _control(
     store: ObjectStore, directory: Path, timelines: list[Timeline], found: Recovered
-) -> dict[TimelineId, int]:
-    """The systems of timelines, as far as they are known."""
+) -> Known:
     storage = Storage(directory, TABLES)
     try:
         replay = Replay(store, "control", "state")
@@ -211,8 +221,12 @@ def _control(
             # Nobody has looked through the timelines of the one safekeeper that there is now.
             change.put_members(change.members().model_copy(update={"settled": ()}))
         view = state.view()
-        known = {key[1]: view.timeline(key[1]) for key, _ in timelines}
-        return {name: record.system_id for name, record in known.items() if record is not None}
+        there = [view.timeline(key[1]) for key, _ in timelines]
+        known = [record for record in there if record is not None]
+        return Known(
+            {record.timeline: record.system_id for record in known},
+            frozenset(record.timeline for record in known if record.unmade_log is not None),
+        )
 
 
 def _write_state(storage: Storage, changes: Iterable[Change]) -> None:
@@ -250,9 +264,10 @@ def _wal(
     mine: Claim,
     root: Path,
     timelines: list[Timeline],
-    systems: Mapping[TimelineId, int],
+    known: Known,
     found: Recovered,
-) -> None:
+) -> set[TimelineId]:
+    """The timelines that have a log now."""
     root.mkdir(mode=0o700)
     archived = ArchivedWal(store, mine.store_id)
 
@@ -261,9 +276,14 @@ def _wal(
         begin = entry.disk_consistent_lsn
         pieces = (Piece(wal.start, wal.data, wal.term) for wal in archived.read(key, begin))
         start = WalPosition(begin, entry.prev_record_lsn)
-        return rebuild(root, Owner(*key, 1), start, systems.get(key[1], 0), pieces).flush_lsn
+        system_id = known.systems.get(key[1], 0)
+        return rebuild(root, Owner(*key, 1), start, system_id, pieces).flush_lsn
 
-    shown = [timeline for timeline in timelines if not timeline.entry.deleted]
+    shown = [
+        timeline
+        for timeline in timelines
+        if not timeline.entry.deleted and _has_log(timeline, known, archived)
+    ]
     ends = {}
     # They wait for the disk and the object store, hardly for each other.
     with ThreadPoolExecutor(LOGS_TOGETHER) as logs:
@@ -272,6 +292,15 @@ def _wal(
                 ends[key] = end
                 found.wal_bytes += end - entry.disk_consistent_lsn
     archived.fence(mine.generation, ends)
+    return {key[1] for key, _ in shown}
+
+
+def _has_log(timeline: Timeline, known: Known, archived: ArchivedWal) -> bool:
+    """What was written counts more than the state's word, which may be the older one."""
+    key, entry = timeline
+    begin = entry.disk_consistent_lsn
+    is_written = begin > entry.branch_lsn or archived.end(key, begin) > begin
+    return is_written or key[1] not in known.unmade
 
 
 def _key(installation: Installation, key: Path | None) -> bool:

@@ -9,7 +9,7 @@ answer, and what is remembered here only saves questions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from pagestore.client.closing import Closing
 from pagestore.client.walservice import WalPiece, Won
 from pagestore.consensus.acceptor import Elect
 from pagestore.consensus.election import Choice
-from pagestore.consensus.members import Configuration, Member, majority
+from pagestore.consensus.members import Configuration, majority
 from pagestore.errors import (
     NotFound,
     OutOfRange,
@@ -76,6 +76,10 @@ class QuorumClient(Closing):
 
     # Timelines
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.safekeepers.first
+
     async def create_timeline(
         self,
         tenant: TenantId,
@@ -84,11 +88,14 @@ class QuorumClient(Closing):
         *,
         prev_record_lsn: int = 0,
         system_id: int = 0,
+        members: Sequence[int] | None = None,
     ) -> pb.WalTimelineStatus:
         """On a majority at least; the others begin without a memory of it."""
-        numbers = self.safekeepers.first
-        members = tuple(map(Member, numbers))
-        told = messages.configuration(Configuration(1, members), self.safekeepers.addresses)
+        numbers = self.numbers if members is None else tuple(members)
+        # Where it was begun there was one safekeeper, which has no configuration.
+        was_alone = members is not None and len(numbers) == 1
+        addresses = self.safekeepers.addresses
+        told = None if was_alone else messages.first_configuration(numbers, addresses)
 
         async def make(number: int) -> pb.WalTimelineStatus:
             async with self.safekeepers.answer(number) as client:
@@ -399,6 +406,8 @@ class QuorumClient(Closing):
         status.CopyFrom(head.best.status)
         status.commit_lsn = max(head.committed, at_least)
         status.flush_lsn = head.configuration.reached(ends)
+        if status.flush_lsn != head.best.status.flush_lsn:
+            status.prev_record_lsn = 0  # that of where the best one ends
         status.receiving = any(item.status.receiving for item in said)
         return status
 

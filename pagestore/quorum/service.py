@@ -21,4 +21,5 @@ def wal_service(
     """
     if len(addresses) > 1:
         return QuorumClient(addresses, generations=generations, timeout=timeout)
-    return WalClient(*addresses.values(), timeout=timeout)
+    [(number, address)] = addresses.items()
+    return WalClient(address, timeout=timeout, number=number)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.client.walservice import WalService
 from pagestore.control import credentials
 from pagestore.control.archive import Archive
 from pagestore.control.compute import Place
@@ -69,7 +68,6 @@ class ControlService:
         self,
         plane: ControlPlane,
         pages: AsyncPageClient,
-        wal: WalService,
         settings: ControlSettings,
         members: Progress,
         key: OperatorKey,
@@ -77,7 +75,6 @@ class ControlService:
     ) -> None:
         self._plane = plane
         self._pages = pages
-        self._wal = wal
         self._settings = settings
         self._members = members
         self._key = key
@@ -456,16 +453,16 @@ class ControlService:
         self, record: DatabaseRecord, *, created: bool = False, reveal: bool = False
     ) -> pb.Database:
         answer = self._described(record, created=created, reveal=reveal)
-        wal, pages = await asyncio.gather(
-            self._wal.get_status(record.tenant, record.timeline),
+        log, pages = await asyncio.gather(
+            self._plane.logs.end(record.timeline),
             self._pages.get_timeline(record.tenant, record.timeline, slots=True, sizes=True),
         )
         answer.retention.kept_from_lsn = pages.kept_from_lsn
         answer.sizes.CopyFrom(messages.sizes(pages.sizes))
-        answer.slots.extend(messages.slot(slot, wal.commit_lsn) for slot in pages.slots)
+        answer.slots.extend(messages.slot(slot, log.commit_lsn) for slot in pages.slots)
         answer.slot_wal_limit = pages.slot_wal_limit
-        answer.lsn = wal.commit_lsn
-        answer.wal_bytes = wal.wal_bytes
+        answer.lsn = log.commit_lsn
+        answer.wal_bytes = log.wal_bytes
         answer.physical_bytes = pages.physical_bytes
         return answer
 

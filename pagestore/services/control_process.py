@@ -21,6 +21,7 @@ from pagestore.control.archive import Archive
 from pagestore.control.computes import Computes
 from pagestore.control.keeping import Keeping
 from pagestore.control.launcher import GENERATIONS, AgentLauncher
+from pagestore.control.logs import Logs, doubt_unmade
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.metering import Metering, note_costs
 from pagestore.control.operator_key import OperatorKey
@@ -73,6 +74,8 @@ async def serve(settings: ControlSettings) -> None:
     with ControlState(settings.data_dir) as state:
         key_file = settings.operator_key or settings.data_dir / "operator-key"
         key = operator_key.settle(state, key_file)
+        if state.accepted:
+            doubt_unmade(state)
         pages = AsyncPageClient(settings.page_server)
         wal = wal_service(settings.wal_services, generations(state))
         agent = ComputeClient(settings.compute_agent)
@@ -100,7 +103,7 @@ async def _ensure_template(settings: ControlSettings, state: ControlState) -> No
     wal = wal_service(safekeepers, generations(state), timeout=FIRST_CONTACT_SECONDS)
     async with pages, agent, wal:
         turns = Turns()
-        timelines = Timelines(state, pages, wal, turns)
+        timelines = Timelines(state, pages, Logs(state, wal), turns)
         try:
             templates = Templates(state, timelines, agent, wal, Installed(settings.postgres_bindir))
             await templates.of(DEFAULT_TENANT, 0)
@@ -156,10 +159,10 @@ async def _serve(
     if archive is not None:
         background.append(tasks.endless(archive.run(), "archive the state"))
     if isinstance(wal, QuorumClient):
-        membership = Membership(state, wal, computes, numbers)
+        membership = Membership(state, wal, computes, numbers, plane.logs)
         members = membership.progress
         background.append(tasks.errand(membership.run(), "membership"))
-    service = ControlService(plane, pages, wal, settings, members, key, archive)
+    service = ControlService(plane, pages, settings, members, key, archive)
     server.add_service(descriptor, service)
     places = proxy_pb2.DESCRIPTOR.services_by_name["PlaceService"]
     server.add_service(places, PlaceService(plane.places, metering))

@@ -179,9 +179,7 @@ class Repository:
             with self._loading:
                 found = self._load((tenant, timeline))
                 if found is None or found._gone:
-                    raise NotFound(
-                        "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
-                    )
+                    raise _not_found(tenant, timeline)
                 self._recent[name] = found
                 while len(self._recent) > self._max_idle:
                     self._recent.popitem(last=False)
@@ -189,14 +187,22 @@ class Repository:
             self._recent.move_to_end(name)
         return found
 
+    def reached(self, tenant: TenantId, timeline: TimelineId) -> Lsn:
+        """Where one stands, without loading it. Raises NotFound TIMELINE_NOT_FOUND."""
+        found = self._loaded.get((tenant, timeline))
+        if found is not None and not found._gone:
+            return found.last_record_lsn
+        record = self._store.catalog.timeline(tenant, timeline)
+        if record is None or record.deleted:
+            raise _not_found(tenant, timeline)
+        return record.disk_consistent_lsn
+
     def kept(self, tenant: TenantId, timeline: TimelineId) -> Timeline:
         """As `get`; also one that was deleted, but has children."""
         with self._loading:
             found = self._load((tenant, timeline))
         if found is None:
-            raise NotFound(
-                "TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}."
-            )
+            raise _not_found(tenant, timeline)
         return found
 
     def with_layers(self) -> list[Key]:
@@ -506,6 +512,10 @@ def _lock(root: Path) -> int:
             "STORE_IN_USE", f"{root} is in use by another page server.", "Stop that one first."
         )
     return descriptor
+
+
+def _not_found(tenant: TenantId, timeline: TimelineId) -> NotFound:
+    return NotFound("TIMELINE_NOT_FOUND", f"There is no timeline {timeline} of tenant {tenant}.")
 
 
 def _check_id(timeline: TimelineId) -> None:

@@ -9,7 +9,7 @@ with a reason before any of it reaches the acceptor, which then meets only what 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -123,6 +123,11 @@ def _members_of(members: Iterable[pb.Member]) -> tuple[Member, ...]:
             f"Members have numbers and incarnations from 1 on, not {found}.",
         )
     return found
+
+
+def first_configuration(numbers: Sequence[int], addresses: Addresses) -> pb.Configuration:
+    """That a timeline is made with."""
+    return configuration(Configuration(1, tuple(map(Member, numbers))), addresses)
 
 
 def own_member(configuration: Configuration, number: int) -> Member:

@@ -122,6 +122,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
 def test_everything_is_back_from_the_object_store_alone(kept: Kept, tmp_path: Path) -> None:
     old = kept.whole
     ledger, expected = written(kept)
+    never = old.json("show", "never")["timeline_id"]
     (kept.key).write_bytes((old.data / "operator-key").read_bytes())
     kept.key.chmod(0o600)
     config = old.installation.config_file.read_text()
@@ -138,7 +139,8 @@ def test_everything_is_back_from_the_object_store_alone(kept: Kept, tmp_path: Pa
     assert old.error(*command)["reason"] == "DIRECTORY_NOT_EMPTY"
     (old.data / "precious").unlink()
     found = old.json(*command)
-    assert (found["databases"], list(found["missing"]), found["strangers"]) == (3, [], 0)
+    assert (found["databases"], list(found["missing"]), found["strangers"]) == (4, [], 0)
+    assert not list((old.data / "safekeeper").rglob(never)), "nothing was started on it"
     assert not list((old.data / "pageserver").rglob("*.delta"))
     # The same ports and programs of Postgres as before.
     old.installation.config_file.write_text(config)
@@ -184,6 +186,8 @@ def written(kept: Kept) -> tuple[Ledger, dict[str, tuple[int, int]]]:
     whole.run("restore", "app", "second")
     fill(whole, "app", 30_000)
     found = {name: rows(whole, name) for name in ("app", "other", "side")}
+    whole.run("branch", "side", "never")  # on which nothing is started before it is recovered
+    found["never"] = found["side"]
     ledger = Ledger(whole, "other")
     ledger.start()
     ledger.reaches(SETTLED)

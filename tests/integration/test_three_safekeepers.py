@@ -199,6 +199,43 @@ def test_a_database_starts_and_stops_with_one_away(whole: Whole) -> None:
     wait_for_all(whole, "made-meanwhile")
 
 
+def logs_of(whole: Whole, timeline: str) -> list[str]:
+    """The safekeepers that have one."""
+    directories = {part: whole.installation.part_dir(part) for part in PARTS}
+    return [part for part, place in directories.items() if list(place.glob(f"*/{timeline}"))]
+
+
+def test_a_branch_gets_its_log_at_its_first_start_also_with_one_away(whole: Whole) -> None:
+    [[rows]] = whole.sql("app", "SELECT count(*) FROM t")
+    late = whole.json("branch", "app", "late")["timeline_id"]
+    whole.json("branch", "late", "later")
+    whole.json("checkpoint", "late", "mark")
+    assert whole.json("show", "late")["lsn"] == whole.json("show", "late")["branch_lsn"]
+    assert logs_of(whole, late) == []
+    whole.kill("control")
+    pid = whole.kill("safekeeper-3", signal.SIGSTOP)
+    try:
+        count = patiently(lambda: whole.sql("late", "SELECT count(*) FROM t"))
+        assert count == [(rows,)]
+        assert logs_of(whole, late) == ["safekeeper-1", "safekeeper-2"]
+        whole.sql("late", "INSERT INTO t VALUES (-4)")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for_all(whole, "late")
+    pid = whole.kill("safekeeper-1", signal.SIGSTOP)
+    try:
+        whole.json("stop", "late")
+        assert whole.sql("late", "SELECT count(*) FROM t") == [(rows + 1,)]
+        assert whole.sql("later", "SELECT count(*) FROM t") == [(rows,)]
+        whole.json("restore", "late", "mark")
+        assert whole.sql("late", "SELECT count(*) FROM t") == [(rows,)]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    whole.json("rm", "later")
+    whole.json("rm", "late")
+    wait_for(lambda: logs_of(whole, late) == [], whole)
+
+
 def test_a_users_slot_goes_on_and_is_shown_but_is_on_no_branch(whole: Whole) -> None:
     """Over a stop, with one safekeeper away, and over its return, when slots of nobody go."""
     whole.json("create", "feed")

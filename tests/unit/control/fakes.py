@@ -101,21 +101,41 @@ class FakeWal:
         self.behind: dict[TimelineId, int] = {}
         """Bytes at the end of a log that are not committed yet, as far as it knows."""
         self.known: set[TimelineId] = {TEMPLATE}
+        self.numbers: tuple[int, ...] = (1,)
+        self.members: dict[TimelineId, tuple[int, ...] | None] = {}
+        """That were named when a log was made."""
+        self.asked: list[str] = []
 
     async def create_timeline(
-        self, tenant: TenantId, timeline: TimelineId, start_lsn: int, **_: int
+        self,
+        tenant: TenantId,
+        timeline: TimelineId,
+        start_lsn: int,
+        *,
+        members: tuple[int, ...] | None = None,
+        **_: int,
     ) -> None:
+        self.asked.append("create")
+        assert start_lsn == self.logs.timelines[timeline].start
         self.known.add(timeline)
+        self.members.setdefault(timeline, members)
 
     async def remove_timeline(self, tenant: TenantId, timeline: TimelineId) -> None:
+        self.asked.append("remove")
         self.known.discard(timeline)
 
+    async def is_committed(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> bool:
+        self.asked.append("is committed")
+        return self._log(timeline).end >= lsn
+
     async def get_status(self, tenant: TenantId, timeline: TimelineId) -> Any:
+        self.asked.append("status")
         await asyncio.sleep(0)
         end = self._log(timeline).end - self.behind.get(timeline, 0)
         return wal_pb2.WalTimelineStatus(commit_lsn=end)
 
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
+        self.asked.append("align")
         log = self._log(timeline)
         end = max((item.end for item in log.records if item.end <= lsn), default=log.start)
         return end, end - RECORD_BYTES

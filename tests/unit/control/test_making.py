@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pagestore.client.points import AtCheckpoint, Head
+from pagestore.control.logs import Logs
 from pagestore.control.records import TimelineState
 from pagestore.control.state import Change, ControlState
 from pagestore.control.template import ensure_template
@@ -156,7 +157,8 @@ def _is_consistent(world: Plane) -> None:
     left = [item for item in view.unsettled() if not _may_wait(item.imported, item.state)]
     assert left == []
     waiting = {item.timeline for item in view.unsettled()}
-    assert world.wal.known == world.live()
+    unmade = {item.timeline for item in view.live_timelines() if item.unmade_log is not None}
+    assert world.wal.known == world.live() - unmade
     assert set(world.logs.timelines) - waiting == world.live()
     named = {item.timeline for item in view.databases()}
     assert named <= world.live()
@@ -205,7 +207,7 @@ async def _make_template(directory: Path, steps: Steps, patch: pytest.MonkeyPatc
     agent: Any = Stepped(_Importing(world), steps)
     turns = Turns()
     try:
-        timelines = Timelines(world.state, pages, wal, turns)
+        timelines = Timelines(world.state, pages, Logs(world.state, wal), turns)
         with patch.context() as failing:
             _stepped_changes(failing, world.state, steps)
             with contextlib.suppress(Unavailable, asyncio.CancelledError):

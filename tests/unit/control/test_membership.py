@@ -12,11 +12,18 @@ from typing import Any
 import pytest
 
 from pagestore.control.computes import Slotted
+from pagestore.control.logs import Logs
 from pagestore.control.membership import AGAIN_SECONDS, AT_ONCE, Membership, generations
-from pagestore.control.records import DatabaseRecord, TimelineRecord, TimelineState
+from pagestore.control.records import (
+    DatabaseRecord,
+    TimelineRecord,
+    TimelineState,
+    UnmadeLog,
+)
 from pagestore.control.state import ControlState
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.quorum.safekeepers import Key
+from pagestore.walservice import messages
 from tests.unit.quorum.fake_quorum import START, FakeCompute, Quorum, play
 from tests.unit.virtual_time import until
 
@@ -57,10 +64,13 @@ class World:
     def key(self, number: int) -> Key:
         return (DEFAULT_TENANT, TimelineId(number.to_bytes(16, "big")))
 
-    async def timeline(self, number: int, *, named: bool = True) -> Key:
+    async def timeline(
+        self, number: int, *, named: bool = True, unmade: UnmadeLog | None = None
+    ) -> Key:
         """Made on safekeepers 1, 2 and 3; a database's, or one of its past."""
         key = self.key(number)
-        await self.quorum.client(1, 2, 3).create_timeline(*key, START)
+        if unmade is None:
+            await self.quorum.client(1, 2, 3).create_timeline(*key, START)
         with self.state.change() as change:
             change.put_timeline(
                 TimelineRecord(
@@ -71,6 +81,7 @@ class World:
                     parent=None,
                     branch_lsn=START,
                     created_micros=1,
+                    unmade_log=unmade,
                 )
             )
             if named:
@@ -84,7 +95,8 @@ class World:
         client = self.quorum.client(*numbers)
         client.generations = generations(self.state)
         slots: Any = self.slots
-        membership = Membership(self.state, client, slots, frozenset(numbers))
+        logs = Logs(self.state, client)
+        membership = Membership(self.state, client, slots, frozenset(numbers), logs)
         self.memberships.append((membership, asyncio.create_task(membership.run())))
         return self.memberships[-1]
 
@@ -273,6 +285,30 @@ def test_a_timeline_that_is_deleted_meanwhile_holds_up_nobody(tmp_path: Path) ->
         await until(task.done, SOON)
         assert world.has_come(there)
         assert membership.progress.error == ""
+
+    tell(tmp_path, story)
+
+
+def test_a_branch_without_a_log_holds_up_nobody_and_is_not_given_one(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        never, there = await world.timeline(1, unmade=UnmadeLog()), await world.timeline(2)
+        await until(world.start(1, 2, 4)[1].done, SOON)
+        assert world.has_come(there)
+        assert not any(never in item.timelines for item in world.quorum.safekeepers.values())
+
+    tell(tmp_path, story)
+
+
+def test_a_log_that_was_begun_is_made_where_it_was_and_then_comes_too(tmp_path: Path) -> None:
+    """Else it would be made by the new ones, while the old ones decide over what they have."""
+
+    async def story(world: World) -> None:
+        key = await world.timeline(1, unmade=UnmadeLog(members=(1, 2, 3)))
+        told = messages.first_configuration((1, 2, 3), {})
+        await world.quorum[3].create_timeline(*key, START, configuration=told)
+        await until(world.start(1, 2, 4)[1].done, SOON)
+        assert world.has_come(key)
+        assert world.state.view().known_timeline(key[1]).unmade_log is None
 
     tell(tmp_path, story)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from pagestore.control.logs import End
 from pagestore.control.roles import Roles
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat import relmap
 from pagestore.postgres.shared_catalogs import PG_AUTHID
-from pagestore.v1 import wal_pb2
 
 TIMELINE = TimelineId.generate()
 XID = 800
@@ -40,7 +40,7 @@ def role(name: str, *, xmin: int = 2, xmax: int = 0) -> bytes:
 
 
 class Fakes:
-    """A page server, a WAL service and a history in one; counts what it is asked."""
+    """A page server, the logs and a history in one; counts what it is asked."""
 
     def __init__(self) -> None:
         self.commit_lsn = 100
@@ -51,13 +51,13 @@ class Fakes:
     def commit(self, xid: int) -> None:
         self.xact[xid // 4] |= 1 << xid % 4 * 2
 
-    async def get_status(self, *_: object) -> wal_pb2.WalTimelineStatus:
+    async def end(self, _: TimelineId) -> End:
         self.asked.append("status")
         await asyncio.sleep(0)
-        return wal_pb2.WalTimelineStatus(commit_lsn=self.commit_lsn)
+        return End(self.commit_lsn)
 
-    async def last_record(self, _: TimelineId, commit_lsn: int) -> Any:
-        return type("Point", (), {"lsn": commit_lsn})
+    async def last_record(self, _: TimelineId, end: End) -> Any:
+        return type("Point", (), {"lsn": end.commit_lsn})
 
     async def get_relation_map(self, *_: object) -> bytes:
         self.asked.append("map")

@@ -52,6 +52,27 @@ def read(timeline: Timeline, lsn: int | None = None) -> bytes | None:
     return timeline.snapshot().get(KEY.pack(), lsn)
 
 
+def test_where_a_timeline_stands_is_known_without_loading_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        repository = Repository.open(tmp_path)
+        if not repository.list(None):
+            root(repository)
+            branch(repository, 1, 2, 1000)
+            repository.close()
+            continue
+        key = DEFAULT_TENANT, timeline_id(2)
+        assert repository.reached(*key) == 1000
+        assert repository.loaded() == []
+        put(repository.get(*key), [image(KEY, 1010, b"ten")], 1010)
+        assert repository.reached(*key) == 1010
+        repository.delete(*key)
+        repository.delete(DEFAULT_TENANT, timeline_id(1))
+        for number in (1, 2, 3):
+            with pytest.raises(NotFound):
+                repository.reached(DEFAULT_TENANT, timeline_id(number))
+        repository.close()
+
+
 def test_a_branch_reads_its_parent_up_to_the_branch_lsn_only(repository: Repository) -> None:
     parent = root(repository)
     put(parent, [image(KEY, 1010, b"ten")], 1010)
