@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "layer/patience.h"
@@ -16,6 +17,9 @@
 enum { FILES = 700, KEYS = 40 };
 
 static char directory[] = "/tmp/pagestore-map-XXXXXX";
+/* Of the tenant and the timeline of no name, whose directories stand within each other. */
+#define NAMELESS "00000000000000000000000000000000"
+static char tenant[200], within[300];
 
 static ps_key
 block_key(uint32_t block)
@@ -27,7 +31,7 @@ block_key(uint32_t block)
 static ps_layer *
 make_file(uint32_t number)
 {
-    char path[200];
+    char path[400];
     ps_layer_id id = {.number = number};
     ps_open_layer *open;
     ps_layer *file;
@@ -40,7 +44,7 @@ make_file(uint32_t number)
         assert(ps_batch_payload(&batch, "record", 6, &offset) == PS_OK);
         assert(ps_batch_entry(&batch, &key, PS_VALUE_RECORD, 0, number, offset, 6) == PS_OK);
     }
-    snprintf(path, sizeof path, "%s/%u", directory, number);
+    snprintf(path, sizeof path, "%s/%u", within, number);
     assert(ps_open_layer_make(&open, NULL) == PS_OK);
     assert(ps_open_layer_put(open, &batch, NULL) == PS_OK);
     assert(ps_open_layer_flush(open, path, &id, 0, &summary, NULL) == PS_OK);
@@ -162,7 +166,7 @@ static void
 a_discarded_file_goes_with_its_last_snapshot(void)
 {
     ps_layer *file = make_file(FILES + 5);
-    char path[200];
+    char path[400];
     snprintf(path, sizeof path, "%s", ps_layer_path(file));
     ps_snapshot *one = with(ps_snapshot_empty(), file), *two = ps_snapshot_retain(one);
     ps_layer_discard(file);
@@ -243,6 +247,9 @@ int
 main(void)
 {
     assert(mkdtemp(directory) != NULL);
+    snprintf(tenant, sizeof tenant, "%s/" NAMELESS, directory);
+    snprintf(within, sizeof within, "%s/" NAMELESS, tenant);
+    assert(mkdir(tenant, 0700) == 0 && mkdir(within, 0700) == 0);
     for (uint32_t i = 1; i <= FILES; i++)
         files[i] = make_file(i);
     every_version_shows_its_own_files();
@@ -256,6 +263,7 @@ main(void)
         ps_layer_discard(files[i]);
         ps_layer_release(files[i]);
     }
-    assert(access(directory, F_OK) != 0);
+    assert(access(tenant, F_OK) != 0);
+    assert(rmdir(directory) == 0); /* which is neither's, and was left */
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,17 +72,29 @@ ps_layer_readers(const ps_layer *layer)
     return __atomic_load_n(&layer->refs, __ATOMIC_RELAXED);
 }
 
-/* A directory that holds something else stays. */
+static int
+is_named_after(const char *path, const uint8_t id[16])
+{
+    char name[2 * 16 + 1];
+    for (size_t i = 0; i < 16; i++)
+        snprintf(name + 2 * i, 3, "%02x", id[i]);
+    const char *last = strrchr(path, '/');
+    return strcmp(last == NULL ? path : last + 1, name) == 0;
+}
+
+/* The directories of its timeline and of its tenant go with the last file. Where a layer lies
+ * elsewhere its directory is not ours to take; one that holds something else stays. */
 static void
-remove_file(char *path)
+remove_file(char *path, const ps_layer_id *id)
 {
     unlink(path);
-    for (int level = 0; level < 2; level++) { /* the timeline's directory, and the tenant's */
+    const uint8_t *owners[] = {id->timeline, id->tenant};
+    for (size_t i = 0; i < sizeof owners / sizeof *owners; i++) {
         char *end = strrchr(path, '/');
         if (end == NULL || end == path)
             return;
         *end = '\0';
-        if (rmdir(path) < 0)
+        if (!is_named_after(path, owners[i]) || rmdir(path) < 0)
             return;
     }
 }
@@ -103,7 +116,7 @@ ps_layer_release(ps_layer *layer)
     if (layer->damaged_fd >= 0)
         close(layer->damaged_fd);
     if (__atomic_load_n(&layer->discarded, __ATOMIC_RELAXED)) {
-        remove_file(layer->path);
+        remove_file(layer->path, &layer->id);
         if (layer->remote != NULL)
             ps_remote_forget(layer->remote, &layer->id);
     }

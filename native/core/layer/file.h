@@ -31,7 +31,8 @@ void ps_layer_lend(ps_layer *layer, ps_remote *remote);
 /* One more, or one fewer, who reads it. With the last it is freed; nobody else frees it. */
 ps_layer *ps_layer_retain(ps_layer *layer);
 void ps_layer_release(ps_layer *layer);
-/* Its file goes with the last who reads it, and its directories if they are empty then. */
+/* Its file goes with the last who reads it; so do the directories that are named after its timeline
+ * and its tenant, if they are empty then. */
 void ps_layer_discard(ps_layer *layer);
 /* How many read it. */
 unsigned ps_layer_readers(const ps_layer *layer);
