@@ -33,8 +33,8 @@ from pagestore.cli.session import (
 )
 from pagestore.cli.settings import Set, pairs
 from pagestore.client import durations
-from pagestore.client.urls import without_password
-from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError
+from pagestore.client.urls import past_url, without_password
+from pagestore.errors import FailedPrecondition, InvalidInput, NotFound, PagestoreError
 from pagestore.ids import format_lsn
 from pagestore.postgres import majors
 
@@ -348,18 +348,19 @@ def url(
 ) -> None:
     """Print the connection URL, which stays the same as long as the database has its name.
 
-    Says so where it does not work any more, as far as that is known; nothing is woken.
+    Says so where it does not work any more, as far as that is known; nothing is woken. Of
+    NAME@POINT, that of the past, read-only.
 
     Example: psql "$(pagestore url app)"
     """
     with session(data, as_json) as run:
-        database = run.control.get(name, brief=True, check_url=True)
+        database, address = _found(run, name)
         if direct:
-            where = _direct(database)
+            where = _direct(_of_now(database, name))
             run.answer({"name": name, "url": where, "fault": None}, where)
             return
         fault = database.url_fault
-        run.answer({"name": name, "url": database.url, "fault": fault or None}, database.url)
+        run.answer({"name": name, "url": address, "fault": fault or None}, address)
         if fault:
             run.remark(f"This URL does not work: {fault}")
 
@@ -373,7 +374,8 @@ def psql(
 ) -> None:
     """Open psql on a database, which wakes it.
 
-    Over its URL; where that does not work, as a superuser over the socket of its server.
+    Over its URL; where that does not work, as a superuser over the socket of its server. With
+    NAME@POINT on its past, read-only.
 
     Example: pagestore psql app -c 'SELECT 1'
     """
@@ -395,12 +397,46 @@ def psql(
 
 def _way_in(run: Session, name: str) -> tuple[str, str]:
     """Where to connect, and with which options."""
-    database = run.control.get(name, brief=True, check_url=True)
+    database, address = _found(run, name)
     if not database.url_fault:
-        return database.url, ""
+        return address, ""
+    _of_now(database, name)
     run.control.wake(name)
     database = run.control.get(name, brief=True, check_url=True)
     return _direct(database), _NO_LIBRARIES
+
+
+def _found(run: Session, name: str) -> tuple[pb.Database, str]:
+    """A database and its URL; of NAME@POINT, the URL of that moment.
+
+    Raises:
+        NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND. OutOfRange: as any point of the past.
+    """
+    try:
+        database = run.control.get(name, brief=True, check_url=True)
+        return database, database.url
+    except NotFound:  # names of before @ was reserved go first
+        bare, at, point = name.partition("@")
+        if not at:
+            raise
+    database = run.control.get(bare, brief=True, check_url=True)
+    run.control.resolve(bare, point_message(point) or pb.Point())
+    return database, past_url(database.url, point)
+
+
+def _of_now(database: pb.Database, name: str) -> pb.Database:
+    """
+    Raises:
+        InvalidInput: PAST_WITHOUT_SOCKET.
+    """
+    if database.name != name:
+        raise InvalidInput(
+            "PAST_WITHOUT_SOCKET",
+            f"{name!r} is a moment of {database.name!r}, which is entered through the proxy alone.",
+            f"`pagestore url {database.name}` says whether its URL works, by which the past is "
+            "entered, too.",
+        )
+    return database
 
 
 def _direct(database: pb.Database) -> str:

@@ -23,7 +23,9 @@ def diff(
     other: Annotated[
         str,
         typer.Argument(
-            metavar="OTHER", help="What it is compared with.", autocompletion=completion.names
+            metavar="OTHER",
+            help="What it is compared with; either may be NAME@POINT, a moment of the past.",
+            autocompletion=completion.names,
         ),
     ],
     rows: Annotated[
@@ -43,7 +45,7 @@ def diff(
     As a way from NAME to OTHER: + is what OTHER has and NAME has not. Of branches, only tables and
     blocks that were changed since they parted are read.
 
-    Example: pagestore diff app try-2
+    Example: pagestore diff app@before-migration app
     """
     with session(data, as_json) as run:
         found = asyncio.run(_difference(run, name, other, rows, whole=whole))

@@ -1,5 +1,6 @@
-"""A database's URL for a program of Postgres's: the password is not for the command line, which
-every user of the machine can read (``ps``)."""
+"""A database's URL, and what becomes of it: for a program of Postgres's without its password,
+which is not for a command line that every user of the machine can read (``ps``); for another role;
+for the past."""
 
 from __future__ import annotations
 
@@ -27,3 +28,13 @@ def with_login(url: str, role: str, password: str) -> str:
     _, _, place = parts.netloc.rpartition("@")
     login = f"{quote(role, safe='')}:{quote(password, safe='')}"
     return urlunsplit(parts._replace(netloc=f"{login}@{place}"))
+
+
+def past_url(url: str, point: str) -> str:
+    """Of the read-only server that stands at a point of a database's past.
+
+    Args:
+        url: the database's own.
+        point: as ``--at`` takes it.
+    """
+    return f"{url}@{quote(point, safe='')}"

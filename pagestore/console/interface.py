@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pagestore.client import usage
+from pagestore.client.urls import past_url
 from pagestore.console.census import Census
 from pagestore.console.login import Login, status_of
 from pagestore.errors import InvalidInput, PagestoreError, of_exception
@@ -23,7 +24,7 @@ from pagestore.ids import format_lsn, parse_lsn
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of
-from pagestore.sdk.values import Checkpoint, Event, Move, past_url
+from pagestore.sdk.values import Checkpoint, Event, Move
 
 MOST_ROWS = 500
 NEWS_SECONDS = 20.0

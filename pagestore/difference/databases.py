@@ -44,6 +44,7 @@ class Side:
 
     Args:
         head: its commit LSN now.
+        is_past: it stands still at that LSN.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Side:
     tenant: TenantId
     timeline: TimelineId
     head: Callable[[], int]
+    is_past: bool = False
 
 
 @dataclass
@@ -117,6 +119,8 @@ async def difference(
 
 async def _head(session: SqlSession, side: Side) -> Head:
     """Behind all that the session's moment shows."""
+    if side.is_past:
+        return Head(side.tenant, side.timeline, side.head())
     ((inserted,),) = await session.rows("SELECT pg_catalog.pg_current_wal_insert_lsn()")
     least = parse_lsn(inserted) - LONGEST_HEADER
     clock = asyncio.get_running_loop().time

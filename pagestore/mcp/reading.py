@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pagestore.client.urls import past_url
 from pagestore.mcp import facts
 from pagestore.mcp.desk import Continuation, Desk
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncDatabase
-from pagestore.sdk.values import past_url
 
 SCRATCH_TTL = "10m"
 """Of a branch that is removed at the end anyway, unless this process is killed."""

@@ -11,6 +11,7 @@ from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context, Resolve
 from pydantic import Field
 
+from pagestore.client.urls import past_url
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.mcp import answers, facts
 from pagestore.mcp.asking import Leave, agreed, to_delete, to_undo, to_write
@@ -21,7 +22,6 @@ from pagestore.sdk import sql
 from pagestore.sdk.attempts import free_names
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of
-from pagestore.sdk.values import past_url
 
 MOST_ATTEMPTS = 8
 PAGE = 100
@@ -174,7 +174,7 @@ async def describe_schema(
 async def diff(
     context: _Context,
     database: Name,
-    other: Annotated[str, Field(description="What it is compared with.")],
+    other: Annotated[str, Field(description="What it is compared with; either may be NAME@POINT.")],
     rows: Annotated[int, Field(ge=0, le=100, description="Of a table, told one by one.")] = 10,
 ) -> answers.Difference:
     """What `other` has that `database` has not, and the other way about: schema and rows.

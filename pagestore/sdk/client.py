@@ -21,7 +21,7 @@ from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
 from pagestore.client.errors import from_rpc_error
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
-from pagestore.errors import InvalidInput
+from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
 from pagestore.sdk.values import (
     Checkpoint,
@@ -197,6 +197,17 @@ class AsyncClient(RetryingClient):
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name)
         return await self._call(self._stub.GetDatabase, request, pb.Database)
 
+    async def _told_at(self, name: str) -> tuple[pb.Database, pb.ResolvePointResponse | None]:
+        """A database, and what NAME@POINT means there. Names of before ``@`` was reserved go
+        first."""
+        try:
+            return await self._told(name), None
+        except NotFound:
+            bare, at, point = name.partition("@")
+            if not at:
+                raise
+        return await self._told(bare), await self.resolve(bare, point)
+
     async def _told(self, name: str) -> pb.Database:
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name, reveal=True)
         return await self._call(self._stub.GetDatabase, request, pb.Database)
@@ -341,13 +352,14 @@ class AsyncClient(RetryingClient):
         """What differs, as a way from one to the other: schema, and rows of each table.
 
         Args:
+            name: a database, or NAME@POINT for a moment of its past; `other` likewise.
             rows: of a table, that are told one by one.
             whole: all of both is read, not only what was changed since they parted.
             pg_dump: the program; that of the newest Postgres here by default.
         """
         from pagestore.sdk.difference import difference_of
 
-        ours, theirs = await self._told(name), await self._told(other)
+        ours, theirs = await self._told_at(name), await self._told_at(other)
         return await difference_of(self, ours, theirs, rows, whole=whole, pg_dump=pg_dump)
 
     # The past

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagestore.client.page import AsyncPageClient
+from pagestore.client.urls import past_url
 from pagestore.difference.databases import Difference, Side, difference
 from pagestore.difference.rows import TableDifference
 from pagestore.difference.tables import TableName
-from pagestore.ids import TenantId, TimelineId
+from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.postgres import majors
 from pagestore.v1 import control_pb2 as pb
 
@@ -18,24 +19,40 @@ if TYPE_CHECKING:
     from pagestore.sdk.client import AsyncClient
 
 
+Told = tuple[pb.Database, pb.ResolvePointResponse | None]
+
+
 async def difference_of(
     client: AsyncClient,
-    ours: pb.Database,
-    theirs: pb.Database,
+    ours: Told,
+    theirs: Told,
     limit: int,
     *,
     whole: bool,
     pg_dump: Path | None,
 ) -> Difference:
-    """As :meth:`AsyncClient.diff`."""
+    """As :meth:`AsyncClient.diff`: of two databases, each with a point of its past or as it is."""
     program = pg_dump or majors.latest_programs(majors.BINDIR) / "pg_dump"
     address = (await client.system_status()).page_server_address
     async with AsyncPageClient(address, credentials=client.credentials) as pages:
-        one, other = _side(client, ours), _side(client, theirs)
+        one, other = _side(client, *ours), _side(client, *theirs)
         return await difference(pages, one, other, program, limit, whole=whole)
 
 
-def _side(client: AsyncClient, database: pb.Database) -> Side:
+def _side(
+    client: AsyncClient, database: pb.Database, point: pb.ResolvePointResponse | None
+) -> Side:
+    tenant = TenantId(database.tenant_id)
+    if point is not None:
+        lsn = point.lsn
+        return Side(
+            f"{database.name} at {format_lsn(lsn)}",
+            past_url(database.url, format_lsn(lsn)),
+            tenant,
+            TimelineId(point.timeline_id),
+            lambda: lsn,
+            is_past=True,
+        )
     loop = asyncio.get_running_loop()
 
     def head() -> int:  # from another thread
@@ -45,7 +62,7 @@ def _side(client: AsyncClient, database: pb.Database) -> Side:
     return Side(
         database.name,
         database.url,
-        TenantId(database.tenant_id),
+        tenant,
         TimelineId(database.timeline_id),
         head,
     )

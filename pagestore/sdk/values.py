@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from pagestore.client import durations
 from pagestore.client.point_messages import point_message
@@ -203,15 +203,6 @@ def seconds_of(ttl: Ttl) -> float | None:
 
 def moment(unix_micros: int) -> datetime:
     return datetime.fromtimestamp(unix_micros / 1e6, UTC)
-
-
-def past_url(url: str, lsn: str) -> str:
-    """Of the read-only server that stands at an LSN of a database's past.
-
-    Args:
-        url: the database's own.
-    """
-    return f"{url}@{quote(lsn, safe='')}"
 
 
 def sqlalchemy_url(url: str, driver: str) -> str:

@@ -130,3 +130,38 @@ def test_strangers_are_compared_whole(whole: Whole) -> None:
     assert not told["changed_blocks_known"] or told["tables_read"] > 0
     assert counts(told)["keyless"][2] == 0
     assert counts(told)["keyless"][0] > 0
+
+
+def test_what_was_done_since_a_point_is_told_of_the_past_beside_now(whole: Whole) -> None:
+    whole.json("create", "moved")
+    whole.sql("moved", "CREATE TABLE kept AS SELECT generate_series(1, 3000) AS n")
+    whole.json("checkpoint", "moved", "before")
+    whole.sql("moved", "DELETE FROM kept WHERE n <= 4")
+    whole.json("checkpoint", "moved", "between")
+    whole.sql("moved", "CREATE TABLE later (a int)")
+    told = whole.json("diff", "moved@before", "moved")
+    assert counts(told) == {"kept": (0, 0, 4)}
+    assert told["only_in_other"] == ["public.later"]
+    between = whole.json("diff", "moved@before", "moved@between")
+    assert counts(between) == {"kept": (0, 0, 4)}
+    assert not between["schema"]
+    assert not whole.json("diff", "moved@between", "moved@between")["differs"]
+    refused = whole.error("diff", "moved@never", "moved")
+    assert refused["reason"] == "CHECKPOINT_NOT_FOUND"
+
+
+def test_the_past_has_a_url_and_a_psql(whole: Whole) -> None:
+    whole.json("create", "named")
+    whole.sql("named", "CREATE TABLE it AS SELECT 1 AS n")
+    whole.json("checkpoint", "named", "before it's gone")
+    whole.sql("named", "DROP TABLE it")
+    past = "named@before it's gone"
+    assert whole.json("url", past)["url"] == whole.json("url", "named")["url"] + (
+        "@before%20it%27s%20gone"
+    )
+    assert whole.run("psql", past, "-Atc", "TABLE it").stdout == "1\n"
+    refused = whole.run("psql", past, "-c", "INSERT INTO it VALUES (2)", check=False)
+    assert "read-only" in refused.stderr
+    assert whole.error("url", past, "--direct")["reason"] == "PAST_WITHOUT_SOCKET"
+    assert whole.error("url", "named@other")["reason"] == "CHECKPOINT_NOT_FOUND"
+    assert whole.error("url", "nobody@other")["reason"] == "DATABASE_NOT_FOUND"
