@@ -1,4 +1,7 @@
-"""What the control plane remembers, each record as JSON. See docs/formats/control-state.md."""
+"""What the control plane remembers, each record as JSON (packing.py).
+
+See docs/formats/control-state.md.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pydantic import (
 )
 
 from pagestore.client.companions import Companions
+from pagestore.control import packing
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
 
@@ -42,7 +46,7 @@ class Record(BaseModel):
     def encode(self) -> bytes:
         """Without what is as it is where nothing is written: so is it read, and by versions from
         before a field too."""
-        return self.model_dump_json(exclude_defaults=True).encode()
+        return packing.pack(self.model_dump_json(exclude_defaults=True).encode())
 
     @classmethod
     def decode(cls, raw: bytes, where: str) -> Self:
@@ -52,8 +56,8 @@ class Record(BaseModel):
             DataLoss: CONTROL_STATE_CORRUPT, naming `where` the value was.
         """
         try:
-            return cls.model_validate_json(raw)
-        except ValidationError as error:
+            return cls.model_validate_json(packing.unpack(raw))
+        except (ValidationError, ValueError) as error:
             fault = str(error)
         raise DataLoss(
             "CONTROL_STATE_CORRUPT",

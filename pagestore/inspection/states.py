@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from pagestore.control import storage
+from pagestore.control import packing, storage
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.inspection.inspected import Inspected
@@ -189,7 +189,7 @@ def _key_words(key: bytes) -> str:
 
 def _record_words(body: bytes) -> str:
     try:
-        fields = json.loads(body)
+        fields = json.loads(packing.unpack(body))
     except ValueError:
         return f"{len(body)} bytes"
     if not isinstance(fields, dict):

@@ -11,6 +11,7 @@ import pytest
 from pagestore.client.companions import Companions
 from pagestore.client.points import AtCheckpoint
 from pagestore.control.moves import Asked, Moved
+from pagestore.control.packing import unpack
 from pagestore.control.records import Answer, AnswersRecord, CheckpointRecord, Verb
 from pagestore.errors import AlreadyExists
 from pagestore.ids import TimelineId
@@ -53,10 +54,12 @@ def test_a_move_tells_what_has_to_go_back_with_it_also_when_it_is_asked_again(
 
 def test_a_checkpoint_with_nothing_besides_is_read_by_those_who_know_of_nothing_else() -> None:
     plain = CheckpointRecord(name="c", timeline=TimelineId.generate(), lsn=8, created_micros=1)
-    assert set(json.loads(plain.encode())) == {"name", "timeline", "lsn", "created_micros"}
+    assert set(json.loads(unpack(plain.encode()))) == {"name", "timeline", "lsn", "created_micros"}
     assert CheckpointRecord.decode(plain.encode(), "here") == plain
     answer = Answer(request="r", verb=Verb.UNDO, changed=True, summary="s")
-    assert "went_to" not in json.loads(AnswersRecord(answers=(answer,)).encode())["answers"][0]
+    assert (
+        "went_to" not in json.loads(unpack(AnswersRecord(answers=(answer,)).encode()))["answers"][0]
+    )
     full = plain.model_copy(update={"notes": {"a": "b"}, "run_id": "r"})
     went = AnswersRecord(answers=(answer.model_copy(update={"went_to": full}),))
     assert AnswersRecord.decode(went.encode(), "here") == went

@@ -61,7 +61,7 @@ def test_records_of_old_are_read_without_what_is_no_more() -> None:
     assert DatabaseRecord.decode(old, "here") == database("app")
     with pytest.raises(DataLoss, match="here"):
         DatabaseRecord.decode(said.replace(b'"name"', b'"ports":1,"name"', 1), "here")
-    moved = event(Verb.CREATE, 1).encode().replace(b'"create"', b'"port"')
+    moved = event(Verb.CREATE, 1).model_dump_json().encode().replace(b'"create"', b'"port"')
     assert EventRecord.decode(moved, "there").verb is Verb.PORT
 
 
