@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 class _Row:
     facts: Facts
     changed: int
+    moved: int = 0
+    """When it came to where it stands in the tree."""
     awake: Mapping[str, Any] = field(default_factory=dict)
     figures: tuple[str, int] | None = None
     """Its head and its own bytes, of which no change tells."""
@@ -48,7 +50,11 @@ class Census:
         self.version = 0
         self._rows: dict[str, _Row] = {}
         self._gone: dict[str, int] = {}
+        self._children: dict[str, set[str]] = {}
+        """By their parents' names, whether there are such or not."""
         self._order: list[tuple[str, int]] | None = None
+        self._places: dict[str, tuple[int, int]] = {}
+        """Depth, and where in the order."""
         self._news = asyncio.Event()
         self._asked = -math.inf
         """When somebody last asked for news."""
@@ -59,10 +65,11 @@ class Census:
         before = self._rows.get(facts.name)
         if before is not None and before.facts == facts:
             return
-        if before is None or before.facts.parent != facts.parent:
-            self._order = None
         row = self._rows[facts.name] = _Row(facts, self._next())
+        if before is None or before.facts.parent != facts.parent:
+            self._move(facts.name, before.facts.parent if before else None, facts.parent)
         if before is not None:
+            row.moved = max(row.moved, before.moved)
             row.awake = before.awake
             if before.facts.lsn == facts.lsn:  # it was not moved
                 row.figures = before.figures
@@ -76,9 +83,10 @@ class Census:
                 row.figures, row.changed = now, self._next()
 
     def forget(self, name: str) -> None:
-        if self._rows.pop(name, None) is not None:
-            self._order = None
+        row = self._rows.pop(name, None)
+        if row is not None:
             self._gone[name] = self._next()
+            self._move(name, row.facts.parent, None)
 
     def keep_only(self, names: Iterable[str]) -> None:
         """What was not among all of them is gone."""
@@ -94,6 +102,24 @@ class Census:
             if any(now.get(key) != row.awake.get(key) for key in shown):
                 row.awake, row.changed = now, self._next()
 
+    def _move(self, name: str, before: str | None, now: str | None) -> None:
+        """It has another parent, or has come or gone: all that hang on it are elsewhere."""
+        self._order = None
+        if before is not None:
+            self._children[before].discard(name)
+            if not self._children[before]:
+                del self._children[before]
+        if now is not None:
+            self._children.setdefault(now, set()).add(name)
+        at, left = self._next(), {name}
+        while left:
+            below = left.pop()
+            row = self._rows.get(below)
+            if row is None or row.moved < at:
+                left |= self._children.get(below, set())
+            if row is not None:
+                row.changed = row.moved = at
+
     def _next(self) -> int:
         self.version += 1
         news, self._news = self._news, asyncio.Event()
@@ -105,15 +131,20 @@ class Census:
     def page(self, offset: int, limit: int) -> dict[str, Any]:
         """Rows in the order of the tree: a parent, then its branches by name."""
         order = self._ordered()
-        rows = [self._shown(name, depth) for name, depth in order[offset : offset + limit]]
+        rows = [self._shown(name) for name, _ in order[offset : offset + limit]]
         return {"version": self.version, "total": len(order), "rows": rows}
 
     def since(self, version: int) -> dict[str, Any]:
-        """Rows that have changed, and names that are gone."""
-        depths = dict(self._ordered())
-        rows = [self._shown(n, depths[n]) for n, row in self._rows.items() if row.changed > version]
+        """Rows that have changed, and names that are gone. Those that have `moved`, new ones too,
+        stand where their `index` says, and between them all others in the order they were in."""
+        order = self._ordered()
+        rows = [
+            {**self._shown(name), "moved": row.moved > version}
+            for name, row in self._rows.items()
+            if row.changed > version and name in self._places
+        ]
         gone = [name for name, at in self._gone.items() if at > version]
-        return {"version": self.version, "total": len(depths), "rows": rows, "gone": gone}
+        return {"version": self.version, "total": len(order), "rows": rows, "gone": gone}
 
     async def news(self, version: int, seconds: float) -> bool:
         """Waits for something later than `version`; whether there is."""
@@ -134,15 +165,17 @@ class Census:
     def _ordered(self) -> list[tuple[str, int]]:
         if self._order is None:
             self._order = in_tree_order({n: row.facts.parent for n, row in self._rows.items()})
+            self._places = {name: (depth, at) for at, (name, depth) in enumerate(self._order)}
         return self._order
 
-    def _shown(self, name: str, depth: int) -> dict[str, Any]:
-        row = self._rows[name]
+    def _shown(self, name: str) -> dict[str, Any]:
+        row, (depth, index) = self._rows[name], self._places[name]
         facts, state = row.facts, row.awake
         lsn, size = row.figures or (facts.lsn, facts.physical_bytes)
         return {
             "name": name,
             "depth": depth,
+            "index": index,
             "parent": facts.parent,
             "state": state.get("state") or ("awake" if facts.compute == "running" else "asleep"),
             "why": state.get("why"),

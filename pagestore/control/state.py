@@ -42,7 +42,7 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -103,6 +103,8 @@ class ControlState:
         self.directory = directory
         self.version = 0
         """Another number after each transaction that may have changed something."""
+        self.on_timeline: Callable[[TimelineId, TimelineRecord | None], None] | None = None
+        """Told of each timeline that is entered, changed or forgotten (None), by then or soon."""
         self._lock = _locked(directory / "lock")
         try:
             self._storage = Storage(directory, TABLES)
@@ -137,7 +139,7 @@ class ControlState:
         """A write transaction: all of it, or none when the body raises."""
         try:
             with self._storage.writing() as writer:
-                yield Change(writer)
+                yield Change(writer, self.on_timeline)
         finally:
             # Also where it failed: it may be in force all the same.
             self.version += 1
@@ -213,8 +215,11 @@ class _Tables(UsageRead):
         return self._one(KeyRecord, "meta", b"key")
 
     def live_timelines(self) -> list[TimelineRecord]:
-        found = self._all(TimelineRecord, "timelines", b"")
-        return [item for item in found if item.state is TimelineState.LIVE]
+        return [item for item in self.timelines() if item.state is TimelineState.LIVE]
+
+    def timelines(self) -> list[TimelineRecord]:
+        """In whatever state they are."""
+        return self._all(TimelineRecord, "timelines", b"")
 
     def timeline_ids(self) -> set[TimelineId]:
         """In whatever state they are."""
@@ -333,6 +338,10 @@ class View(_Tables):
             found = reader.scan_from("databases", tenant.raw, after, count)
         return [DatabaseRecord.decode(raw, f"databases {key!r}") for key, raw in found]
 
+    def encoded_databases(self, tenant: TenantId) -> dict[str, bytes]:
+        """By their names, as DatabaseRecord.decode takes them."""
+        return {key[16:].decode(): raw for key, raw in self._scan("databases", tenant.raw)}
+
     def retentions(self) -> list[tuple[TenantId, str, RetentionRecord]]:
         """Of all databases that have their own."""
         return [
@@ -370,8 +379,13 @@ class View(_Tables):
 class Change(_Tables, UsageWritten):
     """One write transaction; reads see its own writes."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        on_timeline: Callable[[TimelineId, TimelineRecord | None], None] | None = None,
+    ) -> None:
         self._writer = writer
+        self._on_timeline = on_timeline
 
     def _get(self, table: str, key: bytes) -> bytes | None:
         return self._writer.get(table, key)
@@ -432,6 +446,8 @@ class Change(_Tables, UsageWritten):
             self._delete("unsettled", raw)
         else:
             self._put("unsettled", raw, b"")
+        if self._on_timeline is not None:
+            self._on_timeline(record.timeline, record)
 
     def set_timeline_state(self, timeline: TimelineId, state: TimelineState) -> None:
         record = self.known_timeline(timeline)
@@ -448,6 +464,8 @@ class Change(_Tables, UsageWritten):
 
     def forget_timeline(self, timeline: TimelineId) -> None:
         record = self.known_timeline(timeline)
+        if self._on_timeline is not None:
+            self._on_timeline(timeline, None)
         for table in ("timelines", "unsettled"):
             self._delete(table, timeline.raw)
         self._forget_files(timeline)

@@ -28,6 +28,7 @@ from pagestore.services import control_messages as messages
 from pagestore.services import paging
 from pagestore.services.progress import Followed
 from pagestore.services.secured import Secured
+from pagestore.services.sizes import SizesOfPages
 from pagestore.v1 import control_pb2 as pb
 
 _STATES = {
@@ -79,6 +80,7 @@ class ControlService:
         self._members = members
         self._key = key
         self._archive = archive
+        self._sizes = SizesOfPages(pages)
 
     async def create_database(self, request: pb.CreateDatabaseRequest, _: Any) -> pb.Database:
         record, created = await self._plane.databases.create(
@@ -127,7 +129,7 @@ class ControlService:
         after = paging.name_of(request.page_token)
         # One more, to know whether there is another page.
         records = self._plane.state.view().databases_after(tenant, after, size + 1)
-        sizes = {info.timeline_id: info for info in await self._pages.list_timelines(tenant)}
+        sizes = await self._sizes.of(tenant, first=not after)
         answer = pb.ListDatabasesResponse()
         for record in records[:size]:
             database = self._described(record)
@@ -138,6 +140,7 @@ class ControlService:
             answer.databases.append(database)
         if len(records) > size:
             answer.next_page_token = paging.token_of(records[size - 1].name)
+            self._sizes.hold(tenant, sizes)
         return answer
 
     async def watch_databases(

@@ -61,21 +61,36 @@ export class Store extends EventTarget {
   }
 
   async learn(news) {
-    if (news.version < this.version) this.version = 0; // another server
-    const moved = news.rows.some((row) => {
-      const before = this.byName.get(row.name);
-      return !before || before.depth !== row.depth || before.parent !== row.parent;
-    });
-    if (moved || news.gone.length > 0) {
+    const moved = news.rows.filter((row) => row.moved);
+    const rows = this.moved(moved, news.gone);
+    // Another server; or something moved between two pages of the list.
+    if (news.version < this.version || rows.length !== news.total) {
       await this.load();
       return;
     }
     this.version = news.version;
-    for (const row of news.rows) Object.assign(this.byName.get(row.name), row);
+    for (const row of news.rows) {
+      const before = this.byName.get(row.name);
+      if (before) Object.assign(before, row);
+    }
+    if (moved.length > 0 || news.gone.length > 0) {
+      this.take(rows, news.total);
+      return;
+    }
     if (news.rows.length > 0) {
       this.measure();
       this.dispatchEvent(new CustomEvent("change", { detail: news.rows.map((row) => row.name) }));
     }
+  }
+
+  // The rows without those that are gone, and with those that have moved where they are now: what
+  // is left stands in the order that it was in.
+  moved(moved, gone) {
+    const elsewhere = new Set([...gone, ...moved.map((row) => row.name)]);
+    if (elsewhere.size === 0) return this.rows;
+    const rows = this.rows.filter((row) => !elsewhere.has(row.name));
+    for (const row of [...moved].sort((a, b) => a.index - b.index)) rows.splice(row.index, 0, row);
+    return rows;
   }
 
   hasChildren(index) {

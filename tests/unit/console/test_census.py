@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pagestore.console.census import Census, in_tree_order
 from pagestore.console.login import LINK_SECONDS, Login, hosts_of
@@ -54,6 +57,45 @@ def test_a_tree_of_ten_thousand_is_told_by_pages() -> None:
     page = census.page(9_990, 500)
     assert page["total"] == 10_000
     assert [row["name"] for row in page["rows"]] == [f"db-{n:05}" for n in range(9_990, 10_000)]
+
+
+def told(rows: list[Any], news: dict[str, Any]) -> list[Any]:
+    """What a page makes of news, as static/store.js does."""
+    new = {row["name"]: row for row in news["rows"]}
+    moved = [row for row in news["rows"] if row["moved"]]
+    elsewhere = {row["name"] for row in moved} | set(news["gone"])
+    kept = [new.get(row["name"], row) for row in rows if row["name"] not in elsewhere]
+    for row in sorted(moved, key=lambda row: row["index"]):
+        kept.insert(row["index"], row)
+    return kept
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.sampled_from([None, *"abcdef", "gone"])),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(1, 5),
+)
+def test_who_follows_the_news_has_what_the_whole_list_says(
+    steps: list[tuple[str, str | None]], each: int
+) -> None:
+    """Whatever comes, goes or gets another parent, in whatever order it is heard of."""
+    census = Census()
+    rows: list[Any] = []
+    version = 0
+    for number, (name, parent) in enumerate(steps, 1):
+        if parent is not None and parent >= name:
+            census.forget(name)
+        else:
+            census.learn(facts(name, parent))
+        if number % each == 0:
+            news = census.since(version)
+            rows, version = told(rows, news), news["version"]
+            whole = census.page(0, 100)["rows"]
+            places = [(row["name"], row["depth"]) for row in whole]
+            assert [(row["name"], row["depth"]) for row in rows] == places
 
 
 def test_only_what_has_changed_is_news() -> None:
