@@ -14,6 +14,7 @@ import structlog
 
 from pagestore import tasks
 from pagestore.client.computes import ComputeClient
+from pagestore.client.naming import NameClient
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.wal import WalClient
 from pagestore.control import operator_key
@@ -24,6 +25,7 @@ from pagestore.control.launcher import GENERATIONS, AgentLauncher
 from pagestore.control.logs import Logs, doubt_unmade
 from pagestore.control.membership import Membership, Progress, generations
 from pagestore.control.metering import Metering, note_costs
+from pagestore.control.naming import Naming
 from pagestore.control.operator_key import OperatorKey
 from pagestore.control.plane import ControlPlane
 from pagestore.control.session_keys import SessionKeys
@@ -149,12 +151,16 @@ async def _serve(
 
     server.metrics.add(of_control(plane))
     server.metrics.add(of_objects(lambda: archive.status() if archive is not None else None))
+    parts = (settings.page_server, settings.compute_agent, *settings.wal_services.values())
+    name_clients = [NameClient(address) for address in parts]
+    naming = Naming(state, name_clients)
     await plane.recover()
     descriptor = pb.DESCRIPTOR.services_by_name["ControlService"]
     members, numbers = Progress(settled=True), frozenset(settings.wal_services)
     background: list[asyncio.Task[None]] = [
         tasks.endless(_collect_for_ever(plane), "collect"),
         tasks.endless(note_costs(computes, metering), "note costs"),
+        tasks.endless(naming.run(), "tell names"),
     ]
     if archive is not None:
         background.append(tasks.endless(archive.run(), "archive the state"))
@@ -181,5 +187,7 @@ async def _serve(
             task.cancel()
         await plane.close()
         await launcher.close()
+        for client in name_clients:
+            await client.close()
         if archive is not None:
             await archive.finish()

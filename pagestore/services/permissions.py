@@ -189,6 +189,7 @@ NEEDED: Mapping[str, Needed] = {
             "GrantGenerations": [],
         },
     ),
+    **_rows("NameService", {"TellNames": []}),
     **_rows("MetricsService", {"GetMetrics": [_EXPORTER]}),
     **_rows("UsageService", {"GetUsage": [_TENANT], "GetUsageOfAll": []}),
     **_rows("ProxyService", {"CarryOut": [], "GetProxyStatus": []}),

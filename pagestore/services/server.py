@@ -49,9 +49,10 @@ from pagestore.errors import FailedPrecondition, InvalidInput, PagestoreError, o
 from pagestore.services.guard import Guard, caller
 from pagestore.services.identity import Identity
 from pagestore.services.metrics import Metrics, MetricsService
+from pagestore.services.names import NAMES, NameService
 from pagestore.services.permissions import CHECKED_INSIDE, check_request
 from pagestore.tokens import Claims
-from pagestore.v1 import metrics_pb2
+from pagestore.v1 import metrics_pb2, names_pb2
 
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_STREAMS_PER_CONNECTION = 4096
@@ -76,11 +77,16 @@ _OPTIONS = [
 
 
 def configure_logging(level: str | None = None) -> None:
-    """JSON lines on stderr; `level` (or PAGESTORE_LOG) is "warning" by default."""
+    """JSON lines on stderr, with databases' names as far as they are known.
+
+    Args:
+        level: or PAGESTORE_LOG; "warning" by default.
+    """
     name = (level or os.environ.get("PAGESTORE_LOG") or "warning").upper()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            NAMES.named,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -305,6 +311,8 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         metrics = metrics_pb2.DESCRIPTOR.services_by_name["MetricsService"]
         self.add_service(metrics, MetricsService(self.metrics))
+        names = names_pb2.DESCRIPTOR.services_by_name["NameService"]
+        self.add_service(names, NameService())
 
     def add_service(
         self, service: ServiceDescriptor, implementation: object, raw: Collection[str] = ()

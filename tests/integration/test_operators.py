@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -75,6 +77,34 @@ def test_a_part_that_is_away_is_shown_as_such_and_hinders_no_other(whole: Whole,
     wait_until(lambda: 'pagestore_up{part="pageserver"} 1.0' in scrape(whole, port))
     patiently(lambda: whole.run("status"))
     wait_until(lambda: 'pagestore_up{part="safekeeper"} 1.0' in scrape(whole, port))
+
+
+def test_lines_of_logs_have_the_database_s_name(whole: Whole, port: int) -> None:
+    """Of a safekeeper whose compute was killed, which knows nothing but a timeline."""
+    patiently(lambda: whole.run("status"))
+    for part in ("pageserver", "safekeeper", "compute"):
+        told = f'code="OK",method="NameService/TellNames",part="{part}"'
+        wait_until(lambda told=told: told in scrape(whole, port))
+
+    def lines() -> list[dict[str, Any]]:
+        text = whole.installation.log_file("safekeeper").read_text().splitlines()
+        return [json.loads(line) for line in text if line.startswith("{")]
+
+    whole.run("rename", "app", "renamed")
+    try:
+        whole.run("start", "renamed")
+        def killed() -> bool:
+            shown = whole.json("show", "renamed")
+            if shown["compute_pid"]:
+                os.kill(shown["compute_pid"], signal.SIGKILL)
+            whole.run("start", "renamed")
+            return any(
+                line["event"] == "stream" and line.get("database") == "renamed" for line in lines()
+            )
+
+        wait_until(killed, 60)
+    finally:
+        whole.run("rename", "renamed", "app")
 
 
 def test_without_the_token_nothing_is_told(whole: Whole, port: int) -> None:
