@@ -169,13 +169,13 @@ def ls(
     Example: pagestore ls --watch
     """
     with session(data, as_json) as run:
+        if sizes:
+            _repeated(watch, lambda: _show_sizes(run))
+            return
         if watch:
             _watch(run)
             return
         databases = run.control.databases()
-        if sizes:
-            _show_sizes(run, [run.control.get(item.name) for item in databases])
-            return
         why = _kept_awake(run)
         if as_json:
             fields = [
@@ -200,7 +200,17 @@ def ls(
         run.table((*columns, "removed in", "kept awake by"), rows)
 
 
-def _show_sizes(run: Session, databases: list[pb.Database]) -> None:
+def _repeated(watch: bool, show: Callable[[], None]) -> None:
+    if watch:
+        from pagestore.cli.watching import repeat
+
+        repeat(show)
+    else:
+        show()
+
+
+def _show_sizes(run: Session) -> None:
+    databases = [run.control.get(item.name) for item in run.control.databases()]
     if run.as_json:
         fields = [{"name": item.name, **size_fields(item)} for item in databases]
         run.answer({"databases": fields})

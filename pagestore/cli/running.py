@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
+from pagestore.cli.watching import watchable
 from pagestore.errors import PagestoreError
 
 NEXT = """What to do next:
@@ -128,6 +129,7 @@ def down(
         run.answer({"was_running": was_running}, "", said)
 
 
+@watchable()
 def status(data: Data = None, as_json: Json = False) -> None:
     """Show what runs: parts, addresses, databases, bytes. Exit code 5 when not all serves.
 

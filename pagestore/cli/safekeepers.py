@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, session
+from pagestore.cli.watching import watchable
 from pagestore.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -25,6 +26,7 @@ POLL_SECONDS = 0.2
 PART_SECONDS = 60.0
 
 
+@watchable(lambda options: options.get("replace") is None and options.get("grow") is None)
 def safekeepers(
     data: Data = None,
     replace: Annotated[

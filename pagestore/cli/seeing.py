@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, session
+from pagestore.cli.watching import CLEAR
 
 if TYPE_CHECKING:
     from pagestore.v1 import usage_pb2 as pb
-
-_CLEAR = "\x1b[H\x1b[J"
 
 
 def metrics(data: Data = None, as_json: Json = False) -> None:
@@ -117,7 +116,7 @@ def _show(run: Session, rows: list[dict[str, Any]], *, clear: bool) -> None:
         run.answer({"databases": rows})
         return
     if clear and sys.stdout.isatty():
-        sys.stdout.write(_CLEAR)
+        sys.stdout.write(CLEAR)
     run.table(
         ("name", "state", "CPU %", "queries/s", "sessions", "kept awake by"),
         [tuple("-" if value is None else str(value) for value in row.values()) for row in rows],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session
+from pagestore.cli.watching import watchable
 from pagestore.client.byte_counts import byte_count
 from pagestore.errors import InvalidInput
 
@@ -28,6 +29,7 @@ class Action(StrEnum):
     TOKEN = "token"  # noqa: S105
 
 
+@watchable(lambda options: options.get("action") is Action.LS)
 def tenant(
     action: Annotated[Action, typer.Argument(metavar="add|set|ls|rm|token", help="What to do.")],
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The tenant.")] = None,

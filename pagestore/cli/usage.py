@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pagestore.cli.session import Data, Json, Session, human_bytes, session, size_fields
+from pagestore.cli.watching import watchable
 from pagestore.client import durations
 from pagestore.client.names import database_name
 from pagestore.errors import InvalidInput
@@ -26,6 +27,7 @@ _SUMS = ("awake_seconds", "cpu_seconds", "queries", "wakes")
 _SIZES = ("own_bytes", "shared_bytes", "history_bytes")
 
 
+@watchable(lambda options: not options.get("as_csv"))
 def usage(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One database.")] = None,
     since: Annotated[
