@@ -49,10 +49,16 @@ class Measuring:
         self._directory, self._record = directory, record
         self.latest = self._kept()
 
-    def look(self) -> Measured:
-        """While it is alive, or once just after its end."""
+    def look(self, *, write: bool = True) -> Measured:
+        """While it is alive, or once just after its end.
+
+        Args:
+            write: not where somebody looks again at once.
+        """
         cpu = max(cpu_micros(self._record), self.latest.cpu)
         self.latest = replace(self.latest, until=now_micros(), cpu=cpu)
+        if not write:
+            return self.latest
         with contextlib.suppress(OSError):  # a full disk; what is in memory holds
             text = json.dumps(asdict(self.latest))
             durable.replace(self._directory / FILE, text.encode())

@@ -77,21 +77,24 @@ class WatchedCompute:
     async def shut_down(self) -> StopResult:
         """See :meth:`RunningCompute.shut_down`."""
         await self._end_keeping()
-        await self.measure()
+        # Processes that are gone tell no more of their CPU; what they told is written at the end.
+        await self.measure(write=False)
         try:
             return await self.running.shut_down(self._wal)
         finally:
             await self.measure()
 
-    async def measure(self) -> None:
+    async def measure(self, *, write: bool = True) -> None:
         """Looks what it has cost by now; once after its end, and then no more."""
         async with self._looking:
             if not self._measured_end:
                 ended = not self.running.alive
-                await asyncio.to_thread(self._measuring.look)
+                await asyncio.to_thread(self._measuring.look, write=write or ended)
                 self._measured_end = ended
 
     async def discard(self) -> None:
+        """Nobody asks any more what it has cost."""
+        self._measured_end = True
         await self._end_keeping()
         await self.running.kill()
         await asyncio.to_thread(self.running.remove)
