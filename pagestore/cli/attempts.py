@@ -4,8 +4,10 @@ one of them as the database."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +41,10 @@ def try_(
     timeout: Annotated[
         str | None, typer.Option(metavar="TIME", help="A command is ended after so long: 10m.")
     ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For what they print. Default: a new one in TMPDIR."),
+    ] = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -56,14 +62,14 @@ def try_(
                 "There is no command to try.",
                 f"It stands behind two dashes: pagestore try {name} {count} -- ./test.sh",
             )
-        logs = Path(tempfile.mkdtemp(prefix="pagestore-try-"))
         options = {
             "stem": stem,
             "at": at,
             "ttl": time_to_live(ttl),
             "timeout": time_to_live(timeout),
         }
-        outcomes = asyncio.run(_attempts(run, name, count, command, logs, options))
+        with _logs(logs) as place:
+            outcomes = asyncio.run(_attempts(run, name, count, command, place, options))
         run.answer({"name": name, "attempts": [_outcome_fields(item) for item in outcomes]})
         if not as_json:
             columns = ("branch", "outcome", "seconds", "rows changed", "log")
@@ -73,6 +79,21 @@ def try_(
             run.remark("none succeeded; the branches stay to be looked at")
             raise typer.Exit(1)
         run.remark(f"{len(good)} of {count} succeeded; pagestore promote {name} {good[0]}")
+
+
+@contextlib.contextmanager
+def _logs(given: Path | None) -> Iterator[Path]:
+    """The directory for what commands print; one of ours stays only where something was tried."""
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given.absolute()
+        return
+    made = Path(tempfile.mkdtemp(prefix="pagestore-try-"))
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(OSError):
+            made.rmdir()  # if it is empty
 
 
 async def _attempts(

@@ -3,9 +3,9 @@
 It becomes a commit on top of HEAD, by an index of our own: neither the worktree, nor the user's
 index, nor any branch is touched. Its author and its time are always the same, so that the same
 files have the same hash; a reference below ``refs/pagestore/dirty`` keeps it from git's own
-cleaning. ``git show`` shows it, ``git cherry-pick --no-commit`` puts it back. Files that git does
-not know are part of it where it does not ignore them, unless they are large: a dump that lies about
-is no code.
+cleaning, until `git prune` finds no checkpoint that names it. ``git show`` shows it,
+``git cherry-pick --no-commit`` puts it back. Files that git does not know are part of it where it
+does not ignore them, unless they are large: a dump that lies about is no code.
 """
 
 from __future__ import annotations
@@ -65,8 +65,27 @@ def kept_dirty(top: Path) -> str:
         same = {**plain, **_ALWAYS_THE_SAME}
         words = ("commit-tree", tree, "-p", "HEAD", "-m", "What was not committed")
         commit = _git(top, same, *words)
-        _git(top, plain, "update-ref", f"{REFERENCES}/{commit}", commit)
+        hold(top, commit)
         return commit
+
+
+def hold(top: Path, commit: str) -> None:
+    """Keeps it from git's cleaning; nothing where it is empty. Once more when the checkpoint stands
+    that names it: until then it was one that `let_go` might be told of."""
+    if commit:
+        _git(top, os.environ, "update-ref", f"{REFERENCES}/{commit}", commit)
+
+
+def held(top: Path) -> set[str]:
+    """All that are kept."""
+    return set(_git(top, os.environ, "for-each-ref", "--format=%(objectname)", REFERENCES).split())
+
+
+def let_go(top: Path, commits: Sequence[str]) -> None:
+    """From now on git's cleaning takes them, after its own time (two weeks, by default)."""
+    text = "".join(f"delete {REFERENCES}/{commit}\n" for commit in commits)
+    if text:
+        _git(top, os.environ, "update-ref", "--stdin", text=text)
 
 
 def small_files(top: Path, names: Sequence[str]) -> list[str]:

@@ -14,12 +14,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pagestore.cli.dirty import kept_dirty
+from pagestore.cli import dirty
 from pagestore.cli.past import DryRun, moved_fields, request_of, retryable, say_what_goes_along
 from pagestore.cli.repository import ENV_FILE, HOOKS, Repository, database_for
 from pagestore.cli.session import Data, Json, session, short_time
 from pagestore.client.companions import Companions
-from pagestore.errors import FailedPrecondition, InvalidInput, NotFound, PagestoreError
+from pagestore.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    PagestoreError,
+    PermissionDenied,
+)
+from pagestore.ids import TenantId
 
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
@@ -198,7 +205,43 @@ def _prune(run: Session, repository: Repository) -> None:
         if run.control.delete(database, if_exists=True):
             removed.append(database)
         repository.forget(branch)
-    run.answer({"removed": removed}, "\n".join(removed), f"{len(removed)} removed")
+    patches = _let_patches_go(run, repository)
+    words = f"{len(removed)} removed, {len(patches)} commits of what was not committed let go"
+    fields = {"removed": removed, "let_go": patches}
+    run.answer(fields, "\n".join(removed), words)
+
+
+def _let_patches_go(run: Session, repository: Repository) -> list[str]:
+    """Those that no checkpoint names any more, of whatever database; git's own cleaning has the
+    rest to do."""
+    held = dirty.held(repository.top)
+    gone = sorted(held - _named_patches(run)) if held else []
+    dirty.let_go(repository.top, gone)
+    return gone
+
+
+def _named_patches(run: Session) -> set[str]:
+    control, ours = run.control, run.control.tenant
+    named: set[str] = set()
+    try:
+        for tenant in _tenants(run):
+            control.tenant = tenant
+            for database in control.databases():
+                named |= {entry.checkpoint.dirty_patch for entry in control.log(database.name)}
+    finally:
+        control.tenant = ours
+    return named
+
+
+def _tenants(run: Session) -> list[TenantId]:
+    """All: whose databases may have checkpoints of this repository. To whom they are not told, its
+    own."""
+    from pagestore.client.tenants import TenantClient
+
+    try:
+        return [TenantId(item.tenant_id) for item in TenantClient(run.control).tenants()]
+    except PermissionDenied:
+        return [run.control.tenant]
 
 
 def _doctor(run: Session, repository: Repository) -> None:
@@ -248,13 +291,14 @@ def _committed(run: Session, repository: Repository) -> None:
     commit = repository.commit("HEAD")
     if not database or not commit:
         return
-    dirty = ""
+    patch = ""
     try:
-        dirty = kept_dirty(repository.top)
+        patch = dirty.kept_dirty(repository.top)
     except PagestoreError as error:
         run.remark(f"pagestore: what is not committed is not in the checkpoint: {error.message}")
-    companions = Companions(commit, dirty)
+    companions = Companions(commit, patch)
     made = run.control.checkpoint(database, f"git-{commit[:_SHORT]}", companions)
+    dirty.hold(repository.top, patch)
     run.remark(f"pagestore: checkpoint {made.name} of {database}")
 
 
@@ -303,9 +347,7 @@ def checkout(
                 f"Branch {repository.branch or 'HEAD'} has no database.",
                 "pagestore git sync",
             )
-        wanted = repository.commit(commit)
-        if not wanted:
-            raise InvalidInput("NO_SUCH_COMMIT", f"{commit!r} is no commit of {repository.top}.")
+        wanted = repository.known_commit(commit)
         found = _nearest(run, repository, database, wanted)
         request = request_of(request_id)
         from pagestore.v1 import control_pb2 as pb

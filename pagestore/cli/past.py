@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +21,7 @@ from pagestore.cli.session import (
     session,
     timestamp,
 )
+from pagestore.cli.watching import watchable
 from pagestore.client.companions import Companions, notes_of
 from pagestore.errors import (
     DeadlineExceeded,
@@ -43,30 +42,6 @@ MOST_COMMITS = 1000
 """That `log --git` shows."""
 _SHORT = 12
 """Digits of a commit's hash, for people."""
-
-
-def git_commit(revision: str) -> str:
-    """The full hash of a revision of the repository around the current directory.
-
-    Raises:
-        InvalidInput: NO_SUCH_COMMIT.
-    """
-    git = shutil.which("git")
-    if git is None:
-        raise InvalidInput("NO_SUCH_COMMIT", "--git needs git, which is not installed.")
-    done = subprocess.run(
-        [git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise InvalidInput(
-            "NO_SUCH_COMMIT",
-            f"{revision[:80]!r} is no commit of a git repository here. {done.stderr.strip()}",
-            "Run it inside the repository, with a revision it has: --git HEAD.",
-        )
-    return done.stdout.strip()
 
 
 def checkpoint(
@@ -106,8 +81,13 @@ def checkpoint(
             given = git or keep or run_id or note
             _delete_checkpoint(run, name, checkpoint, if_exists=if_exists, given=bool(given))
             return
-        companions = _companions(git, run_id, note or [])
+        code = _code_of(git) if git else None
+        companions = _companions(code, git or "", run_id, note or [])
         made = run.control.checkpoint(name, checkpoint, companions, time_to_live(keep))
+        if code is not None:
+            from pagestore.cli.dirty import hold
+
+            hold(code.top, companions.dirty_patch)
         lsn = format_lsn(made.lsn)
         run.answer(
             {"name": name, **checkpoint_fields(made)},
@@ -116,14 +96,14 @@ def checkpoint(
         )
 
 
-def _companions(git: str | None, run_id: str, notes: list[str]) -> Companions:
-    commit, dirty = git_commit(git) if git else "", ""
-    if commit and commit == git_commit("HEAD"):
+def _companions(code: Repository | None, git: str, run_id: str, notes: list[str]) -> Companions:
+    commit, patch = "", ""
+    if code is not None:
         from pagestore.cli.dirty import kept_dirty
-        from pagestore.cli.repository import Repository
 
-        dirty = kept_dirty(Repository(Path.cwd()).top)
-    return Companions(commit, dirty, run_id, notes_of(notes))
+        commit = code.known_commit(git)
+        patch = kept_dirty(code.top) if commit == code.commit("HEAD") else ""
+    return Companions(commit, patch, run_id, notes_of(notes))
 
 
 def _delete_checkpoint(
@@ -138,6 +118,30 @@ def _delete_checkpoint(
     deleted = run.control.delete_checkpoint(name, checkpoint, if_exists=if_exists)
     remark = f"deleted checkpoint {checkpoint} of {name}" if deleted else "deleted nothing"
     run.answer({"name": name, "checkpoint": checkpoint, "deleted": deleted}, "", remark)
+
+
+def _code_of(revision: str) -> Repository:
+    """
+    Raises:
+        InvalidInput: NO_SUCH_COMMIT.
+    """
+    try:
+        return _around()
+    except NotFound as error:
+        raise InvalidInput(
+            "NO_SUCH_COMMIT", f"{revision[:80]!r} is no commit of a git repository. {error.message}"
+        ) from error
+
+
+def _around() -> Repository:
+    """The repository around here.
+
+    Raises:
+        NotFound: NO_REPOSITORY, NO_GIT.
+    """
+    from pagestore.cli.repository import Repository
+
+    return Repository(Path.cwd())
 
 
 RequestId = Annotated[
@@ -316,7 +320,7 @@ def _code(name: str, given: Path | None) -> Repository | None:
     if given is not None:
         return Repository(given)
     try:
-        around = Repository(Path.cwd())
+        around = _around()
     except NotFound:
         return None
     return around if name in (around.database, *around.databases().values()) else None
@@ -348,6 +352,7 @@ def say_what_goes_along(run: Session, done: pb.RestoreResponse) -> None:
         run.remark(f"note: {key}={value}")
 
 
+@watchable()
 def log(
     name: Name,
     with_git: Annotated[
@@ -383,9 +388,7 @@ def log(
 
 def _commits() -> list[tuple[int, str, str]]:
     """Of the repository around here: Unix microsecond, hash, first line."""
-    from pagestore.cli.repository import Repository
-
-    found = Repository(Path.cwd()).subjects(MOST_COMMITS)
+    found = _around().subjects(MOST_COMMITS)
     return [(seconds * 1_000_000, commit, words) for seconds, commit, words in found]
 
 

@@ -63,6 +63,20 @@ class Repository:
         wanted = f"{revision}^{{commit}}"
         return self._ask("rev-parse", "--verify", "--quiet", "--end-of-options", wanted)
 
+    def known_commit(self, revision: str) -> str:
+        """
+        Raises:
+            InvalidInput: NO_SUCH_COMMIT.
+        """
+        commit = self.commit(revision)
+        if not commit:
+            raise InvalidInput(
+                "NO_SUCH_COMMIT",
+                f"{revision[:80]!r} is no commit of {self.top}.",
+                "Run it inside the repository, with a revision it has: HEAD.",
+            )
+        return commit
+
     def ancestors(self, commit: str) -> list[str]:
         """The nearest first, itself before them."""
         return self._ask("rev-list", "--max-count=10000", commit).splitlines()

@@ -34,10 +34,13 @@ def whole() -> Iterator[Whole]:
 def test_attempts_are_compared_and_one_is_promoted(whole: Whole, tmp_path: Path) -> None:
     script = tmp_path / "attempt.py"
     script.write_text(SCRIPT)
-    told = whole.json("try", "app", "3", "--json", "--", sys.executable, str(script))
+    logs = tmp_path / "logs"
+    command = ("--logs", str(logs), "--json", "--", sys.executable, str(script))
+    told = whole.json("try", "app", "3", *command)
     found = [(item["name"], item["succeeded"], item["rows_changed"]) for item in told["attempts"]]
     assert found == [("try-1", False, 10), ("try-2", True, 20), ("try-3", True, 30)]
-    assert Path(told["attempts"][1]["log"]).read_text() == "rows: 21\n"
+    assert told["attempts"][1]["log"] == str(logs / "try-2.log")
+    assert (logs / "try-2.log").read_text() == "rows: 21\n"
     assert whole.sql("app", "SELECT count(*) FROM t") == [(1,)], "it knows of none of them"
     with whole.connect("app") as session:
         session.execute("SET application_name = 'stays'")
@@ -60,8 +63,9 @@ def test_only_attempts_go_with_the_one_that_was_chosen(whole: Whole) -> None:
     assert whole.json("show", "other")["name"] == "other"
 
 
-def test_where_none_succeeds_the_branches_stay(whole: Whole) -> None:
-    done = whole.run("try", "app", "2", "--as", "bad", "--ttl", "1h", "--", "false", check=False)
+def test_where_none_succeeds_the_branches_stay(whole: Whole, tmp_path: Path) -> None:
+    options = ("--as", "bad", "--ttl", "1h", "--logs", str(tmp_path))
+    done = whole.run("try", "app", "2", *options, "--", "false", check=False)
     assert done.returncode == 1
     assert "none succeeded" in done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]
@@ -70,7 +74,10 @@ def test_where_none_succeeds_the_branches_stay(whole: Whole) -> None:
     assert there["bad-1"]["expires_at"] is not None
 
 
-def test_what_cannot_be_tried_says_so(whole: Whole) -> None:
+def test_what_cannot_be_tried_says_so(
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(whole.environment, "TMPDIR", str(tmp_path))
     assert whole.error("try", "app", "2")["reason"] == "INVALID_ATTEMPTS"
     assert whole.error("try", "nobody", "1", "--", "true")["reason"] == "DATABASE_NOT_FOUND"
     assert whole.error("promote", "app", "nobody")["reason"] == "DATABASE_NOT_FOUND"
@@ -80,3 +87,4 @@ def test_what_cannot_be_tried_says_so(whole: Whole) -> None:
     assert json.loads(missing.stderr or missing.stdout)["error"]["reason"] == "NO_SUCH_COMMAND"
     names = [item["name"] for item in whole.json("ls")["databases"]]
     assert not [name for name in names if name.startswith("try-")]
+    assert [*tmp_path.iterdir()] == [], "no directory for logs is left where nothing was tried"

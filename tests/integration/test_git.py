@@ -139,6 +139,37 @@ def test_what_was_not_committed_is_with_the_commit_s_checkpoint(here: Checkout) 
     assert (done.returncode, "does not have" in done.stderr) == (4, True)
 
 
+def test_what_no_checkpoint_names_is_kept_no_more(here: Checkout) -> None:
+    """Prune; what a checkpoint of any database names stays, whoever's that is."""
+
+    def kept() -> set[str]:
+        return set(here.git("for-each-ref", "--format=%(objectname)", "refs/pagestore").split())
+
+    def checkpoint(database: str, name: str, content: str, *tenant: str) -> str:
+        (here.top / "left").write_text(content)
+        here.pagestore("checkpoint", database, name, "--git", "HEAD", *tenant)
+        told = here.whole.json("log", database, *tenant)["entries"]
+        return next(str(e["dirty_patch"]) for e in told if e.get("checkpoint") == name)
+
+    here.whole.json("create", "unrelated")
+    here.whole.json("tenant", "add", "acme")
+    here.whole.json("create", "theirs", "--tenant", "acme")
+    named = {
+        checkpoint("unrelated", "stays", "1"),
+        checkpoint("theirs", "stays", "2", "--tenant", "acme"),
+    }
+    goes = checkpoint("app", "goes", "3")
+    (here.top / "left").unlink()
+    here.whole.json("checkpoint", "app", "goes", "--delete")
+    before = kept()
+    assert named | {goes} <= before
+    done = here.pagestore("git", "prune")
+    assert (kept(), "1 commits of what" in done.stderr) == (before - {goes}, True)
+    for database, *tenant in (("unrelated",), ("theirs", "--tenant", "acme")):
+        here.whole.json("rm", database, *tenant)
+    here.whole.json("tenant", "rm", "acme")
+
+
 def test_a_hook_that_was_there_still_runs(here: Checkout) -> None:
     done = here.run("git", "commit", "--allow-empty", "-m", "x")
     assert "ours too" in done.stdout + done.stderr

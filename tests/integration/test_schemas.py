@@ -113,7 +113,7 @@ def test_verbs_on_the_past(typed: Typed, repository: Path) -> None:
     typed("log", "past", "--git")
     typed("branch", "past", "reset")
     typed("reset", "reset")
-    tried = typed("try", "past", "2", "--", "true")["attempts"]
+    tried = typed("try", "past", "2", "--logs", str(repository / "logs"), "--", "true")["attempts"]
     sql(tried[0]["url"], "DELETE FROM t; CREATE TABLE u ()")
     typed("diff", "past", tried[0]["name"])
     typed("diff", "past", "past")
