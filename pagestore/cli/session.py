@@ -208,21 +208,11 @@ def slot_words(database: pb.Database) -> str:
 
 
 def checkpoint_fields(checkpoint: pb.Checkpoint) -> dict[str, Any]:
-    return {
-        "checkpoint": checkpoint.name,
-        "timeline_id": checkpoint.timeline_id.hex(),
-        "lsn": format_lsn(checkpoint.lsn),
-        "git_commit": checkpoint.git_commit or None,
-        "dirty_patch": checkpoint.dirty_patch or None,
-        "run_id": checkpoint.run_id or None,
-        "notes": dict(checkpoint.notes),
-        "created_at": timestamp(checkpoint.created_unix_micros),
-        "automatic": checkpoint.automatic,
-        "note": checkpoint.note or None,
-        "expires_at": (
-            timestamp(checkpoint.expires_unix_micros) if checkpoint.expires_unix_micros else None
-        ),
-    }
+    from pagestore.sdk.values import Checkpoint
+
+    told = Checkpoint.of(checkpoint).fields()
+    name = told.pop("name")
+    return {"checkpoint": name, "timeline_id": checkpoint.timeline_id.hex(), **told}
 
 
 def compute_state(database: pb.Database) -> str:

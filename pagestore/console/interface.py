@@ -24,7 +24,7 @@ from pagestore.ids import format_lsn, parse_lsn
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.difference import fields_of
-from pagestore.sdk.values import Checkpoint, Event, Move
+from pagestore.sdk.values import Checkpoint, Move, moment_fields
 
 MOST_ROWS = 500
 NEWS_SECONDS = 20.0
@@ -115,7 +115,7 @@ class Interface:
             "shared_bytes": sizes.shared_bytes,
             "history_bytes": sizes.history_bytes,
             "kept_from": format_lsn(kept.kept_from_lsn),
-            "log": [_entry(entry) for entry in log],
+            "log": [moment_fields(entry) for entry in log],
             "usage": await self._usage(name),
         }
 
@@ -241,30 +241,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _checkpoint(found: Checkpoint) -> dict[str, Any]:
-    return {
-        "what": "checkpoint",
-        "name": found.name,
-        "lsn": found.lsn,
-        "position": parse_lsn(found.lsn),
-        "at": found.created_at.isoformat(),
-        "automatic": found.automatic,
-        "git_commit": found.git_commit or None,
-        "run_id": found.run_id or None,
-        "notes": dict(found.notes),
-        "detail": found.note,
-    }
-
-
-def _entry(entry: Checkpoint | Event) -> dict[str, Any]:
-    if isinstance(entry, Checkpoint):
-        return _checkpoint(entry)
-    return {
-        "what": entry.verb,
-        "name": None,
-        "lsn": entry.lsn,
-        "at": entry.at.isoformat(),
-        "detail": entry.detail,
-    }
+    return {**moment_fields(found), "position": parse_lsn(found.lsn)}
 
 
 def _moved(done: Move) -> dict[str, Any]:

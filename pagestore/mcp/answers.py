@@ -34,6 +34,7 @@ class Moment(BaseModel):
     dirty_patch: str | None = None
     run_id: str | None = None
     notes: dict[str, str] = {}
+    expires_at: str | None = Field(None, description="When it is forgotten by itself.")
     detail: str = ""
 
 
@@ -89,10 +90,13 @@ class Checkpoint(BaseModel):
     name: str
     lsn: str
     created_at: str
+    automatic: bool = Field(description="Made by a move, to keep what was left.")
+    note: str | None = Field(description="Of an automatic one, what made it.")
     git_commit: str | None
     dirty_patch: str | None
     run_id: str | None
     notes: dict[str, str]
+    expires_at: str | None = Field(description="When it is forgotten by itself.")
 
 
 class Moved(BaseModel):

@@ -10,7 +10,7 @@ from pagestore.ids import format_lsn
 from pagestore.mcp import answers
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
-from pagestore.sdk.values import Checkpoint, Event, Facts, Move
+from pagestore.sdk.values import Checkpoint, Event, Facts, Move, moment_fields
 
 
 def database(facts: Facts, url: str) -> answers.Database:
@@ -28,34 +28,11 @@ def database(facts: Facts, url: str) -> answers.Database:
 
 
 def moment(entry: Checkpoint | Event) -> answers.Moment:
-    if isinstance(entry, Event):
-        return answers.Moment(
-            what=entry.verb, name=None, lsn=entry.lsn, at=entry.at.isoformat(), detail=entry.detail
-        )
-    return answers.Moment(
-        what="checkpoint",
-        name=entry.name,
-        lsn=entry.lsn,
-        at=entry.created_at.isoformat(),
-        automatic=entry.automatic,
-        git_commit=entry.git_commit or None,
-        dirty_patch=entry.dirty_patch or None,
-        run_id=entry.run_id or None,
-        notes=dict(entry.notes),
-        detail=entry.note,
-    )
+    return answers.Moment(**moment_fields(entry))
 
 
 def checkpoint(made: Checkpoint) -> answers.Checkpoint:
-    return answers.Checkpoint(
-        name=made.name,
-        lsn=made.lsn,
-        created_at=made.created_at.isoformat(),
-        git_commit=made.git_commit or None,
-        dirty_patch=made.dirty_patch or None,
-        run_id=made.run_id or None,
-        notes=dict(made.notes),
-    )
+    return answers.Checkpoint(**made.fields())
 
 
 def moved(done: Move) -> answers.Moved:

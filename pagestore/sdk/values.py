@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from pagestore.client import durations
@@ -124,6 +125,21 @@ class Checkpoint:
             moment(said.expires_unix_micros) if said.expires_unix_micros else None,
         )
 
+    def fields(self) -> dict[str, Any]:
+        """For programs, as JSON has them, whoever tells it."""
+        return {
+            "name": self.name,
+            "lsn": self.lsn,
+            "created_at": _told(self.created_at),
+            "automatic": self.automatic,
+            "note": self.note or None,
+            "git_commit": self.git_commit or None,
+            "dirty_patch": self.dirty_patch or None,
+            "run_id": self.run_id or None,
+            "notes": dict(self.notes),
+            "expires_at": _told(self.expires_at) if self.expires_at else None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -173,6 +189,16 @@ def entry_of(said: pb.LogEntry) -> Checkpoint | Event:
     return Event.of(said.event)
 
 
+def moment_fields(entry: Checkpoint | Event) -> dict[str, Any]:
+    """Of a log's entry, likewise: of whatever kind it is, what happened, when and where."""
+    if isinstance(entry, Event):
+        told = {"name": None, "lsn": entry.lsn, "detail": entry.detail}
+        return {"what": entry.verb, "at": _told(entry.at), **told}
+    told = entry.fields()
+    at, detail = told.pop("created_at"), told.pop("note") or ""
+    return {"what": "checkpoint", "at": at, "detail": detail, **told}
+
+
 def point_of(at: str | datetime | None) -> pb.Point | None:
     """A checkpoint's name, an LSN or a time, as ``--at`` takes them; None for the head.
 
@@ -203,6 +229,11 @@ def seconds_of(ttl: Ttl) -> float | None:
 
 def moment(unix_micros: int) -> datetime:
     return datetime.fromtimestamp(unix_micros / 1e6, UTC)
+
+
+def _told(at: datetime) -> str:
+    """Local time to the microsecond, with its offset: ``--at`` takes it."""
+    return at.astimezone().isoformat(timespec="microseconds")
 
 
 def sqlalchemy_url(url: str, driver: str) -> str:
