@@ -14,6 +14,9 @@ installation of this machine; under pytest-xdist all workers share it. Who comes
 the others wait for a lock. The store goes with the process that the run belongs to, however that
 ends; in a local installation a branch that was left goes by itself after an hour.
 
+The branches of the next tests are made, and their servers started, while a test runs, and what a
+test has used goes while the next one runs (sdk/ahead.py): so it waits for little but its session.
+
 Nothing of pagestore is imported before a test asks for it: this is loaded by every pytest that
 has pagestore installed.
 """
@@ -34,10 +37,13 @@ import pytest
 
 if TYPE_CHECKING:
     from pagestore.sdk import Client, Database
+    from pagestore.sdk.blocking import Ahead
 
 TTL = "1h"
 PREPARED = "prepared"
 _FAILED = pytest.StashKey[bool]()
+_BEHIND = pytest.StashKey[int]()
+"""How many tests will want a branch of their own after the one that runs, as far as is known."""
 _RUN = pytest.StashKey[str]()
 _KEPT = pytest.StashKey[list[str]]()
 _TOLD = "pagestore_run"
@@ -71,6 +77,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """xdist's controller tells a worker what run it works for."""
     node.workerinput[_TOLD] = node.config.stash[_RUN]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.stash[_BEHIND] = sum(map(_wants_its_own, session.items))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Only looks on."""
+    behind = item.session.stash[_BEHIND] - _wants_its_own(item)
+    item.session.stash[_BEHIND] = behind
+    if hasattr(item.config, "workerinput"):  # the others are shared out as they come
+        behind = int(_wants_its_own(nextitem))
+    item.stash[_BEHIND] = behind
+
+
+def _wants_its_own(item: pytest.Item | None) -> bool:
+    return "pagestore_db" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -157,14 +181,18 @@ def pagestore_template(
     return name
 
 
+def _keep_if_told(request: pytest.FixtureRequest, database: Database) -> None:
+    keep = request.config.getoption("--pagestore-keep")
+    if keep == "all" or (keep == "failed" and _failed(request)):
+        database.keep()
+        words = f"{request.node.nodeid or 'session'}: {database.url}"
+        request.node.stash.setdefault(_KEPT, []).append(words)
+
+
 def _branch(request: pytest.FixtureRequest, client: Client, template: str) -> Iterator[Database]:
     with client.branch(template, at=PREPARED, ttl=TTL) as database:
         yield database
-        keep = request.config.getoption("--pagestore-keep")
-        if keep == "all" or (keep == "failed" and _failed(request)):
-            database.keep()
-            words = f"{request.node.nodeid or 'session'}: {database.url}"
-            request.node.stash.setdefault(_KEPT, []).append(words)
+        _keep_if_told(request, database)
 
 
 def _failed(request: pytest.FixtureRequest) -> bool:
@@ -174,12 +202,24 @@ def _failed(request: pytest.FixtureRequest) -> bool:
     return bool(request.session.testsfailed)
 
 
+@pytest.fixture(scope="session")
+def _pagestore_ahead(pagestore_client: Client, pagestore_template: str) -> Iterator[Ahead]:
+    """What gives each test its branch."""
+    from pagestore.sdk.blocking import Ahead
+
+    with Ahead(pagestore_client, pagestore_template, PREPARED, TTL) as ahead:
+        yield ahead
+
+
 @pytest.fixture
-def pagestore_db(
-    request: pytest.FixtureRequest, pagestore_client: Client, pagestore_template: str
-) -> Iterator[Database]:
+def pagestore_db(request: pytest.FixtureRequest, _pagestore_ahead: Ahead) -> Iterator[Database]:
     """A database of this test's own."""
-    yield from _branch(request, pagestore_client, pagestore_template)
+    database = _pagestore_ahead.take(behind=request.node.stash[_BEHIND])
+    try:
+        yield database
+        _keep_if_told(request, database)
+    finally:
+        _pagestore_ahead.let_go(database)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pagestore.client import shared_loop
 from pagestore.client.closing import BlockingClosing
 from pagestore.client.shared_loop import blocking
+from pagestore.sdk import ahead
 from pagestore.sdk.client import AsyncClient, AsyncDatabase, Coming
 from pagestore.sdk.values import Facts, Retention, Settings, Ttl, sqlalchemy_url
 
@@ -128,6 +129,7 @@ class Client(BlockingClosing):
         return _made(self._client.branch(source, name, at=at, ttl=ttl, if_not_exists=if_not_exists))
 
     databases = blocking(AsyncClient.databases)
+    start = blocking(AsyncClient.start)
     keep = blocking(AsyncClient.keep)
     retention = blocking(AsyncClient.retention)
     rename = blocking(AsyncClient.rename)
@@ -142,6 +144,29 @@ class Client(BlockingClosing):
     promote = blocking(AsyncClient.promote)
     undo = blocking(AsyncClient.undo)
     redo = blocking(AsyncClient.redo)
+
+
+class Ahead(BlockingClosing):
+    """As :class:`pagestore.sdk.ahead.Ahead`."""
+
+    def __init__(self, client: Client, source: str, at: str, ttl: Ttl) -> None:
+        self._ahead = ahead.Ahead(client._client, source, at, ttl)
+
+    def take(self, *, behind: int) -> Database:
+        """As :meth:`pagestore.sdk.ahead.Ahead.take`."""
+        return Database(shared_loop.run(self._ahead.take(behind=behind)))
+
+    def let_go(self, database: Database) -> None:
+        """As :meth:`pagestore.sdk.ahead.Ahead.let_go`."""
+
+        async def let_go() -> None:
+            self._ahead.let_go(database._database)
+
+        shared_loop.run(let_go())
+
+    def close(self) -> None:
+        """As :meth:`pagestore.sdk.ahead.Ahead.close`."""
+        shared_loop.run(self._ahead.close())
 
 
 def _made(coming: Coming) -> Database:

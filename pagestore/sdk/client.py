@@ -287,6 +287,11 @@ class AsyncClient(RetryingClient):
         method = self._stub.BranchDatabase
         return self._at_hand(await self._carried(method, request, pb.Database, if_not_exists))
 
+    async def start(self, name: str) -> None:
+        """Wakes it, so that who connects next need not wait; nobody has to."""
+        request = pb.WakeDatabaseRequest(tenant_id=await self._whose(), name=name, brief=True)
+        await self._call(self._stub.WakeDatabase, request, pb.Database)
+
     async def keep(self, name: str, ttl: Ttl = None) -> Facts:
         """It stays for good, or for so long from now."""
         request = pb.KeepDatabaseRequest(

@@ -267,6 +267,8 @@ class ControlService:
 
     async def wake_database(self, request: pb.WakeDatabaseRequest, _: Any) -> pb.Database:
         record = await self._plane.databases.wake(self.tenant(request), request.name)
+        if request.brief:
+            return self._described(record, reveal=request.reveal)
         return await self._database(record, reveal=request.reveal)
 
     async def stop_database(self, request: pb.StopDatabaseRequest, _: Any) -> pb.Database:

@@ -528,14 +528,16 @@ class ListLogResponse(_message.Message):
     def __init__(self, entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class WakeDatabaseRequest(_message.Message):
-    __slots__ = ("tenant_id", "name", "reveal")
+    __slots__ = ("tenant_id", "name", "reveal", "brief")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     REVEAL_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     name: str
     reveal: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., reveal: _Optional[bool] = ...) -> None: ...
+    brief: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., reveal: _Optional[bool] = ..., brief: _Optional[bool] = ...) -> None: ...
 
 class GetSettingsRequest(_message.Message):
     __slots__ = ("tenant_id", "database")
