@@ -1,10 +1,12 @@
 """What `pagestore diff` takes of a branch in which 1% of the blocks changed, beside reading all.
 
-python -m bench.difference [MEGABYTES]: in turns, each so many times, on a store of its own.
+python -m bench.difference [MEGABYTES [ROUNDS]]: in turns, on a store of its own. What takes how
+long is said as it goes: with a gigabyte most of it is to read all, five times.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -20,7 +22,11 @@ ROWS_A_MEGABYTE = 8800
 
 
 def main() -> None:
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 256
+    parser = argparse.ArgumentParser()
+    parser.add_argument("megabytes", type=int, nargs="?", default=256)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    given = parser.parse_args()
+    megabytes = given.megabytes
     data = Path("/var/tmp") / f"pagestore-bench-diff-{os.getpid()}"
     start_ephemeral(data, os.getpid())
     try:
@@ -39,9 +45,10 @@ def main() -> None:
                 f"UPDATE t SET a = 'x' WHERE n BETWEEN {rows // 2} AND {rows // 2 + rows // 200}",
             )
             took: dict[str, list[float]] = {"changed": [], "whole": []}
-            for _ in range(ROUNDS):
+            for _ in range(given.rounds):
                 took["changed"].append(_diff(data))
                 took["whole"].append(_diff(data, "--whole"))
+                sys.stderr.write(f"changed, whole: {took['changed'][-1]}, {took['whole'][-1]} s\n")
         typical = {name: statistics.median(times) for name, times in took.items()}
         print(
             json.dumps(
@@ -54,7 +61,9 @@ def main() -> None:
 
 def _sql(url: str, *statements: str) -> None:
     for statement in statements:
+        began = time.perf_counter()
         subprocess.run(["psql", url, "-qXc", statement], check=True)
+        sys.stderr.write(f"{time.perf_counter() - began:.1f} s: {statement[:60]}\n")
 
 
 def _diff(data: Path, *options: str) -> float:
