@@ -93,6 +93,7 @@ def test_lines_of_logs_have_the_database_s_name(whole: Whole, port: int) -> None
     whole.run("rename", "app", "renamed")
     try:
         whole.run("start", "renamed")
+
         def killed() -> bool:
             shown = whole.json("show", "renamed")
             if shown["compute_pid"]:
