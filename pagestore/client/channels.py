@@ -25,9 +25,9 @@ _OPTIONS = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # The services are on this machine or this network, whatever http_proxy says.
     ("grpc.enable_http_proxy", 0),
-    # A server that comes back is found within a second, not after minutes of backoff.
+    # A server that comes back is found at once, not after minutes of backoff.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 250),
     # How long a connection may take to come about: servers on a busy machine are slow to greet.
     ("grpc.min_reconnect_backoff_ms", 1000),
     # A connection that was cut off without a word is noticed, and made anew.

@@ -20,6 +20,8 @@ from pagestore.client.errors import from_rpc_error
 from pagestore.errors import PagestoreError, Unavailable
 
 DEFAULT_TIMEOUT = 30.0
+LONGEST_PAUSE = 0.25
+"""Seconds between two attempts: a service that is back is found by then."""
 
 _T = TypeVar("_T")
 
@@ -85,6 +87,6 @@ class RetryingClient(Closing):
         seconds = self.timeout if patience is None else patience
         deadline = asyncio.get_running_loop().time() + seconds
         try:
-            return await patiently(call, deadline, may_pass=self._may_pass)
+            return await patiently(call, deadline, longest=LONGEST_PAUSE, may_pass=self._may_pass)
         except asyncio.InvalidStateError as error:
             raise PagestoreError("CLOSED", "The client is closed.") from error

@@ -21,7 +21,6 @@ from pagestore.errors import (
 )
 from pagestore.ids import format_lsn
 from pagestore.ingest.clone import Directories, clone_batches
-from pagestore.ingest.consistency import check_images
 from pagestore.timeline import Timeline
 
 _MEANINGS: Mapping[int, Meaning] = {
@@ -109,6 +108,8 @@ class TimelineIngest:
         timeline = self.timeline
         if self._images is not None and len(self._images) and self._redo is not None:
             timeline.append(self._batch, timeline.last_record_lsn, timeline.prev_record_lsn)
+            from pagestore.ingest.consistency import check_images
+
             check_images(timeline.snapshot(), self._batch, self._images, self._redo)
             self._images.clear()
             self._batch.clear()

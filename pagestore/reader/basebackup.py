@@ -23,7 +23,6 @@ from pagestore.keyspace import Key, Kind, Slru
 from pagestore.pgformat import paths, relmap, slru, versions
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.pgformat.versions import Version
-from pagestore.reader import hotpages
 from pagestore.reader.sizes import (
     GLOBAL_DATABASE,
     GLOBAL_SPACE,
@@ -91,6 +90,9 @@ def base_backup(
         part = packed[start : start + RELATION_BYTES_PER_CHUNK]
         yield pb.BaseBackupChunk(relations=pb.BackupRelations(packed=part))
     if hot_pages:
+        # With numpy, which would be a tenth of a page server's start: services/page.py.
+        from pagestore.reader import hotpages
+
         yield from _page_chunks(snapshot, lsn, redo, hotpages.choose(packed, relmaps, version))
     relations = len(packed) // RELATION_BYTES
     yield pb.BaseBackupChunk(end=pb.BackupEnd(relations=relations, files=files))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -184,6 +185,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             tasks.endless(collector.run(), "collect"),
             tasks.endless(compactor.run(), "compact"),
             tasks.endless(_free_lost(repository, settings.data_dir / "store"), "lost+found"),
+            tasks.errand(asyncio.to_thread(_load_the_rest), "load the rest"),
         ]
         try:
             yield server, access
@@ -256,6 +258,11 @@ async def _stop_idle_helpers(*pools: RedoPools) -> None:
         for helpers in pools:
             # Beside the event loop: a process that was killed is waited for.
             await asyncio.to_thread(helpers.stop_idle, HELPER_IDLE_SECONDS)
+
+
+def _load_the_rest() -> None:
+    """What only base backups need, a tenth of a start, once others are answered."""
+    importlib.import_module("pagestore.reader.hotpages")
 
 
 async def _free_lost(repository: Repository, store: Path) -> None:

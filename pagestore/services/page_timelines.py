@@ -18,7 +18,7 @@ from pagestore.errors import (
 )
 from pagestore.ids import TenantId, TimelineId
 from pagestore.ingest.importer import Importer
-from pagestore.reader import changes, commits
+from pagestore.reader import commits
 from pagestore.services import page_retention
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_detaching import Detaching
@@ -156,6 +156,8 @@ class PageTimelines:
             raise InvalidInput(
                 "INVALID_RANGE", "The first of the two LSNs has to be the older one."
             )
+        from pagestore.reader import changes  # with numpy: services/page.py
+
         snapshot, lsn = await self._access.snapshot(
             request.tenant_id, request.timeline_id, request.lsn, wait_ms=request.wait_ms
         )
