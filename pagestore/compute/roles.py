@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
 
 from pagestore.client.page import AsyncPageClient, Rel
+from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.pgformat import layout, relmap, slru
 from pagestore.postgres.roles import RoleEntry, find_roles
 from pagestore.postgres.shared_catalogs import PG_AUTHID
 from pagestore.v1 import page_pb2
 
+_T = TypeVar("_T")
 _SHARED = (layout.GLOBAL_TABLESPACE, 0)
 
 
 async def read_roles(
     pages: AsyncPageClient, tenant: TenantId, timeline: TimelineId, lsn: int
 ) -> dict[str, RoleEntry]:
-    """By name, as they are at an LSN, the end of a record."""
+    """By name, as they are at an LSN, the end of a record.
+
+    A login waits for it, so what it nearly always takes is asked for at once: the map, and as if
+    pg_authid were where initdb has put it, of one page, by some of the first million transactions.
+    """
     at = (tenant, timeline, lsn)
-    # Until somebody rewrites it, it is where initdb has put it: asked for beside the map.
     rel = Rel(*_SHARED, PG_AUTHID)
-    relation_map, blocks = await asyncio.gather(
-        pages.get_relation_map(*at, *_SHARED), pages.get_rel_size(*at, rel)
+    relation_map, blocks, first, commits = await asyncio.gather(
+        pages.get_relation_map(*at, *_SHARED),
+        pages.get_rel_size(*at, rel),
+        _perhaps(pages.get_pages(*at, rel, range(1))),
+        _perhaps(pages.get_slru_segment(*at, page_pb2.SLRU_KIND_XACT, 0)),
     )
     number = relmap.parse(relation_map)[PG_AUTHID]
     if number != PG_AUTHID:
-        rel = Rel(*_SHARED, number)
+        rel, first = Rel(*_SHARED, number), None
         blocks = await pages.get_rel_size(*at, rel)
-    heap = await pages.get_pages(*at, rel, range(blocks or 0))
-    segments: dict[int, bytes] = {}
+    heap = (first or [])[: blocks or 0]
+    if rest := range(len(heap), blocks or 0):
+        heap += await pages.get_pages(*at, rel, rest)
+    segments = {} if commits is None else {0: commits}
     missing: set[int] = set()
     while True:
         found = find_roles(heap, lambda xid: _committed(xid, segments, missing))
@@ -38,9 +49,15 @@ async def read_roles(
             return found
         while missing:
             number = missing.pop()
-            segments[number] = await pages.get_slru_segment(
-                tenant, timeline, lsn, page_pb2.SLRU_KIND_XACT, number
-            )
+            segments[number] = await pages.get_slru_segment(*at, page_pb2.SLRU_KIND_XACT, number)
+
+
+async def _perhaps(asked: Awaitable[_T]) -> _T | None:
+    """None where a guess was wrong; whoever needs it asks again, and is told why not."""
+    try:
+        return await asked
+    except PagestoreError:
+        return None
 
 
 def _committed(xid: int, segments: Mapping[int, bytes], missing: set[int]) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from pagestore.control.logs import End
 from pagestore.control.roles import Roles
+from pagestore.errors import NotFound
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.pgformat import relmap
 from pagestore.postgres.shared_catalogs import PG_AUTHID
@@ -46,6 +47,8 @@ class Fakes:
         self.commit_lsn = 100
         self.pages = [page(role("postgres"))]
         self.xact = bytearray(32 * 8192)
+        self.number = PG_AUTHID
+        self.oldest_segment = 0
         self.asked: list[str] = []
 
     def commit(self, xid: int) -> None:
@@ -62,17 +65,21 @@ class Fakes:
     async def get_relation_map(self, *_: object) -> bytes:
         self.asked.append("map")
         await asyncio.sleep(0)
-        return relmap.pack({PG_AUTHID: 4711})
+        return relmap.pack({PG_AUTHID: self.number})
 
-    async def get_rel_size(self, *_: object) -> int:
-        return len(self.pages)
+    async def get_rel_size(self, tenant: Any, timeline: Any, lsn: int, rel: Any) -> int | None:
+        return len(self.pages) if rel == (1664, 0, self.number, 0) else None
 
     async def get_pages(self, tenant: Any, timeline: Any, lsn: int, rel: Any, blocks: Any) -> Any:
-        assert rel == (1664, 0, 4711, 0)
+        if rel != (1664, 0, self.number, 0) or max(blocks) >= len(self.pages):
+            raise NotFound("BLOCK_BEYOND_END", "there is no such block")
+        self.asked.append(f"pages {list(blocks)}")
         return [self.pages[block] for block in blocks]
 
-    async def get_slru_segment(self, *_: object) -> bytes:
-        self.asked.append("xact")
+    async def get_slru_segment(self, *asked: Any) -> bytes:
+        if asked[-1] < self.oldest_segment:
+            raise NotFound("SEGMENT_NOT_FOUND", "there is no such segment")
+        self.asked.append(f"xact {asked[-1]}")
         return bytes(self.xact)
 
 
@@ -115,6 +122,26 @@ def test_rows_without_hint_bits_are_judged_by_pg_xact(fakes: Fakes) -> None:
     fakes.commit(XID + 2)
     found = asyncio.run(roles_of(fakes).of(DEFAULT_TENANT, TIMELINE))
     assert set(found) == {"committed", "kept"}
+
+
+def test_one_round_of_questions_is_enough_for_nearly_all(fakes: Fakes) -> None:
+    fakes.pages = [page(role("ann", xmin=XID))]
+    fakes.commit(XID)
+    asyncio.run(roles_of(fakes).of(DEFAULT_TENANT, TIMELINE))
+    assert sorted(fakes.asked) == ["map", "pages [0]", "status", "xact 0"]
+
+
+def test_what_was_guessed_wrongly_is_asked_for(fakes: Fakes) -> None:
+    """pg_authid was rewritten, and its rows are of transactions beyond the first million, whose
+    log is gone."""
+    late = 32 * 8192 * 4 + XID
+    fakes.number, fakes.oldest_segment = 4711, 1
+    fakes.pages = [page(role("ann", xmin=late)), page(role("bob", xmin=late))]
+    fakes.commit(XID)
+    found = asyncio.run(roles_of(fakes).of(DEFAULT_TENANT, TIMELINE))
+    assert set(found) == {"ann", "bob"}
+    fakes.pages = []
+    assert asyncio.run(roles_of(fakes).of(DEFAULT_TENANT, TIMELINE)) == {}
 
 
 def test_who_comes_at_once_shares_what_is_asked_after_they_came(fakes: Fakes) -> None:
