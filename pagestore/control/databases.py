@@ -436,8 +436,10 @@ class Databases:
 
     async def _take_away(self, record: DatabaseRecord, words: str) -> None:
         with self._state.change() as change:
+            timeline = change.timeline(record.timeline)
             change.remove_database(record)
-        await self._sessions.carry_out(record, words, end_all=True)
+        if timeline is None or not timeline.was_never_started:
+            await self._sessions.carry_out(record, words, end_all=True)
         await self._computes.forget((record.tenant, record.name))
         self._timelines.collect_soon()
 

@@ -121,8 +121,7 @@ class Logs:
         Raises:
             Unavailable: a safekeeper is away, the others have removed it.
         """
-        unmade = record.unmade_log
-        if unmade is not None and unmade.members is None and not unmade.doubtful:
+        if record.was_never_started:
             return False
         await self._wal.remove_timeline(record.tenant, record.timeline)
         return True

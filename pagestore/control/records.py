@@ -108,6 +108,12 @@ class TimelineRecord(Record):
     unmade_log: UnmadeLog | None = None
     """Of a branch on which nothing was ever started; None where the WAL service has its log."""
 
+    @property
+    def was_never_started(self) -> bool:
+        """Nobody can have a trace of it but the page server."""
+        unmade = self.unmade_log
+        return unmade is not None and unmade.members is None and not unmade.doubtful
+
 
 class UserSettings(Record):
     """What a user has set of a database's server (ALTER SYSTEM, `pagestore settings`)."""

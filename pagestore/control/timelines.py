@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -186,6 +186,8 @@ class Timelines:
             _log.warning("timelines are dropped later", timelines=left, error=str(error))
 
     def _drop_abandoned(self) -> None:
+        if not self._abandoned:
+            return
         with self._state.change() as change:
             for timeline in self._abandoned:
                 change.set_timeline_state(timeline, TimelineState.DROPPED)
@@ -214,15 +216,30 @@ class Timelines:
         left: dict[TimelineId, Unavailable] = {}
         async with self._collecting:
             while leaves := [item for item in self._leaves() if item.timeline not in left]:
-                for record in leaves:
-                    try:
-                        await self._delete(record)
-                        deleted += 1
-                    except Unavailable as error:
-                        left[record.timeline] = error
+                deleted += await self._delete_all(leaves, left)
         if left:
             raise next(iter(left.values()))
         return deleted
+
+    async def _delete_all(
+        self, leaves: Iterable[TimelineRecord], left: dict[TimelineId, Unavailable]
+    ) -> int:
+        """How many; `left` is told which not, and why. All are forgotten in one transaction: what
+        a kill leaves known is deleted once more, without effect."""
+        gone: list[TimelineId] = []
+        try:
+            for record in leaves:
+                try:
+                    await self._delete(record)
+                    gone.append(record.timeline)
+                except Unavailable as error:
+                    left[record.timeline] = error
+        finally:
+            if gone:
+                with self._state.change() as change:
+                    for timeline in gone:
+                        change.forget_timeline(timeline)
+        return len(gone)
 
     async def _delete(self, record: TimelineRecord) -> None:
         """One of several safekeepers may be away: the pages go all the same."""
@@ -238,8 +255,6 @@ class Timelines:
             _log.info("the timeline was not at the page server", timeline=str(record.timeline))
         if away is not None:
             raise away
-        with self._state.change() as change:
-            change.forget_timeline(record.timeline)
         if had_log:
             self._on_delete(record.timeline)
 

@@ -10,7 +10,8 @@ import pytest
 
 from pagestore.client.points import AtCheckpoint, AtLsn, Head
 from pagestore.control.logs import doubt_unmade, settle_unmade
-from pagestore.control.records import TimelineRecord, UnmadeLog
+from pagestore.control.records import DatabaseRecord, TimelineRecord, UnmadeLog
+from pagestore.control.sessions import NoSessions
 from pagestore.control.state import ControlState
 from pagestore.errors import NotFound, Unavailable
 from pagestore.ids import TimelineId
@@ -19,7 +20,17 @@ from tests.unit import virtual_time
 from tests.unit.control.fakes import TENANT, Plane, play
 from tests.unit.control.test_making import Stepped, Steps, _stepped_changes
 
-NAME = (TENANT, "branch")
+
+class Told(NoSessions):
+    """A proxy that is told whose sessions end."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def carry_out(
+        self, record: DatabaseRecord, message: str, hint: str = "", *, end_all: bool = False
+    ) -> None:
+        self.told.append(record.name)
 
 
 def unmade(world: Plane, name: str = "branch") -> UnmadeLog | None:
@@ -39,17 +50,21 @@ async def wake(world: Plane, name: str = "branch") -> None:
     await world.plane.databases.wake(TENANT, name)
 
 
-def test_no_safekeeper_hears_of_a_branch_or_of_its_end(tmp_path: Path) -> None:
+def test_no_safekeeper_and_no_proxy_hears_of_a_branch_or_of_its_end(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         await app_and_branch(world)
         timeline = world.record("branch").timeline
         assert timeline not in world.wal.known
         assert unmade(world) is not None
         world.wal.asked.clear()
+        sessions = Told()
+        world.plane = world.new_plane(sessions)
         await world.plane.databases.remove(TENANT, "branch")
         await world.settled()
         await world.plane.collect()
-        assert world.wal.asked == []
+        assert world.wal.asked == sessions.told == []
+        await world.plane.databases.remove(TENANT, "app")
+        assert sessions.told == ["app"]
         assert timeline not in world.logs.timelines
         assert world.state.view().timeline(timeline) is None
 
@@ -301,3 +316,33 @@ def test_a_record_of_before_has_a_log(tmp_path: Path) -> None:
         record = TimelineRecord.decode(raw.encode(), "of old")
         change.put_timeline(record)
         assert change.known_timeline(timeline) == record
+
+
+def test_many_that_are_deleted_are_forgotten_in_one_transaction_but_for_those_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: Plane) -> None:
+        await app_and_branch(world)
+        for number in range(5):
+            await world.plane.databases.branch(TENANT, "app", f"b{number}", Head())
+        await wake(world)
+        timelines = world.plane._timelines
+        monkeypatch.setattr(timelines, "collect_soon", lambda: None)
+        for name in ("branch", *(f"b{number}" for number in range(5))):
+            await world.plane.databases.remove(TENANT, name)
+        remove = world.wal.remove_timeline
+
+        async def away(*_: object) -> None:
+            raise Unavailable("X", "A safekeeper is away.")
+
+        monkeypatch.setattr(world.wal, "remove_timeline", away)
+        before = world.state.version
+        with pytest.raises(Unavailable):
+            await timelines.collect()
+        assert world.state.version == before + 1
+        assert len(world.state.view().unsettled()) == 1
+        monkeypatch.setattr(world.wal, "remove_timeline", remove)
+        assert await timelines.collect() == 1
+        assert world.state.view().unsettled() == []
+
+    play(tmp_path, story)
