@@ -17,6 +17,8 @@ import psycopg
 number = int(os.environ["PAGESTORE_ATTEMPT"])
 with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as session:
     session.execute("INSERT INTO t SELECT generate_series(1, 10 * %s::int)", (number,))
+    session.execute("CREATE TABLE made AS SELECT string_agg(md5(n::text), '') AS long FROM "
+                    "generate_series(1, 2000) n")  # one row, some pieces, and catalogs
     print("rows:", session.execute("SELECT count(*) FROM t").fetchone()[0])
 sys.exit(number == 1)
 """
@@ -38,7 +40,7 @@ def test_attempts_are_compared_and_one_is_promoted(whole: Whole, tmp_path: Path)
     command = ("--logs", str(logs), "--json", "--", sys.executable, str(script))
     told = whole.json("try", "app", "3", *command)
     found = [(item["name"], item["succeeded"], item["rows_changed"]) for item in told["attempts"]]
-    assert found == [("try-1", False, 10), ("try-2", True, 20), ("try-3", True, 30)]
+    assert found == [("try-1", False, 11), ("try-2", True, 21), ("try-3", True, 31)]
     assert told["attempts"][1]["log"] == str(logs / "try-2.log")
     assert (logs / "try-2.log").read_text() == "rows: 21\n"
     assert whole.sql("app", "SELECT count(*) FROM t") == [(1,)], "it knows of none of them"
