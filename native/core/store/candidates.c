@@ -19,8 +19,8 @@ ps_candidates_free(ps_candidates *candidates)
     ps_arena_free(&candidates->arena);
 }
 
-static int
-add(ps_candidates *to, const ps_candidate *candidate)
+int
+ps_candidates_add(ps_candidates *to, const ps_candidate *candidate)
 {
     if (to->count == to->room) {
         size_t room = to->room * 4;
@@ -37,8 +37,8 @@ add(ps_candidates *to, const ps_candidate *candidate)
     return PS_OK;
 }
 
-static int
-add_memory(ps_candidates *to, const ps_snapshot *snapshot, uint64_t lsn)
+int
+ps_candidates_add_memory(ps_candidates *to, const ps_snapshot *snapshot, uint64_t lsn)
 {
     int rc = PS_OK;
     for (uint32_t i = snapshot->memory_count; rc == PS_OK && i > 0; i--) {
@@ -49,7 +49,7 @@ add_memory(ps_candidates *to, const ps_snapshot *snapshot, uint64_t lsn)
         made.upper = made.upper < source->upper ? made.upper : source->upper;
         made.upper = made.upper < lsn ? made.upper : lsn;
         if (made.lower <= made.upper)
-            rc = add(to, &made);
+            rc = ps_candidates_add(to, &made);
     }
     return rc;
 }
@@ -70,9 +70,7 @@ consider(const ps_part *part, uint32_t column, const ps_key *first, const ps_key
     *made = (ps_candidate){.source = source,
                            .lower = source->lower,
                            .upper = upper,
-                           .image = known->kind == PS_LAYER_IMAGE,
-                           .group = part->group,
-                           .column = column};
+                           .image = known->kind == PS_LAYER_IMAGE};
     return 1;
 }
 
@@ -84,53 +82,86 @@ add_all(ps_candidates *to, const ps_part *part, const ps_key *first, const ps_ke
     ps_candidate made;
     for (uint32_t i = part->count; rc == PS_OK && i > 0; i--)
         if (consider(part, i - 1, first, last, lsn, &made))
-            rc = add(to, &made);
+            rc = ps_candidates_add(to, &made);
     return rc;
 }
 
-/* Of a table's answers for each of the keys, the sources that may have any. */
+/* Of the files of a part, which candidate each is. */
+enum { UNSEEN = UINT32_MAX, NONE = UINT32_MAX - 1 };
+
+/* One that may have the key at a place. */
 static int
-add_found(ps_candidates *to, const ps_part *part, const ps_key *keys, const uint32_t *order,
-          size_t count, uint64_t lsn, const uint64_t (*found)[PS_GROUP_WORDS])
+add_column(ps_candidates *to, const ps_part *part, uint32_t column, const ps_wanted *wanted,
+           size_t place, uint32_t *slot)
 {
-    const ps_key *first = &keys[order[0]], *last = &keys[order[count - 1]];
-    for (uint32_t w = 0; w < (part->count + 63) / 64; w++) {
-        uint64_t any = 0;
-        for (size_t i = 0; i < count; i++)
-            any |= found[i][w];
-        for (; any != 0; any &= any - 1) {
-            uint32_t bit = (uint32_t)__builtin_ctzll(any);
-            ps_candidate made;
-            if (!consider(part, w * 64 + bit, first, last, lsn, &made))
-                continue;
-            if (count > 1) {
-                uint64_t *wants = ps_arena_take(&to->arena, (count + 63) / 64 * sizeof *wants);
-                if (wants == NULL)
-                    return PS_ERR_NOMEM;
-                memset(wants, 0, (count + 63) / 64 * sizeof *wants);
-                for (size_t i = 0; i < count; i++)
-                    wants[i / 64] |= (found[i][w] >> bit & 1) << i % 64;
-                made.wants = wants;
-            }
-            if (add(to, &made) < 0)
+    if (*slot == UNSEEN) {
+        const ps_key *first = &wanted->keys[wanted->order[0]];
+        const ps_key *last = &wanted->keys[wanted->order[wanted->count - 1]];
+        ps_candidate made;
+        *slot = NONE;
+        if (!consider(part, column, first, last, wanted->lsn, &made))
+            return PS_OK;
+        if (wanted->count > 1) {
+            size_t bytes = ps_wanted_words(wanted) * sizeof *made.wants;
+            made.wants = ps_arena_take(&to->arena, bytes);
+            if (made.wants == NULL)
                 return PS_ERR_NOMEM;
+            memset(made.wants, 0, bytes);
         }
+        *slot = (uint32_t)to->count;
+        if (ps_candidates_add(to, &made) < 0)
+            return PS_ERR_NOMEM;
+    }
+    if (*slot != NONE && wanted->count > 1)
+        to->items[*slot].wants[place / 64] |= (uint64_t)1 << place % 64;
+    return PS_OK;
+}
+
+/* So many keys ahead their rows are on their way from memory. */
+#define AHEAD 8u
+
+/* The first place from one on that is open; the count of places if none is. */
+static size_t
+next_open(const ps_wanted *wanted, size_t from)
+{
+    for (size_t w = from / 64; w < ps_wanted_words(wanted); w++) {
+        uint64_t left = wanted->open[w] & (w == from / 64 ? UINT64_MAX << from % 64 : UINT64_MAX);
+        if (left != 0)
+            return w * 64 + (size_t)__builtin_ctzll(left);
+    }
+    return wanted->count;
+}
+
+static int
+add_by_table(ps_candidates *to, const ps_part *part, const ps_wanted *wanted)
+{
+    uint64_t found[PS_GROUP_WORDS];
+    uint32_t slots[PS_GROUP_MOST], words = (part->count + 63) / 64;
+    memset(slots, 0xFF, part->count * sizeof *slots); /* UNSEEN */
+    size_t ahead = 0;
+    for (size_t place = next_open(wanted, 0); place < wanted->count;) {
+        while ((ahead = next_open(wanted, ahead)) < wanted->count && ahead < place + AHEAD)
+            ps_group_prefetch(part->group, &wanted->probes[ahead++]);
+        ps_group_find(part->group, part->count, &wanted->probes[place], found);
+        for (uint32_t f = 0; f < words; f++)
+            for (; found[f] != 0; found[f] &= found[f] - 1) {
+                uint32_t column = f * 64 + (uint32_t)__builtin_ctzll(found[f]);
+                if (add_column(to, part, column, wanted, place, &slots[column]) < 0)
+                    return PS_ERR_NOMEM;
+            }
+        place = next_open(wanted, place + 1);
     }
     return PS_OK;
 }
 
-static int
-add_by_table(ps_candidates *to, const ps_part *part, const ps_key *keys, const uint32_t *order,
-             size_t count, uint64_t lsn, const ps_probe *probes)
+int
+ps_candidates_add_part(ps_candidates *to, const ps_part *part, const ps_table *table,
+                       const ps_wanted *wanted)
 {
-    uint64_t one[1][PS_GROUP_WORDS];
-    uint64_t(*found)[PS_GROUP_WORDS] =
-        count == 1 ? one : ps_arena_take(&to->arena, count * sizeof *found);
-    if (found == NULL)
-        return PS_ERR_NOMEM;
-    for (size_t i = 0; i < count; i++)
-        ps_group_find(part->group, part->count, &probes[i], found[i]);
-    return add_found(to, part, keys, order, count, lsn, (const uint64_t(*)[PS_GROUP_WORDS])found);
+    const ps_key *first = &wanted->keys[wanted->order[0]];
+    const ps_key *last = &wanted->keys[wanted->order[wanted->count - 1]];
+    return table != NULL ? add_by_table(to, part, wanted)
+                         : add_all(to, part, first, last, wanted->lsn);
 }
 
 /* Images at one LSN that have one key differ in nothing but their files: of an import that gave
@@ -155,8 +186,8 @@ compare(const void *a, const void *b)
 }
 
 /* They come nearly in order. */
-static void
-sort(ps_candidates *candidates)
+void
+ps_candidates_sort(ps_candidates *candidates)
 {
     ps_candidate *items = candidates->items;
     if (candidates->count > 64) {
@@ -174,52 +205,15 @@ sort(ps_candidates *candidates)
     }
 }
 
-/* Of all keys, if some part has a table. `one` has room for one. NULL: no memory. */
-static const ps_probe *
-make_probes(ps_candidates *to, const ps_snapshot *snapshot, const ps_key *keys,
-            const uint32_t *order, size_t count, ps_probe *one)
-{
-    int tables = 0;
-    for (uint32_t i = 0; i < snapshot->part_count && !tables; i++)
-        tables = snapshot->parts[i].group->rows != NULL;
-    if (!tables)
-        return one;
-    ps_probe *probes = count == 1 ? one : ps_arena_take(&to->arena, count * sizeof *probes);
-    for (size_t i = 0; probes != NULL && i < count; i++)
-        probes[i] = ps_probe_of(&keys[order[i]]);
-    for (uint32_t i = 0; probes != NULL && i < snapshot->part_count; i++)
-        ps_group_prefetch(snapshot->parts[i].group, probes);
-    return probes;
-}
-
-int
-ps_candidates_find(ps_candidates *candidates, const ps_snapshot *snapshot, const ps_key *keys,
-                   const uint32_t *order, size_t count, uint64_t lsn)
-{
-    ps_probe one;
-    const ps_probe *probes = make_probes(candidates, snapshot, keys, order, count, &one);
-    int rc = probes == NULL ? PS_ERR_NOMEM : add_memory(candidates, snapshot, lsn);
-    for (uint32_t i = snapshot->part_count; rc == PS_OK && i > 0; i--) {
-        const ps_part *part = &snapshot->parts[i - 1];
-        if (part->lower > lsn)
-            continue;
-        rc = part->group->rows != NULL
-                 ? add_by_table(candidates, part, keys, order, count, lsn, probes)
-                 : add_all(candidates, part, &keys[order[0]], &keys[order[count - 1]], lsn);
-    }
-    sort(candidates);
-    return rc;
-}
-
 int
 ps_candidates_within(ps_candidates *candidates, const ps_snapshot *snapshot, const ps_key *low,
                      const ps_key *high, uint64_t lsn)
 {
-    int rc = add_memory(candidates, snapshot, lsn);
+    int rc = ps_candidates_add_memory(candidates, snapshot, lsn);
     for (uint32_t i = snapshot->part_count; rc == PS_OK && i > 0; i--)
         if (snapshot->parts[i - 1].lower <= lsn)
             rc = add_all(candidates, &snapshot->parts[i - 1], low, high, lsn);
-    sort(candidates);
+    ps_candidates_sort(candidates);
     return rc;
 }
 

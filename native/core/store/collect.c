@@ -1,26 +1,23 @@
 /*
  * Lookups: the values of keys at an LSN, the newest first, down to what needs nothing older.
  *
- * Candidates are visited from the newest on, each with all keys that still want something. Where
- * the LSNs of some overlap, they make a cluster, whose values are merged key by key; but most
- * such have only one that may have the key, as files that share a range of LSNs by ranges of keys.
+ * Sources are visited from the newest on (store/stretches.h), each with the keys that it may have
+ * and that still want something, so that a visit costs by what there is and not by how many files
+ * or keys there are. Where the LSNs of some overlap, they make a cluster, whose values are merged
+ * key by key; but most such have only one that may have the key, as files that share a range of
+ * LSNs by ranges of keys.
  */
 #include <stdlib.h>
 
-#include "layer/patience.h"
-#include "store/candidates.h"
+#include "store/stretches.h"
 
-/* How many columns of tables a read fills, and with how many empty ones an event loop puts up. */
-#define LEARN_AT_ONCE 64u
-#define UNKNOWN_MOST 32u
+/* So many keys need no memory of their own. */
+#define FEW 64u
 
 typedef struct lookup {
-    const ps_key *keys;
+    ps_wanted wanted;
     ps_chain *chains;
-    uint32_t *wanted;   /* the keys that want more, ascending */
-    uint32_t *place;    /* of each in the order that was asked for */
-    uint32_t *some;     /* of them, those for one visit */
-    size_t left;
+    uint32_t *some; /* keys for one visit, ascending */
     ps_error *err;
 } lookup;
 
@@ -37,30 +34,45 @@ visit(lookup *l, const ps_candidate *from, const ps_key *keys, const uint32_t *o
     return ps_layer_collect(source->file, keys, order, count, from->upper, chains, l->err);
 }
 
+/* Of 64 places the keys that are open and that a candidate may have. */
+static uint64_t
+asked(const lookup *l, const ps_candidate *from, size_t word)
+{
+    return l->wanted.open[word] & (from->wants == NULL ? UINT64_MAX : from->wants[word]);
+}
+
+static void
+close_complete(lookup *l, const ps_candidate *from)
+{
+    for (size_t w = 0; w < ps_wanted_words(&l->wanted); w++)
+        for (uint64_t left = asked(l, from, w); left != 0; left &= left - 1) {
+            size_t place = w * 64 + (size_t)__builtin_ctzll(left);
+            if (l->chains[l->wanted.order[place]].complete)
+                l->wanted.open[w] &= ~((uint64_t)1 << place % 64);
+        }
+}
+
 /* Asks one candidate for all keys that it may have. */
 static int
 visit_wanted(lookup *l, const ps_candidate *from)
 {
-    if (from->wants == NULL)
-        return visit(l, from, l->keys, l->wanted, l->left, l->chains);
     size_t count = 0;
-    for (size_t i = 0; i < l->left; i++)
-        if ((from->wants[l->place[i] / 64] >> l->place[i] % 64 & 1) != 0)
-            l->some[count++] = l->wanted[i];
-    return visit(l, from, l->keys, l->some, count, l->chains);
+    for (size_t w = 0; w < ps_wanted_words(&l->wanted); w++)
+        for (uint64_t left = asked(l, from, w); left != 0; left &= left - 1)
+            l->some[count++] = l->wanted.order[w * 64 + (size_t)__builtin_ctzll(left)];
+    int rc = visit(l, from, l->wanted.keys, l->some, count, l->chains);
+    if (count > 0)
+        close_complete(l, from);
+    return rc;
 }
 
-static void
-drop_complete(lookup *l)
+static int
+is_done(const lookup *l)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < l->left; i++) {
-        if (l->chains[l->wanted[i]].complete)
-            continue;
-        l->wanted[kept] = l->wanted[i];
-        l->place[kept++] = l->place[i];
-    }
-    l->left = kept;
+    for (size_t w = 0; w < ps_wanted_words(&l->wanted); w++)
+        if (l->wanted.open[w] != 0)
+            return 0;
+    return 1;
 }
 
 /* Which of the chains has the newest next value: an image before others of its LSN. */
@@ -82,9 +94,9 @@ newest(const ps_candidate *cluster, const ps_chain *parts, const uint32_t *taken
 
 /* One key of which several of a cluster may have values. */
 static int
-merge_key(lookup *l, const ps_candidate *cluster, size_t count, size_t at)
+merge_key(lookup *l, const ps_candidate *cluster, size_t count, size_t place)
 {
-    uint32_t key = l->wanted[at];
+    uint32_t key = l->wanted.order[place];
     ps_chain *chain = &l->chains[key];
     ps_chain *parts = ps_arena_take(chain->arena, count * sizeof *parts);
     uint32_t *taken = ps_arena_take(chain->arena, count * sizeof *taken);
@@ -93,9 +105,9 @@ merge_key(lookup *l, const ps_candidate *cluster, size_t count, size_t at)
     memset(taken, 0, count * sizeof *taken);
     for (size_t i = 0; i < count; i++) {
         parts[i] = (ps_chain){.arena = chain->arena, .newest_only = chain->newest_only};
-        if (!ps_candidate_may_have(&cluster[i], &l->keys[key], l->place[at]))
+        if (!ps_candidate_may_have(&cluster[i], &l->wanted.keys[key], place))
             continue;
-        int rc = visit(l, &cluster[i], &l->keys[key], &(uint32_t){0}, 1, &parts[i]);
+        int rc = visit(l, &cluster[i], &l->wanted.keys[key], &(uint32_t){0}, 1, &parts[i]);
         if (rc < 0)
             return rc;
     }
@@ -111,12 +123,13 @@ merge_key(lookup *l, const ps_candidate *cluster, size_t count, size_t at)
 
 /* The only one of a cluster that may have a key; `count` if there are none, or more. */
 static size_t
-only_one(lookup *l, const ps_candidate *cluster, size_t count, size_t at, int *several)
+only_one(lookup *l, const ps_candidate *cluster, size_t count, size_t place, int *several)
 {
+    const ps_key *key = &l->wanted.keys[l->wanted.order[place]];
     size_t only = count;
     *several = 0;
     for (size_t i = 0; i < count && !*several; i++) {
-        if (!ps_candidate_may_have(&cluster[i], &l->keys[l->wanted[at]], l->place[at]))
+        if (!ps_candidate_may_have(&cluster[i], key, place))
             continue;
         *several = only < count;
         only = i;
@@ -130,22 +143,26 @@ visit_cluster(lookup *l, const ps_candidate *cluster, size_t count)
 {
     size_t from = count, run = 0;
     int rc = PS_OK;
-    for (size_t at = 0; rc == PS_OK && at < l->left; at++) {
+    for (size_t place = 0; rc == PS_OK && place < l->wanted.count; place++) {
+        if ((l->wanted.open[place / 64] >> place % 64 & 1) == 0)
+            continue;
         int several;
-        size_t only = only_one(l, cluster, count, at, &several);
+        size_t only = only_one(l, cluster, count, place, &several);
         if (several) {
-            rc = merge_key(l, cluster, count, at);
+            rc = merge_key(l, cluster, count, place);
         } else if (only < count) {
             if (only != from && run > 0) {
-                rc = visit(l, &cluster[from], l->keys, l->some, run, l->chains);
+                rc = visit(l, &cluster[from], l->wanted.keys, l->some, run, l->chains);
                 run = 0;
             }
             from = only;
-            l->some[run++] = l->wanted[at];
+            l->some[run++] = l->wanted.order[place];
         }
     }
     if (rc == PS_OK && run > 0)
-        rc = visit(l, &cluster[from], l->keys, l->some, run, l->chains);
+        rc = visit(l, &cluster[from], l->wanted.keys, l->some, run, l->chains);
+    for (size_t i = 0; i < count; i++)
+        close_complete(l, &cluster[i]);
     return rc;
 }
 
@@ -167,73 +184,55 @@ static int
 walk(lookup *l, const ps_candidates *found)
 {
     int rc = PS_OK;
-    for (size_t i = 0; rc == PS_OK && l->left > 0 && i < found->count;) {
+    for (size_t i = 0; rc == PS_OK && i < found->count && !is_done(l);) {
         size_t end = cluster_end(found->items, i, found->count);
         rc = end == i + 1 ? visit_wanted(l, &found->items[i])
                           : visit_cluster(l, &found->items[i], end - i);
-        drop_complete(l);
         i = end;
     }
     return rc;
 }
 
-/* Fills some columns that are empty: of files that were found in the catalog, or just written.
- * As long as they are, each read has to look at their files one by one. */
 static int
-learn(const ps_snapshot *snapshot, ps_error *err)
+look_up(lookup *l, const ps_snapshot *snapshot)
 {
-    size_t unknown = 0;
-    for (uint32_t i = 0; i < snapshot->part_count; i++)
-        unknown += ps_group_unknown(snapshot->parts[i].group, snapshot->parts[i].count);
-    if (!ps_patience_allows_files())
-        return unknown <= UNKNOWN_MOST
-                   ? PS_OK
-                   : ps_fail(err, PS_ERR_WOULD_WAIT, "the filters of %zu layers are to be read",
-                             unknown);
-    size_t budget = unknown < LEARN_AT_ONCE ? unknown : LEARN_AT_ONCE;
-    for (uint32_t i = snapshot->part_count; budget > 0 && i > 0; i--) {
-        const ps_part *part = &snapshot->parts[i - 1];
-        for (uint32_t at = part->count; budget > 0 && part->group->rows != NULL && at > 0; at--) {
-            if (ps_group_knows(part->group, at - 1))
-                continue;
-            ps_group_learn(part->group, at - 1);
-            budget--;
-        }
+    for (size_t place = 0; place < l->wanted.count; place++)
+        if (!l->chains[l->wanted.order[place]].complete)
+            l->wanted.open[place / 64] |= (uint64_t)1 << place % 64;
+    ps_stretches stretches;
+    int rc = ps_stretches_init(&stretches, snapshot, &l->wanted, l->err);
+    while (rc == PS_OK && !is_done(l)) {
+        rc = ps_stretches_next(&stretches, l->err);
+        if (rc == 0)
+            break;
+        if (rc > 0)
+            rc = walk(l, &stretches.found);
     }
-    return PS_OK;
+    ps_stretches_free(&stretches);
+    return rc;
 }
 
 int
 ps_snapshot_collect(const ps_snapshot *snapshot, const ps_key *keys, const uint32_t *order,
                     size_t count, uint64_t lsn, ps_chain *chains, ps_error *err)
 {
-    uint32_t few[3 * 64];
-    uint32_t *lists = count <= 64 ? few : malloc(3 * count * sizeof *lists);
-    if (lists == NULL)
-        return ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
-    lookup l = {.keys = keys,
-                .chains = chains,
-                .wanted = lists,
-                .place = lists + count,
-                .some = lists + 2 * count,
-                .left = count,
-                .err = err};
-    for (size_t i = 0; i < count; i++) {
-        l.wanted[i] = order[i];
-        l.place[i] = (uint32_t)i;
+    uint64_t one_word[FEW / 64] = {0}, *open = one_word;
+    uint32_t few[FEW], *some = few;
+    if (count > FEW) {
+        open = calloc((count + 63) / 64, sizeof *open);
+        some = malloc(count * sizeof *some);
     }
-    drop_complete(&l);
-    ps_candidates found;
-    ps_candidates_init(&found);
-    int rc = learn(snapshot, err);
-    if (rc == PS_OK && l.left > 0 &&
-        ps_candidates_find(&found, snapshot, keys, order, count, lsn) < 0)
-        rc = ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count);
-    if (rc == PS_OK)
-        rc = walk(&l, &found);
-    ps_candidates_free(&found);
-    if (lists != few)
-        free(lists);
+    lookup l = {.wanted = {.keys = keys, .order = order, .count = count, .lsn = lsn, .open = open},
+                .chains = chains,
+                .some = some,
+                .err = err};
+    int rc = open == NULL || some == NULL
+                 ? ps_fail(err, PS_ERR_NOMEM, "out of memory for a read of %zu blocks", count)
+                 : look_up(&l, snapshot);
+    if (count > FEW) {
+        free(open);
+        free(some);
+    }
     return rc;
 }
 

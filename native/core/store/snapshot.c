@@ -59,6 +59,25 @@ least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+static uint64_t
+most(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* All parts are there: what lies below each. */
+static ps_snapshot *
+finish(ps_snapshot *made)
+{
+    uint64_t below = 0;
+    for (uint32_t i = 0; i < made->part_count; i++) {
+        ps_part *part = &made->parts[i];
+        part->below = below;
+        below = most(below, least(part->last, part->upper));
+    }
+    return made;
+}
+
 static void
 add_memory(ps_snapshot *to, const ps_source *source)
 {
@@ -73,23 +92,6 @@ add_part(ps_snapshot *to, ps_part part)
     to->parts[to->part_count++] = part;
 }
 
-static uint64_t
-keys_of(const ps_source *source)
-{
-    return ps_layer_known(source->file)->keys;
-}
-
-static uint64_t
-most_keys(const ps_part *part)
-{
-    uint64_t most = 0;
-    for (uint32_t i = 0; i < part->count; i++) {
-        uint64_t keys = keys_of(&part->group->files[i]);
-        most = keys > most ? keys : most;
-    }
-    return most;
-}
-
 static int
 is_listed(const ps_source *list, size_t count, const ps_layer *file)
 {
@@ -97,6 +99,14 @@ is_listed(const ps_source *list, size_t count, const ps_layer *file)
         if (list[i].file == file)
             return 1;
     return 0;
+}
+
+static void
+widen(ps_part *part, const ps_source *source)
+{
+    part->count++;
+    part->lower = least(part->lower, source->lower);
+    part->last = most(part->last, source->upper);
 }
 
 /* Adds to a new part what another shows, with its bound, but for the files of `gone`. */
@@ -109,16 +119,25 @@ copy_files(ps_part *to, const ps_part *from, const ps_source *gone, size_t gone_
         if (source.lower > source.upper || is_listed(gone, gone_count, source.file))
             continue;
         (void)ps_group_add(to->group, to->count, &source); /* there is room, and nobody else */
-        ps_group_copy_column(to->group, to->count++, from->group, i);
-        to->lower = least(to->lower, source.lower);
+        widen(to, &source);
     }
 }
 
+/* Once a new part has all files, what was known of those that came from another, in the same
+ * order, at `at` and behind it. */
+static void
+copy_columns(const ps_part *to, uint32_t at, const ps_part *from)
+{
+    for (uint32_t i = 0; i < from->count && at < to->count; i++)
+        if (to->group->files[at].file == from->group->files[i].file)
+            ps_group_copy_column(to->group, to->count, at++, from->group, i);
+}
+
 static int
-new_part(ps_part *part, uint32_t room, uint64_t keys)
+new_part(ps_part *part, uint32_t room)
 {
     *part = (ps_part){
-        .group = ps_group_make(room, keys), .lower = UINT64_MAX, .upper = UINT64_MAX};
+        .group = ps_group_make(room), .lower = UINT64_MAX, .upper = UINT64_MAX};
     return part->group == NULL ? PS_ERR_NOMEM : PS_OK;
 }
 
@@ -129,20 +148,19 @@ push(ps_snapshot *to, const ps_source *source)
     ps_part *last = to->part_count > 0 ? &to->parts[to->part_count - 1] : NULL;
     if (last != NULL && last->upper == UINT64_MAX &&
         ps_group_add(last->group, last->count, source)) {
-        last->lower = least(last->lower, source->lower);
-        last->count++;
+        widen(last, source);
         return PS_OK;
     }
     int grows = last != NULL && last->upper == UINT64_MAX && last->count < PS_GROUP_MOST;
-    uint64_t keys = keys_of(source), before = grows ? most_keys(last) : 0;
     ps_part made;
-    if (new_part(&made, grows ? last->count + 1 : 1, keys > before ? keys : before) < 0)
+    if (new_part(&made, grows ? last->count + 1 : 1) < 0)
         return PS_ERR_NOMEM;
     if (grows)
         copy_files(&made, last, NULL, 0);
-    (void)ps_group_add(made.group, made.count++, source);
-    made.lower = least(made.lower, source->lower);
+    (void)ps_group_add(made.group, made.count, source);
+    widen(&made, source);
     if (grows) {
+        copy_columns(&made, 0, last);
         ps_group_release(last->group);
         *last = made;
     } else {
@@ -169,9 +187,10 @@ keep_part(ps_snapshot *to, const ps_part *part, const ps_source *gone, size_t go
         return PS_OK;
     }
     ps_part made;
-    if (new_part(&made, part->count, most_keys(part)) < 0)
+    if (new_part(&made, part->count) < 0)
         return PS_ERR_NOMEM;
     copy_files(&made, part, gone, gone_count);
+    copy_columns(&made, 0, part);
     if (made.count > 0)
         to->parts[to->part_count++] = made;
     else
@@ -210,7 +229,7 @@ ps_snapshot_replace(const ps_snapshot *snapshot, const ps_source *gone, size_t g
             rc = push(made, &added[i]);
     }
     if (rc == PS_OK)
-        return made;
+        return finish(made);
     ps_snapshot_release(made);
     return NULL;
 }
@@ -224,12 +243,14 @@ join_last(ps_snapshot *to)
     ps_part *older = &to->parts[to->part_count - 2], *newer = older + 1;
     if (older->count + newer->count > JOIN_MOST)
         return PS_OK;
-    uint64_t keys = most_keys(older), more = most_keys(newer);
     ps_part made;
-    if (new_part(&made, older->count + newer->count, keys > more ? keys : more) < 0)
+    if (new_part(&made, older->count + newer->count) < 0)
         return PS_ERR_NOMEM;
     copy_files(&made, older, NULL, 0);
+    uint32_t first_of_newer = made.count;
     copy_files(&made, newer, NULL, 0);
+    copy_columns(&made, 0, older);
+    copy_columns(&made, first_of_newer, newer);
     ps_group_release(older->group);
     ps_group_release(newer->group);
     *older = made;
@@ -274,7 +295,7 @@ ps_snapshot_over(const ps_snapshot *own, const ps_snapshot *parent, uint64_t lsn
             return NULL;
         }
     }
-    return made;
+    return finish(made);
 }
 
 size_t

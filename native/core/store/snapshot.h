@@ -26,12 +26,16 @@
 #include "redo/redo.h"
 #include "store/group.h"
 
-/* The first `count` files of a group, up to an LSN; none begins below `lower`. */
+/* The first `count` files of a group, up to an LSN; none begins below `lower`, nor counts beyond
+ * `last`. No part before it has anything beyond `below`, which lets a lookup that has found all it
+ * wants leave them alone. */
 typedef struct ps_part {
     ps_group *group;
     uint32_t count;
     uint64_t lower;
     uint64_t upper;
+    uint64_t last;
+    uint64_t below;
 } ps_part;
 
 typedef struct ps_snapshot {
