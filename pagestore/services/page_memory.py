@@ -13,6 +13,8 @@ At rest, when nothing is read or written, what nothing uses goes back to the sys
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 from dataclasses import dataclass
 
 from pagestore import _native
@@ -24,6 +26,8 @@ RESPONSE_BYTES = 44 << 20
 LEAST_BYTES = PROGRAM_BYTES + RESPONSE_BYTES + (16 << 20)
 DEFAULT_BYTES = 272 << 20
 REST_SECONDS = 5.0
+OPEN_LAYERS = 1024
+"""Files of layers. Of a branch of many, a scan meets those of hundreds."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,19 @@ def keep_within(shares: Shares) -> None:
         block_cache_bytes=shares.blocks,
         index_bytes=shares.indexes,
         chunk_bytes=shares.open_layers,
+        open_files=open_layers(),
     )
+
+
+def open_layers() -> int:
+    """How many files of layers this process may hold open, once it may open what it can: a
+    quarter of that at most."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(most, max(soft, 4 * OPEN_LAYERS))
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        soft = wanted
+    return min(OPEN_LAYERS, soft // 4)
 
 
 async def trim_at_rest() -> None:

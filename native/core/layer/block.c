@@ -167,9 +167,66 @@ read_block(ps_layer *layer, ps_block *block, ps_error *err)
     return rc == PS_ERR_CORRUPT && layer->remote != NULL ? mend_block(layer, block, err) : rc;
 }
 
+/* Of the files of all layers that are small, so much is held; no more than a part of what indexes
+ * may take (lru.c), where it counts too. */
+static size_t held_bytes;
+
+static size_t
+bytes_of_blocks(const ps_layer *layer)
+{
+    size_t bytes = layer->blocks * sizeof *layer->held;
+    for (uint32_t i = 0; i < layer->blocks; i++)
+        bytes += sizeof(ps_block) + layer->index[i].raw;
+    return bytes;
+}
+
+void
+ps_layer_let_blocks_go(ps_layer *layer)
+{
+    if (layer->held == NULL)
+        return;
+    __atomic_sub_fetch(&held_bytes, bytes_of_blocks(layer), __ATOMIC_RELAXED);
+    for (uint32_t i = 0; i < layer->blocks; i++)
+        free(layer->held[i]);
+    free(layer->held);
+    layer->held = NULL;
+}
+
+/* What cannot be read is left to who needs it, and is told what is wrong. */
+void
+ps_layer_hold(ps_layer *layer)
+{
+    if (layer->known.bytes > PS_LAYER_HELD_FILE)
+        return;
+    size_t bytes = bytes_of_blocks(layer);
+    if (bytes > PS_LAYER_HELD_BYTES ||
+        __atomic_load_n(&held_bytes, __ATOMIC_RELAXED) + bytes > ps_layers_hold_most())
+        return;
+    layer->held = calloc(layer->blocks, sizeof *layer->held);
+    if (layer->held == NULL)
+        return;
+    __atomic_add_fetch(&held_bytes, bytes, __ATOMIC_RELAXED);
+    int rc = PS_OK;
+    for (uint32_t i = 0; rc == PS_OK && i < layer->blocks; i++) {
+        ps_block *made = ps_block_make(layer->uid, i, layer->index[i].raw);
+        rc = made == NULL ? PS_ERR_NOMEM : read_block(layer, made, NULL);
+        layer->held[i] = made;
+        if (made != NULL)
+            made->held = 1;
+    }
+    if (rc == PS_OK)
+        layer->memory += bytes;
+    else
+        ps_layer_let_blocks_go(layer);
+}
+
 static int
 get_block(ps_layer *layer, uint32_t number, int uncached, ps_block **block, ps_error *err)
 {
+    if (layer->held != NULL) {
+        *block = layer->held[number];
+        return PS_OK;
+    }
     *block = uncached ? NULL : ps_cache_get(layer->uid, number);
     if (*block != NULL)
         return PS_OK;

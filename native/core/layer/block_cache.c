@@ -100,7 +100,7 @@ shrink(shard *in)
 void
 ps_block_release(ps_block *block)
 {
-    if (block == NULL)
+    if (block == NULL || block->held)
         return;
     shard *in = shard_of(place(block->layer, block->number));
     pthread_mutex_lock(&in->lock);

@@ -20,6 +20,7 @@ typedef struct ps_block {
     uint32_t length;
     uint32_t refs;
     int listed;
+    int held; /* by its layer, as long as that is pinned: nobody counts who uses it */
     uint32_t values;
     uint8_t data[];
 } ps_block;

@@ -390,5 +390,6 @@ ps_layer_load(ps_layer *layer, ps_error *err)
     layer->blocks = footer.index_count;
     layer->filter_bytes = footer.filter_bytes;
     layer->memory = footer.index_count * sizeof *layer->index + footer.filter_bytes;
+    ps_layer_hold(layer);
     return PS_OK;
 }

@@ -57,6 +57,7 @@ drop(ps_layer *layer, int which)
         return;
     }
     index_bytes -= layer->memory;
+    ps_layer_let_blocks_go(layer);
     free(layer->index);
     free(layer->filter);
     layer->index = NULL;
@@ -225,10 +226,16 @@ ps_layers_limit(unsigned open_files, size_t index_limit)
 {
     pthread_mutex_lock(&lock);
     max_open = open_files;
-    max_index_bytes = index_limit;
+    __atomic_store_n(&max_index_bytes, index_limit, __ATOMIC_RELAXED);
     for (int which = 0; which < PS_LRUS; which++)
         drop_surplus(which);
     pthread_mutex_unlock(&lock);
+}
+
+size_t
+ps_layers_hold_most(void)
+{
+    return __atomic_load_n(&max_index_bytes, __ATOMIC_RELAXED) / 2;
 }
 
 ps_layers_stats

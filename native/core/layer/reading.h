@@ -7,6 +7,11 @@
 #include "layer/file.h"
 
 /* A layer stands in two LRU lists: while its index is loaded, while its file is open. */
+/* A file of at most so many bytes is held whole, with its index, if its blocks are no more than
+ * the second in memory. */
+#define PS_LAYER_HELD_FILE ((size_t)32 << 10)
+#define PS_LAYER_HELD_BYTES ((size_t)96 << 10)
+
 enum ps_lru { PS_LRU_INDEXES, PS_LRU_FILES, PS_LRUS };
 
 typedef struct ps_lru_links {
@@ -43,6 +48,7 @@ struct ps_layer {
     uint32_t blocks;
     uint8_t *filter;
     uint32_t filter_bytes;
+    ps_block **held; /* of a small file all blocks, or NULL */
     size_t memory;
 };
 
@@ -52,6 +58,8 @@ void ps_layer_unpin(ps_layer *layer);
 /* The same for the open file, layer->fd. */
 int ps_layer_pin_file(ps_layer *layer, ps_error *err);
 void ps_layer_unpin_file(ps_layer *layer);
+/* How much may be held of small files: half of what indexes may take. */
+size_t ps_layers_hold_most(void);
 /* Drops both; nobody holds a pin. */
 void ps_layer_forget(ps_layer *layer);
 
@@ -59,6 +67,10 @@ void ps_layer_forget(ps_layer *layer);
 int ps_layer_open_file(ps_layer *layer, ps_error *err);
 void ps_layer_close_file(ps_layer *layer);
 int ps_layer_load(ps_layer *layer, ps_error *err);
+/* Keeps the blocks of a small file with its index, if there is room: to find that small a file's
+ * block in the cache, or to read it, costs more than its index. While it is being loaded. */
+void ps_layer_hold(ps_layer *layer);
+void ps_layer_let_blocks_go(ps_layer *layer);
 int ps_layer_read_at(const ps_layer *layer, void *out, size_t length, uint64_t offset,
                      ps_error *err);
 /* A range of the open file does not hold, as `err` says; 1 when it is worth another try, for
