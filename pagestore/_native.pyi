@@ -234,7 +234,8 @@ class Compaction:
     """Delta layers made into others, a file at a time: native/core/store/compaction.h.
 
     A merge of them, or with ``image_lsn`` images of what they have at that LSN, for keys from
-    ``low`` on; then image layers may be among them. Weights are those of `Layer.depth`; without
+    ``low`` on; then image layers may be among them, and layers of ancestors, each up to its LSN of
+    ``uppers``. Weights are those of `Layer.depth`; without
     ``open_weight`` a merge makes no images. What no read at the ``boundaries`` needs, or beyond
     the last of them unless it ``ends`` there, is left out. One thread writes; others may pause and
     cancel it.
@@ -254,6 +255,7 @@ class Compaction:
         low: bytes = ...,
         boundaries: tuple[int, ...] = (),
         ends: bool = False,
+        uppers: tuple[int, ...] = ...,
     ) -> None: ...
     def write(
         self, path: _Path, tenant: _Bytes, timeline: _Bytes, number: int, *, level: int

@@ -54,6 +54,17 @@ open_work(CompactionObject *self, PyObject *tuple, PyObject *snapshot_object,
     return rc;
 }
 
+/* LSNs of a tuple, which may not be there; 0, or -1 with an exception. */
+static int
+read_lsns(PyObject *tuple, uint64_t **lsns, size_t *count)
+{
+    if (tuple == NULL)
+        return 0;
+    *count = (size_t)PyTuple_GET_SIZE(tuple);
+    *lsns = ps_lsns_of(tuple);
+    return *lsns == NULL ? -1 : 0;
+}
+
 static PyObject *
 compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -61,16 +72,17 @@ compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     unsigned long long file_bytes = 0, image_lsn = 0, open_weight = 0, weight = 0, bytes = 0;
     const char *low = NULL;
     Py_ssize_t low_length = 0;
-    PyObject *boundaries = NULL;
+    PyObject *boundaries = NULL, *bounds = NULL;
     int ends = 0;
-    uint64_t *lsns = NULL;
+    uint64_t *kept = NULL, *uppers = NULL;
+    size_t bounded = 0;
     static char *names[] = {"layers", "snapshot", "redo", "file_bytes", "open_weight",
                             "chain_weight", "chain_bytes", "image_lsn", "low",
-                            "boundaries", "ends", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$KKKKKy#O!p:Compaction", names, &layers,
+                            "boundaries", "ends", "uppers", NULL};
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|$KKKKKy#O!pO!:Compaction", names, &layers,
                                      &snapshot, &redo, &file_bytes, &open_weight, &weight, &bytes,
                                      &image_lsn, &low, &low_length, &PyTuple_Type, &boundaries,
-                                     &ends))
+                                     &ends, &PyTuple_Type, &bounds))
         return NULL;
     if (low != NULL && low_length != PS_KEY_LEN) {
         PyErr_SetString(PyExc_ValueError, "a key has 18 bytes");
@@ -88,14 +100,19 @@ compaction_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         tuple == NULL ? NULL : (CompactionObject *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->redo = Py_NewRef(redo);
-        if (boundaries != NULL && (lsns = ps_lsns_of(boundaries)) != NULL) {
-            options.kept.boundaries = lsns;
-            options.kept.count = (size_t)PyTuple_GET_SIZE(boundaries);
+        int rc = read_lsns(boundaries, &kept, &options.kept.count);
+        if (rc == 0)
+            rc = read_lsns(bounds, &uppers, &bounded);
+        if (rc == 0 && uppers != NULL && bounded != (size_t)PyTuple_GET_SIZE(tuple)) {
+            PyErr_SetString(PyExc_ValueError, "an upper LSN is needed for each layer");
+            rc = -1;
         }
-        if ((boundaries != NULL && lsns == NULL) ||
-            open_work(self, tuple, snapshot, &options) < 0)
+        options.kept.boundaries = kept;
+        options.uppers = uppers;
+        if (rc < 0 || open_work(self, tuple, snapshot, &options) < 0)
             Py_CLEAR(self);
-        PyMem_RawFree(lsns);
+        PyMem_RawFree(kept);
+        PyMem_RawFree(uppers);
     }
     Py_XDECREF(tuple);
     return (PyObject *)self;

@@ -27,6 +27,7 @@ from pagestore._native import Compaction, RedoPool
 from pagestore.errors import InvalidInput, NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.layers.native import LayerKind
+from pagestore.maintenance.ancestry import steps
 from pagestore.maintenance.figures import Depths, ancestors
 from pagestore.maintenance.policy import (
     MOST_LEVEL,
@@ -275,7 +276,14 @@ class Compactor:
         files = self._depths.figures(timeline, kept)
         seen.note(timeline, files, self._bounds, self.totals)
         above = ancestors(timeline, self._bounds.deep_branch) if at_rest else 0
-        return next_job(files, self._bounds, at_rest=at_rest, kept=kept, ancestors=above)
+        return next_job(
+            files,
+            self._bounds,
+            at_rest=at_rest,
+            kept=kept,
+            ancestors=above,
+            steps=steps(timeline),
+        )
 
     def _note(self, timeline: Timeline, error: Exception) -> None:
         seen = self._seen[_key(timeline)]

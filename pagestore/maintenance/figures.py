@@ -27,6 +27,14 @@ def ancestors(timeline: Timeline, most: int) -> int:
     return found
 
 
+def figures_of(layer: OwnLayer, depth: int = 0) -> Figures:
+    """What the catalog says."""
+    kind, least, greatest, first, last, _, keys, size = layer.entry.summary
+    return Figures(
+        layer.number, kind, layer.entry.level, first, last, least, greatest, size, keys, depth
+    )
+
+
 class Depths:
     """What was found, of at most `KEPT` files. For one thread."""
 
@@ -51,12 +59,10 @@ class Depths:
         return self._deadness.added(timeline, files, {n: layer for n, _, layer in own}, kept)
 
     def _figures(self, timeline: Timeline, layer: OwnLayer) -> Figures:
-        kind, least, greatest, first, last, values, keys, size = layer.entry.summary
-        fresh = kind == LayerKind.DELTA and layer.entry.level == 0
-        depth = self._depth(timeline, layer) if fresh and values > keys else 0
-        return Figures(
-            layer.number, kind, layer.entry.level, first, last, least, greatest, size, keys, depth
-        )
+        summary = layer.entry.summary
+        fresh = summary.kind == LayerKind.DELTA and layer.entry.level == 0
+        depth = self._depth(timeline, layer) if fresh and summary.entries > summary.keys else 0
+        return figures_of(layer, depth)
 
     def _depth(self, timeline: Timeline, layer: OwnLayer) -> int:
         name = timeline.tenant_id, timeline.timeline_id, layer.number

@@ -18,6 +18,13 @@ history, and so become one before. At rest, when nothing comes any more, less is
 nothing at all of a branch of many branches, once: a read of it would look for a few records at each
 of them. Of what nobody names any more no images are made: nobody reads its end.
 
+*Images of ancestors.* Those of a branch of many may have what its ancestors changed, too: then its
+reads, and those of its branches, find in one place what they would look for in each. Along an
+ancestry such passes follow the rule of merges. One is made when enough ancestors without one lie
+above the last, and it takes in what is older, step by step, as long as that has not many more keys
+than all that is newer: so passes grow by a factor, a read meets one of each size, and what a
+timeline changed is copied once for each. It stops before what is large, or was imported.
+
 *What is dead.* Where history is kept no longer (timeline/retained.py), values are left out by every
 merge. Who waits for one would wait long, so a run of which enough is dead is rewritten by itself.
 Images are their passes' alone, and where no LSN is kept between two passes the lower one's stand
@@ -64,6 +71,19 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What a branch sees of one of its ancestors, the nearest of which is the first step.
+
+    ``keys`` that it has itself changed, or, with ``reach``, that are in its images: these have the
+    changes of so many more ancestors. ``base``: it has all there is, by an import or a copy.
+    """
+
+    keys: int = 0
+    reach: int = 0
+    base: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """How far things may go. Bytes are of files; weights those of `Layer.depth`."""
 
@@ -88,6 +108,10 @@ class Bounds:
     rest_floor: int = 1 << 20
     deep_branch: int = 8
     """So many ancestors with layers are many."""
+    loose_branches: int = 16
+    """So many timelines with layers, one behind the other, share images."""
+    taken_in: float = 2.0
+    """And what is older, as long as that is no more than so many times what is newer."""
     dead_part: float = 0.3
     rest_dead_part: float = 0.125
     dead_floor: int = 1 << 20
@@ -112,7 +136,8 @@ class Merge:
 class Images:
     """Of what the inputs changed, at an LSN, for keys from ``low`` on.
 
-    ``replaces``: the inputs are images at or below the LSN, which go as those are there.
+    ``reach``: they have what so many ancestors changed, too. ``replaces``: the inputs are images at
+    or below the LSN, which go as those are there.
     """
 
     inputs: tuple[int, ...]
@@ -120,6 +145,11 @@ class Images:
     low: bytes
     codec: int
     replaces: bool = False
+    reach: int = 0
+
+    @property
+    def level(self) -> int:
+        return 1 + min(self.reach, MOST_LEVEL - 1)
 
 
 Job = Merge | Images
@@ -149,6 +179,7 @@ class Covered:
     lsn: int = 0
     begun_lsn: int = 0
     low: bytes = LEAST_KEY
+    begun_reach: int = 0
 
 
 def behind(key: bytes) -> bytes:
@@ -158,7 +189,7 @@ def behind(key: bytes) -> bytes:
 
 def covered(files: Sequence[Figures]) -> Covered:
     """What the images of passes say, whatever was left out of them by a crash."""
-    whole, begun = 0, (0, LEAST_KEY)
+    whole, begun = 0, (0, LEAST_KEY, 0)
     images = [f for f in files if f.kind == LayerKind.IMAGE and f.level > 0]
     images.sort(key=lambda file: (file.first_lsn, file.least))
     for lsn, group in groupby(images, key=lambda file: file.first_lsn):
@@ -172,7 +203,7 @@ def covered(files: Sequence[Figures]) -> Covered:
                 break
             low = max(low, behind(file.greatest))
         else:
-            begun = (lsn, low)
+            begun = (lsn, low, file.level - 1)
     if begun[0] <= whole:
         return Covered(whole)
     return Covered(whole, *begun)
@@ -202,11 +233,13 @@ def next_job(
     at_rest: bool,
     kept: Retained = EVERYTHING,
     ancestors: int = 0,
+    steps: Iterable[Step] = (),
 ) -> Job | None:
     """None when all is well as it is.
 
     Args:
         ancestors: of the timeline, those that have layers.
+        steps: up along all of them; asked for only where they matter.
     """
     images = covered(files)
     runs = runs_above(files, images.lsn, bounds)
@@ -216,18 +249,45 @@ def next_job(
         images = Covered(images.lsn)
     job = None
     if kept.cutoff != NOTHING:
-        is_deep_branch = at_rest and ancestors >= bounds.deep_branch and images.lsn == 0
-        job = _for_reads(images, runs, bounds, at_rest, is_deep_branch)
+        is_deep = at_rest and ancestors >= bounds.deep_branch
+        reach = _reach(files, runs, steps, bounds) if is_deep and runs else 0
+        wanted = reach > 0 or (is_deep and images.lsn == 0)
+        job = _for_reads(images, runs, bounds, at_rest, wanted, reach)
     return job or _for_space(files, bounds, part, kept)
 
 
+def _reach(
+    files: Sequence[Figures], runs: Sequence[Run], steps: Iterable[Step], bounds: Bounds
+) -> int:
+    """How many ancestors' changes images are to have besides; 0: none."""
+    if any(file.kind == LayerKind.IMAGE and file.level > 1 for file in files):
+        return 0  # it has such
+    newer = sum(file.keys for run in runs for file in run.files)
+    loose, reach, within, met = 1, 0, 0, False
+    for step in steps:
+        if within > 0:  # what it changed is in images that were taken in
+            within -= 1
+        elif step.base or step.keys > bounds.taken_in * newer:
+            break
+        else:
+            newer, within, met = newer + step.keys, step.reach, met or step.reach > 0
+            loose += step.keys > 0 and not met
+        reach += 1
+    return reach if loose >= bounds.loose_branches else 0
+
+
 def _for_reads(
-    images: Covered, runs: Sequence[Run], bounds: Bounds, at_rest: bool, is_deep_branch: bool
+    images: Covered,
+    runs: Sequence[Run],
+    bounds: Bounds,
+    at_rest: bool,
+    wanted: bool,
+    reach: int,
 ) -> Job | None:
     # Before it is whole nothing above it is merged. What looks like one afterwards is what
     # retention has left of it.
     if not any(run.last_lsn > images.begun_lsn and not run.fresh for run in runs):
-        begun = _images(runs, images.begun_lsn, images.low, bounds)
+        begun = _images(runs, images.begun_lsn, images.low, bounds, images.begun_reach)
         if begun is not None:
             return begun
     deep = sum(run.weight for run in runs) > bounds.deep_weight
@@ -235,12 +295,12 @@ def _for_reads(
     merge = merge or _merge_by_bytes(runs, bounds)
     if merge is not None:
         return merge
-    if runs and (deep or is_deep_branch or _is_worth_images(runs, bounds, at_rest)):
+    if runs and (deep or wanted or _is_worth_images(runs, bounds, at_rest)):
         # What lies below images stays as it is then: so first all that is small becomes one.
         young = _young(runs, bounds)
         if len(young) > 1:
             return _merge(young, bounds)
-        return _images(runs, runs[0].last_lsn, LEAST_KEY, bounds)
+        return _images(runs, runs[0].last_lsn, LEAST_KEY, bounds, reach)
     return None
 
 
@@ -248,7 +308,8 @@ def _for_space(files: Sequence[Figures], bounds: Bounds, part: float, kept: Reta
     for lsn, group in superseded(files, kept):
         if _is_mostly_dead(group, bounds, part):
             numbers = tuple(file.number for file in group)
-            return Images(numbers, lsn, LEAST_KEY, bounds.images_zstd, replaces=True)
+            reach = max(file.level for file in group) - 1
+            return Images(numbers, lsn, LEAST_KEY, bounds.images_zstd, True, max(reach, 0))
     for run in runs_above(files, 0, bounds):
         if _is_mostly_dead(run.files, bounds, part):
             # Alone, though it was merged before.
@@ -273,9 +334,9 @@ def _is_mostly_dead(files: Sequence[Figures], bounds: Bounds, part: float) -> bo
     return dead > 0 and dead >= max(bounds.dead_floor, part * sum(f.bytes for f in files))
 
 
-def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds) -> Images | None:
-    below = [file.number for run in runs for file in run.files if file.last_lsn <= lsn]
-    return Images(tuple(below), Lsn(lsn), low, bounds.images_zstd) if below else None
+def _images(runs: Sequence[Run], lsn: int, low: bytes, bounds: Bounds, reach: int) -> Images | None:
+    below = tuple(file.number for run in runs for file in run.files if file.last_lsn <= lsn)
+    return Images(below, Lsn(lsn), low, bounds.images_zstd, reach=reach) if below else None
 
 
 def _is_worth_images(runs: Sequence[Run], bounds: Bounds, at_rest: bool) -> bool:

@@ -17,8 +17,10 @@ from typing import Any
 
 from pagestore._native import Compaction, LayerSummary, RedoPool
 from pagestore.errors import InvalidInput
+from pagestore.ids import MAX_LSN, Lsn
 from pagestore.layers.files import layer_name, temporary
 from pagestore.layers.native import LayerKind, store_errors
+from pagestore.maintenance.ancestry import layers_above
 from pagestore.maintenance.policy import EVERYTHING, GREATEST_KEY, Bounds, Images, Job
 from pagestore.timeline import Timeline
 from pagestore.timeline.entries import LayerEntry
@@ -67,17 +69,19 @@ def rewrite(
             "UNKNOWN_LAYER", f"Timeline {timeline.timeline_id} has no layer {missing[0]}."
         )
     layers = [own[number] for number in job.inputs]
+    reach = job.reach if isinstance(job, Images) and not job.replaces else 0
+    more = layers_above(timeline, reach)
     if kept.boundaries and kept.boundaries[-1] > timeline.last_record_lsn:
         kept = EVERYTHING  # what is read there is not all here again
     with store_errors():
         work = Compaction(
-            layers,
+            [*layers, *(layer for layer, _ in more)],
             snapshot,
             redo,
             file_bytes=bounds.file_bytes,
             boundaries=kept.boundaries,
             ends=kept.cutoff == NOTHING,
-            **_how(job, bounds),
+            **_how(job, bounds, (*(MAX_LSN for _ in layers), *(upto for _, upto in more))),
         )
     begun(work)
     output = _Output(timeline, work, job)
@@ -90,9 +94,9 @@ def rewrite(
     return Rewritten(stats["bytes_read"], written, stats["images"], stats["refused"], stats["dead"])
 
 
-def _how(job: Job, bounds: Bounds) -> dict[str, Any]:
+def _how(job: Job, bounds: Bounds, uppers: tuple[Lsn, ...]) -> dict[str, Any]:
     if isinstance(job, Images):
-        return {"image_lsn": job.lsn, "low": job.low}
+        return {"image_lsn": job.lsn, "low": job.low, "uppers": uppers}
     return {
         "open_weight": bounds.open_weight,
         "chain_weight": bounds.chain_weight,
@@ -167,11 +171,10 @@ class _Output:
         return None if summary is None else (number, summary)
 
     def _publish(self, made: list[tuple[int, LayerSummary]], gone: list[int]) -> None:
-        level = 1 if isinstance(self._job, Images) else self._job.level
         for number, summary in made:
             path = self._timeline.directory / layer_name(number, summary.kind)
             self._steps.rename(temporary(path), path)
         self._steps.sync_directory(self._timeline.directory)
-        added = [(number, LayerEntry.fresh(summary, level)) for number, summary in made]
+        added = [(number, LayerEntry.fresh(summary, self._job.level)) for number, summary in made]
         self._timeline.replace_layers(gone, added)
         self._unnamed.clear()

@@ -207,7 +207,8 @@ class Place(IntFlag):
 class LayerEntry:
     """What is durable of a layer.
 
-    ``level``: how often its values have been merged; 0 is what ingest and imports write.
+    ``level``: how often its values have been merged; 0 is what ingest and imports write. Of images
+    that were made here it says one more than of how many ancestors they have the changes.
     ``generation``: the page server's that wrote it, which its name in an object store carries; 0
     where there was none. ``filter_bytes``: of its filter; 0 where the entry does not say.
     """

@@ -16,9 +16,18 @@ import pytest
 
 from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId, format_lsn
 from pagestore.layers.native import LayerKind
+from pagestore.maintenance.ancestry import steps
 from pagestore.maintenance.collecting import drop_unneeded
 from pagestore.maintenance.figures import Depths
-from pagestore.maintenance.policy import EVERYTHING, RECORD_WEIGHT, Bounds, Merge, next_job
+from pagestore.maintenance.policy import (
+    EVERYTHING,
+    LEAST_KEY,
+    RECORD_WEIGHT,
+    Bounds,
+    Images,
+    Merge,
+    next_job,
+)
 from pagestore.maintenance.rewriting import Rewritten, rewrite
 from pagestore.reader.redo import RedoHelpers
 from pagestore.timeline import Repository, Timeline
@@ -60,6 +69,19 @@ def merge_all(timeline: Timeline, helpers: RedoHelpers) -> Rewritten:
     return rewrite(timeline, Merge(tuple(numbers), 1, 0), helpers.pool, TIGHT)
 
 
+def images_of_ancestors(timeline: Timeline, helpers: RedoHelpers) -> Rewritten:
+    """Of what it has changed, and all that came before it did up to where they part."""
+    deltas = [
+        (n, e.summary.last_lsn)
+        for n, e, _ in timeline.own_layers()
+        if e.summary.kind == LayerKind.DELTA
+    ]
+    numbers, lsns = zip(*deltas, strict=True)
+    above = len(list(steps(timeline)))
+    job = Images(numbers, Lsn(max(lsns)), LEAST_KEY, 1, reach=above)
+    return rewrite(timeline, job, helpers.pool, TIGHT)
+
+
 def compact(made: History, timelines: list[TimelineId]) -> Counter[str]:
     """What was done, and how many images were made in it."""
     counted: Counter[str] = Counter()
@@ -70,6 +92,9 @@ def compact(made: History, timelines: list[TimelineId]) -> Counter[str]:
             timeline = repository.get(DEFAULT_TENANT, name)
             merged = merge_all(timeline, helpers)
             counted["images in merges"] += merged.images
+            if name != made.timeline:
+                counted["of ancestors"] += images_of_ancestors(timeline, helpers).images
+                counted["Images"] += 1
             for kind, done in settle(timeline, helpers, TIGHT):
                 counted[kind] += 1
                 counted["images"] += done.images
@@ -122,6 +147,7 @@ def test_pages_stay_what_plain_postgres_makes_of_the_wal(name: str) -> None:
         counted = compact(made, [made.timeline, branch])
         assert counted["images in merges"] > 20
         assert counted["Images"] >= 2
+        assert counted["of ancestors"] > 500
         made.wait()
         on_branch.wait()
         between = made.draw(1, SEED)[0]

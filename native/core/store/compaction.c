@@ -58,6 +58,7 @@ ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for a compaction");
     made->options = *options;
     made->options.kept = (ps_kept){0};
+    made->options.uppers = NULL;
     made->redo = redo;
     made->next_low = options->low;
     made->snapshot = ps_snapshot_retain(snapshot);
@@ -68,7 +69,8 @@ ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
     if (rc == PS_OK)
         rc = open_sieve(made, &options->kept, err);
     if (rc == PS_OK)
-        rc = ps_inputs_open(&made->inputs, made->layers, made->count, &made->next_low, err);
+        rc = ps_inputs_open(&made->inputs, made->layers, options->uppers, made->count,
+                            &made->next_low, err);
     if (rc < 0)
         ps_compaction_free(made);
     else

@@ -20,6 +20,10 @@
  *            have at or below it. Blocks of relations that do not exist at the LSN, or beyond
  *            their end, get none: nobody may ask for them.
  *
+ *            Layers of ancestors may be inputs, too, each up to the LSN at which the timeline left
+ *            it: then what these have changed is found in the timeline's own images, and its reads
+ *            do not go up to each of them.
+ *
  *            Image layers may be inputs, too: so what several passes have made one above the other
  *            becomes one. Where no read is left between the LSN of such an input and that of the
  *            images, each that lies below these within their range may go.
@@ -42,6 +46,7 @@ typedef struct ps_compaction_options {
     ps_chain_bounds bounds; /* of a merge; open_weight 0: no images */
     uint64_t image_lsn;  /* of images; 0: a merge */
     ps_key low;          /* of images: where to begin */
+    const uint64_t *uppers; /* of images: up to which LSN each layer counts, or NULL */
     ps_kept kept;        /* it is copied */
 } ps_compaction_options;
 
@@ -53,7 +58,8 @@ typedef struct ps_compaction_stats {
     uint64_t dead;       /* values of the inputs, and images, that were left out */
 } ps_compaction_stats;
 
-/* Retains the layers and the snapshot, which is of the same timeline and shows all that they have.
+/* Retains the layers and the snapshot, which is of the same timeline and shows all that they have,
+ * up to their `uppers`.
  * The pool is the caller's, and may be NULL. */
 int ps_compaction_open(ps_compaction **work, ps_layer *const *layers, size_t count,
                        const ps_snapshot *snapshot, ps_redo_pool *redo,

@@ -45,7 +45,8 @@ static int
 take_key(ps_compaction *work, ps_error *err)
 {
     const ps_input *at = ps_inputs_at(&work->inputs);
-    int there = at->header.lsn <= work->options.image_lsn, rc = PS_OK;
+    int there = at->header.lsn <= work->options.image_lsn && at->header.lsn <= at->upto;
+    int rc = PS_OK;
     if (!there)
         return ps_inputs_next(&work->inputs, err);
     work->taken++;

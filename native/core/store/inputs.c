@@ -80,8 +80,8 @@ by_least_key(const void *a, const void *b)
 }
 
 int
-ps_inputs_open(ps_inputs *inputs, ps_layer *const *layers, size_t count, const ps_key *low,
-               ps_error *err)
+ps_inputs_open(ps_inputs *inputs, ps_layer *const *layers, const uint64_t *uppers, size_t count,
+               const ps_key *low, ps_error *err)
 {
     *inputs = (ps_inputs){.all = calloc(count + 1, sizeof *inputs->all),
                           .heap = calloc(count + 1, sizeof *inputs->heap)};
@@ -89,7 +89,9 @@ ps_inputs_open(ps_inputs *inputs, ps_layer *const *layers, size_t count, const p
         return ps_fail(err, PS_ERR_NOMEM, "out of memory for %zu layers", count);
     for (size_t i = 0; i < count; i++)
         if (ps_key_compare(&ps_layer_known(layers[i])->max_key, low) >= 0)
-            inputs->all[inputs->count++].layer = ps_layer_retain(layers[i]);
+            inputs->all[inputs->count++] =
+                (ps_input){.layer = ps_layer_retain(layers[i]),
+                           .upto = uppers == NULL ? UINT64_MAX : uppers[i]};
     qsort(inputs->all, inputs->count, sizeof *inputs->all, by_least_key);
     int rc = PS_OK;
     while (rc == PS_OK && inputs->begun < inputs->count &&

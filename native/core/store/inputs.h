@@ -12,6 +12,7 @@
 
 typedef struct ps_input {
     ps_layer *layer;
+    uint64_t upto; /* values beyond it are of another history: who takes them looks */
     ps_layer_cursor cursor;
     ps_layer_value_header header; /* of the value at which the cursor stands */
     ps_ordered_key key;
@@ -26,9 +27,9 @@ typedef struct ps_inputs {
     size_t open;
 } ps_inputs;
 
-/* Stands at the first value at or after `low`. */
-int ps_inputs_open(ps_inputs *inputs, ps_layer *const *layers, size_t count, const ps_key *low,
-                   ps_error *err);
+/* Stands at the first value at or after `low`. `uppers`: how far each layer counts; NULL: all. */
+int ps_inputs_open(ps_inputs *inputs, ps_layer *const *layers, const uint64_t *uppers,
+                   size_t count, const ps_key *low, ps_error *err);
 void ps_inputs_close(ps_inputs *inputs);
 /* The value at which the stream stands, until it moves; NULL at the end. */
 const ps_input *ps_inputs_at(const ps_inputs *inputs);

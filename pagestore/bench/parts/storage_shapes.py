@@ -1,8 +1,8 @@
 """Stores of made-up pages: reads at branch depth, beside siblings, and after many flushes.
 
 Pages say nothing, and what changes them are patches, so that no redo helper is timed. A branch of a
-chain changes 1% of the pages, each one time. Reads find no block in memory; files are in the
-system's cache, so what is counted is the processor's time. *Settled* is after compaction has done
+chain changes 1% of the pages, each one time. Reads find no block in the cache of blocks; files are
+in the system's, so what is counted is the processor's time. *Settled* is after compaction has done
 all that it wants at rest.
 """
 
@@ -21,9 +21,11 @@ from pagestore.bench.harness import Bench
 from pagestore.bench.report import Target
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.keyspace import PAGE_SIZE, ValueKind
+from pagestore.maintenance.ancestry import steps
 from pagestore.maintenance.figures import Depths, ancestors
 from pagestore.maintenance.policy import Bounds, next_job
 from pagestore.maintenance.rewriting import rewrite
+from pagestore.services.page_memory import open_layers
 from pagestore.timeline import Repository, Timeline
 
 FIRST_LSN = 1 << 24
@@ -61,10 +63,16 @@ class Pages:
             root.put(batch)
             for block in range(self.count):
                 batch = _native.Batch()
-                half = self.rng.randbytes(PAGE_SIZE // 2)
-                batch.put(key(block), FIRST_LSN, ValueKind.IMAGE, 0, half + bytes(PAGE_SIZE // 2))
+                batch.put(key(block), FIRST_LSN, ValueKind.IMAGE, 0, self.page())
                 root.put(batch)
             return root.commit()
+
+    def page(self) -> bytes:
+        """As one that was patched, so that no codec finds those that were are of another kind."""
+        page = bytearray(self.rng.randbytes(PAGE_SIZE // 2) + bytes(PAGE_SIZE // 2))
+        for at, length, _, value in struct.iter_unpack("<HHBB", self.patch()):
+            page[at : at + length] = bytes([value]) * length
+        return bytes(page)
 
     def branch(self, parent: Timeline) -> Timeline:
         tenant, child = DEFAULT_TENANT, TimelineId.generate()
@@ -91,9 +99,16 @@ class Pages:
     def settle(self, timeline: Timeline, *, at_rest: bool = True) -> None:
         bounds, depths = Bounds(), Depths()
         above = ancestors(timeline, bounds.deep_branch)
-        while (
-            job := next_job(depths.figures(timeline), bounds, at_rest=at_rest, ancestors=above)
-        ) is not None:
+        while True:
+            job = next_job(
+                depths.figures(timeline),
+                bounds,
+                at_rest=at_rest,
+                ancestors=above,
+                steps=steps(timeline),
+            )
+            if job is None:
+                return
             rewrite(timeline, job, None, bounds)
 
     def random_reads(self, timeline: Timeline) -> Callable[[], float]:
@@ -126,7 +141,7 @@ class Pages:
 
 
 def run(bench: Bench) -> None:
-    _native.set_store_limits(block_cache_bytes=0)
+    _native.set_store_limits(block_cache_bytes=0, open_files=open_layers())
     try:
         with _pages(bench) as pages:
             _depths(bench, pages)

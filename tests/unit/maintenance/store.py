@@ -6,13 +6,15 @@ A root has one relation of `BLOCKS` blocks, and sizes of others that come and go
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import hypothesis.strategies as st
 
 from pagestore import keyspace
 from pagestore._native import Snapshot
 from pagestore.keyspace import PAGE_SIZE, ValueKind
-from pagestore.maintenance.figures import Depths
+from pagestore.maintenance.ancestry import steps
+from pagestore.maintenance.figures import Depths, ancestors
 from pagestore.maintenance.policy import Bounds, Job, next_job
 from pagestore.maintenance.rewriting import rewrite
 from pagestore.timeline import Timeline
@@ -34,6 +36,8 @@ TINY = Bounds(
     rest_floor=0,
     settled_bytes=2000,
 )
+CHAINED = replace(TINY, deep_branch=2, loose_branches=2)
+"""Two timelines with layers are many."""
 Change = tuple[int, int, bytes]
 """A block, a value's kind and its payload."""
 
@@ -109,8 +113,14 @@ def depth(snapshot: Snapshot, lsn: int) -> int:
 def settle(timeline: Timeline, bounds: Bounds = TINY, *, at_rest: bool = True) -> list[Job]:
     """All that the policy wants, done; what it was."""
     done: list[Job] = []
-    while (job := next_job(Depths().figures(timeline), bounds, at_rest=at_rest)) is not None:
+    while (job := wanted(timeline, bounds, at_rest=at_rest)) is not None:
         rewrite(timeline, job, None, bounds)
         done.append(job)
         assert len(done) < 50, "the policy comes to no end"
     return done
+
+
+def wanted(timeline: Timeline, bounds: Bounds, *, at_rest: bool) -> Job | None:
+    above = ancestors(timeline, bounds.deep_branch)
+    files = Depths().figures(timeline)
+    return next_job(files, bounds, at_rest=at_rest, ancestors=above, steps=steps(timeline))

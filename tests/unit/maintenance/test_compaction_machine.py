@@ -24,11 +24,12 @@ from hypothesis.stateful import (
 
 from pagestore._native import LayerSummary, NativeError, Snapshot
 from pagestore.errors import PagestoreError
-from pagestore.ids import DEFAULT_TENANT
+from pagestore.ids import DEFAULT_TENANT, MAX_LSN
 from pagestore.maintenance import rewriting
 from pagestore.maintenance.policy import Images, Job, Merge
 from pagestore.timeline import Repository, Timeline
 from tests.unit.maintenance.store import (
+    CHAINED,
     TINY,
     beginning,
     changes,
@@ -56,11 +57,21 @@ class CompactionMachine(RuleBasedStateMachine):
         self.repository.close()
         shutil.rmtree(self.root)
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(
+        files=st.lists(st.lists(changes, min_size=4, max_size=6), min_size=3, max_size=3),
+        length=st.sampled_from([0, 2, 3]),
+    )
+    def begin(self, files: list[list], length: int) -> None:
+        """Many stories begin with a chain, of branches in the midst of their parents' files."""
         make_root(self.repository, 1, beginning())
         self.model[1] = ModelTimeline(None, ROOT_LSN, ROOT_LSN, ROOT_LSN)
         self.model[1].own.put(beginning())
+        for number in range(length):
+            self.branch(number, STEP + 1 if number > 0 else 0)
+            timeline, model = self.pick(number + 1)
+            self.put(timeline, model, files[number])
+            self.flush(timeline, model)
+            self.compact(timeline, model, at_rest=True)
 
     def pick(self, choice: int) -> tuple[Timeline, ModelTimeline]:
         numbers = list(self.model)
@@ -101,7 +112,7 @@ class CompactionMachine(RuleBasedStateMachine):
         model.durable = model.last
 
     def compact(self, timeline: Timeline, model: ModelTimeline, *, at_rest: bool) -> None:
-        self.done += settle(timeline, at_rest=at_rest)
+        self.done += settle(timeline, CHAINED, at_rest=at_rest)
         bound = TINY.deep_weight + TINY.chain_weight
         above = 0 if model.parent is None else depth(timeline.snapshot(), model.branch_lsn)
         assert depth(timeline.snapshot(), model.last) <= bound + above
@@ -183,8 +194,26 @@ def merge_that_says_too_little(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rewriting.LayerEntry, "fresh", fresh)
 
 
+def what_ancestors_did_later(patch: pytest.MonkeyPatch) -> None:
+    """Images of ancestors are made from all that these have, not from what the branch sees."""
+    real = rewriting.Compaction
+
+    def work(layers: list, snapshot: Snapshot, *args: Any, **more: Any) -> Any:
+        if min(more.get("uppers", ()), default=MAX_LSN) < MAX_LSN:
+            snapshot = Snapshot(snapshot.files())
+        return real(layers, snapshot, *args, **more)
+
+    patch.setattr(rewriting, "Compaction", work)
+
+
 @pytest.mark.parametrize(
-    "bug", [forgotten_input, image_of_an_lsn_before, merge_that_says_too_little]
+    "bug",
+    [
+        forgotten_input,
+        image_of_an_lsn_before,
+        merge_that_says_too_little,
+        what_ancestors_did_later,
+    ],
 )
 def test_planted_bugs_are_found(
     bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -205,4 +234,5 @@ def test_the_machine_merges_and_makes_images() -> None:
 
     run_state_machine_as_test(Counting, settings=_some(20))
     assert sum(isinstance(job, Images) for job in done) >= 5
+    assert sum(isinstance(job, Images) and job.reach > 0 for job in done) >= 5
     assert sum(isinstance(job, Merge) and len(job.inputs) > 2 for job in done) >= 5

@@ -37,6 +37,7 @@ from pagestore.ids import DEFAULT_TENANT, Lsn
 from pagestore.keyspace import PAGE_SIZE, ValueKind
 from pagestore.layers.native import LayerKind
 from pagestore.maintenance import policy, rewriting
+from pagestore.maintenance.ancestry import steps
 from pagestore.maintenance.collecting import drop_unneeded
 from pagestore.maintenance.detaching import detach
 from pagestore.maintenance.figures import Depths
@@ -165,7 +166,8 @@ class RetentionMachine(RuleBasedStateMachine):
         self.tell(0, {back})
         self.compact(0, back // 2, "settle", 0, 3)
         self.append(0, last)
-        self.compact(0, 1, "images", 0, 1)
+        self.append(1, last)
+        self.compact(0, 1, "reaching", 0, 1)
         self.compact(0, 0, "replace", 0, 1)
 
     def make_root(self) -> None:
@@ -307,7 +309,9 @@ class RetentionMachine(RuleBasedStateMachine):
     @rule(
         choice=st.integers(0, 9),
         back=st.integers(0, 6),
-        how=st.sampled_from(["settle", "settle", "merge", "images", "replace", "replace"]),
+        how=st.sampled_from(
+            ["settle", "settle", "merge", "images", "reaching", "replace", "replace"]
+        ),
         then=st.integers(0, 3),
         rounds=st.integers(1, 2),
     )
@@ -329,8 +333,9 @@ class RetentionMachine(RuleBasedStateMachine):
         numbers = tuple(file.number for file in deltas)
         if how == "merge" and deltas:
             return [Merge(numbers[len(numbers) // 3 :], 1, 0)]
-        if how == "images" and deltas:
-            return [Images(numbers, Lsn(deltas[-1].last_lsn), LEAST_KEY, 0)]
+        if how in ("images", "reaching") and deltas:
+            reach = len(list(steps(timeline))) if how == "reaching" else 0
+            return [Images(numbers, Lsn(deltas[-1].last_lsn), LEAST_KEY, 0, reach=reach)]
         if how == "replace":
             return [
                 Images(tuple(f.number for f in group), lsn, LEAST_KEY, 0, replaces=True)
@@ -351,6 +356,7 @@ class RetentionMachine(RuleBasedStateMachine):
             return
         kind = "replaced" if isinstance(job, Images) and job.replaces else type(job).__name__
         self.counted[kind] += 1
+        self.counted["reaching"] += isinstance(job, Images) and job.reach > 0
         self.counted["dead in " + kind] += done.dead
 
     def move(self, choice: int, back: int) -> None:
@@ -497,3 +503,4 @@ def test_the_machine_leaves_out_what_is_dead_in_each_way() -> None:
     assert counted["dead in Merge"] > 20
     assert counted["replaced"] > 5
     assert counted["dead in replaced"] > 5
+    assert counted["reaching"] > 5
