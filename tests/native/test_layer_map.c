@@ -146,6 +146,29 @@ a_deep_chain_of_branches_has_few_parts(void)
     ps_snapshot_release(deep);
 }
 
+/* As after a merge of old files, whose result is added last: here the oldest files are in the part
+ * between, and one that lies among the newest in the last. */
+static void
+parts_are_gone_through_by_lsn_and_not_in_their_order(void)
+{
+    ps_snapshot *shown = of_files(401, 500);
+    uint32_t ranges[][2] = {{201, 300}, {350, 350}};
+    uint64_t newest;
+    for (size_t i = 0; i < 2; i++) {
+        ps_snapshot *own = of_files(ranges[i][0], ranges[i][1]), *before = shown;
+        shown = ps_snapshot_over(own, before, UINT64_MAX - 1);
+        assert(shown != NULL);
+        ps_snapshot_release(own);
+        ps_snapshot_release(before);
+    }
+    assert(shown->part_count == 3 && shown->parts[1].last < shown->parts[2].below);
+    for (int round = 0; round < 6; round++)
+        assert(count_values(shown, block_key(0), UINT64_MAX, &newest) == 201 && newest == 500);
+    assert(count_values(shown, block_key(0), 350, &newest) == 101 && newest == 350);
+    assert(count_values(shown, block_key(0), 349, &newest) == 100 && newest == 300);
+    ps_snapshot_release(shown);
+}
+
 static void
 what_is_replaced_stays_for_who_sees_it(void)
 {
@@ -254,6 +277,7 @@ main(void)
         files[i] = make_file(i);
     every_version_shows_its_own_files();
     two_that_add_to_one_version_do_not_see_each_other();
+    parts_are_gone_through_by_lsn_and_not_in_their_order();
     a_deep_chain_of_branches_has_few_parts();
     what_is_replaced_stays_for_who_sees_it();
     a_discarded_file_goes_with_its_last_snapshot();
