@@ -8,7 +8,7 @@ Ways, in turns, each a pytest of its own whose tests connect, write a row and co
 - ``shared``: one branch for all, the cost of pytest, a session and its statements;
 - ``branch``: `pagestore_db`;
 - ``template``: CREATE DATABASE ... TEMPLATE and DROP DATABASE a test, as pytest-postgresql does
-  (and by itself where it is installed), on a server that does not sync, as it starts one;
+  (and by its own code where it is installed), on a server that does not sync, as it starts one;
 - ``truncate``: one database of that server, whose table is truncated after each test.
 
 All begin with the same N MB of rows. Printed are milliseconds a test, from the beginning of the
@@ -92,17 +92,15 @@ if WAY == "truncate":
             session.execute("TRUNCATE small")
 
 if WAY == "template" and os.environ["FIXTURE"]:
-    from pytest_postgresql import factories
+    from pytest_postgresql.janitor import DatabaseJanitor
 
     info = psycopg.conninfo.conninfo_to_dict(PLAIN)
-    server = factories.postgresql_noproc(
-        host=info["host"], port=info["port"], user=info["user"], dbname="app"
-    )
-    of_test = factories.postgresql("server")
 
     @pytest.fixture
-    def url(of_test):
-        return PLAIN + " dbname=" + of_test.info.dbname
+    def url():
+        where = {name: info[name] for name in ("host", "port", "user")}
+        with DatabaseJanitor(**where, dbname="tested", template_dbname="app"):
+            yield PLAIN + " dbname=tested"
 
 if WAY == "template" and not os.environ["FIXTURE"]:
     @pytest.fixture
