@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -54,7 +55,8 @@ async def compare(
         limit: of rows that are told one by one.
     """
     found = TableDifference()
-    a, b = await anext(ours, None), await anext(theirs, None)
+    # Each sorts before it tells the first: both at once.
+    a, b = await asyncio.gather(_next(ours), _next(theirs))
     while a is not None or b is not None:
         if b is None or (a is not None and _order(a) < _order(b)):
             assert a is not None
@@ -68,6 +70,10 @@ async def compare(
                 found.note("updated", a.row, b.row, limit)
             a, b = await anext(ours, None), await anext(theirs, None)
     return found
+
+
+async def _next(rows: AsyncIterator[Row]) -> Row | None:
+    return await anext(rows, None)
 
 
 def _order(row: Row) -> bytes:

@@ -13,8 +13,8 @@ from pagestore.client.urls import without_password
 from pagestore.errors import FailedPrecondition, NotFound
 
 _END = "--pagestore--"
-_LINE_BYTES = 1 << 30
-"""A row is a line."""
+_PIECE_BYTES = 1 << 18
+"""That are read at a time, and about so many wait here; who writes more waits, too."""
 _SETTINGS = (
     "SET client_encoding = 'UTF8'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres';"
     "SET TimeZone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex';"
@@ -23,6 +23,21 @@ _SETTINGS = (
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT txid_current_if_assigned();"
 )
 """The first query takes the snapshot that all others read."""
+
+
+async def lines_of(stream: asyncio.StreamReader) -> AsyncIterator[str]:
+    """Each without its end; however long one is, since a row is one. What comes behind the last
+    end is none, and what was read of the stream is lost with the iterator."""
+    begun: list[bytes] = []
+    while piece := await stream.read(_PIECE_BYTES):
+        first, *others = piece.split(b"\n")
+        begun.append(first)
+        if not others:
+            continue
+        yield b"".join(begun).decode()
+        begun = [others.pop()]
+        for line in others:
+            yield line.decode()
 
 
 class SqlSession(Closing):
@@ -46,7 +61,7 @@ class SqlSession(Closing):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                limit=_LINE_BYTES,
+                limit=_PIECE_BYTES,
             )
         except FileNotFoundError as error:
             raise NotFound(
@@ -75,10 +90,11 @@ class SqlSession(Closing):
         with contextlib.suppress(ConnectionError):
             stdin.write(f"{sql};\n\\echo {_END}\n".encode())
             await stdin.drain()
-        while (line := (await stdout.readline()).decode().removesuffix("\n")) != _END:
-            if stdout.at_eof() and not line:
-                raise await self._failure()
+        async for line in lines_of(stdout):
+            if line == _END:
+                return
             yield line
+        raise await self._failure()
 
     async def _failure(self) -> FailedPrecondition:
         assert self._process.stderr is not None
@@ -93,4 +109,8 @@ class SqlSession(Closing):
     async def close(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        # asyncio calls a process ended once its pipes are, and one that is full is not read on.
+        for stream in (self._process.stdout, self._process.stderr):
+            while stream is not None and await stream.read(_PIECE_BYTES):
+                pass
         await self._process.wait()

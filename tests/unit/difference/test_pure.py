@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pagestore.difference import schemas
+from pagestore.difference import schemas, session
 from pagestore.difference.parting import settled_later
 from pagestore.difference.rows import Row, TableDifference, compare
+from pagestore.difference.session import SqlSession, lines_of
 from pagestore.difference.tables import Place, Table, TableName, blocks_to_read, unescaped
 
 
@@ -176,3 +179,41 @@ def test_a_transaction_that_came_to_an_end_later_is_seen(number: int) -> None:
 def test_what_copy_escapes_is_understood(text: str) -> None:
     escapes = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f"}
     assert unescaped("".join({**escapes, "\v": "\\v"}.get(c, c) for c in text)) == text
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=12)),
+    st.integers(1, 7),
+)
+def test_lines_are_the_same_in_whatever_pieces_they_come(texts: list[str], size: int) -> None:
+    async def read() -> list[str]:
+        stream = asyncio.StreamReader()
+        raw = "".join(f"{text}\n" for text in texts).encode() + b"no end"
+        for at in range(0, len(raw), size):
+            stream.feed_data(raw[at : at + size])
+        stream.feed_eof()
+        return [line async for line in lines_of(stream)]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(session, "_PIECE_BYTES", size)
+        assert asyncio.run(read()) == texts
+
+
+def test_what_is_not_read_yet_waits_with_whoever_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an endless table, by a psql that has no end."""
+    program = tmp_path / "psql"
+    program.write_text(f"#!/bin/sh\necho '{session._END}'\nexec yes\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def written() -> int:
+        async with await SqlSession.open("app", "postgresql://u:p@127.0.0.1:1/app") as opened:
+            async for _ in opened.lines("TABLE t"):
+                break
+            await asyncio.sleep(0.5)
+            told = Path(f"/proc/{opened._process.pid}/io").read_text()
+        return int(dict(line.split(": ") for line in told.splitlines())["wchar"])
+
+    assert asyncio.run(written()) <= 8 * session._PIECE_BYTES
