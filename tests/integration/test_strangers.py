@@ -38,6 +38,12 @@ def as_nobody(whole: Whole, *words: str) -> subprocess.CompletedProcess[str]:
     """A program of another user of the machine."""
     if os.geteuid() != 0 or not _PYTHON.exists():
         pytest.skip("only root can be somebody else, with a Python that others can run")
+    if _run_as_nobody(whole, "-c", "import grpc, pagestore.ids").returncode != 0:
+        pytest.skip(f"did NOT run: another user cannot read {_ROOT}")
+    return _run_as_nobody(whole, *words)
+
+
+def _run_as_nobody(whole: Whole, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(_PYTHON), *words],
         user="nobody",

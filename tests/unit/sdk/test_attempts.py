@@ -85,7 +85,7 @@ def _no_psql(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_attempt_has_a_branch_of_its_own_at_one_point(tmp_path: Path) -> None:
     script = (
-        "import os, sys; print(os.environ['DATABASE_URL']);"
+        "import os, sys; print(os.environ['DATABASE_URL'], flush=True);"
         "n = int(os.environ['PAGESTORE_ATTEMPT']);"
         "print('odd', file=sys.stderr); sys.exit(n - 1)"
     )
