@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
 
 _T = TypeVar("_T")
-_NO_LIBRARIES = "-c session_preload_libraries= -c local_preload_libraries="
-"""One that is not there would keep every session from starting, ours too."""
+_RESCUE = "-c session_preload_libraries= -c local_preload_libraries= -c statement_timeout=0"
+"""Of what was set for all roles: a library that is not there would keep every session from
+starting, ours too, and a time that is too short would end each statement."""
 
 At = Annotated[
     str | None,
@@ -413,7 +414,7 @@ def _way_in(run: Session, name: str) -> tuple[str, str]:
     _of_now(database, name)
     run.control.wake(name)
     database = run.control.get(name, brief=True, check_url=True)
-    return _direct(database), _NO_LIBRARIES
+    return _direct(database), _RESCUE
 
 
 def _found(run: Session, name: str) -> tuple[pb.Database, str]:

@@ -24,7 +24,9 @@ SELECT n.nspname, c.relname,
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
        coalesce((SELECT json_agg(k.conname || ' ' || pg_catalog.pg_get_constraintdef(k.oid)
                                  ORDER BY k.contype, k.conname)
-                 FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid), '[]'),
+                 FROM pg_catalog.pg_constraint k
+                 -- 18 has one of each column that is not null, which its column says already.
+                 WHERE k.conrelid = c.oid AND k.contype <> 'n'), '[]'),
        coalesce((SELECT json_agg(pg_catalog.pg_get_indexdef(i.indexrelid) ORDER BY i.indexrelid)
                  FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid), '[]')
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -118,6 +118,7 @@ WAITS_FOR_THEM = {
     "quorum/client.py",
     "quorum/majority.py",
     "quorum/race.py",
+    "sdk/ahead.py",
     "sdk/attempts.py",
     "services/progress.py",
     "walservice/finishing.py",
