@@ -44,11 +44,17 @@ def give(path: Path) -> None:
         os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def run_tool(name: str, *args: object, secret: Mapping[str, str] | None = None) -> str:
+def run_tool(
+    name: str,
+    *args: object,
+    secret: Mapping[str, str] | None = None,
+    is_client: bool = False,
+) -> str:
     """What one of Postgres's programs printed; raises when it fails.
 
     Args:
         secret: environment variables that are not for the command line.
+        is_client: it runs as we do, to whom a compute's socket is open, not as Postgres's user.
     """
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(BINDIR / name), *map(str, args)],
@@ -57,7 +63,7 @@ def run_tool(name: str, *args: object, secret: Mapping[str, str] | None = None) 
         cwd="/",
         check=False,
         env={**os.environ, **(secret or {})},
-        **unprivileged(),
+        **({} if is_client else unprivileged()),
     )
     if done.returncode != 0:
         raise PagestoreError("POSTGRES_FAILED", f"{name}: {done.stderr or done.stdout}")
@@ -130,8 +136,13 @@ class PlainCluster:
             self._process = None
 
     @property
+    def direct(self) -> str:
+        """Over its Unix socket, as `Stack.direct` is."""
+        return f"host={self.root} port={self.port} user={USER} dbname=postgres"
+
+    @property
     def conninfo(self) -> str:
-        """Over TCP, as a compute's URL is."""
+        """Over TCP, as the proxy's URL is."""
         return f"host=127.0.0.1 port={self.port} user={USER} dbname=postgres"
 
     def connect(self, dbname: str = "postgres") -> psycopg.Connection[Any]:
@@ -165,7 +176,7 @@ def sql(conninfo: str, statement: str) -> list[tuple[Any, ...]]:
 
 def pgbench(conninfo: str, *options: object) -> str:
     bare, secret = without_password(conninfo)
-    return run_tool("pgbench", *options, bare, secret=secret)
+    return run_tool("pgbench", *options, bare, secret=secret, is_client=True)
 
 
 def transactions_a_second(conninfo: str, clients: int, seconds: float, *options: object) -> float:

@@ -105,7 +105,8 @@ class Stack:
         return Signer.parse((self.data / SIGNING_KEY).read_text())
 
     def direct(self, name: str) -> str:
-        """The URL of a database's own socket, past the proxy, while it is awake."""
+        """The URL of a database's own socket, past the proxy; it stays awake from now on."""
+        self.command("idle", name, "never")
         self.control.wake(name)
         return str(self.command("url", name, "--direct")["url"])
 

@@ -1,11 +1,10 @@
 """A compute beside plain Postgres with its defaults: start, load, pgbench warm, a cold scan.
 
 Both get the same tables; ours by ``pgbench -i`` through the compute. pgbench runs warm: after
-every block has been read on both sides. Plain Postgres keeps its
-defaults, local fsync among them; a commit of ours is durable at the safekeeper. Both are asked
-over TCP on loopback. The cold scan is the first after a stateless start, with the page server
-warm or not as it happens to be; plain Postgres's is the first after a start, from the system's
-cache.
+every block has been read on both sides. Plain Postgres keeps its defaults, local fsync among them;
+a commit of ours is durable at the safekeeper. Both are asked over their Unix sockets, past the
+proxy. The cold scan is the first after a stateless start, with the page server warm or not as it
+happens to be; plain Postgres's is the first after a start, from the system's cache.
 """
 
 from __future__ import annotations
@@ -63,10 +62,11 @@ def run(bench: Bench) -> None:
         load = ("-i", "-q", "-s", scale)
         case = f"pgbench -i, scale {scale}"
         bench.row(PART, case, OURS, "s", [seconds_of(lambda: pgbench(pair.url, *load))])
-        plain = [seconds_of(lambda: pgbench(cluster.conninfo, *load))]
+        plain = [seconds_of(lambda: pgbench(cluster.direct, *load))]
         bench.row(PART, case, PLAIN, "s", plain)
         _sizes(pair)
         _starts(pair)
+        pair.url = bench.stack.direct(name)  # each server has a socket of its own
         _pgbench(pair)
         bench.stack.control.delete(name)
         _scan(bench, cluster)
@@ -121,7 +121,7 @@ def _scan(bench: Bench, cluster: PlainCluster) -> None:
     name = "compute-scan"
     load = ("-i", "-q", "-s", bench.settings.scan_scale)
     pgbench(control.create(name).url, *load)
-    pgbench(cluster.conninfo, *load)
+    pgbench(cluster.direct, *load)
     [[size]] = cluster.sql("SELECT pg_relation_size('pgbench_accounts')")
     megabytes = int(size) / 1e6
 
@@ -144,14 +144,14 @@ def _scan(bench: Bench, cluster: PlainCluster) -> None:
 
 def _pgbench(pair: Pair) -> None:
     seconds = pair.bench.settings.seconds
-    for place in (pair.url, pair.cluster.conninfo):
+    for place in (pair.url, pair.cluster.direct):
         sql(place, WARM)
     for case, clients, options, target in WORK:
         taken = pair.bench.take_turns(
             {
                 OURS: partial(transactions_a_second, pair.url, clients, seconds, *options),
                 PLAIN: partial(
-                    transactions_a_second, pair.cluster.conninfo, clients, seconds, *options
+                    transactions_a_second, pair.cluster.direct, clients, seconds, *options
                 ),
             }
         )
