@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def test_a_password_is_told_to_who_asks_for_it_and_lies_nowhere(whole: Whole) ->
     assert whole.run("password", "sealed").stdout.strip() == secret
     assert whole.json("url", "sealed")["url"] == url
     for file in whole.installation.data.rglob("*"):
-        if file.is_file() and not file.is_symlink():
+        # One of a compute's is closed to its owner: nobody shall copy the directory.
+        if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK):
             assert secret.encode() not in file.read_bytes(), file
 
 
