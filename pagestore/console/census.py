@@ -2,6 +2,10 @@
 
 One watcher follows the control plane and the proxy for everybody who looks. Each row has the number
 of the change that made it what it is; who has seen up to one asks for what came since.
+
+What the console itself has done is learned from the control plane's watch like everything else: the
+watch tells only of what it saw at its looks, so a branch that was learned elsewhere, and removed
+before the next look, would be shown for ever.
 """
 
 from __future__ import annotations
@@ -171,7 +175,7 @@ class Census:
     def _shown(self, name: str) -> dict[str, Any]:
         row, (depth, index) = self._rows[name], self._places[name]
         facts, state = row.facts, row.awake
-        lsn, size = row.figures or (facts.lsn, facts.physical_bytes)
+        lsn, size = row.figures or (facts.branch_lsn or facts.lsn, facts.physical_bytes)
         return {
             "name": name,
             "depth": depth,

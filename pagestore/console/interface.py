@@ -133,7 +133,6 @@ class Interface:
             at=given.get("at") or None,
             ttl=given.get("ttl") or None,
         )
-        self._census.learn(made.facts)
         return {"name": made.name}
 
     async def checkpoint(self, request: Request) -> dict[str, Any]:

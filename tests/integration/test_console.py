@@ -148,25 +148,39 @@ def test_another_page_of_the_same_browser_can_do_nothing(page: Page) -> None:
     assert "stolen" not in names
 
 
+def heard_of(page: Page, version: int) -> Iterator[dict[str, Any]]:
+    """Each piece of news after that version, as a browser that stays hears it."""
+    while True:
+        news = page.get(f"/api/news?since={version}")
+        version = news["version"]
+        yield news
+
+
 def test_the_tree_is_told_and_then_what_changes(page: Page, whole: Whole) -> None:
     first = page.get("/api/databases")
     (app,) = [row for row in first["rows"] if row["name"] == "app"]
     assert (app["depth"], app["parent"]) == (0, None)
     made = page.post("/api/databases/app/branch", name="try-1", at="before", ttl="1h")
     assert made == {"name": "try-1"}
-    news = page.get(f"/api/news?since={first['version']}")
-    (branch,) = [row for row in news["rows"] if row["name"] == "try-1"]
+    heard = heard_of(page, first["version"])
+    rows = (row for news in heard for row in news["rows"])
+    branch = next(row for row in rows if row["name"] == "try-1")
     assert (branch["depth"], branch["parent"]) == (1, "app")
     assert branch["from"] <= branch["at"]
     assert branch["expires"]
     whole.run("rm", "try-1")
-    gone: list[str] = []
+    assert next(news for news in heard if "try-1" in news["gone"])
 
-    def heard() -> bool:
-        gone.extend(page.get(f"/api/news?since={news['version']}")["gone"])
-        return "try-1" in gone
 
-    wait_until(heard)
+def test_what_was_removed_as_soon_as_it_was_made_is_not_shown_for_ever(page: Page) -> None:
+    heard = heard_of(page, page.get("/api/databases")["version"])
+    for _ in range(5):
+        page.post("/api/databases/app/branch", name="brief")
+        assert page.post("/api/databases/brief/remove")["removed"]
+    page.post("/api/databases/app/branch", name="later")
+    assert next(news for news in heard if any(row["name"] == "later" for row in news["rows"]))
+    assert "brief" not in {row["name"] for row in page.get("/api/databases")["rows"]}
+    assert page.post("/api/databases/later/remove")["removed"]
 
 
 def test_what_is_done_is_in_the_history_and_can_be_taken_back(page: Page, whole: Whole) -> None:

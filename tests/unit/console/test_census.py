@@ -131,6 +131,14 @@ def test_where_a_database_stands_is_learned_besides() -> None:
     assert census.page(0, 1)["rows"][0]["lsn"] == "0/900"
 
 
+def test_a_branch_stands_where_it_began_until_more_is_known() -> None:
+    census = Census()
+    census.learn(facts("try", "app", lsn="0/0"))
+    assert census.page(0, 1)["rows"][0]["at"] == 0x80
+    census.learn_figures([facts("try", "app", lsn="0/900")])
+    assert census.page(0, 1)["rows"][0]["at"] == 0x900
+
+
 def test_what_went_while_nobody_listened_is_gone() -> None:
     census = Census()
     for name in ("a", "b", "c"):
