@@ -18,6 +18,7 @@ import structlog
 
 from pagestore import tasks
 from pagestore.agent import owner, upgrade
+from pagestore.agent.answering import AnswerWatch
 from pagestore.agent.disk import DiskWatch
 from pagestore.agent.generations import Generations
 from pagestore.agent.place import (
@@ -157,6 +158,8 @@ class Agent:
                 hierarchy.sweep()
             watch = DiskWatch(self.host.directory, limits.disk_bytes)
             self._watching.append(tasks.endless(watch.run(self.computes.values), "watch disk"))
+        answering = AnswerWatch().run(self.computes.values)
+        self._watching.append(tasks.endless(answering, "watch whether computes answer"))
         self._watching.append(tasks.endless(self._measure_for_ever(), "measure computes"))
 
     def _found(self, directory: Path) -> RunningCompute | None:

@@ -33,6 +33,7 @@ from pagestore.compute.sandbox import NOBODY, Sandbox, WalledServer
 from pagestore.errors import PagestoreError
 from pagestore.ids import TenantId, TimelineId
 from pagestore.postgres.process import Identity, ServerProcess
+from pagestore.postgres.settings import SOCKET_PREFIX
 from pagestore.postgres.untrusted import open_root, read_regular
 from pagestore.postgres.wal_role import WAL_ROLE
 from pagestore.tokens import Signer
@@ -115,6 +116,11 @@ class ComputeRecord:
 
     def now_ready(self) -> ComputeRecord:
         return replace(self, ready=True, started_micros=time.time_ns() // 1000)
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens."""
+        return Path(self.socket_directory) / f"{SOCKET_PREFIX}{self.port}"
 
     def conninfo(self) -> str:
         """libpq keywords for the superuser over the Unix socket."""

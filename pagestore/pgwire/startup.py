@@ -38,6 +38,10 @@ class _Code(enum.IntEnum):
     GSS = 80877104
 
 
+TLS_REQUEST = _HEAD.pack(_HEAD.size, _Code.TLS)
+"""As a client sends it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsRequest:
     """Answered by one byte: S, and TLS follows, or N."""

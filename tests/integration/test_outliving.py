@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -183,3 +184,25 @@ def test_a_session_goes_on_under_another_name(whole: Whole) -> None:
     with whole.connect("two") as session:
         assert session.execute("SELECT a FROM facts").fetchall() == [(1,)]
     whole.run("rm", "two")
+
+
+def test_a_compute_that_answers_no_more_is_ended_and_the_next_comes(whole: Whole) -> None:
+    """And whoever is idle in it notices nothing."""
+    with whole.connect("app") as idle:
+        idle.execute("SET application_name = 'outlives'")
+        patiently(lambda: settled(whole))
+        frozen = processes(whole)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        with whole.connect("app") as session:
+            assert session.execute("SELECT 1").fetchone() == (1,)
+        assert processes(whole)[0] != frozen[0]
+        shown = idle.execute("SELECT current_setting('application_name')").fetchone()
+        assert shown == ("outlives",)
+
+
+def processes(whole: Whole) -> list[int]:
+    """Of the compute: its postmaster, and what that has started."""
+    first = int(whole.json("show", "app")["compute_pid"])
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    return [first, *map(int, children)]
