@@ -123,7 +123,8 @@ def test_those_that_are_silent_hold_up_no_question_to_others(silent: Path) -> No
 
     async def main() -> None:
         watch = AnswerWatch(ask_seconds=0, answer_seconds=PATIENCE)
-        running = asyncio.ensure_future(watch.run(lambda: made))  # type: ignore[arg-type, return-value]
+        work = watch.run(lambda: made)  # type: ignore[arg-type, return-value]
+        running = asyncio.ensure_future(work)
         async with asyncio.timeout(10 * PATIENCE * MOST_UNANSWERED):
             while any(item.alive for item in made):
                 await asyncio.sleep(PATIENCE / 4)
