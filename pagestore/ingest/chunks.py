@@ -55,6 +55,7 @@ async def joined(stream: AsyncIterator[WalPiece]) -> AsyncGenerator[WalPiece, No
         while not queue.empty():  # room for the pump's last word, or it would wait for ever
             queue.get_nowait()
         await asyncio.gather(task, return_exceptions=True)
+        del task  # it has what is raised here, which has this frame, and whoever reads this
 
 
 def _join(pieces: list[WalPiece]) -> WalPiece:

@@ -14,9 +14,9 @@ whoever reads beyond that point; it is tried again when the process restarts. Th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 import structlog
@@ -125,6 +125,7 @@ class Follower:
         self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
         self._rolled_back: set[TimelineKey] = set()  # those whose failure is an older log
+        self._going: set[TimelineKey] = set()
         self.on_told: Callable[[TimelineKey], object] = lambda key: None
         """Of news of a timeline's commits."""
         waiters.on_wait = self._awaited
@@ -163,8 +164,19 @@ class Follower:
         """A timeline was made: its WAL may have been announced before."""
         self._consider(key)
 
-    async def disappeared(self, key: TimelineKey) -> None:
-        """A timeline is about to go: stops taking it in."""
+    @asynccontextmanager
+    async def without(self, key: TimelineKey) -> AsyncIterator[None]:
+        """A timeline is about to go: it is not taken in meanwhile, whoever tells of it or waits
+        for it. One that stays all the same is followed on."""
+        self._going.add(key)
+        try:
+            await self._disappeared(key)
+            yield
+        finally:
+            self._going.discard(key)
+            self._consider(key)
+
+    async def _disappeared(self, key: TimelineKey) -> None:
         self._failures.pop(key, None)
         self._rolled_back.discard(key)
         self._settled.pop(key, None)
@@ -235,7 +247,7 @@ class Follower:
             self._paces[key].look()
             return
         is_stopped = key in self._failures and key not in self._rolled_back
-        if is_stopped or self._settled.get(key) == committed:
+        if is_stopped or key in self._going or self._settled.get(key) == committed:
             return
         try:
             ingested = self._repository.reached(*key)
@@ -258,7 +270,7 @@ class Follower:
         """Somebody waits: perhaps for news that have not been told yet."""
         if key in self._paces:
             self._paces[key].look()
-        elif len(self._sources) and key not in self._failures:
+        elif len(self._sources) and key not in self._failures and key not in self._going:
             self._begin(key)
 
     def _begin(self, key: TimelineKey) -> None:
@@ -280,15 +292,18 @@ class Follower:
         except NotFound as error:
             _log.info("timeline not followed", timeline=str(key[1]), error=str(error))
         except Exception as error:
-            cause = error.cause if isinstance(error, CannotTakeIn) else error
-            failure = stopped(timeline, cause)
-            _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
-            self._failures[key] = failure
-            if isinstance(cause, DataLoss) and cause.reason == "LOG_ROLLED_BACK":
-                self._rolled_back.add(key)
-            self._waiters.fail(key, failure)
+            self._stopped(key, timeline, error)
         finally:
             self._forget_task(key)
+
+    def _stopped(self, key: TimelineKey, timeline: Timeline, error: Exception) -> None:
+        cause = error.cause if isinstance(error, CannotTakeIn) else error
+        failure = stopped(timeline, cause)
+        _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
+        self._failures[key] = failure
+        if isinstance(cause, DataLoss) and cause.reason == "LOG_ROLLED_BACK":
+            self._rolled_back.add(key)
+        self._waiters.fail(key, failure)
 
     def _forget_task(self, key: TimelineKey) -> None:
         if self._tasks.get(key) is asyncio.current_task():
@@ -296,7 +311,9 @@ class Follower:
 
     async def _read_until_idle(self, key: TimelineKey, timeline: Timeline, pace: Pace) -> None:
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
-        failed: dict[Source, Exception] = {}
+        # Whether trying again can help, of those that failed. The exceptions themselves would hold
+        # this frame, and it them: the timeline, and its files, until the garbage is collected.
+        failed: dict[Source, bool] = {}
         damaged_at = -1
         while True:
             # Anew for each stream: a new term may have cut the log inside the last record,
@@ -312,7 +329,7 @@ class Follower:
                         await self._take(key, ingest, lsn, data)
                 reached = ingest.next_lsn
             except Exception as error:
-                failed[source] = error
+                failed[source] = _passes(error)
                 again = timeline.last_record_lsn == damaged_at
                 if self._is_hopeless(failed) and (again or not _is_damage(error)):
                     raise
@@ -328,9 +345,9 @@ class Follower:
                 pauses.reset()
             await pauses.sleep()
 
-    def _is_hopeless(self, failed: dict[Source, Exception]) -> bool:
+    def _is_hopeless(self, failed: dict[Source, bool]) -> bool:
         """Whether every safekeeper has said what no other attempt will change."""
-        return len(failed) >= len(self._sources) and not any(map(_passes, failed.values()))
+        return len(failed) >= len(self._sources) and not any(failed.values())
 
     def _stream(
         self, source: Source, key: TimelineKey, lsn: int, pace: Pace
@@ -351,10 +368,11 @@ class Follower:
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
-        except (Unavailable, ResourceExhausted):
+        except (NotFound, Unavailable, ResourceExhausted):
             raise
         except Exception as error:
             raise CannotTakeIn(error) from error
         finally:
+            del work  # it has what is raised here, which has this frame
             self._flusher.touch(key)
             self._waiters.advance(key, ingest.timeline.last_record_lsn)

@@ -112,11 +112,12 @@ async def unless_stalled(
                 while not (await asyncio.wait([coming], timeout=STALL_SECONDS))[0]:
                     if known() > reached:
                         raise Unavailable("WAL_STALLED", "No more WAL comes, though there is more.")
+                chunk = coming.result()
             finally:
                 if not coming.done():
                     coming.cancel()
                     await asyncio.wait([coming])
-            chunk = coming.result()
+                del coming  # as in `joined`
             if chunk is None:
                 return
             reached = chunk.end

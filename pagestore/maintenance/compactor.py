@@ -251,11 +251,13 @@ class Compactor:
                 if self._work is not None:
                     self._work.pause(self._busy())
                 await asyncio.wait([running], timeout=GIVE_WAY_SECONDS)
+            return running.result()
         except asyncio.CancelledError:
             if self._work is not None:
                 self._work.cancel()
             raise
-        return running.result()
+        finally:
+            del running  # it has what is raised here, which has this frame, and so the timeline
 
     def _do(self, timeline: Timeline, job: Job) -> Rewritten:
         try:

@@ -103,3 +103,7 @@ async def _run(
         if not call.cancel():
             await asyncio.wait([done])
         raise
+    finally:
+        # They have what is raised here, which has this frame: what was to be read would stay
+        # until the garbage is collected.
+        del call, done

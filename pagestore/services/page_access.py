@@ -92,7 +92,7 @@ class PageAccess:
         key = timeline.tenant_id, timeline.timeline_id
         failure = self.follower.failure(key)
         if failure is not None and lsn > timeline.last_record_lsn:
-            raise failure
+            raise failure.with_traceback(None)  # not of all who were told before
         seconds = min(wait_ms or DEFAULT_WAIT_MS, LONGEST_WAIT_MS) / 1000
         self.follower.hasten(key)
         await self.waiters.wait(key, lsn, seconds, lambda: timeline.last_record_lsn)

@@ -61,8 +61,8 @@ class PageTimelines:
         key = timeline.tenant_id, timeline.timeline_id
         parent = timeline.parent
         del timeline  # with it goes the last that reads its files
-        await access.follower.disappeared(key)
-        await asyncio.to_thread(access.repository.delete, *key)
+        async with access.follower.without(key):
+            await asyncio.to_thread(access.repository.delete, *key)
         for left in (key, (key[0], parent) if parent is not None else key):
             access.collector.note(left, now=True)
         return pb.DeleteTimelineResponse()

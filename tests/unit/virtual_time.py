@@ -43,6 +43,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
 
         def work() -> None:
+            nonlocal future
             try:
                 outcome = func(*args)
             except BaseException as error:
@@ -51,6 +52,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             else:
                 if not future.done():
                     future.set_result(outcome)
+            finally:
+                del future  # as in a thread: who waits has it, and what was raised has this frame
 
         if self.work_seconds:
             self.call_later(self.work_seconds, work)

@@ -498,13 +498,13 @@ def test_a_timeline_that_is_dropped_ends_its_task(tmp_path: Path) -> None:
         log = world.logs[key]
         waiting = world.wait(key, log.write())
         await until(lambda: bool(world.source.reads))
-        await world.follower.disappeared(key)
-        with pytest.raises(NotFound, match="was deleted"):
-            await waiting
-        assert world.follower.active() == 0
-        assert world.source.stopped == {key}
-        assert world.bound.forgotten == [key]
-        world.repository.delete(*key)
+        async with world.follower.without(key):
+            with pytest.raises(NotFound, match="was deleted"):
+                await waiting
+            assert world.follower.active() == 0
+            assert world.source.stopped == {key}
+            assert world.bound.forgotten == [key]
+            world.repository.delete(*key)
         world.source.reads.clear()
         await world.source.tell(key)
         await settle()
@@ -524,11 +524,11 @@ def test_what_is_being_taken_in_is_finished_before_a_timeline_goes(tmp_path: Pat
         await world.source.tell(key)
         began = await until(lambda: bool(world.source.reads))
         await asyncio.sleep(0.5)
-        await world.follower.disappeared(key)
-        assert now() - began == pytest.approx(1.0, abs=0.1)
-        reached = world.reached(key)
-        await asyncio.sleep(10)
-        assert world.reached(key) == reached == log.end
+        async with world.follower.without(key):
+            assert now() - began == pytest.approx(1.0, abs=0.1)
+            reached = world.reached(key)
+            await asyncio.sleep(10)
+            assert world.reached(key) == reached == log.end
 
     play(tmp_path, story)
 

@@ -26,6 +26,7 @@ from pagestore.maintenance.compactor import (
 from pagestore.maintenance.policy import Job
 from pagestore.timeline import Repository, Timeline
 from tests.unit import virtual_time
+from tests.unit.garbage import uncollected
 from tests.unit.maintenance.store import TINY, depth
 from tests.unit.maintenance.test_rewriting import check_all, make, write
 from tests.unit.timeline.model import ModelTimeline, timeline_id
@@ -261,3 +262,27 @@ def test_the_end_does_not_wait_for_a_job(store: Store, monkeypatch: pytest.Monke
     assert kinds(timeline) == {(LayerKind.IMAGE, False), (LayerKind.DELTA, False)}
     names = {path.suffix for path in timeline.directory.iterdir()}
     assert names == {".image", ".delta"}
+
+
+def test_a_compaction_that_failed_holds_no_files(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, _, model = store
+    child = repository.branch(DEFAULT_TENANT, timeline_id(1), timeline_id(2), model.last)
+    write(child, ModelTimeline(model, model.last, model.last, model.last), 60)
+    directory = child.directory
+    del child
+
+    def rewrite(*args: Any, **more: Any) -> Any:
+        raise ResourceExhausted("STORE_FULL", "No space left")
+
+    monkeypatch.setattr(module, "rewrite", rewrite)
+
+    async def story(compactor: Compactor) -> None:
+        await virtual_time.until(lambda: compactor.totals.failures > 0)
+        assert list(directory.glob("*"))
+        repository.delete(DEFAULT_TENANT, timeline_id(2))
+        assert not list(directory.glob("*"))
+
+    with uncollected():
+        assert play(store, story) == []

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from pagestore import _native, keyspace
+from pagestore.errors import PagestoreError
 from pagestore.keyspace import WILL_INIT, ValueKind
 from pagestore.reader.threads import ReadThreads
 from pagestore.v1 import page_pb2 as pb
+from tests.unit.garbage import uncollected
 from tests.unit.layers.model import TENANT, TIMELINE, batch_of
 from tests.waiting import until
 
@@ -119,6 +122,30 @@ def test_a_read_that_is_cancelled_ends_when_its_memory_is_free(
         threads.close()
 
     asyncio.run(main())
+
+
+class Kept:
+    """What a read is given."""
+
+
+def test_a_read_that_fails_holds_nothing_of_what_was_read() -> None:
+    def fail(kept: Kept) -> None:
+        raise PagestoreError("PAGE_MISSING", "It is not there.")
+
+    async def main() -> None:
+        threads = ReadThreads(1)
+        kept = Kept()
+        known = weakref.ref(kept)
+        try:
+            await threads.read(fail, kept)
+        except PagestoreError:
+            del kept
+        threads.close()  # the thread has let go, too,
+        await asyncio.sleep(0)  # and so has the event loop
+        assert known() is None
+
+    with uncollected():
+        asyncio.run(main())
 
 
 def test_closing_answers_who_waits(snapshot: _native.Snapshot, tmp_path: Path) -> None:
