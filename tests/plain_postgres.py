@@ -46,11 +46,15 @@ def module(name: str) -> Path:
     return folder / majors.place(Path(majors.library(name)), MAJOR)
 
 
+RUN_AS = "postgres" if os.geteuid() == 0 else None
+"""The user that parts of ours run Postgres as; None for their own."""
+
+
 def unprivileged() -> dict[str, Any]:
     """Arguments for ``subprocess`` that make the child not root."""
-    if os.geteuid() != 0:
+    if RUN_AS is None:
         return {}
-    entry = pwd.getpwnam("postgres")
+    entry = pwd.getpwnam(RUN_AS)
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
@@ -66,8 +70,8 @@ def reachable_dir(prefix: str = "ps-test-") -> Path:
     # ext4 then puts the clusters in it apart: see compute.launcher.spread_children.
     with contextlib.suppress(FileNotFoundError):
         subprocess.run(["chattr", "+T", path], stderr=subprocess.DEVNULL, check=False)
-    if os.geteuid() == 0:
-        entry = pwd.getpwnam("postgres")
+    if RUN_AS is not None:
+        entry = pwd.getpwnam(RUN_AS)
         os.chown(path, entry.pw_uid, entry.pw_gid)
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from pagestore.installation import keys
 from pagestore.postgres import cluster as vanilla
 from tests import access
 from tests.integration.file_pages import file_pages
-from tests.plain_postgres import MAJOR, PlainPostgres, module
+from tests.plain_postgres import MAJOR, RUN_AS, PlainPostgres, module
 from tests.safekeeper_process import SafekeeperProcess
 
 SHIM = module("shim")
@@ -54,7 +53,7 @@ async def world(
         page_server="127.0.0.1:1",
         major=MAJOR,
         shim_library=library,
-        run_as="postgres" if os.geteuid() == 0 else None,
+        run_as=RUN_AS,
     )
     async with (
         file_pages(source.data, root, hot=hot) as pages,

@@ -15,6 +15,7 @@ import pytest
 
 from pagestore.client import PageClient
 from tests import access
+from tests.plain_postgres import RUN_AS
 
 _MAIN = """
 import json, sys
@@ -31,7 +32,7 @@ class PageProcess:
         self.settings: dict[str, Any] = {
             "data_dir": str(data_dir),
             "wal_service": wal_service or [],
-            "run_as": "postgres",
+            "run_as": RUN_AS,
             **more,
         }
         self.data_dir = data_dir

@@ -15,6 +15,7 @@ from pagestore.oracle.replay import replayed_cluster
 from pagestore.pgformat.pagekind import differing_rows, kind_of
 from pagestore.pgformat.paths import relation_path
 from tests.integration.wal_chains import Block
+from tests.plain_postgres import RUN_AS
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def replayed(base: Path, wal: bytes, start: int, lsn: int) -> Iterator[Path]:
         yield start, wal
 
     with asyncio.Runner() as runner:
-        made = replayed_cluster(base, pieces(), lsn, run_as="postgres", scratch=Path("/tmp"))
+        made = replayed_cluster(base, pieces(), lsn, run_as=RUN_AS, scratch=Path("/tmp"))
         data = runner.run(made.__aenter__())
         try:
             yield data

@@ -20,9 +20,8 @@ from pagestore.installation.layout import lib_dir
 from pagestore.postgres.majors import library
 from tests import access
 from tests.integration.installation import PROGRAMS
-from tests.integration.stack import RUN_AS
 from tests.network import Host, Network, network_or_skip
-from tests.plain_postgres import passable_dir
+from tests.plain_postgres import RUN_AS, passable_dir
 
 PORT, PROXY_PORT, CLIENTS_PORT = 7432, 7433, 5432
 POSTGRES = ["--postgres-bindir", str(PROGRAMS)]

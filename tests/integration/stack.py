@@ -7,7 +7,6 @@ loop in a thread, so that tests read as plain code.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import threading
 from collections.abc import Coroutine, Iterator
@@ -28,11 +27,10 @@ from pagestore.pgformat.wal import position_below
 from pagestore.transfer.pgdata import read_pgdata
 from tests import access
 from tests.integration.page_process import PageProcess
-from tests.plain_postgres import MAJOR, free_port, module, reachable_dir
+from tests.plain_postgres import MAJOR, RUN_AS, free_port, module, reachable_dir
 from tests.safekeeper_process import SafekeeperProcess
 
 SHIM = module("shim")
-RUN_AS = "postgres" if os.geteuid() == 0 else None
 
 _T = TypeVar("_T")
 

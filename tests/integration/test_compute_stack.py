@@ -18,8 +18,8 @@ from pagestore.pgformat.wal import read_records
 from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
 from tests import access
-from tests.integration.stack import RUN_AS, Compute, Stack, running_stack
-from tests.plain_postgres import VERSION, PlainPostgres, plain_postgres, reachable_dir
+from tests.integration.stack import Compute, Stack, running_stack
+from tests.plain_postgres import RUN_AS, VERSION, PlainPostgres, plain_postgres, reachable_dir
 
 SETUP = """
     CREATE TABLE items (id int PRIMARY KEY, body text);

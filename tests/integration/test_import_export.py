@@ -19,9 +19,7 @@ from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
 from pagestore.transfer.pgdata import read_pgdata
 from tests.integration.file_pages import file_pages
-from tests.plain_postgres import PlainPostgres, plain_postgres, reachable_dir
-
-RUN_AS = "postgres" if os.geteuid() == 0 else None
+from tests.plain_postgres import RUN_AS, PlainPostgres, plain_postgres, reachable_dir
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,10 @@ from pagestore.transfer.pgdata import read_pgdata
 from tests import access
 from tests.integration.faults import server_frozen
 from tests.integration.page_process import PageProcess
-from tests.integration.stack import RUN_AS
 from tests.plain_postgres import (
     BINDIR,
     MAJOR,
+    RUN_AS,
     PlainPostgres,
     module,
     passable_dir,

@@ -17,8 +17,7 @@ from pagestore.oracle.recovery import Runner, Walls, copy_cluster, recover
 from pagestore.oracle.scratch import scratch_directory
 from pagestore.postgres import majors
 from pagestore.postgres.cluster import read_control
-from tests.integration.stack import RUN_AS
-from tests.plain_postgres import MAJOR, PlainPostgres, reachable_dir
+from tests.plain_postgres import MAJOR, RUN_AS, PlainPostgres, reachable_dir
 
 pytestmark = pytest.mark.walls
 

@@ -21,8 +21,8 @@ from pagestore._native import wal_align
 from pagestore.ids import DEFAULT_TENANT, TimelineId
 from pagestore.postgres.process import account
 from pagestore.transfer.export import export_pgdata
-from tests.integration.stack import RUN_AS, Compute
-from tests.plain_postgres import BINDIR, PlainPostgres, reachable_dir
+from tests.integration.stack import Compute
+from tests.plain_postgres import BINDIR, RUN_AS, PlainPostgres, reachable_dir
 from tests.truth.history import WAIT_SECONDS, History
 
 INDEXES = """

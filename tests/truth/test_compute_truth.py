@@ -24,7 +24,7 @@ from pagestore.oracle.replay import end_of_wal, replayed_cluster
 from pagestore.oracle.verify import service_wal
 from tests.integration.features import FEATURES, run
 from tests.integration.installation import Whole, whole_pagestore
-from tests.plain_postgres import PlainPostgres, reachable_dir
+from tests.plain_postgres import RUN_AS, PlainPostgres, reachable_dir
 
 SETTINGS = {
     "shared_buffers": "16MB",
@@ -62,9 +62,7 @@ class Worked:
         async with AsyncPageClient(address) as pages, WalClient(safekeeper) as service:
             start = end_of_wal(self.base)
             wal = service_wal(pages, service, DEFAULT_TENANT, timeline, start, lsn)
-            replayed = replayed_cluster(
-                self.base, wal, lsn, run_as="postgres", scratch=Path("/tmp")
-            )
+            replayed = replayed_cluster(self.base, wal, lsn, run_as=RUN_AS, scratch=Path("/tmp"))
             async with replayed as data:
                 return await compare_cluster(pages, DEFAULT_TENANT, timeline, lsn, data)
 
