@@ -17,7 +17,6 @@ from pagestore.control.state import ControlState
 from pagestore.ingest.releases import consumer_of
 from pagestore.installation import keys
 from pagestore.timeline import Repository
-from pagestore.walservice import horizon
 from tests.integration.installation import Whole, whole_pagestore
 from tests.waiting import wait_until
 
@@ -45,8 +44,8 @@ def _changed(whole: Whole, name: str) -> None:
     whole.json("checkpoint", name, "made")
     whole.json("stop", name)
     # A page server that has just learned of a log tells a little later what it needs of it.
-    logs = [path.parent for path in (whole.data / "safekeeper").glob("*/*/control")]
-    wait_until(lambda: all((log / horizon.NAME).exists() for log in logs))
+    made = len(whole.json("ls")["databases"])
+    wait_until(lambda: len([*(whole.data / "safekeeper").glob("*/*/horizon")]) >= made)
 
 
 def _snapshot(whole: Whole, target: Path) -> None:
