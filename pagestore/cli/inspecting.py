@@ -65,14 +65,22 @@ def inspect(
 
 @dataclass
 class Walk:
-    """What a scrub has read, and what it found."""
+    """What a scrub has read, what it found, and what it has put in order."""
 
     layers: int = 0
     layer_bytes: int = 0
     logs: int = 0
     log_bytes: int = 0
     repaired: list[str] = field(default_factory=list)
+    repairs: list[dict[str, str]] = field(default_factory=list)
     problems: list[dict[str, Any]] = field(default_factory=list)
+
+    def repair(self, path: str, what: str, source: str, moved_to: str) -> str:
+        """Notes one; in words."""
+        self.repaired.append(what)
+        self.repairs.append({"path": path, "what": what, "from": source, "moved_to": moved_to})
+        aside = f"; the damaged file is {moved_to}" if moved_to else ""
+        return f"repaired from {source}: {what}{aside}"
 
 
 def scrub(
@@ -82,55 +90,64 @@ def scrub(
     objects: Annotated[
         bool, typer.Option("--objects", help="Layers that only the object store has, too.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", "--no-repair", help="Only look; change nothing.")
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Read all that is stored, while everything runs, and say what is damaged, and for whom.
+    """Read all that is stored, while everything runs; repair what is damaged, or say for whom.
 
     Every layer file of the page server, and the WAL of the safekeepers on this machine. A damaged
-    layer that the object store has is fetched anew.
+    layer is fetched anew from the object store, or made again of WAL that is still kept; the
+    damaged file is moved to lost+found. Exit status 7: damage stays.
 
-    Example: pagestore scrub
+    Example: pagestore scrub --check
     """
     with session(data, as_json) as run:
         walk = Walk()
-        asyncio.run(_scrub_layers(run, walk, rate << 20, objects))
+        asyncio.run(_scrub_layers(run, walk, rate << 20, objects, check))
         _scrub_logs(run, walk)
         said = (
             f"layers: {walk.layers} files, {human_bytes(walk.layer_bytes)}\n"
             f"WAL: {walk.logs} logs, {human_bytes(walk.log_bytes)}"
         )
         run.answer(asdict(walk), said)
-        for what in walk.repaired:
-            run.remark(f"fetched anew: {what}")
         for problem in walk.problems:
             run.remark(_problem_words(problem))
         if not walk.problems:
-            run.remark("no damage found")
+            run.remark("no damage left" if walk.repairs else "no damage found")
             return
         if as_json:
             raise typer.Exit(7)
         raise DataLoss("SCRUB_FOUND_DAMAGE", f"{len(walk.problems)} files are damaged.")
 
 
-async def _scrub_layers(run: Session, walk: Walk, bytes_per_second: int, objects: bool) -> None:
+async def _scrub_layers(
+    run: Session, walk: Walk, bytes_per_second: int, objects: bool, check: bool
+) -> None:
+    from pagestore.cli.transfer import progress_bar
     from pagestore.client.page import AsyncPageClient
 
     names: dict[TimelineId, list[str]] | None = None
     async with AsyncPageClient(run.control.system_status().page_server_address) as pages:
-        await pages.list_timelines(
-            run.control.tenant
-        )  # repeated until connected, as streams are not
-        async for layer in pages.scrub(bytes_per_second=bytes_per_second, objects=objects):
-            walk.layers += 1
-            walk.layer_bytes += layer.bytes
-            if layer.repaired:
-                walk.repaired.append(layer.repaired)
-            if not layer.HasField("status"):
-                continue
-            if names is None:
-                names = _databases_by_timeline(run)
-            walk.problems.append(_layer_problem(layer, names))
+        timelines = await pages.list_timelines(None)  # repeated until connected, as streams are not
+        total = sum(timeline.physical_bytes for timeline in timelines)
+        with progress_bar("layers", not run.as_json) as progress:
+            async for layer in pages.scrub(
+                bytes_per_second=bytes_per_second, objects=objects, check_only=check
+            ):
+                walk.layers += 1
+                walk.layer_bytes += layer.bytes
+                progress(walk.layer_bytes, max(total, walk.layer_bytes))
+                if layer.repaired:
+                    done = layer.path, layer.repaired, layer.repaired_from, layer.moved_to
+                    run.remark(walk.repair(*done))
+                if not layer.HasField("status"):
+                    continue
+                if names is None:
+                    names = _databases_by_timeline(run)
+                walk.problems.append(_layer_problem(layer, names))
 
 
 def _layer_problem(layer: pb.ScrubbedLayer, names: dict[TimelineId, list[str]]) -> dict[str, Any]:
@@ -138,6 +155,7 @@ def _layer_problem(layer: pb.ScrubbedLayer, names: dict[TimelineId, list[str]]) 
     return {
         "path": layer.path,
         "what": layer.status.message,
+        "unrepaired": layer.unrepaired.message,
         "timeline_id": str(TimelineId(layer.timeline_id)),
         "first_lsn": format_lsn(layer.first_lsn),
         "last_lsn": format_lsn(layer.last_lsn),
@@ -171,6 +189,7 @@ def _scrub_logs(run: Session, walk: Walk) -> None:
                     {
                         "path": str(log.directory),
                         "what": log.failure.message,
+                        "unrepaired": "",
                         "timeline_id": str(log.timeline),
                         "first_lsn": format_lsn(log.start_lsn),
                         "last_lsn": format_lsn(log.end_lsn),
@@ -182,6 +201,8 @@ def _scrub_logs(run: Session, walk: Walk) -> None:
 
 def _problem_words(problem: dict[str, Any]) -> str:
     words = f"damaged: {problem['what']}"
+    if problem["unrepaired"]:
+        words += f" Not repaired: {problem['unrepaired']}"
     if problem["databases"]:
         names = ", ".join(problem["databases"])
         words += f" Reads of {names} at {problem['first_lsn']} and later may need it."

@@ -502,18 +502,25 @@ class AsyncPageClient(RetryingClient):
         return self._answers(self._timelines.GetChangedBlocks, request)
 
     def scrub(
-        self, tenant: TenantId | None = None, bytes_per_second: int = 0, *, objects: bool = False
+        self,
+        tenant: TenantId | None = None,
+        bytes_per_second: int = 0,
+        *,
+        objects: bool = False,
+        check_only: bool = False,
     ) -> AsyncIterator[pb.ScrubbedLayer]:
-        """Has every layer file of a store read and checked, one by one.
+        """Has every layer file of a store read and checked, and repaired, one by one.
 
         Args:
             tenant: None: of all.
             objects: what is only in the object store, too.
+            check_only: nothing is repaired.
         """
         request = pb.ScrubStoreRequest(
             tenant_id=tenant.raw if tenant else b"",
             bytes_per_second=bytes_per_second,
             objects=objects,
+            check_only=check_only,
         )
         return self._answers(self._timelines.ScrubStore, request)
 

@@ -8,8 +8,9 @@ kept and readable, and the error says which record it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
-from pagestore._native import Batch, NativeError, RedoPool, WalIngestor
+from pagestore._native import Batch, NativeError, RedoPool, Snapshot, WalIngestor
 from pagestore.errors import (
     DataLoss,
     FailedPrecondition,
@@ -19,7 +20,7 @@ from pagestore.errors import (
     native_error,
     of_exception,
 )
-from pagestore.ids import format_lsn
+from pagestore.ids import Lsn, TimelineId, format_lsn
 from pagestore.ingest.clone import Directories, clone_batches
 from pagestore.timeline import Timeline
 
@@ -28,6 +29,19 @@ _MEANINGS: Mapping[int, Meaning] = {
     Status.UNSUPPORTED: (FailedPrecondition, "WAL_UNSUPPORTED", None),
 }
 """In WAL that is taken in; anything else is INGEST_FAILED."""
+
+
+class Taking(Protocol):
+    """What takes values in: a timeline, or a layer of one that is made again (rebuilding.py)."""
+
+    timeline_id: TimelineId
+
+    @property
+    def last_record_lsn(self) -> Lsn: ...
+    @property
+    def prev_record_lsn(self) -> Lsn: ...
+    def snapshot(self) -> Snapshot: ...
+    def append(self, batch: Batch, last_record_lsn: int, prev_record_lsn: int) -> None: ...
 
 
 class TimelineIngest:
@@ -39,7 +53,7 @@ class TimelineIngest:
     """
 
     def __init__(
-        self, timeline: Timeline, redo: RedoPool | None, *, check_images: bool = False
+        self, timeline: Taking, redo: RedoPool | None, *, check_images: bool = False
     ) -> None:
         self.timeline = timeline
         self._redo = redo

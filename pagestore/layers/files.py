@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pagestore import durable
+from pagestore import durable, lost_found
 from pagestore._native import LayerSummary
 from pagestore.errors import of_disk
 from pagestore.layers.native import LayerKind, store_errors
@@ -65,6 +65,18 @@ class Files:
     def remove(self, path: Path) -> None:
         with _os_errors():
             path.unlink(missing_ok=True)
+
+    def move_aside(self, root: Path, path: Path, now: float) -> Path | None:
+        """Into lost+found below `root`, where it is now; None where there is no such file.
+
+        Args:
+            now: Unix seconds.
+        """
+        with _os_errors():
+            try:
+                return lost_found.move_aside(root, path, now)
+            except FileNotFoundError:
+                return None
 
     def commit(self, transaction: Callable[[], T]) -> T:
         """Runs a catalog transaction."""

@@ -275,7 +275,8 @@ class Offsite:
             self.totals.deleted += len(gone)
 
     def mend(self) -> None:
-        """Fetches anew what is here, does not hold, and is there.
+        """Fetches anew what is here, does not hold, and is there; tried again where it failed, but
+        not where the object is damaged as well.
 
         Raises:
             Unavailable: OBJECT_STORE_UNAVAILABLE. ResourceExhausted: STORE_FULL.
@@ -283,8 +284,15 @@ class Offsite:
         for key, what in self._elsewhere.damaged().items():
             entry = self._store.catalog.layer(*layer_of(key))
             if entry is not None and entry.place == Place.LOCAL | Place.REMOTE:
-                self._elsewhere.restore(key, entry)
-                _log.warning("a damaged layer file was fetched anew", what=what)
+                try:
+                    aside = self._elsewhere.restore(key, entry)
+                except DataLoss as error:
+                    _log.error("a damaged layer file cannot be fetched anew", error=error.message)
+                else:
+                    _log.warning(
+                        "a damaged layer file was fetched anew", what=what, aside=str(aside or "")
+                    )
+            self._elsewhere.seen_to(key)
 
     def sweep(self, now: float) -> int:
         """Deletes objects of layers that no record names, a week after they were made, and what was

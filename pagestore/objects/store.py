@@ -113,13 +113,17 @@ class ObjectStore:
         """So many bytes, or fewer where the object ends. As `get`."""
         return self._try(name, lambda: self._backend.get_range(name, offset, length))
 
+    def size(self, name: str) -> int:
+        """Bytes. As `get`."""
+        return self._try(name, lambda: self._backend.size(name))
+
     def exists(self, name: str) -> bool:
         """
         Raises:
             Unavailable: OBJECT_STORE_UNAVAILABLE
         """
         try:
-            self._try(name, lambda: self._backend.size(name))
+            self.size(name)
         except NotFound:
             return False
         return True
@@ -150,7 +154,7 @@ class ObjectStore:
         return len(raced) + self._backend.sweep(now)
 
     def _has(self, name: str, data: memoryview) -> bool:
-        if self._try(name, lambda: self._backend.size(name)) != len(data):
+        if self.size(name) != len(data):
             return False
         return all(
             self.get_range(name, begin, min(COMPARED_BYTES, len(data) - begin))

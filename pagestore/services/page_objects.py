@@ -10,6 +10,7 @@ from pagestore import tasks
 from pagestore.ingest.archiver import Archiver
 from pagestore.ingest.follower import Follower
 from pagestore.ingest.waiters import TimelineKey
+from pagestore.ingest.wal_copies import ArchivedCopy
 from pagestore.maintenance.evicting import Evictor
 from pagestore.maintenance.offsite import Offsite
 from pagestore.maintenance.uploader import CLOSE_SECONDS, Uploader
@@ -110,6 +111,12 @@ class PageObjects:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.uploader.close()
+
+    def archived(self) -> ArchivedCopy | None:
+        """WAL that is there; None before it is known whose store it is."""
+        if not self.offsite.generation:
+            return None
+        return ArchivedCopy(self._objects, self.offsite.store_id)
 
     def status(self) -> pb.ObjectStoreStatus:
         archiver = self._archiver

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from pagestore._native import Layer, NativeError
-from pagestore.client.errors import code_number
 from pagestore.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -23,8 +23,8 @@ from pagestore.services import page_retention
 from pagestore.services.page_access import PageAccess
 from pagestore.services.page_detaching import Detaching
 from pagestore.services.page_retention import set_retention, timeline_sizes
+from pagestore.services.page_scrubbing import Scrubbing, tell
 from pagestore.timeline import Timeline, TimelineSummary
-from pagestore.timeline.scrub import Scrubbed
 from pagestore.timeline.slots import replication_slots
 from pagestore.v1 import page_pb2 as pb
 
@@ -39,6 +39,7 @@ class PageTimelines:
     def __init__(self, access: PageAccess) -> None:
         self._access = access
         self.detaching = Detaching(access)
+        self._scrubbing = Scrubbing(access)
 
     async def create_timeline(self, request: pb.CreateTimelineRequest, context: Any) -> Any:
         access = self._access
@@ -142,12 +143,9 @@ class PageTimelines:
     async def scrub_store(
         self, request: pb.ScrubStoreRequest, context: Any
     ) -> AsyncIterator[pb.ScrubbedLayer]:
-        tenant = TenantId(request.tenant_id) if request.tenant_id else None
-        walk = self._access.repository.scrub(
-            tenant, request.bytes_per_second, objects=request.objects
-        )
-        while (found := await asyncio.to_thread(next, walk, None)) is not None:
-            yield _scrubbed(found)
+        async with aclosing(self._scrubbing.run(request)) as walk:
+            async for found in walk:
+                yield found
 
     async def get_changed_blocks(
         self, request: pb.GetChangedBlocksRequest, context: Any
@@ -241,32 +239,8 @@ def _verified(layer: Layer) -> pb.VerifiedLayer:
     try:
         layer.verify()
     except NativeError as error:
-        _tell(answer.status, of_exception(error))
+        tell(answer.status, of_exception(error))
     return answer
-
-
-def _scrubbed(found: Scrubbed) -> pb.ScrubbedLayer:
-    summary = found.entry.summary
-    answer = pb.ScrubbedLayer(
-        tenant_id=found.tenant.raw,
-        timeline_id=found.timeline.raw,
-        path=found.path,
-        bytes=summary.bytes,
-        first_lsn=summary.first_lsn,
-        last_lsn=summary.last_lsn,
-        reader_timeline_ids=[reader.raw for reader in found.readers],
-    )
-    if found.failure is not None:
-        _tell(answer.status, found.failure)
-    if found.repaired is not None:
-        answer.repaired = found.repaired.message
-    return answer
-
-
-def _tell(status: pb.Status, failure: PagestoreError) -> None:
-    status.code = code_number(failure.code)
-    status.reason = failure.reason
-    status.message = failure.message
 
 
 async def _drain(requests: AsyncIterator[pb.ImportChunk]) -> None:

@@ -26,8 +26,9 @@ from pagestore._native import Layer, Remote
 from pagestore.errors import DataLoss, NotFound, PagestoreError, Unavailable, of_disk
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.files import SUFFIXES, Files, layer_name, temporary
-from pagestore.layers.native import LayerKind, store_errors
+from pagestore.layers.native import LayerKind
 from pagestore.timeline.catalog import Catalog
+from pagestore.timeline.damage import failure, is_damaged
 from pagestore.timeline.entries import LayerEntry, Place, layer_key, layer_of
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Elsewhere:
         self._catalog = catalog
         self._files = files
         self._lock = threading.Lock()
+        self._restoring = threading.Lock()
         self._going: dict[bytes, Going] = {}
         self._read: dict[bytes, Layer] = {}
         self._damaged: dict[bytes, str] = {}
@@ -114,20 +116,35 @@ class Elsewhere:
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise
 
-    def restore(self, key: bytes, entry: LayerEntry) -> None:
-        """Puts the whole file here, checked, in the place of whatever is.
+    def restore(self, key: bytes, entry: LayerEntry) -> Path | None:
+        """Puts the whole file here, fetched and checked, in the place of a damaged or missing one;
+        without effect where the file is whole. Where the damaged one was moved to.
 
         Raises:
             Unavailable: OBJECT_STORE_UNAVAILABLE. DataLoss: LAYER_CORRUPT: the object is.
             ResourceExhausted: STORE_FULL.
         """
         path = self.path(key, entry)
-        self._files.make_directory(path.parent)
-        try:
-            self._download(key, entry, temporary(path))
-            self._files.publish(path)
-        finally:
-            temporary(path).unlink(missing_ok=True)
+        work = temporary(path)
+        # Reads note damage on their own threads, and a scrub finds the same: one at a time.
+        with self._restoring:
+            found = failure(path, key, entry)
+            if found is None:
+                return None
+            if not is_damaged(path, found):
+                raise found
+            self._files.make_directory(path.parent)
+            try:
+                self._files.write(work, lambda: self._download(key, entry, work))
+                aside = self._files.move_aside(self.root, path, time.time())
+                self._files.publish(path)
+            except Exception:
+                work.unlink(missing_ok=True)
+                raise
+            now = self._catalog.layer(*layer_of(key))
+            if now is None or not now.place & Place.LOCAL:  # merged or evicted meanwhile
+                self._files.remove(path)
+            return aside
 
     def check(self, key: bytes, entry: LayerEntry) -> None:
         """Whether the object is whole; all of it is fetched. Raises as `restore`."""
@@ -139,16 +156,17 @@ class Elsewhere:
 
     def _download(self, key: bytes, entry: LayerEntry, work: Path) -> None:
         """A file that is durable and whole."""
-        tenant, timeline, number = layer_of(key)
         name = object_name(key, entry)
         try:
+            self._check_size(name, entry)
             with durable.begin(work) as file:
                 for offset in range(0, entry.summary.bytes, FETCH_BYTES):
                     file.write(self.objects.get_range(name, offset, FETCH_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            with store_errors():
-                Layer(work, tenant.raw, timeline.raw, number, entry.summary).verify()
+            found = failure(work, key, entry)
+            if found is not None:
+                raise found
         except OSError as error:
             raise of_disk(error, str(error)) from error
         except (DataLoss, NotFound) as error:
@@ -157,6 +175,12 @@ class Elsewhere:
                 f"{name} in {self.objects.url} is not what was put there: {error.message}",
                 "Restore this object from an older version of the bucket.",
             ) from error
+
+    def _check_size(self, name: str, entry: LayerEntry) -> None:
+        """What is longer begins like the layer, perhaps, and is another file all the same."""
+        size = self.objects.size(name)
+        if size != entry.summary.bytes:
+            raise DataLoss("LAYER_CORRUPT", f"it has {size} bytes, not {entry.summary.bytes}")
 
     def keep_for_readers(self, layers: Sequence[Layer]) -> None:
         """They are about to be removed; what was earlier, and nobody reads, is let go of."""
@@ -192,10 +216,14 @@ class Elsewhere:
                 self._going.pop(key, None)
 
     def damaged(self) -> dict[bytes, str]:
-        """Keys of layers that are here and do not hold, with what was found; once."""
+        """Keys of layers that are here and do not hold, with what was found."""
         with self._lock:
-            found, self._damaged = self._damaged, {}
-            return found
+            return dict(self._damaged)
+
+    def seen_to(self, key: bytes) -> None:
+        """One that was damaged is whole again, or cannot be made so."""
+        with self._lock:
+            self._damaged.pop(key, None)
 
     def _removed(self, transaction: int, removed: list[tuple[bytes, LayerEntry]]) -> None:
         with self._lock:

@@ -161,10 +161,15 @@ class Repository:
         self._store.sweep.run()
 
     def scrub(
-        self, tenant: TenantId | None, bytes_per_second: int = 0, *, objects: bool = False
+        self,
+        tenant: TenantId | None,
+        bytes_per_second: int = 0,
+        *,
+        objects: bool = False,
+        repair: bool = True,
     ) -> Iterator[Scrubbed]:
         """See pagestore/timeline/scrub.py."""
-        return Scrub(self._store, tenant, bytes_per_second, objects).run()
+        return Scrub(self._store, tenant, bytes_per_second, objects, repair).run()
 
     @property
     def store(self) -> Store:

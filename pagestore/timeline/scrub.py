@@ -5,7 +5,9 @@ hidden timelines' too. What is replaced or deleted while the walk goes on is no 
 failure it is asked whether the catalog still names the file. Only the files are read, by the core,
 outside its block cache; a walk goes at a bounded pace and holds nothing between two files.
 
-What is damaged here and lies in the object store too is fetched anew.
+What is damaged here and lies in the object store too is fetched anew, and the damaged file moved
+aside. What is nowhere else, whoever asked for the walk may have made again of WAL
+(pagestore/ingest/rebuilding.py).
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pagestore._native import Layer
 from pagestore.errors import PagestoreError, Unavailable
 from pagestore.ids import Lsn, TenantId, TimelineId
 from pagestore.layers.files import layer_name
-from pagestore.layers.native import store_errors
-from pagestore.timeline.entries import LayerEntry, Place, layer_key, layer_of
+from pagestore.timeline import damage
+from pagestore.timeline.entries import LayerEntry, Place, layer_key
 from pagestore.timeline.store import Store
+
+OBJECT_STORE = "the object store"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,29 @@ class Scrubbed:
 
     Args:
         failure: what of it does not hold.
-        repaired: what of it did not hold, before it was fetched anew.
         readers: timelines of which reads at `entry`'s first LSN and later may need it.
+        unrepaired: why it was not repaired, where that was tried.
+        repaired: what of it did not hold, before it was repaired.
+        source: from where it was.
+        aside: where the damaged file lies now; None where there was none.
     """
 
     tenant: TenantId
     timeline: TimelineId
+    number: int
     path: str
     entry: LayerEntry
     failure: PagestoreError | None = None
     readers: tuple[TimelineId, ...] = ()
+    unrepaired: PagestoreError | None = None
     repaired: PagestoreError | None = None
+    source: str = ""
+    aside: Path | None = None
+
+    def mended(self, source: str, aside: Path | None) -> Scrubbed:
+        return replace(
+            self, failure=None, readers=(), repaired=self.failure, source=source, aside=aside
+        )
 
 
 class Scrub:
@@ -48,6 +63,7 @@ class Scrub:
     Args:
         bytes_per_second: of files that are read, on average; 0: as fast as it goes.
         objects: layers that are only in the object store, too; they are fetched.
+        repair: else nothing is changed.
     """
 
     def __init__(
@@ -56,12 +72,14 @@ class Scrub:
         tenant: TenantId | None = None,
         bytes_per_second: int = 0,
         objects: bool = False,
+        repair: bool = True,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._store = store
         self._tenant = tenant
         self._rate = bytes_per_second
         self._objects = objects
+        self._repair = repair
         self._sleep = sleep
 
     def run(self) -> Iterator[Scrubbed]:
@@ -83,46 +101,43 @@ class Scrub:
         key = layer_key(tenant, timeline, number)
         name = layer_name(number, entry.summary.kind)
         path = self._store.root / str(tenant) / str(timeline) / name
-        seen = Scrubbed(tenant, timeline, str(path), entry)
+        seen = Scrubbed(tenant, timeline, number, str(path), entry)
         failure = self._failure(key, entry, path)
         if failure is None:
             return seen
         now = self._store.catalog.layer(tenant, timeline, number)
         if now is None:
             return None
-        if now.place & Place.LOCAL and now.place & Place.REMOTE:
-            repaired, failure = failure, self._repair(key, now)
-            if failure is None:
-                return replace(seen, repaired=repaired)
-        elif now.place != entry.place:  # it was evicted, or put there, meanwhile
-            return seen
+        if now.place != entry.place and not (now.place & entry.place & Place.LOCAL):
+            return seen  # it was evicted meanwhile
         readers = tuple(self._readers(tenant, timeline, Lsn(entry.summary.first_lsn)))
-        return replace(seen, failure=failure, readers=readers)
+        seen = replace(seen, entry=now, failure=failure, readers=readers)
+        if now.place == Place.LOCAL | Place.REMOTE and self._repair:
+            return self._fetched_anew(seen, key)
+        return seen
 
     def _failure(self, key: bytes, entry: LayerEntry, path: Path) -> PagestoreError | None:
-        tenant, timeline, number = layer_of(key)
-        try:
-            if entry.place & Place.LOCAL:
-                with store_errors():
-                    Layer(path, tenant.raw, timeline.raw, number, entry.summary).verify()
-            elif self._store.elsewhere is not None:
+        if entry.place & Place.LOCAL:
+            return damage.failure(path, key, entry)
+        if self._store.elsewhere is not None:
+            try:
                 self._store.elsewhere.check(key, entry)
-        except PagestoreError as error:
-            return error
+            except PagestoreError as error:
+                return error
         return None
 
-    def _repair(self, key: bytes, entry: LayerEntry) -> PagestoreError | None:
-        """Why it could not be fetched anew, if so."""
+    def _fetched_anew(self, seen: Scrubbed, key: bytes) -> Scrubbed:
         if self._store.elsewhere is None:
-            return Unavailable(
+            why = Unavailable(
                 "OBJECT_STORE_UNAVAILABLE",
-                "It does not hold, and this page server was told of no object store.",
+                "The object store has it, but this page server was told of no object store.",
             )
+            return replace(seen, unrepaired=why)
         try:
-            self._store.elsewhere.restore(key, entry)
+            aside = self._store.elsewhere.restore(key, seen.entry)
         except PagestoreError as error:
-            return error
-        return None
+            return replace(seen, unrepaired=error)
+        return seen.mended(OBJECT_STORE, aside)
 
     def _readers(
         self, tenant: TenantId, timeline: TimelineId, first_lsn: Lsn

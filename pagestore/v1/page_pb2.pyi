@@ -477,17 +477,19 @@ class VerifiedLayer(_message.Message):
     def __init__(self, path: _Optional[str] = ..., bytes: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class ScrubStoreRequest(_message.Message):
-    __slots__ = ("tenant_id", "bytes_per_second", "objects")
+    __slots__ = ("tenant_id", "bytes_per_second", "objects", "check_only")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     BYTES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_ONLY_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     bytes_per_second: int
     objects: bool
-    def __init__(self, tenant_id: _Optional[bytes] = ..., bytes_per_second: _Optional[int] = ..., objects: _Optional[bool] = ...) -> None: ...
+    check_only: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., bytes_per_second: _Optional[int] = ..., objects: _Optional[bool] = ..., check_only: _Optional[bool] = ...) -> None: ...
 
 class ScrubbedLayer(_message.Message):
-    __slots__ = ("tenant_id", "timeline_id", "path", "bytes", "first_lsn", "last_lsn", "status", "reader_timeline_ids", "repaired")
+    __slots__ = ("tenant_id", "timeline_id", "path", "bytes", "first_lsn", "last_lsn", "status", "reader_timeline_ids", "repaired", "repaired_from", "moved_to", "unrepaired")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -497,6 +499,9 @@ class ScrubbedLayer(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     READER_TIMELINE_IDS_FIELD_NUMBER: _ClassVar[int]
     REPAIRED_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_FROM_FIELD_NUMBER: _ClassVar[int]
+    MOVED_TO_FIELD_NUMBER: _ClassVar[int]
+    UNREPAIRED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     timeline_id: bytes
     path: str
@@ -506,7 +511,10 @@ class ScrubbedLayer(_message.Message):
     status: Status
     reader_timeline_ids: _containers.RepeatedScalarFieldContainer[bytes]
     repaired: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., path: _Optional[str] = ..., bytes: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., reader_timeline_ids: _Optional[_Iterable[bytes]] = ..., repaired: _Optional[str] = ...) -> None: ...
+    repaired_from: str
+    moved_to: str
+    unrepaired: Status
+    def __init__(self, tenant_id: _Optional[bytes] = ..., timeline_id: _Optional[bytes] = ..., path: _Optional[str] = ..., bytes: _Optional[int] = ..., first_lsn: _Optional[int] = ..., last_lsn: _Optional[int] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., reader_timeline_ids: _Optional[_Iterable[bytes]] = ..., repaired: _Optional[str] = ..., repaired_from: _Optional[str] = ..., moved_to: _Optional[str] = ..., unrepaired: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class TimelineInfo(_message.Message):
     __slots__ = ("tenant_id", "timeline_id", "parent_timeline_id", "branch_lsn", "last_record_lsn", "disk_consistent_lsn", "physical_bytes", "layers", "created_unix_micros", "ingest_error", "slots", "slot_wal_limit", "flush_error", "postgres_major", "kept_from_lsn", "sizes")

@@ -132,5 +132,6 @@ def test_a_damaged_layer_is_named(whole: Whole) -> None:
     assert problem["path"] == str(largest)
     assert problem["timeline_id"] == timeline
     assert problem["databases"] == ["app", "other"]
+    assert "cannot be made again" in problem["unrepaired"], "an image, and no object store"
     shown = whole.run("inspect", str(largest), check=False)
     assert (shown.returncode, "damaged: offset" in shown.stderr) == (7, True)
