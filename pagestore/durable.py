@@ -40,6 +40,11 @@ def replace(
         file.flush()
         os.fsync(file.fileno())
     check(temporary)
+    publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Gives a file that is synced its name, in the place of whatever has it."""
     temporary.rename(path)
     sync_directory(path.parent)
 

@@ -4,8 +4,9 @@ of a store's, read and checked."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from pagestore.ids import DEFAULT_TENANT_NAME, TenantId, TimelineId, format_lsn
 if TYPE_CHECKING:
     from pagestore.cli.session import Session
     from pagestore.v1 import page_pb2 as pb
+    from pagestore.walservice.scrub import ScrubbedLog
 
 
 def inspect(
@@ -107,7 +109,7 @@ def scrub(
     with session(data, as_json) as run:
         walk = Walk()
         asyncio.run(_scrub_layers(run, walk, rate << 20, objects, check))
-        _scrub_logs(run, walk)
+        _scrub_logs(run, walk, check)
         said = (
             f"layers: {walk.layers} files, {human_bytes(walk.layer_bytes)}\n"
             f"WAL: {walk.logs} logs, {human_bytes(walk.log_bytes)}"
@@ -177,26 +179,48 @@ def _databases_by_timeline(run: Session) -> dict[TimelineId, list[str]]:
     return found
 
 
-def _scrub_logs(run: Session, walk: Walk) -> None:
+def _scrub_logs(run: Session, walk: Walk, check: bool) -> None:
     from pagestore.walservice.scrub import scrub as scrub_logs
 
     for part, config in run.installation.config.safekeepers_here.items():
         for log in scrub_logs(run.installation.part_dir(part), config.id):
+            why = ""
+            if log.failure is not None and not check:
+                log, why = _mended_log(run, walk, part, log)
             walk.logs += 1
             walk.log_bytes += max(0, log.end_lsn - log.start_lsn)
             if log.failure is not None:
-                walk.problems.append(
-                    {
-                        "path": str(log.directory),
-                        "what": log.failure.message,
-                        "unrepaired": "",
-                        "timeline_id": str(log.timeline),
-                        "first_lsn": format_lsn(log.start_lsn),
-                        "last_lsn": format_lsn(log.end_lsn),
-                        "databases": [],
-                        "unnamed_timelines": [],
-                    }
-                )
+                walk.problems.append(_log_problem(log, why))
+
+
+def _mended_log(run: Session, walk: Walk, part: str, log: ScrubbedLog) -> tuple[ScrubbedLog, str]:
+    """The log after what could be mended of it, and why the rest could not."""
+    from pagestore.installation.wal_copies import others
+    from pagestore.walservice.mending import mend
+    from pagestore.walservice.scrub import scrub_log
+
+    root, copies = run.installation.part_dir(part), others(run.installation, part)
+    mended, why = mend(root, log.directory, log.owner, copies, time.time())
+    for item in mended:
+        moved_to = str(item.moved_to or "")
+        run.remark(walk.repair(str(item.path), item.what, item.source, moved_to))
+    if why is None:
+        log = scrub_log(log.directory, log.owner) or replace(log, failure=None)
+    return log, why.message if why is not None else ""
+
+
+def _log_problem(log: ScrubbedLog, why: str) -> dict[str, Any]:
+    assert log.failure is not None
+    return {
+        "path": str(log.directory),
+        "what": log.failure.message,
+        "unrepaired": why,
+        "timeline_id": str(log.timeline),
+        "first_lsn": format_lsn(log.start_lsn),
+        "last_lsn": format_lsn(log.end_lsn),
+        "databases": [],
+        "unnamed_timelines": [],
+    }
 
 
 def _problem_words(problem: dict[str, Any]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pagestore import lost_found
 from pagestore.client.addresses import is_near
 from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
@@ -33,6 +36,7 @@ MAX_WAIT_MS = 600_000
 POSITIONS_PER_UPDATE = 1000
 COALESCE_SECONDS = 0.05
 """Who watches is told at once of what comes after a rest, and else this often."""
+_log = structlog.get_logger(__name__)
 _ANYWHERE = ("0.0.0.0:", "[::]:")
 
 
@@ -64,6 +68,7 @@ async def serve(settings: WalSettings) -> None:
     allocator.set_limits()
     guard, identity = settings.secure()
     compute_address.forget_environment()
+    await asyncio.to_thread(_free_lost, settings.data_dir)
     peers = messages.parse_addresses(settings.peers)
     inner = Settings(settings.id, peers, settings.keep_bytes, guard.verifier)
     safekeeper = await Safekeeper.open(settings.data_dir, inner)
@@ -78,6 +83,15 @@ async def serve(settings: WalSettings) -> None:
         await server.run_until_signal()
     finally:
         await safekeeper.close()
+
+
+def _free_lost(data_dir: Path) -> None:
+    """Damaged segments that a scrub has moved aside, after a week."""
+    try:
+        for lost in lost_found.free_old(data_dir, time.time()):
+            _log.warning("freed from lost+found", path=str(lost.path), bytes=lost.size)
+    except OSError as error:
+        _log.warning("lost+found cannot be freed", error=str(error))
 
 
 class WalService:
