@@ -377,6 +377,9 @@ def store_stats() -> dict[str, int]:
     """Counts: block_hits, block_misses, block_bytes, open_files, loaded_layers, index_bytes,
     used_chunk_bytes, kept_chunk_bytes."""
 
+def layer_faults() -> tuple[int, str]:
+    """How often the disk has failed while a layer file was read; the words of the last time."""
+
 def limit_malloc(arenas: int, mapped_bytes: int, top_bytes: int) -> None:
     """How malloc keeps memory: in how many arenas; pieces of so many bytes are mapped by
     themselves; so much may be free at an arena's end. See mallopt(3)."""

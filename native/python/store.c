@@ -167,6 +167,14 @@ store_stats(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+layer_faults(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    ps_error last;
+    uint64_t count = ps_layers_faults(&last);
+    return Py_BuildValue("Ks", (unsigned long long)count, last.text);
+}
+
+static PyObject *
 trim_memory(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Py_BEGIN_ALLOW_THREADS
@@ -218,6 +226,7 @@ static PyMethodDef functions[] = {
     {"set_store_limits", (PyCFunction)(void (*)(void))set_limits, METH_VARARGS | METH_KEYWORDS,
      "Process-wide limits: cached blocks, layer indexes, open layer files, arenas' chunks."},
     {"store_stats", store_stats, METH_NOARGS, "Counts of the caches."},
+    {"layer_faults", layer_faults, METH_NOARGS, "layer_faults() -> (how often, the last words)"},
     {"layer_filter_bytes", layer_filter_bytes, METH_O, "layer_filter_bytes(keys) -> bytes"},
     {"layers_now", layers_now, METH_O, "layers_now(second): by which the use of layers is noted."},
     {"limit_malloc", limit_malloc, METH_VARARGS,

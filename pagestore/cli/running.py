@@ -175,6 +175,9 @@ def _print_status(run: Session, fields: dict[str, Any]) -> None:
             f"{human_bytes(fields['store_bytes'])} in {fields['data']}\n"
         )
         sys.stdout.write(_upkeep(fields["upkeep"]))
+        if fields["upkeep"].get("read_faults"):
+            times, last = (fields["upkeep"][name] for name in ("read_faults", "last_read_fault"))
+            run.remark(f"amiss: pageserver: its disk failed {times} reads since it began: {last}")
         _print_objects(run, fields["objects"])
     sys.stdout.writelines(
         f"Postgres {major}: {exact}\n" for major, exact in fields.get("postgres", {}).items()

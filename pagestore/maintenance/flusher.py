@@ -8,7 +8,7 @@ syncs and a transaction, and there are thousands of such. Depth: a page that is 
 is flushed before a read of it would take long, and compaction gives it an image. And the end of the
 process. A full or failing disk stops nobody who reads: the frozen layer stays
 readable in memory, whoever wants to add waits for room, and the flush is tried again, with
-pauses, until it is done. What it fails by is told as the timeline's `failure`.
+pauses that grow a little, until it is done. What it fails by is told as the timeline's `failure`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ import structlog
 from pagestore import tasks
 from pagestore.errors import NotFound, PagestoreError
 from pagestore.ingest.waiters import TimelineKey
+from pagestore.pauses import Pauses
 from pagestore.timeline import Repository, Timeline
 
 IDLE_SECONDS = 10.0
 RETRY_SECONDS = 1.0
+MOST_RETRIES = 4.0
+"""The longest pause, in first ones: there may be room again any moment, and somebody waits."""
 TRICKLE_SECONDS = 3600.0
 """Between two flushes at rest of a timeline that holds little."""
 TRICKLE_BYTES = 1 << 20
@@ -58,8 +61,12 @@ class Flusher:
         self._rested: dict[TimelineKey, float] = {}
         """When each was flushed at rest, if that was lately."""
         self._relief: asyncio.Task[None] | None = None
+        self._relieving = self._pauses()
         self._failed: dict[TimelineKey, _Failure] = {}
         self.on_flushed: Callable[[TimelineKey], None] = lambda key: None
+
+    def _pauses(self) -> Pauses:
+        return Pauses(self._retry_seconds, MOST_RETRIES * self._retry_seconds)
 
     def touch(self, key: TimelineKey) -> None:
         """Says that a timeline has just taken something in."""
@@ -96,14 +103,15 @@ class Flusher:
             able = [_key(t) for t in self._repository.in_memory() if t.can_shrink]
             able.sort(key=lambda key: key in self._failed)
             if able and not await self._flush_quietly(able[0]):
-                await asyncio.sleep(self._retry_seconds)
+                await self._relieving.sleep()
+            else:
+                self._relieving.reset()
         finally:
             self._relief = None
 
     def _may_try(self, key: TimelineKey) -> bool:
         failed = self._failed.get(key)
-        now = asyncio.get_running_loop().time()
-        return failed is None or now - failed.at >= self._retry_seconds
+        return failed is None or asyncio.get_running_loop().time() >= failed.not_before
 
     async def flush(self, timeline: Timeline) -> None:
         """Puts everything a timeline has taken in into files.
@@ -178,7 +186,9 @@ class Flusher:
     def _note(self, key: TimelineKey, error: Exception) -> None:
         message = error.message if isinstance(error, PagestoreError) else str(error)
         before = self._failed.get(key)
-        self._failed[key] = _Failure(message, asyncio.get_running_loop().time())
+        pauses = before.pauses if before is not None else self._pauses()
+        not_before = asyncio.get_running_loop().time() + pauses.next()
+        self._failed[key] = _Failure(message, not_before, pauses)
         if before is None or before.message != message:
             # A full disk says so for every timeline and second; once is enough.
             _log.error("a flush failed and is tried again", timeline=str(key[1]), error=message)
@@ -186,7 +196,8 @@ class Flusher:
 
 class _Failure(NamedTuple):
     message: str
-    at: float
+    not_before: float
+    pauses: Pauses
 
 
 def _key(timeline: Timeline) -> TimelineKey:

@@ -31,6 +31,7 @@ from pagestore.reader.redo import RedoPools
 from pagestore.reader.threads import DISK_THREADS, REMOTE_THREADS, ReadThreads
 from pagestore.services.connections import end_connection
 from pagestore.services.page_access import PageAccess
+from pagestore.services.page_faults import tell_faults
 from pagestore.services.page_memory import (
     DEFAULT_BYTES,
     LEAST_BYTES,
@@ -181,6 +182,7 @@ async def page_server(settings: PageSettings) -> AsyncIterator[tuple[GrpcServer,
             tasks.endless(flusher.run(), "flush"),
             tasks.endless(_stop_idle_helpers(helpers, own_helpers), "stop idle redo helpers"),
             tasks.endless(trim_at_rest(), "give memory back"),
+            tasks.endless(tell_faults(), "tell of disk faults"),
             tasks.endless(responses.run(), "end slow readers"),
             tasks.endless(collector.run(), "collect"),
             tasks.endless(compactor.run(), "compact"),

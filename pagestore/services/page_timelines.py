@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from pagestore._native import Layer, NativeError
+from pagestore._native import Layer, NativeError, layer_faults
 from pagestore.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -117,6 +117,7 @@ class PageTimelines:
     async def get_upkeep(self, request: pb.GetUpkeepRequest, context: Any) -> Any:
         compactor, objects = self._access.compactor, self._access.objects
         totals, standing = compactor.totals, compactor.standing
+        read_faults, last_read_fault = layer_faults()
         return pb.Upkeep(
             wal_bytes=totals.bytes_of_wal,
             flushed_bytes=totals.bytes_flushed,
@@ -130,6 +131,8 @@ class PageTimelines:
             image_bytes=standing.images,
             dead_bytes=standing.dead,
             collected_bytes=self._access.collector.collected_bytes,
+            read_faults=read_faults,
+            last_read_fault=last_read_fault,
             objects=objects.status() if objects is not None else None,
         )
 

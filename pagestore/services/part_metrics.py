@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def of_pageserver(access: PageAccess, reads: PageReads, helpers: RedoPools) -> Source:
     def source() -> Iterable[Family]:
-        from pagestore._native import store_stats
+        from pagestore._native import layer_faults, store_stats
 
         store, totals, redo = store_stats(), access.compactor.totals, helpers.stats()
         yield counter("pagestore_page_requests", "GetPages requests.", reads.requests)
@@ -31,6 +31,9 @@ def of_pageserver(access: PageAccess, reads: PageReads, helpers: RedoPools) -> S
         yield gauge("pagestore_block_cache_bytes", "Decompressed blocks.", store["block_bytes"])
         yield gauge("pagestore_layer_index_bytes", "Indexes and filters.", store["index_bytes"])
         yield gauge("pagestore_layer_open_files", "Layer files held open.", store["open_files"])
+        yield counter(
+            "pagestore_layer_read_faults", "Reads that the disk failed.", layer_faults()[0]
+        )
         open_bytes = access.repository.memory_bytes
         yield gauge("pagestore_open_layer_bytes", "Taken in, and not yet in files.", open_bytes)
         yield gauge(

@@ -593,7 +593,7 @@ class GetUpkeepRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Upkeep(_message.Message):
-    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records", "objects", "level_bytes", "image_bytes", "dead_bytes", "collected_bytes")
+    __slots__ = ("wal_bytes", "flushed_bytes", "merged_bytes", "imaged_bytes", "images", "refused", "failures", "deepest_records", "objects", "level_bytes", "image_bytes", "dead_bytes", "collected_bytes", "read_faults", "last_read_fault")
     WAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     FLUSHED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MERGED_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -607,6 +607,8 @@ class Upkeep(_message.Message):
     IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     COLLECTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READ_FAULTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_READ_FAULT_FIELD_NUMBER: _ClassVar[int]
     wal_bytes: int
     flushed_bytes: int
     merged_bytes: int
@@ -620,7 +622,9 @@ class Upkeep(_message.Message):
     image_bytes: int
     dead_bytes: int
     collected_bytes: int
-    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ..., level_bytes: _Optional[_Iterable[int]] = ..., image_bytes: _Optional[int] = ..., dead_bytes: _Optional[int] = ..., collected_bytes: _Optional[int] = ...) -> None: ...
+    read_faults: int
+    last_read_fault: str
+    def __init__(self, wal_bytes: _Optional[int] = ..., flushed_bytes: _Optional[int] = ..., merged_bytes: _Optional[int] = ..., imaged_bytes: _Optional[int] = ..., images: _Optional[int] = ..., refused: _Optional[int] = ..., failures: _Optional[int] = ..., deepest_records: _Optional[int] = ..., objects: _Optional[_Union[ObjectStoreStatus, _Mapping]] = ..., level_bytes: _Optional[_Iterable[int]] = ..., image_bytes: _Optional[int] = ..., dead_bytes: _Optional[int] = ..., collected_bytes: _Optional[int] = ..., read_faults: _Optional[int] = ..., last_read_fault: _Optional[str] = ...) -> None: ...
 
 class ObjectStoreStatus(_message.Message):
     __slots__ = ("url", "generation", "behind_bytes", "behind_seconds", "wal_seconds", "last_error", "layer_bytes", "cached_bytes", "fetched_bytes")

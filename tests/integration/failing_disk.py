@@ -19,8 +19,9 @@ def small_disk(path: Path, size: str) -> Iterator[None]:
 
 
 def preload(directory: Path, *, losing: bool = False) -> dict[str, str]:
-    """The environment of a process whose syncs fail while `directory`/fail exists, and whose
-    writes of LMDB's meta pages do while `directory`/fail-meta exists.
+    """The environment of a process whose syncs fail while `directory`/fail exists, whose
+    writes of LMDB's meta pages do while `directory`/fail-meta exists, and whose reads while
+    `directory`/fail-read does.
 
     Args:
         losing: a sync that fails makes zeros of the file's last written bytes.
@@ -31,4 +32,5 @@ def preload(directory: Path, *, losing: bool = False) -> dict[str, str]:
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
     told = {"LD_PRELOAD": str(library), "FAIL_SYNC": str(directory / "fail")}
     told["FAIL_META"] = str(directory / "fail-meta")
+    told["FAIL_READ"] = str(directory / "fail-read")
     return told | ({"LOSE_WRITES": "1"} if losing else {})

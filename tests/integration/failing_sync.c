@@ -4,7 +4,8 @@
  * has them anywhere; with all when it is empty. With LOSE_WRITES, one
  * that fails makes zeros of what pwrite wrote last, as a kernel drops what it could not write.
  * While the file named by FAIL_META exists, so does a pwrite of less than a page to such files: it
- * is how LMDB puts a transaction in force.
+ * is how LMDB puts a transaction in force. While the one named by FAIL_READ exists, so does every
+ * read of such files.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { LMDB_PAGE = 4096 };
@@ -60,6 +62,50 @@ ssize_t
 pwrite64(int fd, const void *data, size_t length, off_t offset)
 {
     return pwrite(fd, data, length, offset);
+}
+
+ssize_t
+pread(int fd, void *data, size_t length, off_t offset)
+{
+    if (fails(fd, "FAIL_READ")) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, fd, data, length, offset);
+}
+
+ssize_t
+pread64(int fd, void *data, size_t length, off_t offset)
+{
+    return pread(fd, data, length, offset);
+}
+
+ssize_t
+read(int fd, void *data, size_t length)
+{
+    static __thread bool asking; /* `fails` reads, too */
+    bool failed = false;
+    if (!asking) {
+        asking = true;
+        failed = fails(fd, "FAIL_READ");
+        asking = false;
+    }
+    if (failed) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_read, fd, data, length);
+}
+
+/* Of what the system has in its cache: nothing, so that it is read. */
+ssize_t
+preadv2(int fd, const struct iovec *pieces, int count, off_t offset, int flags)
+{
+    if (fails(fd, "FAIL_READ")) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return syscall(SYS_preadv2, fd, pieces, count, offset, 0, flags);
 }
 
 static void

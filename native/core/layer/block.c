@@ -164,7 +164,7 @@ static int
 read_block(ps_layer *layer, ps_block *block, ps_error *err)
 {
     int rc = try_block(layer, block, err);
-    return rc == PS_ERR_CORRUPT && layer->remote != NULL ? mend_block(layer, block, err) : rc;
+    return ps_layer_may_mend(rc) && layer->remote != NULL ? mend_block(layer, block, err) : rc;
 }
 
 /* Of the files of all layers that are small, so much is held; no more than a part of what indexes

@@ -15,6 +15,22 @@
 
 static uint64_t next_uid = 1;
 
+static struct {
+    pthread_mutex_t mutex;
+    uint64_t count;
+    ps_error last;
+} faults = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+uint64_t
+ps_layers_faults(ps_error *last)
+{
+    pthread_mutex_lock(&faults.mutex);
+    uint64_t count = faults.count;
+    *last = faults.last;
+    pthread_mutex_unlock(&faults.mutex);
+    return count;
+}
+
 int
 ps_layer_make(ps_layer **layer, const char *path, const ps_layer_id *id,
               const ps_layer_summary *known, ps_error *err)
@@ -132,6 +148,19 @@ ps_layer_discard(ps_layer *layer)
 }
 
 static int
+disk_fault(const ps_layer *layer, uint64_t offset, int number, ps_error *err)
+{
+    ps_error fault = {0};
+    int rc = ps_fail(&fault, PS_ERR_IO, "%s: offset %llu: cannot read: %s", layer->path,
+                     (unsigned long long)offset, strerror(number));
+    pthread_mutex_lock(&faults.mutex);
+    faults.count++;
+    faults.last = fault;
+    pthread_mutex_unlock(&faults.mutex);
+    return ps_fail(err, rc, "%s", fault.text);
+}
+
+static int
 read_here(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offset, ps_error *err)
 {
     uint8_t *to = out;
@@ -140,8 +169,7 @@ read_here(const ps_layer *layer, int fd, void *out, size_t length, uint64_t offs
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return ps_fail(err, PS_ERR_IO, "%s: offset %llu: cannot read: %s", layer->path,
-                           (unsigned long long)offset, strerror(errno));
+            return disk_fault(layer, offset, errno, err);
         if (got == 0)
             return ps_fail(err, PS_ERR_CORRUPT, "%s: offset %llu: the file ends here",
                            layer->path, (unsigned long long)offset);
@@ -351,11 +379,13 @@ take_remote(ps_layer *layer, const ps_error *err)
 int
 ps_layer_mend(ps_layer *layer, uint64_t offset, uint64_t length, const ps_error *err)
 {
-    if (layer->remote == NULL || err == NULL || err->code != PS_ERR_CORRUPT)
+    if (layer->remote == NULL || err == NULL || !ps_layer_may_mend(err->code))
         return 0;
     ps_cached *cached = __atomic_load_n(&layer->cached, __ATOMIC_RELAXED);
     if (cached == NULL)
         return take_remote(layer, err);
+    if (err->code == PS_ERR_IO)
+        return 0; /* the disk of the cache, which another attempt may find well */
     ps_cached_spoil(cached, offset, length);
     return 1;
 }
@@ -383,7 +413,7 @@ ps_layer_load(ps_layer *layer, ps_error *err)
     ps_layer_footer footer;
     ps_error failure = {0};
     int rc = load(layer, &footer, &failure);
-    if (rc == PS_ERR_CORRUPT && ps_layer_mend(layer, 0, layer->known.bytes, &failure))
+    if (ps_layer_may_mend(rc) && ps_layer_mend(layer, 0, layer->known.bytes, &failure))
         rc = load(layer, &footer, &failure);
     if (rc < 0)
         return ps_fail(err, rc, "%s", failure.text);

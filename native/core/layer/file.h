@@ -52,6 +52,8 @@ typedef struct ps_layers_stats {
     size_t index_bytes;
 } ps_layers_stats;
 ps_layers_stats ps_layers_read_stats(void);
+/* How often the disk has failed while a layer file was read; the words of the last time. */
+uint64_t ps_layers_faults(ps_error *last);
 
 /* As ps_open_layer_collect; the chains of `order` are asked for in ascending key order. */
 int ps_layer_collect(ps_layer *layer, const ps_key *keys, const uint32_t *order, size_t count,

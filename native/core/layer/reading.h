@@ -73,6 +73,13 @@ void ps_layer_hold(ps_layer *layer);
 void ps_layer_let_blocks_go(ps_layer *layer);
 int ps_layer_read_at(const ps_layer *layer, void *out, size_t length, uint64_t offset,
                      ps_error *err);
+/* Whether what failed so may be had from the object store: it does not hold, or cannot be read. */
+static inline int
+ps_layer_may_mend(int code)
+{
+    return code == PS_ERR_CORRUPT || code == PS_ERR_IO;
+}
+
 /* A range of the open file does not hold, as `err` says; 1 when it is worth another try, for
  * which its bytes come from the object store. Not without patience. */
 int ps_layer_mend(ps_layer *layer, uint64_t offset, uint64_t length, const ps_error *err);
