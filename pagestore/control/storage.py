@@ -6,8 +6,10 @@ that changes something also writes ``meta / "whole"`` (lmdbfile/whole.py), and i
 file beside (lmdbfile/witness.py). Before LMDB maps the file it is walked and all of this is
 held against it, once, at open.
 
-Version 1 sealed only the values of records, over the body alone, and said nothing of the whole;
-such a state is written anew by one transaction when it is opened.
+A state has one version, which all its values say. 3 is as 2, but that records may be packed
+(packing.py), which those who read up to 2 take for damage. Version 1 sealed only the values of
+records, over the body alone, and said nothing of the whole. What is of an older version is written
+anew by one transaction when it is opened.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ from pagestore.lmdbfile.witness import Fault, Witness
 
 MAP_BYTES = 1 << 34
 """Address space, not disk: 16 GiB are some ten million databases."""
-VERSION = 2
+VERSION = 3
+NEEDS = "0.1.0 of 2026-11-30"
+"""The first pagestore that reads this version."""
 FILE = "data.mdb"
 META = "meta"
 WHOLE_KEY = b"whole"
 NEEDS_KEY = b"needs"
-"""Written by versions later than this one, sealed as theirs: the first pagestore that reads it."""
+"""From version 3 on: the first pagestore that reads it."""
+ASKED = ((META.encode(), WHOLE_KEY), (META.encode(), NEEDS_KEY))
+SEALED_ALIKE = (2, VERSION)
 UNSEALED_1 = ("children", "owned", "unsettled", "pgstat", "auto_conf")
 """Tables whose values version 1 did not seal."""
 
@@ -110,7 +116,7 @@ class Reader:
 
     def _open(self, table: str, key: bytes, raw: bytes) -> bytes:
         try:
-            return unseal(table.encode(), key, raw)
+            return unseal(table.encode(), key, raw, self._storage.version)
         except Damaged as error:
             raise corrupt(self._storage.path, str(error)) from error
 
@@ -124,7 +130,7 @@ class Writer(Reader):
 
     def put(self, table: str, key: bytes, body: bytes) -> None:
         name = table.encode()
-        value = seal(name, key, body)
+        value = seal(name, key, body, self._storage.version)
         old = self._txn.replace(key, value, db=self._storage.tables[table])
         self.tally.put(name, key, None if old is None else bytes(old), value)
 
@@ -138,6 +144,7 @@ class Storage:
 
     Args:
         tables: their names; those that are new to a state are made.
+        version: of a state that is begun; older than ours where one is put together again.
 
     Raises:
         DataLoss: CONTROL_STATE_CORRUPT; CONTROL_STATE_OLDER, CONTROL_STATE_FOREIGN: it is whole,
@@ -145,8 +152,9 @@ class Storage:
         FailedPrecondition: CONTROL_STATE_VERSION: a later pagestore wrote it.
     """
 
-    def __init__(self, directory: Path, tables: Sequence[str]) -> None:
+    def __init__(self, directory: Path, tables: Sequence[str], version: int = VERSION) -> None:
         self.path = directory / FILE
+        self.version = version
         self.accepted = witness.acceptance_file(self.path).exists()
         """Whether somebody has said that an older copy will do."""
         said = self._checked()
@@ -240,9 +248,9 @@ class Storage:
         self._put_whole(txn, self.tables[META], after)
         return after
 
-    @staticmethod
-    def _put_whole(txn: Any, meta: Any, said: Whole) -> None:
-        txn.put(WHOLE_KEY, seal(META.encode(), WHOLE_KEY, said.pack()), db=meta)
+    def _put_whole(self, txn: Any, meta: Any, said: Whole) -> None:
+        value = seal(META.encode(), WHOLE_KEY, said.pack(), self.version)
+        txn.put(WHOLE_KEY, value, db=meta)
 
     def _errors(self) -> AbstractContextManager[None]:
         return store_errors(
@@ -258,7 +266,9 @@ class Storage:
         except Damaged as error:
             raise corrupt(self.path, str(error)) from error
         complaint = witness.complaint(
-            self.path, said.whole if said else None, identified=said is not None and not said.old
+            self.path,
+            said.whole if said else None,
+            identified=said is not None and said.version > 1,
         )
         if complaint is not None and not self.accepted:
             raise DataLoss(
@@ -272,26 +282,52 @@ class Storage:
     def _tables(self, names: Sequence[str], said: State | None) -> dict[str, Any]:
         """Makes what is missing, with the first transaction that speaks of the whole."""
         known = said.tables if said else frozenset()
-        if said is not None and not said.old and known.issuperset(map(str.encode, names)):
-            return {name: self._env.open_db(name.encode(), create=False) for name in names}
+        old = said is not None and said.version < self.version
+        if said is not None and not old and known.issuperset(map(str.encode, names)):
+            with self._errors():
+                return {name: self._env.open_db(name.encode(), create=False) for name in names}
         with self._errors(), self._env.begin(write=True) as txn:
-            tables = {name: self._env.open_db(name.encode(), txn=txn) for name in names}
+            every = dict.fromkeys([*names, *sorted(name.decode() for name in known)])
+            tables = {name: self._env.open_db(name.encode(), txn=txn) for name in every}
             if said is None:
-                new = Whole(txn.id(), os.urandom(16), 0)
-            elif said.old:
-                new = self._written_anew(txn, tables, said)
+                new = self._say_needs(txn, tables, Whole(txn.id(), os.urandom(16), 0))
+            elif old:
+                new = self._say_needs(txn, tables, self._written_anew(txn, tables, said))
             else:
                 new = said.whole._replace(transaction=txn.id())
             self._put_whole(txn, tables[META], new)
-        return tables
+        return {name: tables[name] for name in names}
 
     def _written_anew(self, txn: Any, tables: dict[str, Any], old: State) -> Whole:
+        """Each entry sealed as of now; of those that knew whose they are, that stays."""
         total = 0
-        for table, key, body in old.entries:
-            value = seal(table, key, body)
+        for table, key, body in old.entries or self._bodies(txn, tables, old.version):
+            value = seal(table, key, body, self.version)
             total += whole.entry_hash(table, key, value)
             txn.put(key, value, db=tables[table.decode()])
-        return Whole(txn.id(), os.urandom(16), total % (1 << 128))
+        store_id = os.urandom(16) if old.version == 1 else old.whole.store_id
+        return Whole(txn.id(), store_id, total % (1 << 128))
+
+    @staticmethod
+    def _bodies(txn: Any, tables: dict[str, Any], version: int) -> Iterator[Entry]:
+        """Of a checked state, but what it says of the whole. No more than a table at a time: who
+        asks writes meanwhile."""
+        for name, handle in tables.items():
+            table = name.encode()
+            with txn.cursor(db=handle) as cursor:
+                found = [(bytes(key), bytes(value)) for key, value in cursor]
+            for key, value in found:
+                if (name, key) != (META, WHOLE_KEY):
+                    yield Entry(table, key, unseal(table, key, value, version))
+
+    def _say_needs(self, txn: Any, tables: dict[str, Any], said: Whole) -> Whole:
+        if self.version < VERSION:
+            return said  # they said nothing of it
+        table = META.encode()
+        value = seal(table, NEEDS_KEY, NEEDS.encode(), self.version)
+        txn.put(NEEDS_KEY, value, db=tables[META])
+        added = whole.entry_hash(table, NEEDS_KEY, value)
+        return said._replace(total=(said.total + added) % (1 << 128))
 
     def _last(self, said: State | None) -> Whole:
         with self.reading() as reader:
@@ -302,13 +338,19 @@ class Storage:
 
 
 class State:
-    """What a checked file has; ``entries`` are there, unsealed, only of an old version."""
+    """What a checked file has; ``entries`` are there, unsealed, only of version 1."""
 
-    def __init__(self, said: Whole, tables: frozenset[bytes], entries: list[Entry] | None) -> None:
+    def __init__(
+        self,
+        said: Whole,
+        tables: frozenset[bytes],
+        version: int,
+        entries: Sequence[Entry] = (),
+    ) -> None:
         self.whole = said
         self.tables = tables
-        self.old = entries is not None
-        self.entries = entries or []
+        self.version = version
+        self.entries = entries
 
 
 def read_state(path: Path) -> State | None:
@@ -317,8 +359,7 @@ def read_state(path: Path) -> State | None:
     Raises:
         Damaged. FailedPrecondition: CONTROL_STATE_VERSION.
     """
-    asked = [(META.encode(), WHOLE_KEY), (META.encode(), NEEDS_KEY)]
-    found = check_file(path, Seal.CRC32_BEFORE, asked, VERSION)
+    found = check_file(path, Seal.CRC32_BEFORE, ASKED, VERSION)
     if found is None or found.entries + len(found.tables) == 0:
         return None
     if found.loose:
@@ -328,13 +369,16 @@ def read_state(path: Path) -> State | None:
         return _read_1(path, found)
     if needs is not None:
         _refuse_newer(path, value, needs)
+    version = version_of(value)
+    if version != VERSION:
+        found = check_file(path, Seal.CRC32_BEFORE, ASKED, version) or found
     if found.unsealed is not None:
         raise _unsealed(*found.unsealed)
-    said = Whole.unpack(unseal(*asked[0], value))
+    said = Whole.unpack(unseal(*ASKED[0], value, version))
     before = found.value_before
-    older = Whole.unpack(unseal(*asked[0], before)) if before else None
+    older = Whole.unpack(unseal(*ASKED[0], before, version_of(before))) if before else None
     whole.check(found, said, older)
-    return State(said, found.tables, None)
+    return State(said, found.tables, version)
 
 
 def _refuse_newer(path: Path, said: bytes, needs: bytes) -> None:
@@ -356,7 +400,7 @@ def _refuse_newer(path: Path, said: bytes, needs: bytes) -> None:
 def _read_1(path: Path, found: Findings) -> State:
     """A state of version 1, with all its entries: it is written anew."""
     entries = _unsealed_1(Pages(path.read_bytes()).entries())
-    return State(Whole(found.transaction, bytes(16), 0), found.tables, entries)
+    return State(Whole(found.transaction, bytes(16), 0), found.tables, 1, entries)
 
 
 def _unsealed_1(entries: list[Entry]) -> list[Entry]:
@@ -372,17 +416,22 @@ def _unsealed_1(entries: list[Entry]) -> list[Entry]:
     return found
 
 
-def seal(table: bytes, key: bytes, body: bytes) -> bytes:
-    return _HEAD.pack(VERSION, _crc(table, key, body)) + body
+def version_of(value: bytes) -> int:
+    """The version that a sealed value says; ours, if it says none whose values are sealed alike."""
+    return value[0] if value and value[0] in SEALED_ALIKE else VERSION
 
 
-def unseal(table: bytes, key: bytes, raw: bytes) -> bytes:
+def seal(table: bytes, key: bytes, body: bytes, version: int = VERSION) -> bytes:
+    return _HEAD.pack(version, _crc(table, key, body)) + body
+
+
+def unseal(table: bytes, key: bytes, raw: bytes, version: int = VERSION) -> bytes:
     """
     Raises:
         Damaged: the value is not what was written in this table under this key.
     """
     body = raw[_HEAD.size :]
-    if raw[: _HEAD.size] != _HEAD.pack(VERSION, _crc(table, key, body)):
+    if raw[: _HEAD.size] != _HEAD.pack(version, _crc(table, key, body)):
         raise _unsealed(table, key)
     return body
 

@@ -150,16 +150,21 @@ def _control_state(held: list[Entry], found: Inspected, limit: int) -> None:
     found.columns = ("table", "key", "says")
     counts: Counter[str] = Counter()
     rows: list[tuple[str, ...]] = []
+    said = {(table, key): value for table, key, value in held if key == storage.WHOLE_KEY}
+    version = storage.version_of(said.get(storage.ASKED[0], b""))
+    found.facts["version"] = str(version)
     for table, key, value in held:
         name = table.decode(errors="replace")
         counts[name] += 1
         try:
-            body = storage.unseal(table, key, value)
+            body = storage.unseal(table, key, value, version)
         except Damaged as error:
             found.damage.append(str(error))
             continue
         if name == storage.META and key == storage.WHOLE_KEY:
             found.facts["whole"] = _whole_words(Whole.unpack(body))
+        if name == storage.META and key == storage.NEEDS_KEY:
+            found.facts["needs"] = f"pagestore {body.decode(errors='replace')}"
         if len(rows) < limit:
             rows.append((name, _key_words(key), _record_words(body)))
     found.rows = rows
@@ -173,7 +178,7 @@ def entry_row(table: bytes, key: bytes, value: bytes, where: str) -> tuple[str, 
         Damaged, DataLoss: its seal does not hold.
     """
     if table:
-        body = storage.unseal(table, key, value)
+        body = storage.unseal(table, key, value, storage.version_of(value))
         return table.decode(errors="replace"), _key_words(key), _record_words(body)
     kind, words = _KINDS.get(key[:1], ("unknown", _unknown))
     return kind, f"{key[1:17].hex()} {key[17:33].hex()}", words(key, value, where)

@@ -26,7 +26,7 @@ from pagestore.consensus.acceptor import WalPosition
 from pagestore.control import operator_key
 from pagestore.control.logs import settle_unmade
 from pagestore.control.state import TABLES, ControlState
-from pagestore.control.storage import Storage, unseal
+from pagestore.control.storage import VERSION, Storage, unseal, version_of
 from pagestore.errors import FailedPrecondition, NotFound
 from pagestore.ids import TenantId, TimelineId
 from pagestore.installation import config, keys, ownership
@@ -206,10 +206,13 @@ def _leave_remote(catalog: Catalog, found: Recovered) -> None:
 def _control(
     store: ObjectStore, directory: Path, timelines: list[Timeline], found: Recovered
 ) -> Known:
-    storage = Storage(directory, TABLES)
+    replay = Replay(store, "control", "state")
+    together = _together(replay)
+    first = next(together, [])
+    # As it was written, or its sum would be another one. It is taken over when it is opened.
+    storage = Storage(directory, TABLES, _version(first))
     try:
-        replay = Replay(store, "control", "state")
-        for some in _together(replay):
+        for some in (first, *together):
             _write_state(storage, some)
         with storage.whole() as (whole, _):
             _check_whole(store, "control/state", replay.whole, whole)
@@ -243,7 +246,23 @@ def _write_state(storage: Storage, changes: Iterable[Change]) -> None:
             if value is None:
                 writer.delete(table, key)
             else:
-                writer.put(table, key, unseal(raw, key, value))
+                writer.put(table, key, unseal(raw, key, value, storage.version))
+
+
+def _version(changes: Iterable[Change]) -> int:
+    """
+    Raises:
+        FailedPrecondition: OBJECT_VERSION.
+    """
+    value = next((value for _, _, value in changes if value), b"")
+    if value and value[0] > VERSION:
+        raise FailedPrecondition(
+            "OBJECT_VERSION",
+            f"The control plane's state in the object store has version {value[0]}; this "
+            f"pagestore reads versions up to {VERSION}.",
+            "Use the version of pagestore that wrote it, or a later one.",
+        )
+    return version_of(value)
 
 
 def _judge(state: ControlState, timelines: list[Timeline], found: Recovered) -> None:

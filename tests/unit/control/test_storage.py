@@ -9,9 +9,10 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from pagestore.control import storage
 from pagestore.control.records import TimelineState, Verb
 from pagestore.control.state import ControlState
-from pagestore.control.storage import FILE, META, NEEDS_KEY, WHOLE_KEY, seal
+from pagestore.control.storage import FILE, META, NEEDS, NEEDS_KEY, VERSION, WHOLE_KEY, seal
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.ids import TimelineId
 from pagestore.lmdbfile import witness
@@ -171,6 +172,47 @@ def test_a_state_of_version_1_is_taken_over(tmp_path: Path) -> None:
         change.put_database(database("new"))
 
 
+def test_a_state_of_version_2_is_taken_over_and_stays_the_same_store(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes((Path(__file__).parent / "version_2.mdb").read_bytes())
+    before = storage.read_state(tmp_path / FILE)
+    assert before is not None
+    assert before.version == 2
+    for _ in range(2):
+        with ControlState(tmp_path) as state:
+            view = state.view()
+            assert [item.name for item in view.databases()] == ["packed", "plain"]
+            assert view.known_timeline(T1).database == "plain"
+            assert view.known_timeline(T2).database == "packed"
+            assert view.kept_files(T2) == {"pg_stat/pgstat.stat": b"packed" * 900}
+            assert [item.verb for item in view.events(TENANT, "plain")] == [Verb.CREATE]
+        after = storage.read_state(tmp_path / FILE)
+        assert after is not None
+        assert after.version == VERSION
+        assert after.whole.store_id == before.whole.store_id
+    with ControlState(tmp_path) as state, state.change() as change:
+        change.put_database(database("new"))
+    assert len(contents(tmp_path)) == 4
+
+
+def test_one_who_reads_up_to_version_2_is_told_what_it_needs(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the records alone would not tell: packed ones look damaged to it."""
+    monkeypatch.setattr(storage, "VERSION", 2)
+    with pytest.raises(FailedPrecondition, match=f"needs pagestore {NEEDS}") as caught:
+        storage.read_state(control / FILE)
+    assert caught.value.reason == "CONTROL_STATE_VERSION"
+
+
+def test_a_damaged_value_of_version_2_is_named(tmp_path: Path) -> None:
+    raw = bytearray((Path(__file__).parent / "version_2.mdb").read_bytes())
+    raw[raw.rindex(b'"name":"plain"')] ^= 1
+    (tmp_path / FILE).write_bytes(raw)
+    with pytest.raises(DataLoss) as caught:
+        ControlState(tmp_path)
+    assert caught.value.reason == "CONTROL_STATE_CORRUPT"
+
+
 def test_a_damaged_value_of_version_1_is_named(tmp_path: Path) -> None:
     raw = (Path(__file__).parent / "version_1.mdb").read_bytes()
     (tmp_path / FILE).write_bytes(raw.replace(b'"secret"', b'"Secret"'))
@@ -190,10 +232,10 @@ def write_as(directory: Path, version: int, entries: dict[bytes, bytes]) -> None
 
 
 def test_a_newer_state_is_refused_with_the_version_that_it_needs(control: Path) -> None:
-    write_as(control, 3, {WHOLE_KEY: b"of a form that nobody here knows", NEEDS_KEY: b"0.9.1"})
+    write_as(control, 4, {WHOLE_KEY: b"of a form that nobody here knows", NEEDS_KEY: b"0.9.1"})
     before = (control / FILE).read_bytes()
     with pytest.raises(
-        FailedPrecondition, match=r"version 3, which needs pagestore 0\.9\.1"
+        FailedPrecondition, match=r"version 4, which needs pagestore 0\.9\.1"
     ) as caught:
         ControlState(control)
     assert caught.value.reason == "CONTROL_STATE_VERSION"
@@ -202,7 +244,7 @@ def test_a_newer_state_is_refused_with_the_version_that_it_needs(control: Path) 
 
 @pytest.mark.parametrize("entries", [{WHOLE_KEY: b"x" * 40}, {NEEDS_KEY: b"0.9.1"}])
 def test_what_only_looks_newer_is_damage(control: Path, entries: dict[bytes, bytes]) -> None:
-    write_as(control, 3, entries)
+    write_as(control, 4, entries)
     with pytest.raises(DataLoss) as caught:
         ControlState(control)
     assert caught.value.reason == "CONTROL_STATE_CORRUPT"

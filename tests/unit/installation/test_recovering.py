@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.control.records import KeyRecord
-from pagestore.control.state import ControlState
+from pagestore.control.records import KeyRecord, TenantRecord
+from pagestore.control.state import TABLES, ControlState
+from pagestore.control.storage import Storage
 from pagestore.errors import DataLoss, FailedPrecondition, NotFound, PagestoreError
-from pagestore.ids import DEFAULT_TENANT, Lsn, TimelineId
+from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.installation import lifecycle, recovering
 from pagestore.installation.layout import Installation
 from pagestore.objects import archived_wal
@@ -97,6 +98,23 @@ def test_catalog_state_and_wal_are_back_and_no_layer_is_here(
     assert config.objects is not None
     assert config.objects.url == url
     assert not list(data.rglob("*.image")) + list(data.rglob("*.delta"))
+
+
+def test_a_control_state_of_an_older_version_is_back_too(tmp_path: Path, url: str) -> None:
+    """That an older pagestore left in the object store, whose sum is over what it wrote."""
+    store, old = ObjectStore.open(url, {}), tmp_path / "older"
+    old.mkdir()
+    older = Storage(old, TABLES, version=2)
+    with older.writing() as writer:
+        for number in range(3):
+            tenant = TenantId(bytes(15) + b"%d" % number)
+            record = TenantRecord(tenant=tenant, name=f"t{number}", created_micros=1)
+            writer.put("tenants", record.tenant.raw, record.encode())
+    mirrored(store, "control", tmp_path / "old" / "control", older, "state")
+    older.close()
+    recovered(tmp_path / "new", url)
+    with ControlState(Installation(tmp_path / "new").part_dir("control")) as state:
+        assert {item.name for item in state.view().tenants()} >= {"t0", "t1", "t2"}
 
 
 def test_who_was_there_before_is_superseded(tmp_path: Path, url: str) -> None:

@@ -86,9 +86,10 @@ def test_a_catalogs_transactions_make_its_entries_of_those_before(tmp_path: Path
 def test_a_control_states_transactions_make_its_entries_of_those_before(tmp_path: Path) -> None:
     storage, changes = Storage(tmp_path, ("meta", "things")), Changes()
     with storage.whole() as (said, found):
-        assert list(found) == []
+        entries = {(t, k): v for t, k, v in found}
+        assert list(entries) == [(b"meta", b"needs")]
+        assert summed(entries) == said.total
     storage.follow(changes)
-    entries: dict[tuple[bytes, bytes], bytes] = {}
     with storage.writing() as writer:
         writer.put("things", b"a", b"1")
         writer.put("meta", b"b", b"2")
