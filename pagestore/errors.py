@@ -180,7 +180,7 @@ NATIVE: Mapping[int, Meaning] = {
     Status.CORRUPT: (
         DataLoss,
         "LAYER_CORRUPT",
-        "Restore this file; nothing of it was served.",
+        "Nothing of it was served. `pagestore scrub` repairs it where it can.",
     ),
     Status.INVALID: (InvalidInput, "INVALID_ARGUMENT", None),
     Status.NOT_FOUND: (NotFound, "NOT_FOUND", None),

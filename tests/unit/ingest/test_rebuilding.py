@@ -242,16 +242,31 @@ def test_wal_that_is_gone_or_damaged_makes_no_layer(store: Store) -> None:
 
 
 def test_wal_of_another_history_is_refused(store: Store) -> None:
+    """As long, and whole, but with a commit less."""
     store.reopen()
     path = store.layers()[0]
     flip(path)
     other = Log()
-    other.write(1000, 149)
-    other.write(5000, 1)
-    other.data += store.log.data[len(other.data) :]
-    assert store.refused(Copy(other)).code == "DATA_LOSS"
+    other.write(1000, 140)
+    other._put(NOOP, 0, bytes(8))
+    other.write(1141, 9)
+    assert len(other.data) == store.log.ends[301] - START
+    error = store.refused(Copy(other))
+    assert (error.reason, "is not what" in error.message) == ("LAYER_CORRUPT", True)
     assert path.exists()
     assert len(store.layers()) == 3
+
+
+def test_wal_that_ends_early_is_refused(store: Store) -> None:
+    merge(store)
+    store.reopen()
+    path = store.layers()[0]
+    flip(path)
+    short = Copy(store.log)
+    short.log = Log()
+    short.log.data = store.log.data[:-3000]
+    assert "only up to" in store.refused(short).message
+    assert path.exists()
 
 
 def test_a_whole_file_is_left_alone(store: Store) -> None:

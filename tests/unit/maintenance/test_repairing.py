@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.errors import DataLoss
+from pagestore.errors import DataLoss, Unavailable
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.lost_found import DIRECTORY
 from pagestore.objects.store import ObjectStore
-from pagestore.timeline import Repository, damage
+from pagestore.timeline import Repository, damage, elsewhere
 from pagestore.timeline.elsewhere import object_name
 from pagestore.timeline.entries import layer_key
 from pagestore.timeline.scrub import OBJECT_STORE, Scrubbed
@@ -114,14 +114,14 @@ def test_a_walk_that_only_looks_changes_nothing(kept: Kept) -> None:
 
 
 def test_a_whole_file_is_left_alone(kept: Kept) -> None:
-    elsewhere = kept.repository.store.elsewhere
-    assert elsewhere is not None
+    others = kept.repository.store.elsewhere
+    assert others is not None
     path = deltas(kept)[0]
     number = int(path.stem, 16)
     entry = kept.repository.store.catalog.layer(DEFAULT_TENANT, timeline_id(1), number)
     assert entry is not None
     before = path.stat()
-    assert elsewhere.restore(layer_key(DEFAULT_TENANT, timeline_id(1), number), entry) is None
+    assert others.restore(layer_key(DEFAULT_TENANT, timeline_id(1), number), entry) is None
     assert path.stat() == before
     assert aside(kept) == []
 
@@ -146,9 +146,11 @@ def change_object(store: Kept, path: Path, make: Callable[[bytes], bytes]) -> No
     ids=["longer", "shorter", "flipped"],
 )
 def test_an_object_that_is_another_one_is_not_taken(
-    kept: Kept, make: Callable[[bytes], bytes]
+    kept: Kept, make: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = deltas(kept)[0]
+    # So that what is longer looks like the layer as far as it is fetched.
+    monkeypatch.setattr(elsewhere, "FETCH_BYTES", path.stat().st_size)
     change_object(kept, path, make)
     flip(path)
     damaged = path.read_bytes()
@@ -187,6 +189,7 @@ def test_a_file_that_only_we_cannot_read_is_not_replaced(
     assert not any(item.repaired for item in found)
     assert path.stat().st_ino == inode
     assert aside(kept) == []
+    assert not damage.is_damaged(path, Unavailable("IO_ERROR", "as it was then"))
 
 
 @contextlib.contextmanager
