@@ -75,7 +75,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {} if config.getoption("--slow") else {"slow": "needs --slow"}
     if fault := _walls_fault():
         reasons["walls"] = f"did NOT run: {fault}"
+    # A soak takes as long as it was told to, and a while.
+    soak = pytest.mark.timeout(float(config.getoption("--soak-seconds")) + 300)
     for item in items:
+        if "soak_seconds" in getattr(item, "fixturenames", ()):
+            item.add_marker(soak)
         for keyword, reason in reasons.items():
             if keyword in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
