@@ -9,6 +9,7 @@ is told; at its next start the store is checked, and says.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _DAMAGE = (
     lmdb.BadValsizeError,
 )
 _NO_ROOM = ("No space left", "quota")
+_HARDLY_ANY = 1 << 20
+"""Bytes that are free on a disk which took only a part of a write."""
 
 
 @contextmanager
@@ -74,6 +77,19 @@ def _translated(
         return ResourceExhausted(full, f"{path} has its greatest size: {error}")
     if isinstance(error, _DAMAGE):
         return corrupt(str(error))
-    if isinstance(error, lmdb.DiskError) or any(words in str(error) for words in _NO_ROOM):
+    if isinstance(error, lmdb.DiskError) or _is_full(path, str(error)):
         return ResourceExhausted("STORE_FULL", f"{path}: {error}", FULL_HINT)
     return Unavailable("IO_ERROR", f"{path}: {error}")
+
+
+def _is_full(path: Path, said: str) -> bool:
+    """LMDB calls it an I/O error, too, where only a part of a write had room."""
+    if any(words in said for words in _NO_ROOM):
+        return True
+    if os.strerror(errno.EIO) not in said:
+        return False
+    try:
+        left = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return left.f_bavail * left.f_frsize < _HARDLY_ANY
