@@ -30,6 +30,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from pagestore import durable
 from pagestore.errors import DataLoss, FailedPrecondition
 from pagestore.pgformat import layout, page, paths, relmap, slru, versions
 from pagestore.pgformat.versions import Version
@@ -257,7 +258,8 @@ class DataDirectory:
                     name = paths.relation_file(fork[2], fork[3], segment)
                     fd = open_regular(directory, name, os.O_WRONLY)
                 if image != _ZEROS:
-                    os.pwrite(fd, image, block % layout.SEGMENT_BLOCKS * layout.PAGE_SIZE)
+                    offset = block % layout.SEGMENT_BLOCKS * layout.PAGE_SIZE
+                    durable.write_at(fd, image, offset)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -334,7 +336,7 @@ class DataDirectory:
         """Into a sparse file of `length` bytes, made when it is not there."""
         fd = self._open_sparse(path, length)
         try:
-            os.pwrite(fd, data, offset)
+            durable.write_at(fd, data, offset)
         finally:
             os.close(fd)
 

@@ -72,7 +72,7 @@ def _write(directory: Path, piece: Piece) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, durable.PRIVATE)
         try:
             os.ftruncate(descriptor, SEGMENT)
-            os.pwrite(descriptor, data, lsn % SEGMENT)
+            durable.write_at(descriptor, data, lsn % SEGMENT)
         finally:
             os.close(descriptor)
         at += len(data)

@@ -282,7 +282,8 @@ def _sync(directory: Path, start: int, end: int) -> None:
     for lsn, length in _parts(start, end):
         descriptor = os.open(segment_path(directory, lsn), os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.pwrite(descriptor, os.pread(descriptor, length, lsn % SEGMENT), lsn % SEGMENT)
+            written = os.pread(descriptor, length, lsn % SEGMENT)
+            durable.write_at(descriptor, written, lsn % SEGMENT)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
