@@ -51,6 +51,7 @@ class Settings:
         depths: of branches of branches, which are read.
         siblings: of a branch that is read.
         flushes: of a timeline that is read.
+        workflow_branches: that each of the part `workflows` makes.
     """
 
     rounds: int = 3
@@ -67,6 +68,7 @@ class Settings:
     depths: tuple[int, ...] = (1, 50, 500)
     siblings: int = 1024
     flushes: int = 2000
+    workflow_branches: int = 64
 
     def check(self) -> None:
         counts = (self.rounds, self.scale, self.parent_scale, self.scan_scale, *self.branches)
@@ -90,6 +92,7 @@ class Settings:
             store_pages=40_000,
             store_scale=10,
             flushes=10_000,
+            workflow_branches=1024,
         )
 
 
@@ -105,6 +108,7 @@ QUICK = Settings(
     depths=(1, 2, 3),
     siblings=4,
     flushes=8,
+    workflow_branches=4,
 )
 """To see that everything runs. The figures mean nothing."""
 

@@ -52,6 +52,10 @@ def _merged(groups: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
     return list(by_unit.values())
 
 
+WIDE = 100.0
+"""Medians so many times each other are told apart on a logarithmic axis only."""
+
+
 def _bars(axis: Any, rows: list[dict[str, Any]]) -> None:
     """Medians as bars, the range as whiskers."""
     labels = [f"{row['case']}: {row['system']}" for row in rows]
@@ -60,4 +64,7 @@ def _bars(axis: Any, rows: list[dict[str, Any]]) -> None:
     above = [row["most"] - row["median"] for row in rows]
     axis.barh(labels, medians, xerr=[below, above], height=0.6)
     axis.invert_yaxis()
+    axis.margins(y=0.01)
+    if min(medians) > 0 and max(medians) > WIDE * min(medians):
+        axis.set_xscale("log")
     axis.set_xlabel(rows[0]["unit"])

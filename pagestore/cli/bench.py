@@ -43,7 +43,7 @@ def bench(
     """Measure pagestore beside plain Postgres, on an installation of its own.
 
     Parts: getpage, ingest, redo, branch, basebackup, compute, commit, branches, proxy,
-    fleet, storage.
+    fleet, storage, workflows.
 
     Example: pagestore bench commit branch --rounds 5
     """

@@ -9,7 +9,7 @@ import pytest
 
 from pagestore.bench import harness
 from pagestore.bench.harness import Bench, Settings
-from pagestore.bench.parts import getpage, proxy, redo, storage
+from pagestore.bench.parts import getpage, proxy, redo, storage, workflows
 from tests.schemas import check
 
 TINY = Settings(rounds=2, warmup=0, seconds=0.1, scale=1, branches=(1,))
@@ -96,3 +96,42 @@ def test_the_storage_part_gives_all_its_rows() -> None:
     for row in report.rows:
         assert not row.relative_to or report.find("storage", row.case, row.relative_to)
     check("bench", {**report.as_json(), "results": "x.json", "elapsed_ms": 1.0})
+
+
+def test_the_workflows_are_those_of_the_paper_on_both_systems() -> None:
+    """Each branch of ours has what its statements made of its parent, as the copy has."""
+    differing: list[str] = []
+    real = workflows.Run._rows
+
+    def rows(self: workflows.Run) -> None:
+        for branch in ("", *self._tree.parents):
+            name = self._database(branch)
+            found = set()
+            for system in self._systems:
+                with system.connect(name) as connection:
+                    found.add(tuple(connection.execute(CONTENT).fetchall()))
+                system.leave(name)
+            if len(found) != 1:
+                differing.append(name)
+        real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflows.Run, "_rows", rows)
+        report = harness.run({"workflows": workflows.run}, harness.QUICK)
+    assert report.failures == {}
+    assert differing == []
+    named = {row.case.partition(":")[0] for row in report.rows}
+    assert named == {workflow.name for workflow in workflows.WORKFLOWS}
+    systems = {row.system for row in report.rows}
+    assert systems == {"pagestore", "plain Postgres, TEMPLATE"}
+    for workflow in workflows.WORKFLOWS:
+        for system in systems:
+            steps = report.find("workflows", f"{workflow.name}: a whole step", system)
+            assert steps is not None
+            assert len(steps.values) == harness.QUICK.workflow_branches
+
+
+CONTENT = """
+SELECT md5(string_agg(row_to_json(o)::text, '' ORDER BY o.id)) FROM orders o
+UNION ALL SELECT md5(string_agg(row_to_json(c)::text, '' ORDER BY c.id)) FROM customer c
+"""

@@ -15,6 +15,7 @@ from pagestore.bench.parts import (
     proxy,
     redo,
     storage,
+    workflows,
 )
 
 PARTS: dict[str, Part] = {
@@ -29,5 +30,6 @@ PARTS: dict[str, Part] = {
     "proxy": proxy.run,
     "fleet": fleet.run,
     "storage": storage.run,
+    "workflows": workflows.run,
 }
 """In the order in which they run."""
