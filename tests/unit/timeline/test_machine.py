@@ -106,14 +106,15 @@ class RepositoryMachine(RuleBasedStateMachine):
         lsn = model.last - back
         number, self.next = self.next, self.next + 1
         arguments = DEFAULT_TENANT, timeline_id(parent), timeline_id(number), lsn
-        if lsn < ROOT_LSN:
+        while lsn < model.branch_lsn and model.parent is not None:
+            model = model.parent  # whose history that is
+        # After a crash it may be behind what was branched from it.
+        if lsn < ROOT_LSN or lsn > model.last:
             with pytest.raises(OutOfRange):
                 self.repository.branch(*arguments)
             return
         child = self.repository.branch(*arguments)
         assert self.repository.branch(*arguments) is child
-        while lsn < model.branch_lsn and model.parent is not None:
-            model = model.parent  # whose history that is
         self.model[number] = ModelTimeline(model, lsn, lsn, lsn)
 
     @precondition(visible)
