@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 
 from pagestore import tasks
@@ -36,12 +35,18 @@ class Detaching:
         if key not in self._under_way:
             work = self._detached(key)
             self._under_way[key] = tasks.errand(work, f"detach {key[1]}")
-        task = self._under_way[key]
-        with contextlib.suppress(TimeoutError):
+        task, failure = self._under_way[key], None
+        try:
             async with asyncio.timeout(min(wait_ms, LONGEST_WAIT_MS) / 1000):
                 failure = await asyncio.shield(task)
-                if failure is not None:
-                    raise failure
+        except TimeoutError:
+            return
+        try:
+            if failure is not None:
+                raise failure.with_traceback(None)  # not of all who were told before
+        finally:
+            # It has this frame, and so the timeline and its files, until the garbage is collected.
+            del task, failure
 
     async def _detached(self, key: Key) -> PagestoreError | None:
         """Why not, if not."""
