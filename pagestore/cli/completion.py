@@ -3,12 +3,17 @@
 The shell asks the program itself, by the variable COMPLETE; the scripts that make it ask are
 typer's. A name is asked of the control plane, briefly: nobody waits at a prompt for one that is
 away, or is told about it.
+
+A name is whatever someone called a database, and zsh evaluates what it is offered: a name that a
+shell may read as more than text is not offered. Who has such a database types its name.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Iterable
 from enum import Enum
 from typing import Annotated
 
@@ -19,6 +24,7 @@ from pagestore.client.credentials import default_data_dir
 PROGRAM = "pagestore"
 COMPLETE = "_PAGESTORE_COMPLETE"
 PATIENCE_SECONDS = 1.0
+_PLAIN = re.compile(r"[\w.@+ -]+")
 
 
 class Shell(Enum):
@@ -70,4 +76,15 @@ def names(incomplete: str) -> list[str]:
             found = [database.name for database in control.databases()]
     except Exception:
         return []
-    return [name for name in found if name.startswith(incomplete)]
+    return offered(found, incomplete, os.environ.get(COMPLETE, ""))
+
+
+def offered(found: Iterable[str], incomplete: str, asker: str) -> list[str]:
+    """What the script of a shell may be told.
+
+    Args:
+        asker: what :data:`COMPLETE` says, such as ``complete_bash``, which alone types a name as it
+            is offered, without a backslash before a space.
+    """
+    names = [name for name in found if name.startswith(incomplete) and _PLAIN.fullmatch(name)]
+    return [name.replace(" ", "\\ ") for name in names] if asker.endswith("bash") else names

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.cli.completion import COMPLETE
+from pagestore.cli.completion import COMPLETE, offered
 from pagestore.cli.main import PANELS
 
 
@@ -45,6 +45,13 @@ def test_options_are_completed(tmp_path: Path) -> None:
 
 def test_a_name_is_not_completed_where_nothing_runs(tmp_path: Path) -> None:
     assert completed(tmp_path, "show", "a") == []
+
+
+def test_a_name_that_a_shell_would_run_is_not_offered() -> None:
+    hostile = ["x\\$(touch pwn)", "x`id`", 'x"y', "x'y", "x;y", "x*", "x|y", "x:y", "x\\"]
+    plain = ["xy", "x y", "x.1-b_c+d@e", "xé"]
+    assert offered([*hostile, *plain, "other"], "x", "complete_zsh") == plain
+    assert offered([*hostile, "x y"], "x", "complete_bash") == ["x\\ y"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
