@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pagestore.v1 import control_pb2 as pb
 
 MIGRATIONS = "migrations"
+HOOK_SECONDS = 15.0
+"""For which git waits for one answer of the control plane; what does not come, `git sync` does."""
 _SHORT = 12
 _NO_COMMIT = "0" * 40
 
@@ -123,12 +125,21 @@ def _init(
     repository.note_database(branch, database.name)
     program = Path(sys.argv[0]).absolute()
     for name in HOOKS:
-        repository.add_hook(name, program)
+        try:
+            repository.add_hook(name, program)
+        except FailedPrecondition as foreign:
+            run.remark(f"{foreign.message} {foreign.hint}")
+    if not _has_checkpoint(run, database.name, repository.commit("HEAD")):
+        _committed(run, repository)
     run.answer(
         {"database": database.name, "branch": branch, "env_file": str(repository.env_file)},
         "",
         f"{branch} has {database.name}; other branches get one when they are checked out",
     )
+
+
+def _has_checkpoint(run: Session, database: str, commit: str) -> bool:
+    return any(entry.checkpoint.git_commit == commit for entry in run.control.log(database))
 
 
 def _answer_sync(run: Session, repository: Repository) -> None:
@@ -152,7 +163,7 @@ def _sync(run: Session, repository: Repository) -> tuple[pb.Database | None, boo
     name = repository.database_of(branch)
     made = False
     if not name:
-        name = database_for(base, branch)
+        name = database_for(base, branch, taken={*repository.databases().values()})
         # As git's branch begins where one stood, so does the database's.
         here = _database_told(repository) or base
         made = run.control.branch(here, name, if_not_exists=True).created
@@ -198,11 +209,13 @@ def _status(run: Session, repository: Repository) -> None:
 
 def _prune(run: Session, repository: Repository) -> None:
     base, branches = _base(repository), repository.branches
+    noted = sorted(repository.databases().items())
+    needed = {base, *(database for branch, database in noted if branch in branches)}
     removed = []
-    for branch, database in sorted(repository.databases().items()):
-        if branch in branches or database == base:
+    for branch, database in noted:
+        if branch in branches:
             continue
-        if run.control.delete(database, if_exists=True):
+        if database not in needed and run.control.delete(database, if_exists=True):
             removed.append(database)
         repository.forget(branch)
     patches = _let_patches_go(run, repository)
@@ -297,6 +310,7 @@ def _committed(run: Session, repository: Repository) -> None:
     except PagestoreError as error:
         run.remark(f"pagestore: what is not committed is not in the checkpoint: {error.message}")
     companions = Companions(commit, patch)
+    run.control.timeout = HOOK_SECONDS
     made = run.control.checkpoint(database, f"git-{commit[:_SHORT]}", companions)
     dirty.hold(repository.top, patch)
     run.remark(f"pagestore: checkpoint {made.name} of {database}")
@@ -305,6 +319,7 @@ def _committed(run: Session, repository: Repository) -> None:
 def _switched(run: Session, repository: Repository, rest: list[str]) -> None:
     if not repository.database:
         return
+    run.control.timeout = HOOK_SECONDS
     database, made = _sync(run, repository)
     if database is not None:
         run.remark(f"pagestore: {'made ' if made else ''}{database.name} for {repository.branch}")

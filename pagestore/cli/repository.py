@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import unicodedata
+from collections.abc import Collection
 from pathlib import Path
 
 from pagestore import durable
@@ -25,6 +26,8 @@ ENV_FILE = ".env"
 VARIABLE = "DATABASE_URL"
 _BEGIN, _END = "# pagestore: begin", "# pagestore: end"
 _SECTION = "pagestore"
+_SHELL_SCRIPT = re.compile(rb"#![^\n]*\b(ba|da|z|k)?sh\b")
+_AS_IT_WAS = ("utf-8", "surrogateescape")
 
 
 class Repository:
@@ -130,15 +133,27 @@ class Repository:
 
     def has_hook(self, name: str) -> bool:
         path = self.hook(name)
-        return path.is_file() and os.access(path, os.X_OK) and _BEGIN in path.read_text()
+        usable = path.is_file() and os.access(path, os.X_OK)
+        return usable and f"git hook {name}".encode() in path.read_bytes()
 
     def add_hook(self, name: str, program: Path) -> None:
-        """Behind what a hook of that name does already. It never fails, whatever happens."""
+        """Before what a hook of that name does already, which may leave by `exit` or `exec`. Ours
+        never fails, whatever happens.
+
+        Raises:
+            FailedPrecondition: FOREIGN_HOOK: what is there is no shell script.
+        """
         path = self.hook(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = path.read_text() if path.exists() else "#!/bin/sh\n"
+        before = path.read_bytes() if path.exists() else b"#!/bin/sh\n"
+        if not _SHELL_SCRIPT.match(before):
+            raise FailedPrecondition(
+                "FOREIGN_HOOK",
+                f"The hook {path} is no shell script, and stays as it is.",
+                f"Have it run: pagestore git hook {name}, with its own arguments behind.",
+            )
         command = f'{shlex.quote(str(program))} git hook {name} "$@" </dev/null || :'
-        durable.replace(path, with_block(before, command).encode())
+        durable.replace(path, with_command(before.decode(*_AS_IT_WAS), command).encode(*_AS_IT_WAS))
         path.chmod(0o755)
 
     # What programs read
@@ -215,8 +230,19 @@ def with_block(text: str, line: str) -> str:
     return f"{text}\n{block}" if text and not text.endswith("\n") else text + block
 
 
-def database_for(database: str, branch: str) -> str:
+def with_command(script: str, line: str) -> str:
+    """A shell script with one line of ours: in place of the one before it, or first of all."""
+    if _BEGIN in script:
+        return with_block(script, line)
+    first, _, rest = script.partition("\n")
+    return with_block(first, line) + rest
+
+
+def database_for(database: str, branch: str, taken: Collection[str] = ()) -> str:
     """The name of a git branch's database.
+
+    Args:
+        taken: names that other git branches have: `a/b` and `a-b` are two.
 
     Raises:
         InvalidInput: INVALID_NAME: nothing is left of the branch's name.
@@ -225,4 +251,12 @@ def database_for(database: str, branch: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
     if not slug:
         raise InvalidInput("INVALID_NAME", f"No database can be named after branch {branch!r}.")
-    return f"{database}-{slug}".encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip("-")
+    for ending in ("", *(f"-{number}" for number in range(2, len(taken) + 2))):
+        name = _cut(f"{database}-{slug}", MAX_NAME_BYTES - len(ending)) + ending
+        if name not in taken:
+            break
+    return name
+
+
+def _cut(name: str, most: int) -> str:
+    return name.encode()[:most].decode(errors="ignore").rstrip("-")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,6 +178,46 @@ def test_a_hook_that_was_there_still_runs(here: Checkout) -> None:
     assert (here.top / ".git/hooks/post-commit").read_text().count("git hook post-commit") == 1
 
 
+def test_a_hook_that_leaves_early_or_is_no_shell_script(whole: Whole, tmp_path: Path) -> None:
+    there = Checkout(whole, tmp_path)
+    there.git("init", "-q", "-b", "main")
+    hooks = {"post-commit": "#!/bin/bash\nexit 0\n", "post-merge": "#!/usr/bin/python3\nx = 1\n"}
+    for name, text in hooks.items():
+        (tmp_path / ".git/hooks" / name).write_text(text)
+        (tmp_path / ".git/hooks" / name).chmod(0o755)
+    first = there.commit("first")
+    whole.json("create", "early")
+    said = there.pagestore("git", "init", "early").stderr
+    assert "post-merge is no shell script" in said
+    assert (tmp_path / ".git/hooks/post-merge").read_text() == hooks["post-merge"]
+    assert "checkpoint git-" in there.git("commit", "--allow-empty", "-m", "x")
+    doctor = there.run(str(PROGRAM), "git", "doctor", check=False)
+    assert (doctor.returncode, "post-merge" in doctor.stdout) == (1, True)
+    assert f"checkpoint git-{first[:12]}" in there.pagestore("checkout", "HEAD~1").stderr
+
+
+def test_two_branches_whose_names_are_alike_have_two_databases(here: Checkout) -> None:
+    assert "made app-a-b for a/b" in here.git("switch", "-c", "a/b")
+    assert "made app-a-b-2 for a-b" in here.git("switch", "-c", "a-b")
+    here.git("config", "pagestore.shared/one.database", "app-a-b")
+    assert here.pagestore("git", "prune").stdout == ""
+    assert "app-a-b" in {item["name"] for item in here.whole.json("ls")["databases"]}
+    here.git("switch", "-q", "main")
+
+
+def test_git_goes_on_where_the_page_server_does_not_answer(here: Checkout) -> None:
+    here.git("switch", "-q", "-c", "frozen")
+    pid = here.whole.kill("pageserver", signal.SIGSTOP)
+    try:
+        said = here.git("switch", "main")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert "did not answer in time" in said, "git waited for as long as it pleased the server"
+    assert here.git("branch", "--show-current") == "main\n"
+    here.pagestore("git", "sync")
+    assert here.url.endswith("/app")
+
+
 def test_a_worktree_has_a_database_of_its_own(here: Checkout) -> None:
     there = Checkout(here.whole, here.top.parent / "beside")
     here.git("worktree", "add", "-q", "-b", "beside", str(there.top))
@@ -246,6 +288,9 @@ def test_outside_of_a_repository_that_is_said(whole: Whole, tmp_path: Path) -> N
 def test_a_database_is_named_after_its_branch() -> None:
     assert database_for("app", "feature/Größe  #12") == "app-feature-groe-12"
     assert len(database_for("app", "x" * 200).encode()) == 63
+    assert database_for("app", "a-b", ["app-a-b", "app-a-b-2"]) == "app-a-b-3"
+    long = database_for("app", "x" * 200)
+    assert database_for("app", "x" * 201, [long]) == f"{long[:-2]}-2"
     with pytest.raises(InvalidInput):
         database_for("app", "日本")
 
