@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pagestore.errors import InvalidInput, OutOfRange
 from pagestore.ids import Lsn, format_lsn, parse_lsn
@@ -100,6 +100,29 @@ def parse_point(text: str, now: datetime | None = None) -> Point:
         return AtCheckpoint(text, _day(text, now))
     moment = _moment(text, now)
     return AtCheckpoint(text) if moment is None else AtTime(moment)
+
+
+def lasting(point: str | datetime | None, lsn: int) -> str:
+    """Words that lead there by a URL, too, and an hour later: what was said, unless it counts from
+    now. An LSN alone is one of the history that a database has now, while a checkpoint or a time
+    from before a restore stands in another one.
+
+    Args:
+        point: what a user wrote, or a time; None for the head.
+        lsn: what the control plane found there.
+
+    Raises:
+        InvalidInput, OutOfRange: as :func:`parse_point`.
+    """
+    if isinstance(point, datetime):
+        return point.astimezone(UTC).isoformat()
+    match Head() if point is None else parse_point(point):
+        case AtCheckpoint(name):
+            return name
+        case AtTime(unix_micros):
+            return format_time(unix_micros)
+        case _:
+            return format_lsn(lsn)
 
 
 def reads_as_point(text: str) -> bool:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pagestore.client import usage
+from pagestore.client.points import lasting
 from pagestore.client.urls import past_url
 from pagestore.console.census import Census
 from pagestore.console.login import Login, status_of
@@ -162,8 +163,9 @@ class Interface:
         url, read_only = (await client.database(name)).url, bool(given.get("read_only", True))
         lsn = None
         if read_only:
-            lsn = format_lsn((await client.resolve(name, given.get("at") or None)).lsn)
-            url = past_url(url, lsn)
+            at = given.get("at") or None
+            found = (await client.resolve(name, at)).lsn
+            url, lsn = past_url(url, lasting(at, found)), format_lsn(found)
         ran = await sql.run(
             url,
             str(given.get("text") or ""),

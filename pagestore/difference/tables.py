@@ -23,7 +23,11 @@ COPY (
         (SELECT coalesce(string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY a.attnum), '')
             FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
             WHERE i.indisprimary AND a.attrelid = c.oid AND a.attnum = ANY (i.indkey)),
-        c.relam = 2
+        c.relam = 2,
+        (SELECT coalesce(string_agg(pg_catalog.concat_ws(' ', pg_catalog.quote_ident(a.attname),
+                a.atttypid, a.attmissingval), ',' ORDER BY a.attnum), '')
+            FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
         pg_catalog.pg_database d
     WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND d.datname = current_database()
@@ -51,21 +55,25 @@ class Place(NamedTuple):
 
 class Table(NamedTuple):
     """``key``: its primary key's columns, quoted, by commas; empty for none. ``heap``: rows stay in
-    the block where they were written."""
+    the block where they were written. ``columns``: what makes a row of what stands in a block:
+    names, types, and values of columns that came later than the row."""
 
     name: TableName
     place: Place
     blocks: int
     key: str
     heap: bool
+    columns: str
 
 
 async def tables_of(session: SqlSession) -> dict[TableName, Table]:
     found = {}
-    for schema, name, spc, db, rel, blocks, key, heap in await session.rows(_TABLES):
+    for schema, name, spc, db, rel, blocks, key, heap, columns in await session.rows(_TABLES):
         table = TableName(unescaped(schema), unescaped(name))
         place = Place(int(spc), int(db), int(rel))
-        found[table] = Table(table, place, int(blocks), unescaped(key), heap == "t")
+        found[table] = Table(
+            table, place, int(blocks), unescaped(key), heap == "t", unescaped(columns)
+        )
     return found
 
 
@@ -102,6 +110,9 @@ def blocks_to_read(
         changed: of either since they parted; None where that is not known.
     """
     if changed is None or not (ours.heap and theirs.heap) or ours.place != theirs.place:
+        return None
+    # A column may come, go and get another name without a block being touched.
+    if (ours.columns, ours.key) != (theirs.columns, theirs.key):
         return None
     # Of what lay behind a truncation the page server may know nothing any more.
     behind = np.arange(*sorted((ours.blocks, theirs.blocks)), dtype=np.uint32)

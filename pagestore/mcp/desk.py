@@ -101,14 +101,16 @@ class Continuation:
 
     Args:
         of: what was asked, so that it does not go on in another answer.
+        point: words that lead to the moment; `lsn` is what is told of it.
     """
 
     of: tuple[Any, ...]
     lsn: str
+    point: str
     skip: int
 
     def __str__(self) -> str:
-        said = json.dumps([_digest(self.of), self.lsn, self.skip]).encode()
+        said = json.dumps([_digest(self.of), self.lsn, self.point, self.skip]).encode()
         return base64.urlsafe_b64encode(said).decode()
 
     @classmethod
@@ -118,16 +120,20 @@ class Continuation:
             InvalidInput: INVALID_CONTINUATION.
         """
         try:
-            digest, lsn, skip = json.loads(base64.urlsafe_b64decode(text))
+            digest, lsn, point, skip = json.loads(base64.urlsafe_b64decode(text))
         except (ValueError, TypeError, binascii.Error):
-            digest, lsn, skip = "", "", -1
-        if digest != _digest(of) or not isinstance(lsn, str) or not _is_count(skip):
+            digest, lsn, point, skip = "", "", "", -1
+        if digest != _digest(of) or not _are_words(lsn, point) or not _is_count(skip):
             raise InvalidInput(
                 "INVALID_CONTINUATION",
                 "That continuation is of another call.",
                 "Say it with the same arguments as the call that gave it.",
             )
-        return cls(of, lsn, skip)
+        return cls(of, lsn, point, skip)
+
+
+def _are_words(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _is_count(value: object) -> bool:

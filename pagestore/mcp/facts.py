@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pagestore.client.points import lasting
 from pagestore.ids import format_lsn
 from pagestore.mcp import answers
 from pagestore.sdk import sql
@@ -56,9 +57,10 @@ def rows(ran: sql.Ran, lsn: str | None, continuation: str | None) -> answers.Row
     )
 
 
-async def point(client: AsyncClient, name: str, at: str | None) -> str:
-    """The LSN of a point of a database's past."""
-    return format_lsn((await client.resolve(name, at)).lsn)
+async def place(client: AsyncClient, name: str, at: str | None) -> tuple[str, str]:
+    """The LSN of a point of a database's past, and words that lead there by a URL."""
+    lsn = (await client.resolve(name, at)).lsn
+    return format_lsn(lsn), lasting(at, lsn)
 
 
 @dataclass

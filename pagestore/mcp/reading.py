@@ -31,11 +31,11 @@ async def read(
     if continuation:
         where = Continuation.read(continuation, of)
     else:
-        where = Continuation(of, await facts.point(client, database, at), 0)
-    url = past_url((await client.database(database)).url, where.lsn)
+        where = Continuation(of, *await facts.place(client, database, at), 0)
+    url = past_url((await client.database(database)).url, where.point)
     bounds = sql.Bounds(bounds.rows, bounds.bytes, skip=where.skip)
     ran = await sql.run(url, text, seconds=seconds, bounds=bounds, read_only=True)
-    rest = Continuation(of, where.lsn, where.skip + len(ran.rows))
+    rest = Continuation(of, where.lsn, where.point, where.skip + len(ran.rows))
     return ran, where.lsn, str(rest) if ran.more else None
 
 

@@ -70,7 +70,7 @@ async def list_databases(
         entries = await client.log(database)
         log = [facts.moment(entry) for entry in entries[skip : skip + PAGE]]
         rest = skip + PAGE if len(entries) > skip + PAGE else None
-    following = str(Continuation(of, "", rest)) if rest is not None else None
+    following = str(Continuation(of, "", "", rest)) if rest is not None else None
     return answers.Listing(databases=shown, log=log, continuation=following)
 
 
@@ -251,12 +251,12 @@ async def attempt(
     them the database by `pagestore promote`.
     """
     client = await _desk(context).client()
-    lsn = await facts.point(client, database, at)
+    lsn, point = await facts.place(client, database, at)
     taken = [item.name for item in await client.databases()]
     names = free_names("try", len(attempts), taken)
     made = await asyncio.gather(
         *(
-            _attempt(client, database, lsn, name, ttl, text, check, seconds)
+            _attempt(client, database, point, name, ttl, text, check, seconds)
             for name, text in zip(names, attempts, strict=True)
         )
     )
@@ -266,14 +266,14 @@ async def attempt(
 async def _attempt(
     client: AsyncClient,
     source: str,
-    lsn: str,
+    point: str,
     name: str,
     ttl: str,
     text: str,
     check: str | None,
     seconds: float,
 ) -> answers.Attempt:
-    branch = await client.branch(source, name, at=lsn, ttl=ttl)
+    branch = await client.branch(source, name, at=point, ttl=ttl)
     begun = time.monotonic()
     statements: list[str] = []
     checked, failure = None, None
@@ -314,8 +314,8 @@ async def explain(
             ran = await sql.run(branch.url, text, seconds=seconds, bounds=bounds)
     else:
         client = await desk.client()
-        lsn = await facts.point(client, database, at)
-        url = past_url((await client.database(database)).url, lsn)
+        _, point = await facts.place(client, database, at)
+        url = past_url((await client.database(database)).url, point)
         text = f"EXPLAIN {statement}"
         ran = await sql.run(url, text, seconds=seconds, bounds=bounds, read_only=True)
     plan = [row[0] if isinstance(row[0], str) else json.dumps(row[0]) for row in ran.rows]

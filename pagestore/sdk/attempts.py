@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from pagestore.client.points import lasting
 from pagestore.client.urls import without_password
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import format_lsn
@@ -111,8 +112,10 @@ async def attempt(
     if shutil.which(command[0]) is None:
         raise NotFound("NO_SUCH_COMMAND", f"There is no program {command[0]!r} to be run.")
     names = free_names(stem, count, [facts.name for facts in await client.databases()])
+    if at is not None:
+        at = lasting(at, (await client.resolve(source, at)).lsn)
     first = await client.branch(source, names[0], at=at, ttl=ttl)
-    point = first.facts.branch_lsn if count > 1 else None
+    point = first.facts.branch_lsn if at is None else at
     made = [first]
     try:
         made += await asyncio.gather(

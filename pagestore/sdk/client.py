@@ -20,6 +20,7 @@ import grpc
 from pagestore.client.closing import Closing
 from pagestore.client.credentials import Credentials
 from pagestore.client.errors import from_rpc_error
+from pagestore.client.points import lasting
 from pagestore.client.retrying import DEFAULT_TIMEOUT, RetryingClient
 from pagestore.errors import InvalidInput, NotFound
 from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
@@ -41,6 +42,7 @@ from pagestore.v1 import control_pb2_grpc, tenant_pb2, tenant_pb2_grpc
 
 if TYPE_CHECKING:
     from pagestore.difference.databases import Difference
+    from pagestore.sdk.difference import Told
 
 VERB_SECONDS = 180.0
 """For one verb: a start may wait for the page server to read much WAL."""
@@ -197,16 +199,19 @@ class AsyncClient(RetryingClient):
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name)
         return await self._call(self._stub.GetDatabase, request, pb.Database)
 
-    async def _told_at(self, name: str) -> tuple[pb.Database, pb.ResolvePointResponse | None]:
+    async def _told_at(self, name: str) -> Told:
         """A database, and what NAME@POINT means there. Names of before ``@`` was reserved go
         first."""
+        from pagestore.sdk.difference import Told
+
         try:
-            return await self._told(name), None
+            return Told(await self._told(name))
         except NotFound:
             bare, at, point = name.partition("@")
             if not at:
                 raise
-        return await self._told(bare), await self.resolve(bare, point)
+        found = await self.resolve(bare, point)
+        return Told(await self._told(bare), found, lasting(point, found.lsn))
 
     async def _told(self, name: str) -> pb.Database:
         request = pb.GetDatabaseRequest(tenant_id=await self._whose(), name=name, reveal=True)

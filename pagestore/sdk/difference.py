@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pagestore.client.page import AsyncPageClient
 from pagestore.client.urls import past_url
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from pagestore.sdk.client import AsyncClient
 
 
-Told = tuple[pb.Database, pb.ResolvePointResponse | None]
+class Told(NamedTuple):
+    """A side as the control plane tells it."""
+
+    database: pb.Database
+    point: pb.ResolvePointResponse | None = None
+    """Of its past; None: as it is."""
+    words: str = ""
+    """By which a URL leads to that point."""
 
 
 async def difference_of(
@@ -35,19 +42,18 @@ async def difference_of(
     program = pg_dump or majors.latest_programs(majors.BINDIR) / "pg_dump"
     address = (await client.system_status()).page_server_address
     async with AsyncPageClient(address, credentials=client.credentials) as pages:
-        one, other = _side(client, *ours), _side(client, *theirs)
+        one, other = _side(client, ours), _side(client, theirs)
         return await difference(pages, one, other, program, limit, whole=whole)
 
 
-def _side(
-    client: AsyncClient, database: pb.Database, point: pb.ResolvePointResponse | None
-) -> Side:
+def _side(client: AsyncClient, told: Told) -> Side:
+    database, point, words = told
     tenant = TenantId(database.tenant_id)
     if point is not None:
         lsn = point.lsn
         return Side(
             f"{database.name} at {format_lsn(lsn)}",
-            past_url(database.url, format_lsn(lsn)),
+            past_url(database.url, words),
             tenant,
             TimelineId(point.timeline_id),
             lambda: lsn,

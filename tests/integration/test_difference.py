@@ -146,8 +146,26 @@ def test_what_was_done_since_a_point_is_told_of_the_past_beside_now(whole: Whole
     assert counts(between) == {"kept": (0, 0, 4)}
     assert not between["schema"]
     assert not whole.json("diff", "moved@between", "moved@between")["differs"]
+    whole.json("restore", "moved", "before")
+    whole.sql("moved", "INSERT INTO kept VALUES (5000)")
+    whole.json("checkpoint", "moved", "after")
+    apart = whole.json("diff", "moved@between", "moved@after")
+    assert counts(apart) == {"kept": (5, 0, 0)}, "each point is of its own history"
+    whole.run("try", "moved", "2", "--at", "between", "--", "true")
+    for tried in ("try-1", "try-2"):
+        assert not whole.json("diff", "moved@between", tried)["differs"]
     refused = whole.error("diff", "moved@never", "moved")
     assert refused["reason"] == "CHECKPOINT_NOT_FOUND"
+
+
+def test_rows_that_have_other_columns_now_differ_whatever_block_they_are_in(whole: Whole) -> None:
+    for change in ("ADD COLUMN more int DEFAULT 3", "DROP COLUMN word", "RENAME word TO term"):
+        whole.json("branch", "app", "columns")
+        whole.sql("columns", f"ALTER TABLE big {change}")
+        told = whole.json("diff", "app", "columns")
+        assert counts(told) == {"big": (0, 30000, 0)}, change
+        assert told["tables_read"] == 1
+        whole.json("rm", "columns")
 
 
 def test_the_past_has_a_url_and_a_psql(whole: Whole) -> None:

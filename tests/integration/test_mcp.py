@@ -174,6 +174,27 @@ def test_long_answers_go_on_at_the_same_moment(whole: Whole) -> None:
     story(whole, told)
 
 
+def test_a_point_of_before_a_restore_is_read_there(whole: Whole) -> None:
+    url = whole.json("create", "moved")["url"]
+    sql(url, "CREATE TABLE t (n int)")
+    whole.json("checkpoint", "moved", "first")
+    sql(url, "INSERT INTO t SELECT generate_series(1, 150)")
+    whole.json("checkpoint", "moved", "second")
+    whole.json("restore", "moved", "first")
+    sql(url, "INSERT INTO t SELECT generate_series(1000, 3000)")
+
+    async def told(tools: Tools) -> None:
+        asked = {"database": "moved", "statement": "SELECT n FROM t ORDER BY n", "at": "second"}
+        begun = await tools("run_sql", **asked)
+        rest = await tools("run_sql", **asked, continuation=begun["continuation"])
+        assert [row[0] for row in begun["rows"] + rest["rows"]] == list(range(1, 151))
+        check = "SELECT sum(n) FROM t"
+        done = await tools("try", database="moved", at="second", attempts=["SELECT 1"], check=check)
+        assert done["attempts"][0]["check"]["rows"] == [[11325]]
+
+    story(whole, told)
+
+
 def test_what_only_reads_cannot_write_whatever_it_says(whole: Whole) -> None:
     async def told(tools: Tools) -> None:
         for text in ("DELETE FROM t", "WITH d AS (DELETE FROM t RETURNING 1) SELECT * FROM d"):

@@ -15,6 +15,7 @@ from pagestore.client.points import (
     Head,
     Point,
     format_time,
+    lasting,
     parse_point,
     reads_as_point,
 )
@@ -121,3 +122,15 @@ def test_what_has_a_slash_is_an_lsn_or_nothing(text: str) -> None:
 def test_what_is_printed_can_be_pasted(micros: int) -> None:
     for separator in ("T", " "):
         assert parse_point(format_time(micros, separator), NOW) == AtTime(micros)
+
+
+def test_words_that_last_say_the_same_later() -> None:
+    lsn = 0x16B3748
+    assert lasting(None, lsn) == lasting("head", lsn) == lasting("0/16B3748", lsn) == "0/16B3748"
+    assert lasting("before", lsn) == "before"
+    assert lasting("2026-11-23", lsn) == "2026-11-23"
+    ago = lasting("5 minutes ago", lsn)
+    assert "ago" not in ago
+    assert isinstance(parse_point(ago), AtTime)
+    when = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
+    assert parse_point(lasting(when, lsn)) == AtTime(int(when.timestamp() * 1_000_000))

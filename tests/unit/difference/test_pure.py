@@ -126,7 +126,7 @@ def test_objects_that_came_went_and_changed_are_told_in_an_order_that_works() ->
 
 
 def table(blocks: int = 100, rel: int = 1, heap: bool = True) -> Table:
-    return Table(TableName("public", "t"), Place(1663, 5, rel), blocks, "a", heap)
+    return Table(TableName("public", "t"), Place(1663, 5, rel), blocks, "a", heap, "a 23")
 
 
 def numbers(*blocks: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
