@@ -170,6 +170,8 @@ def promote(
         gone = [] if keep else _attempts_beside(run, branch)
         with retryable(request):
             done = run.control.promote(name, branch, request_id=request, dry_run=dry_run)
+        # One attempt may be promoted to another, which is the database then.
+        gone = [attempt for attempt in gone if attempt != done.database.name]
         if not dry_run:
             for attempt in gone:
                 run.control.delete(attempt, if_exists=True)

@@ -217,11 +217,17 @@ class Past:
         """Moves the name to a branch at the head of `source`, which stays what it is.
 
         Raises:
-            NotFound: DATABASE_NOT_FOUND. FailedPrecondition: NOTHING_IN_COMMON.
+            NotFound: DATABASE_NOT_FOUND. FailedPrecondition: NOTHING_IN_COMMON, SAME_DATABASE.
         """
 
         async def decide(record: DatabaseRecord) -> Plan:
             chosen = self._state.view().known_database(tenant, database_name(source))
+            if chosen.name == record.name:
+                raise FailedPrecondition(
+                    "SAME_DATABASE",
+                    f"{record.name!r} is itself already.",
+                    f"Name a branch of it: pagestore promote {record.name} BRANCH.",
+                )
             if self._origin(chosen) != self._origin(record):
                 raise FailedPrecondition(
                     "NOTHING_IN_COMMON",

@@ -65,6 +65,14 @@ def test_only_attempts_go_with_the_one_that_was_chosen(whole: Whole) -> None:
     assert whole.json("show", "other")["name"] == "other"
 
 
+def test_the_database_never_goes_with_the_attempts(whole: Whole, tmp_path: Path) -> None:
+    options = ("--as", "kept", "--logs", str(tmp_path))
+    whole.run("try", "app", "2", *options, "--", "true")
+    assert whole.error("promote", "kept-1", "kept-1")["reason"] == "SAME_DATABASE"
+    assert whole.json("promote", "kept-1", "kept-2")["removed"] == ["kept-2"]
+    whole.json("rm", "kept-1")
+
+
 def test_where_none_succeeds_the_branches_stay(whole: Whole, tmp_path: Path) -> None:
     options = ("--as", "bad", "--ttl", "1h", "--logs", str(tmp_path))
     done = whole.run("try", "app", "2", *options, "--", "false", check=False)
