@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,7 +133,9 @@ def test_strangers_are_compared_whole(whole: Whole) -> None:
     assert counts(told)["keyless"][0] > 0
 
 
-def test_what_was_done_since_a_point_is_told_of_the_past_beside_now(whole: Whole) -> None:
+def test_what_was_done_since_a_point_is_told_of_the_past_beside_now(
+    whole: Whole, tmp_path: Path
+) -> None:
     whole.json("create", "moved")
     whole.sql("moved", "CREATE TABLE kept AS SELECT generate_series(1, 3000) AS n")
     whole.json("checkpoint", "moved", "before")
@@ -151,7 +154,7 @@ def test_what_was_done_since_a_point_is_told_of_the_past_beside_now(whole: Whole
     whole.json("checkpoint", "moved", "after")
     apart = whole.json("diff", "moved@between", "moved@after")
     assert counts(apart) == {"kept": (5, 0, 0)}, "each point is of its own history"
-    whole.run("try", "moved", "2", "--at", "between", "--", "true")
+    whole.run("try", "moved", "2", "--at", "between", "--logs", str(tmp_path), "--", "true")
     for tried in ("try-1", "try-2"):
         assert not whole.json("diff", "moved@between", tried)["differs"]
     refused = whole.error("diff", "moved@never", "moved")
