@@ -426,7 +426,7 @@ def _found(run: Session, name: str) -> tuple[pb.Database, str]:
     try:
         database = run.control.get(name, brief=True, check_url=True)
         return database, database.url
-    except NotFound:  # names of before @ was reserved go first
+    except (NotFound, InvalidInput):  # names of before @ was reserved go first; an LSN has a slash
         bare, at, point = name.partition("@")
         if not at:
             raise

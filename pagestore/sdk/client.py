@@ -206,7 +206,7 @@ class AsyncClient(RetryingClient):
 
         try:
             return Told(await self._told(name))
-        except NotFound:
+        except (NotFound, InvalidInput):  # an LSN has a slash, which no name has
             bare, at, point = name.partition("@")
             if not at:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -174,8 +175,9 @@ def test_rows_that_have_other_columns_now_differ_whatever_block_they_are_in(whol
 def test_the_past_has_a_url_and_a_psql(whole: Whole) -> None:
     whole.json("create", "named")
     whole.sql("named", "CREATE TABLE it AS SELECT 1 AS n")
-    whole.json("checkpoint", "named", "before it's gone")
+    lsn = whole.json("checkpoint", "named", "before it's gone")["lsn"]
     whole.sql("named", "DROP TABLE it")
+    assert whole.json("diff", f"named@{lsn}", "named")["differs"]
     past = "named@before it's gone"
     assert whole.json("url", past)["url"] == whole.json("url", "named")["url"] + (
         "@before%20it%27s%20gone"
@@ -183,6 +185,8 @@ def test_the_past_has_a_url_and_a_psql(whole: Whole) -> None:
     assert whole.run("psql", past, "-Atc", "TABLE it").stdout == "1\n"
     refused = whole.run("psql", past, "-c", "INSERT INTO it VALUES (2)", check=False)
     assert "read-only" in refused.stderr
+    assert whole.json("url", f"named@{lsn}")["url"].endswith("/named@" + quote(lsn, safe=""))
+    assert whole.run("psql", f"named@{lsn}", "-Atc", "TABLE it").stdout == "1\n"
     assert whole.error("url", past, "--direct")["reason"] == "PAST_WITHOUT_SOCKET"
     assert whole.error("url", "named@other")["reason"] == "CHECKPOINT_NOT_FOUND"
     assert whole.error("url", "nobody@other")["reason"] == "DATABASE_NOT_FOUND"
