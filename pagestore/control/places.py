@@ -105,7 +105,8 @@ class Places:
         if found is None:
             raise _no_such(target)
         record, asked = found
-        moment = await self._moments.find(record, asked.point) if asked.point else None
+        point = asked.point
+        moment = None if point is None else await self._moments.find(record, point)
         inner = asked.inner or record.postgres_database
         return Found(place_of(record, moment), inner, None if moment else idle_of(record))
 

@@ -25,19 +25,21 @@ class Target:
     name: str
     inner: str = ""
     """The database inside Postgres; empty for the default one."""
-    point: str = ""
-    """As a user writes it for ``--at``; empty for now."""
+    point: str | None = None
+    """As a user writes it for ``--at``; None for now. What ends with an ``@`` names a point all the
+    same, an empty one, which is refused: it may be a variable that was not set, and whoever asks
+    for the past must not be let into what can be written."""
     tenant: str = DEFAULT_TENANT_NAME
 
     @classmethod
     def parse(cls, text: str) -> Target:
         """Any text reads as a target; whether there is such a database is asked elsewhere."""
         tenant, rest = split_tenant(text)
-        place, _, point = rest.partition("@")
+        place, at, point = rest.partition("@")
         name, _, inner = place.partition("/")
-        return cls(name, inner, point, tenant)
+        return cls(name, inner, point if at else None, tenant)
 
     def __str__(self) -> str:
         inner = f"/{self.inner}" if self.inner else ""
-        point = f"@{self.point}" if self.point else ""
+        point = "" if self.point is None else f"@{self.point}"
         return f"{qualified(self.tenant, self.name)}{inner}{point}"

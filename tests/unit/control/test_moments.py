@@ -203,6 +203,7 @@ def test_what_a_restore_left_behind_is_a_place_too(tmp_path: Path) -> None:
         ("app@FFFFFFFF/0", OutOfRange),
         ("app@2999-01-01T00:00", OutOfRange),
         ("app@ ", InvalidInput),
+        ("app@", InvalidInput),
     ],
 )
 def test_a_point_that_there_is_not_is_refused(

@@ -19,6 +19,7 @@ from pagestore.proxy.target import Target
             Target("app", "other", "2026-11-23 10:15:00+01:00"),
         ),
         ("app/a/b", Target("app", "a/b")),
+        ("app@", Target("app", "", "")),
         ("", Target("")),
         ("/acme/app", Target("app", tenant="acme")),
         ("/acme/app/other@then", Target("app", "other", "then", "acme")),
