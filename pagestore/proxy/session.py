@@ -29,6 +29,10 @@ GONE = messages.error_response("57P01", "the database's server has ended")
 """What a client is told whose session ended with its backend."""
 _GONE = ("57P01", "57P02")
 """What a server says that stops, or crashed."""
+_ROLE_REFUSED = "28"
+"""The class of what one says to a role that it does not let in."""
+_NO_INNER = "3D000"
+"""What one says that has no such database inside."""
 _NOT_NOW = "57P03"
 """What it says that starts, recovers, or stops."""
 
@@ -109,6 +113,8 @@ class Session:
                 raise NotReady(outcome.message)
             if outcome.sqlstate in _GONE:
                 raise BackendGone(outcome.message)
+            if self.state is not None:
+                _refuse_return(outcome)
             return outcome
         self._welcome(outcome, heard)
         self.address, self.attempt, self.backend = address, attempt, outcome
@@ -229,6 +235,19 @@ class Session:
                 # its next query could be the one that is hit.
                 await reader.read()
                 writer.close()
+
+
+def _refuse_return(declined: Declined) -> None:
+    """Of a session that slept: what Postgres says to who logs in explains nothing to who has been
+    in for hours. Its role, or its inner database, is not where the database stands by now.
+
+    Raises:
+        CarryFailed: it is so.
+    """
+    if declined.sqlstate[:2] == _ROLE_REFUSED:
+        raise CarryFailed(f"its role cannot log in as the database is now: {declined.message}")
+    if declined.sqlstate == _NO_INNER:
+        raise CarryFailed(declined.message)
 
 
 def _parameters(told: bytes) -> dict[bytes, bytes]:

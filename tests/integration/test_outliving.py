@@ -15,6 +15,7 @@ import psycopg_pool
 import pytest
 import sqlalchemy
 
+from pagestore.client.urls import with_login
 from tests.integration.installation import Whole, patiently, whole_pagestore
 
 SIZE = 4
@@ -163,6 +164,25 @@ def test_a_transaction_at_a_restore_ends_and_is_told_why(whole: Whole) -> None:
     assert "was taken to checkpoint start (restore)" in str(caught.value)
     assert caught.value.diag.message_hint is not None
     assert "Connect again" in caught.value.diag.message_hint
+
+
+def test_a_session_whose_role_or_database_is_not_there_any_more_is_told_so(whole: Whole) -> None:
+    with whole.connect("app") as session:
+        session.execute("CREATE ROLE fleeting LOGIN PASSWORD 'short'")
+        session.execute("CREATE DATABASE fleeting")
+    url = whole.json("url", "app")["url"]
+    with (
+        psycopg.connect(with_login(url, "fleeting", "short"), autocommit=True) as by_role,
+        psycopg.connect(f"{url}/fleeting", autocommit=True) as inner,
+    ):
+        for session in (by_role, inner):
+            session.execute("SELECT 1")
+        whole.run("restore", "app", "start")
+        with pytest.raises(psycopg.errors.AdminShutdown, match="its role cannot log in") as caught:
+            by_role.execute("SELECT 1")
+        assert caught.value.diag.message_hint is not None
+        with pytest.raises(psycopg.errors.AdminShutdown, match='"fleeting" does not exist'):
+            inner.execute("SELECT 1")
 
 
 def test_sessions_of_a_database_that_is_removed_end(whole: Whole) -> None:
