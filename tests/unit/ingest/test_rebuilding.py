@@ -26,11 +26,11 @@ from pagestore.objects import archived_wal
 from pagestore.objects.archived_wal import Archived
 from pagestore.pg_control_values import pack_settings
 from pagestore.pgformat import wal
+from pagestore.pgformat.versions import OLDEST
 from pagestore.timeline import Repository, Timeline
 from pagestore.timeline.entries import Horizon
 from pagestore.timeline.scrub import Scrubbed
 from pagestore.v1 import page_pb2
-from tests.plain_postgres import VERSION
 from tests.unit.layers.model import batch_of
 from tests.unit.maintenance.store import TINY, settle
 from tests.unit.objects.faulty import faulty
@@ -99,7 +99,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root, self.log = root, Log()
         self.repository = Repository.open(root)
-        settings = page_pb2.ControlSettings(catalog_version=VERSION.catalog_version)
+        settings = page_pb2.ControlSettings(catalog_version=OLDEST.catalog_version)
         entries = [(keyspace.SETTINGS.pack(), START, ValueKind.IMAGE, 0, pack_settings(settings))]
         with self.repository.create_root(*KEY, START, START - 64) as made:
             made.put(batch_of(entries))
