@@ -124,7 +124,8 @@ class History:
             raise OutOfRange(
                 "LSN_BEYOND_HEAD",
                 f"LSN {format_lsn(lsn)} lies beyond the head, {format_lsn(commit_lsn)}.",
-                "Leave --at out to take the head.",
+                "Leave the point out to take the head. What was before a restore has LSNs of its "
+                "own: a time or a checkpoint leads there.",
             )
         return await self._aligned(owner, lsn)
 
@@ -205,7 +206,7 @@ class History:
             raise OutOfRange(
                 "TIME_IN_FUTURE",
                 f"{AtTime(unix_micros)} lies in the future; it is {AtTime(self._clock())}.",
-                "Leave --at out to take the head.",
+                "Leave the point out to take the head.",
             )
         owner = self._owner(timeline, found.lsn)
         before = self._upgraded(owner)

@@ -211,7 +211,8 @@ def test_a_point_that_there_is_not_is_refused(
 ) -> None:
     async def story(world: Plane) -> None:
         await before(world)
-        with pytest.raises(kind):
+        with pytest.raises(kind) as refused:
             await world.plane.places.find(target)
+        assert "--at" not in (refused.value.hint or ""), "an address has no options"
 
     play(tmp_path, story)
