@@ -98,7 +98,7 @@ class Places:
         """What a client names.
 
         Raises:
-            NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND.
+            NotFound: DATABASE_NOT_FOUND, CHECKPOINT_NOT_FOUND, INNER_DATABASE_NOT_FOUND.
             InvalidInput, OutOfRange: no such point.
         """
         found = self._named(target)
@@ -108,7 +108,29 @@ class Places:
         point = asked.point
         moment = None if point is None else await self._moments.find(record, point)
         inner = asked.inner or record.postgres_database
+        if inner != record.postgres_database:
+            await self._check_inner(record, moment, inner)
         return Found(place_of(record, moment), inner, None if moment else idle_of(record))
+
+    async def _check_inner(self, record: DatabaseRecord, moment: Moment | None, inner: str) -> None:
+        """Nobody is woken for a database inside that there is not. A server that runs says so
+        itself, of what was made a moment ago, too.
+
+        Raises:
+            NotFound: INNER_DATABASE_NOT_FOUND.
+        """
+        if moment is not None:
+            found = await self._roles.databases_at(record.tenant, moment.timeline, moment.lsn)
+        elif self._computes.runs((record.tenant, record.name)):
+            return
+        else:
+            found = await self._roles.databases(record.tenant, record.timeline)
+        if inner not in found:
+            raise NotFound(
+                "INNER_DATABASE_NOT_FOUND",
+                f'database "{inner[:80]}" does not exist inside {record.name!r}',
+                "`\\l` in `pagestore psql` lists those that do, and CREATE DATABASE makes one.",
+            )
 
     async def url_fault(self, record: DatabaseRecord, secret: str) -> str:
         """Why the owner cannot log in by this password; empty where it can, or is not known to be

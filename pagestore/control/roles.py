@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pagestore.client.page import AsyncPageClient
-from pagestore.compute.roles import read_roles
+from pagestore.compute.roles import read_databases, read_roles
 from pagestore.control.history import History
 from pagestore.control.logs import End, Logs
 from pagestore.ids import TenantId, TimelineId
@@ -63,6 +63,19 @@ class Roles:
                     known.lsn = end.commit_lsn
                 known.asked = asked
             return known.roles
+
+    async def databases(self, tenant: TenantId, timeline: TimelineId) -> frozenset[str]:
+        """The names of those inside Postgres."""
+        end = await self._logs.end(timeline)
+        return await read_databases(
+            self._pages, tenant, timeline, (await self._history.last_record(timeline, end)).lsn
+        )
+
+    async def databases_at(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int
+    ) -> frozenset[str]:
+        """The same, at a moment of the past."""
+        return await read_databases(self._pages, tenant, timeline, lsn)
 
     def _remembered(self, key: tuple[TimelineId, str]) -> _Known:
         known = self._known.setdefault(key, _Known())

@@ -74,6 +74,12 @@ def find_entry(authid: Iterable[bytes], database: Iterable[bytes], committed: Co
     return Entry(_text(supers[0][-1]), _text(open_ones[0][-1]))
 
 
+def find_databases(pages: Iterable[bytes], committed: Committed) -> frozenset[str]:
+    """The names of those inside, from the heap pages of pg_database."""
+    rows = (_DATABASE.unpack_from(row) for row in live_rows(pages, committed))
+    return frozenset(_text(row[1]) for row in rows)
+
+
 def live_rows(pages: Iterable[bytes], committed: Committed) -> Iterator[bytes]:
     """The user data of every live row, from its first column on."""
     return (data for _, data in live_tuples(pages, committed))

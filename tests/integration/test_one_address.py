@@ -378,3 +378,23 @@ def test_a_compute_that_is_killed_comes_back_with_the_next_query(whole: Whole) -
             session.execute("SELECT 1")
     with connect(whole) as session:
         assert session.execute("SELECT a FROM survivors").fetchone() == (1,)
+
+
+def test_nobody_is_woken_for_a_database_inside_that_there_is_not(whole: Whole) -> None:
+    with connect(whole) as session:
+        session.execute('CREATE DATABASE "made late"')
+        session.execute("CREATE DATABASE dropped")
+        session.execute("DROP DATABASE dropped")
+    whole.run("checkpoint", "app", "two-inside")
+    with connect(whole) as session:
+        session.execute('ALTER DATABASE "made late" RENAME TO "renamed"')
+    whole.run("stop", "app")
+    for name in ("nothing", "dropped", "made late", "dropped@two-inside"):
+        inner = name.partition("@")[0]
+        told = refusal(whole, database=f"app/{name}")
+        assert f'database "{inner}" does not exist inside' in told
+        assert "CREATE DATABASE" in told
+    assert state(whole) == "stopped"
+    for inner, at in (("renamed", ""), ("made late", "@two-inside")):
+        with connect(whole, f"app/{inner}{at}") as session:
+            assert session.execute("SELECT current_database()").fetchone() == (inner,)
