@@ -148,30 +148,35 @@ def retention(
         elif window == "default" and wal_bytes is None:
             found = run.control.change_retention(name, None)
         else:
-            found = run.control.change_retention(name, _window(window), _wal_bytes(wal_bytes))
+            kept = run.control.get(name).retention  # what is not said stays
+            found = run.control.change_retention(
+                name,
+                kept.seconds if window is None else _window(window),
+                kept.wal_bytes if wal_bytes is None else _wal_bytes(wal_bytes),
+            )
         run.answer({"name": name, **retention_fields(found)}, _retention_words(found))
 
 
-def _window(text: str | None) -> float:
+def _window(text: str) -> float:
     """
     Raises:
         InvalidInput: INVALID_RETENTION.
     """
-    found = 0.0 if text == "0" else durations.seconds(text or "7d")
+    found = 0.0 if text == "0" else durations.seconds(text)
     if found is None:
         raise InvalidInput("INVALID_RETENTION", f"{text!r} is no time as 12h or 14d.")
     return found
 
 
-def _wal_bytes(text: str | None) -> int:
+def _wal_bytes(text: str) -> int:
     """
     Raises:
         InvalidInput: INVALID_RETENTION.
     """
-    found = None if text is None else byte_count(text)
-    if text is not None and found is None:
+    found = byte_count(text)
+    if found is None:
         raise InvalidInput("INVALID_RETENTION", f"{text!r} is no size as 500M or 20G.")
-    return found or 0
+    return found
 
 
 def retention_fields(found: pb.Database) -> dict[str, Any]:

@@ -100,6 +100,8 @@ def recover(
             "Give the URL that `up --objects` was given.",
         )
     data = installation.data
+    # Before anybody is superseded for it.
+    secret = None if key is None else key.read_bytes()
     with _alone(installation):
         _begin(installation, url)
         say("claiming what is there, so that nobody else writes it any more")
@@ -116,7 +118,7 @@ def recover(
         with ControlState(data / "control") as state:
             settle_unmade(state, logs)
         say(f"{found.wal_bytes} bytes of WAL behind the layers")
-        found.has_key = _key(installation, key)
+        found.has_key = _key(installation, secret)
         _finish(installation, url)
     return found
 
@@ -322,13 +324,13 @@ def _has_log(timeline: Timeline, known: Known, archived: ArchivedWal) -> bool:
     return is_written or key[1] not in known.unmade
 
 
-def _key(installation: Installation, key: Path | None) -> bool:
+def _key(installation: Installation, secret: bytes | None) -> bool:
     """Puts the operator's key in its place; whether there is one that is the state's."""
     with ControlState(installation.part_dir("control")) as state:
         known = state.view().key()
-        if key is None:
+        if secret is None:
             return known is None
-        durable.replace(installation.operator_key_file, key.read_bytes())
+        durable.replace(installation.operator_key_file, secret)
         operator_key.settle(state, installation.operator_key_file)
     return True
 

@@ -45,16 +45,20 @@ def detach(
 
     Raises:
         NotFound: TIMELINE_NOT_FOUND. ResourceExhausted: STORE_FULL.
-        Unavailable: ANCESTOR_BEHIND. Aborted: DETACH_STOPPED.
+        Unavailable: ANCESTOR_BEHIND; what it reads cannot be had now. Aborted: DETACH_STOPPED.
+        DataLoss: what it reads is damaged.
     """
     if timeline.ancestor is None:
         return
     files = _Files(timeline)
     try:
-        for value in inherited(timeline.snapshot(), timeline.branch_lsn, redo):
-            files.put(value)
-            if stopped.is_set():
-                raise Aborted("DETACH_STOPPED", f"Timeline {timeline.timeline_id} has its parent.")
+        with store_errors():
+            for value in inherited(timeline.snapshot(), timeline.branch_lsn, redo):
+                files.put(value)
+                if stopped.is_set():
+                    raise Aborted(
+                        "DETACH_STOPPED", f"Timeline {timeline.timeline_id} has its parent."
+                    )
         layers = files.named()
         repository.detach(timeline, layers)
     except BaseException:

@@ -73,6 +73,11 @@ def test_history_that_is_older_than_its_time_goes_and_checkpoints_stay(whole: Wh
     assert "7d; all from" in whole.run("retention", "short").stdout
     said = whole.json("retention", "short", "0", "--bytes", "10G")
     assert (said["retention_seconds"], said["retention_bytes"]) == (0, 10 << 30)
+    said = whole.json("retention", "short", "14d")
+    assert (said["retention_seconds"], said["retention_bytes"]) == (14 * 86_400, 10 << 30)
+    said = whole.json("retention", "short", "--bytes", "6G")
+    assert (said["retention_seconds"], said["retention_bytes"]) == (14 * 86_400, 6 << 30)
+    said = whole.json("retention", "short", "0", "--bytes", "10G")
     before = said["kept_from"]
     deadline = time.monotonic() + 60
     while (shown := whole.json("show", "short"))["kept_from"] == before:

@@ -213,6 +213,15 @@ def test_a_journal_that_lacks_an_object_makes_nothing(tmp_path: Path, url: str) 
     assert Installation(tmp_path / "new").recovering_file.exists()
 
 
+def test_for_a_key_that_there_is_not_nobody_is_superseded(tmp_path: Path, url: str) -> None:
+    old = claim(ObjectStore.open(url, {}), "pageserver", tmp_path / "old/pageserver")
+    key = tmp_path / "none"
+    with pytest.raises(FileNotFoundError):
+        recovering.recover(Installation(tmp_path / "new"), url, {}, key, lambda text: None)
+    old.check()
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_key_than_the_states_is_refused(tmp_path: Path, url: str) -> None:
     key = tmp_path / "key"
     key.write_text("ab" * 32)

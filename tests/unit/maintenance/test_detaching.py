@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pagestore import keyspace
-from pagestore.errors import Aborted, OutOfRange
+from pagestore.errors import Aborted, DataLoss, OutOfRange
 from pagestore.ids import DEFAULT_TENANT, Lsn
 from pagestore.maintenance import detaching
 from pagestore.maintenance.collecting import drop_unneeded
@@ -113,6 +113,20 @@ def test_it_reads_as_before_and_so_do_its_branches(family: Family, tmp_path: Pat
     assert [again.contents(*read) for read in READS] == before
     write(again.get(2), 2050, written(PAGES[3], 2050))
     assert again.contents(2, 2050) != before[2]
+    again.repository.close()
+
+
+def test_what_is_damaged_is_told_and_leaves_it_as_it_was(family: Family, tmp_path: Path) -> None:
+    parent = family.get(1).directory
+    family.repository.close()
+    for layer in parent.glob("*.*"):
+        content = bytearray(layer.read_bytes())
+        content[len(content) // 3] ^= 1
+        layer.write_bytes(content)
+    again = Family(tmp_path)
+    with pytest.raises(DataLoss):
+        detach(again.repository, again.get(2), None, NEVER)
+    assert again.get(2).parent == timeline_id(1)
     again.repository.close()
 
 
