@@ -191,8 +191,10 @@ def test_a_point_of_before_a_restore_is_read_there(whole: Whole) -> None:
         check = "SELECT sum(n) FROM t"
         done = await tools("try", database="moved", at="second", attempts=["SELECT 1"], check=check)
         assert done["attempts"][0]["check"]["rows"] == [[11325]]
+        await tools("delete_branch", database=done["attempts"][0]["branch"])
 
     story(whole, told)
+    whole.run("rm", "moved")
 
 
 def test_what_only_reads_cannot_write_whatever_it_says(whole: Whole) -> None:
