@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from pagestore.errors import DataLoss, InvalidInput
+from pagestore.pgformat import versions
 from pagestore.v1 import page_pb2 as pb
 
 _COUNTERS = struct.Struct("<Q12Iq")
@@ -89,3 +90,16 @@ def unpack_settings(raw: bytes) -> pb.ControlSettings:
     for name in ("wal_log_hints", "track_commit_timestamp"):
         fields[name] = bool(fields[name])
     return pb.ControlSettings(**fields, mock_authentication_nonce=nonce)
+
+
+def major_of(settings: bytes | None, where: str) -> int:
+    """Of Postgres, as the value of SETTINGS says it; None for a timeline that has none.
+
+    Args:
+        where: of the error.
+
+    Raises:
+        FailedPrecondition: WRONG_POSTGRES_VERSION; one that this version does not know.
+    """
+    catalog_version = unpack_settings(settings).catalog_version if settings is not None else 0
+    return versions.of_catalog(catalog_version, where).major

@@ -120,7 +120,7 @@ class Places:
             NotFound: INNER_DATABASE_NOT_FOUND.
         """
         if moment is not None:
-            found = await self._roles.databases_at(record.tenant, moment.timeline, moment.lsn)
+            found = await self._roles.databases(record.tenant, moment.timeline, moment.lsn)
         elif self._computes.runs((record.tenant, record.name)):
             return
         else:

@@ -64,17 +64,12 @@ class Roles:
                 known.asked = asked
             return known.roles
 
-    async def databases(self, tenant: TenantId, timeline: TimelineId) -> frozenset[str]:
-        """The names of those inside Postgres."""
-        end = await self._logs.end(timeline)
-        return await read_databases(
-            self._pages, tenant, timeline, (await self._history.last_record(timeline, end)).lsn
-        )
-
-    async def databases_at(
-        self, tenant: TenantId, timeline: TimelineId, lsn: int
+    async def databases(
+        self, tenant: TenantId, timeline: TimelineId, lsn: int | None = None
     ) -> frozenset[str]:
-        """The same, at a moment of the past."""
+        """The names of those inside Postgres, now or at a moment of the past."""
+        if lsn is None:
+            lsn = await self._last(timeline, await self._logs.end(timeline))
         return await read_databases(self._pages, tenant, timeline, lsn)
 
     def _remembered(self, key: tuple[TimelineId, str]) -> _Known:
@@ -87,5 +82,8 @@ class Roles:
     async def _read(
         self, tenant: TenantId, timeline: TimelineId, end: End
     ) -> Mapping[str, RoleEntry]:
-        lsn = (await self._history.last_record(timeline, end)).lsn
+        lsn = await self._last(timeline, end)
         return await read_roles(self._pages, tenant, timeline, lsn)
+
+    async def _last(self, timeline: TimelineId, end: End) -> int:
+        return (await self._history.last_record(timeline, end)).lsn

@@ -46,8 +46,7 @@ from pagestore.ingest.apply import TimelineIngest
 from pagestore.ingest.waiters import TimelineKey
 from pagestore.layers.files import layer_name
 from pagestore.layers.native import LayerKind, store_errors
-from pagestore.pg_control_values import unpack_settings
-from pagestore.pgformat import versions
+from pagestore.pg_control_values import major_of
 from pagestore.timeline import Repository, Timeline, damage
 from pagestore.timeline.entries import LayerEntry, layer_key
 from pagestore.timeline.held import IngestPosition, OwnLayer
@@ -274,8 +273,7 @@ class _LayerTaking:
         """Of Postgres, as read without the damaged layer. Raises as `Timeline.major`."""
         with store_errors():
             raw = self._snapshot.get(keyspace.SETTINGS.pack(), self.last_record_lsn)
-        catalog_version = unpack_settings(raw).catalog_version if raw is not None else 0
-        return versions.of_catalog(catalog_version, f"Timeline {self.timeline_id}").major
+        return major_of(raw, f"Timeline {self.timeline_id}")
 
     def append(self, batch: Batch, last_record_lsn: int, prev_record_lsn: int) -> None:
         if len(batch) > 0:

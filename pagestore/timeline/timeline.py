@@ -34,8 +34,7 @@ from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files, layer_name
 from pagestore.layers.native import store_errors
-from pagestore.pg_control_values import unpack_settings
-from pagestore.pgformat import versions
+from pagestore.pg_control_values import major_of
 from pagestore.timeline import entries
 from pagestore.timeline.catalog import CatalogWriter
 from pagestore.timeline.entries import LayerEntry, TimelineEntry
@@ -131,8 +130,7 @@ class Timeline:
             root = root._ancestor
         if root._major is None:
             raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.last_record_lsn)
-            catalog_version = unpack_settings(raw).catalog_version if raw is not None else 0
-            root._major = versions.of_catalog(catalog_version, repr(root)).major
+            root._major = major_of(raw, repr(root))
         self._major = root._major
         return self._major
 
