@@ -488,10 +488,17 @@ class Relay:
         notify_fd: an eventfd, signalled when `take` has something.
         max_connections, max_logins: of each thread; who comes beyond is told `full`, or, where
             there is a login that nobody knows anything of yet, the oldest such.
+        gone: what a client is told whose backend ends at work, and says nothing.
     """
 
     def __init__(
-        self, threads: int, notify_fd: int, max_connections: int, max_logins: int, full: bytes
+        self,
+        threads: int,
+        notify_fd: int,
+        max_connections: int,
+        max_logins: int,
+        full: bytes,
+        gone: bytes,
     ) -> None: ...
     def listen(self, fd: int) -> None:
         """Takes a listening socket over."""
@@ -521,6 +528,9 @@ class Relay:
     def release(self, client: int) -> None: ...
     def watch(self, connection: int) -> None: ...
     def close(self, connection: int) -> None: ...
+    def dismiss(self, client: int, words: bytes) -> None:
+        """Last words, behind the message of its backend's that is under way, and `close`."""
+
     def sessions(self, limit: int, quiet_ms: int = ...) -> list[tuple[int, int, int, bool, bool]]:
         """(client, server, milliseconds since a byte moved, at rest, client has spoken), without
         those that have been at rest for more than `quiet_ms`."""

@@ -79,23 +79,28 @@ static PyTypeObject TlsType = {
 static int
 relay_init(RelayObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"threads", "notify_fd", "max_connections", "max_logins", "full", NULL};
+    static char *names[] = {"threads", "notify_fd", "max_connections", "max_logins", "full", "gone",
+                            NULL};
     ps_relay_options options = {0};
-    Py_buffer full;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiIIy*:Relay", names, &options.threads,
+    Py_buffer full, gone;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "iiIIy*y*:Relay", names, &options.threads,
                                      &options.notify_fd, &options.max_connections,
-                                     &options.max_logins, &full))
+                                     &options.max_logins, &full, &gone))
         return -1;
     if (self->relay != NULL) {
         PyBuffer_Release(&full);
+        PyBuffer_Release(&gone);
         PyErr_SetString(PyExc_RuntimeError, "a Relay is made once");
         return -1;
     }
     options.full = full.buf;
     options.full_length = (size_t)full.len;
+    options.gone = gone.buf;
+    options.gone_length = (size_t)gone.len;
     ps_error err = {0};
     int status = ps_relay_new(&self->relay, &options, &err);
     PyBuffer_Release(&full);
+    PyBuffer_Release(&gone);
     if (status != PS_OK)
         ps_raise(status, &err);
     return status == PS_OK ? 0 : -1;
@@ -219,6 +224,12 @@ static PyObject *
 relay_ask(RelayObject *self, PyObject *args)
 {
     return say(self, args, ps_relay_ask, "Ky*:ask");
+}
+
+static PyObject *
+relay_dismiss(RelayObject *self, PyObject *args)
+{
+    return say(self, args, ps_relay_dismiss, "Ky*:dismiss");
 }
 
 static PyObject *
@@ -350,6 +361,7 @@ static PyMethodDef relay_methods[] = {
     {"release", (PyCFunction)relay_release, METH_VARARGS, NULL},
     {"watch", (PyCFunction)relay_watch, METH_VARARGS, NULL},
     {"close", (PyCFunction)relay_close, METH_VARARGS, NULL},
+    {"dismiss", (PyCFunction)relay_dismiss, METH_VARARGS, NULL},
     {"sessions", (PyCFunction)relay_sessions, METH_VARARGS, NULL},
     {"shut_down", (PyCFunction)relay_shut_down, METH_NOARGS, NULL},
     {0},

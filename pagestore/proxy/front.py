@@ -104,7 +104,7 @@ class Front:
         self._parting = Parting(self.sessions, self._is_entered, self._take_up)
         self.hindrances = self._parting.hindrances
         full = messages.error_response("53300", "sorry, too many clients already")
-        self.links = Links(self._accept, threads=threads, full=full)
+        self.links = Links(self._accept, threads=threads, full=full, gone=GONE)
         self._meters = Meters(self.links.queries, RELAY_METERS)
         self.counts = Counts()
         self._held(tasks.endless(self._watch(), "watch sessions"))
@@ -490,7 +490,7 @@ class Front:
         self._carry_out(self._fleet.left(place, self._loop.time()))
         if end_all:
             self._places.forget(place)
-            return 0, self._parting.end_all(place, words)
+            return 0, await self._parting.end_all(place, words)
         return await self._parting.carry_out(place, words, seconds)
 
     def _is_entered(self, place: Place) -> bool:

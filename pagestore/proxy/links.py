@@ -124,6 +124,11 @@ class Link:
     def close(self) -> None:
         self._relay.close(self.number)
 
+    def dismiss(self, words: bytes) -> None:
+        """Of a client: closes it after last words, which it hears once what its backend is just
+        saying is whole."""
+        self._relay.dismiss(self.number, words)
+
     async def _after(
         self, answers: frozenset[Event], order: Callable[..., None], *arguments: Any
     ) -> tuple[Event, bytes]:
@@ -183,11 +188,12 @@ class Links:
         max_connections: int = 20_000,
         max_logins: int = 2_000,
         full: bytes = b"",
+        gone: bytes = b"",
     ) -> None:
         self._accepted = accepted
         self._limit = max_connections * threads
         self._notify = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._relay = Relay(threads, self._notify, max_connections, max_logins, full)
+        self._relay = Relay(threads, self._notify, max_connections, max_logins, full, gone)
         self._links: dict[int, Link] = {}
         self._closed = False
         self._loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ just being brought to a backend.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 
 from pagestore.proxy.places import Place
@@ -16,6 +17,8 @@ from pagestore.proxy.session import Session
 
 MOVE_SECONDS = 3.0
 """For a session's state, when its backend is about to be ended by somebody else."""
+LAST_WORDS_SECONDS = 1.0
+"""For a backend to end the message behind which its client hears why it is dismissed."""
 PAUSE_SECONDS = 0.01
 """Between two looks at sessions that are just coming or going."""
 
@@ -83,11 +86,10 @@ class Parting:
                 return carried, ended
             await asyncio.sleep(PAUSE_SECONDS)
 
-    def end_all(self, place: Place, words: bytes) -> int:
+    async def end_all(self, place: Place, words: bytes) -> int:
         """How many ended."""
         there = self.at(place)
-        for session in there:
-            session.lose(words)
+        await asyncio.gather(*(_dismiss(session, words) for session in there))
         return len(there)
 
     async def write_down(self, session: Session) -> None:
@@ -109,7 +111,7 @@ class Parting:
         """Whether it goes on."""
         hindrance = await session.take_down(max(seconds, PAUSE_SECONDS), MOVE_SECONDS)
         if hindrance:
-            session.lose(words)
+            await _dismiss(session, words)
         return session.state is not None and not session.client.ended
 
     async def _let_sleep(self, sessions: list[Session]) -> None:
@@ -125,3 +127,13 @@ class Parting:
         for session in sessions:
             session.go_on()
             self.heed(session)
+
+
+async def _dismiss(session: Session, words: bytes) -> None:
+    """Ends it; returns when its backend is not needed for that any more."""
+    backend = session.backend_link
+    session.lose(words)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS_SECONDS):
+            while backend is not None and not backend.ended:
+                await asyncio.sleep(PAUSE_SECONDS)

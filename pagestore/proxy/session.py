@@ -25,7 +25,11 @@ CARRY_SECONDS = 5.0
 """For a session to come to rest."""
 WRITE_SECONDS = 60.0
 """For its state to be written down."""
-GONE = messages.error_response("57P01", "the database's server has ended")
+GONE = messages.error_response(
+    "57P01",
+    "the database's server has ended",
+    hint="What was not committed is undone. Connect anew: that starts another server.",
+)
 """What a client is told whose session ended with its backend."""
 _GONE = ("57P01", "57P02")
 """What a server says that stops, or crashed."""
@@ -190,8 +194,7 @@ class Session:
     def lose(self, words: bytes) -> None:
         """Ends it: its backend has gone, and what it was is not known."""
         # In this order: while it is joined, the end of its backend would be its own.
-        self.client.send(words)
-        self.client.close()
+        self.client.dismiss(words)
         self.let_go()
 
     def let_go(self) -> None:

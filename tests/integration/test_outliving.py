@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +168,84 @@ def test_a_transaction_at_a_restore_ends_and_is_told_why(whole: Whole) -> None:
     assert "was taken to checkpoint start (restore)" in str(caught.value)
     assert caught.value.diag.message_hint is not None
     assert "Connect again" in caught.value.diag.message_hint
+
+
+def copies_out(session: psycopg.Connection, pause: float = 0.0) -> None:
+    """Rows without end, cut wherever they are."""
+    rows = "SELECT g, repeat('x', 3001) FROM generate_series(1, 1000000000) g"
+    with session.cursor() as cursor, cursor.copy(f"COPY ({rows}) TO STDOUT") as copy:
+        for _ in copy:
+            time.sleep(pause)
+
+
+def streams(session: psycopg.Connection) -> None:
+    for _ in session.cursor().stream(
+        "SELECT repeat('x', 3001) FROM generate_series(1, 1000000000)"
+    ):
+        pass
+
+
+def waits_in_a_transaction(session: psycopg.Connection) -> None:
+    session.execute("BEGIN")
+    session.execute("SELECT pg_sleep(600)")
+
+
+WORK: list[Callable[[psycopg.Connection], None]] = [
+    copies_out,
+    functools.partial(copies_out, pause=0.01),
+    streams,
+    waits_in_a_transaction,
+]
+
+
+@contextlib.contextmanager
+def at_work(whole: Whole) -> Iterator[dict[Callable[..., None], psycopg.Error]]:
+    """Sessions that are each in the midst of something; afterwards, what ended them."""
+    ended: dict[Callable[..., None], psycopg.Error] = {}
+    begun = threading.Barrier(len(WORK) + 1)
+
+    def work(what: Callable[[psycopg.Connection], None]) -> None:
+        with whole.connect("app") as session:
+            session.execute("SELECT 1")
+            begun.wait()
+            try:
+                what(session)
+            except psycopg.Error as error:
+                ended[what] = error
+
+    threads = [threading.Thread(target=work, args=(what,)) for what in WORK]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    time.sleep(1)  # they are in the midst of it
+    yield ended
+    for thread in threads:
+        thread.join()
+
+
+def test_whoever_is_at_work_at_a_restore_is_told_why(whole: Whole) -> None:
+    with whole.connect("app") as session:
+        session.execute("INSERT INTO facts VALUES (2)")
+    with at_work(whole) as ended:
+        whole.run("restore", "app", "start")
+    for what in WORK:
+        error = ended[what]
+        assert isinstance(error, psycopg.errors.AdminShutdown), (what, error)
+        assert "was taken to checkpoint start (restore)" in str(error), what
+        assert error.diag.message_hint is not None
+        assert "Connect again" in error.diag.message_hint
+
+
+def test_whoever_is_at_work_in_a_crash_is_told_so(whole: Whole) -> None:
+    """Where the server was killed in the midst of a message, nobody can be told anything."""
+    with at_work(whole) as ended:
+        os.kill(int(whole.json("show", "app")["compute_pid"]), signal.SIGKILL)
+    error = ended[waits_in_a_transaction]
+    assert isinstance(error, psycopg.errors.AdminShutdown), error
+    assert "has ended" in str(error)
+    assert error.diag.message_hint is not None
+    with whole.connect("app") as session:
+        assert session.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_session_whose_role_or_database_is_not_there_any_more_is_told_so(whole: Whole) -> None:

@@ -55,6 +55,7 @@ connection_release(relay_loop *loop, connection *conn, const char *why)
     free(conn->out);
     free(conn->withheld);
     free(conn->unnamed);
+    free(conn->last_words);
     free(conn);
 }
 
@@ -81,7 +82,7 @@ connection_update_interest(relay_loop *loop, connection *conn)
             reads = !conn->wants_write;
             break;
         case MODE_JOINED:
-            reads = !conn->reading_ended && conn->peer->out_end == 0;
+            reads = !conn->reading_ended && conn->peer->out_end == 0 && conn->last_words == NULL;
             break;
         case MODE_CLOSING:
             break;
@@ -173,8 +174,7 @@ connection_send(relay_loop *loop, connection *conn, const void *data, size_t len
 {
     if (conn->mode == MODE_CLOSING)
         return;
-    /* A joined client hears its last word so, before it is closed; within a message of its
-     * backend's it would take that for the rest of it. */
+    /* Within a message of its backend's a joined client would take it for the rest of that. */
     if (conn->mode == MODE_JOINED &&
         (!conn->is_client || !ps_session_server_between(conn->session)))
         return;
@@ -333,8 +333,9 @@ connection_ready(relay_loop *loop, connection *conn, uint32_t events)
     }
     bool hung_up = events & (EPOLLHUP | EPOLLERR);
     if (conn->mode == MODE_JOINED) {
-        if (hung_up && (conn->reading_ended || conn->peer->out_end > 0) && conn->is_client)
-            connection_end(loop, conn, NULL); /* nobody is there to take what waits */
+        bool waits = conn->reading_ended || conn->peer->out_end > 0 || conn->last_words != NULL;
+        if (hung_up && waits && conn->is_client)
+            connection_end(loop, conn, NULL); /* nobody is there to take it */
         else
             joined_pump(loop, conn);
     } else if (conn->wanted) {
@@ -350,6 +351,8 @@ connection_ready(relay_loop *loop, connection *conn, uint32_t events)
 void
 connection_close(relay_loop *loop, connection *conn)
 {
+    if (conn->mode == MODE_JOINED && !conn->is_client && conn->peer->last_words != NULL)
+        return; /* it has yet to end its message, and goes with its client */
     if (conn->mode == MODE_JOINED && conn->is_client)
         joined_sever(loop, conn);
     if (conn->mode == MODE_JOINED || conn->out_end == 0) {

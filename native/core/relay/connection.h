@@ -22,6 +22,9 @@ typedef struct connection {
     bool wants_write;       /* TLS must write before it can go on */
     bool has_more;          /* TLS holds bytes that were not read when others had their turn */
     bool holding;           /* client: to be taken apart when at rest */
+    uint8_t *last_words;    /* client: it is dismissed, and hears these once its backend's message
+                             * is whole */
+    size_t last_words_length;
     struct connection *peer;
     ps_session *session;    /* of a joined client */
     uint32_t meter;         /* client: where its queries are counted */
@@ -53,6 +56,7 @@ void connection_join(relay_loop *loop, connection *client, connection *server, u
 void connection_hold(relay_loop *loop, connection *client, bool now);
 void connection_watch(relay_loop *loop, connection *conn);
 void connection_close(relay_loop *loop, connection *conn);
+void connection_dismiss(relay_loop *loop, connection *client, const void *words, size_t length);
 
 /* --- loop.c, relay.c: what it asks of them */
 

@@ -89,6 +89,9 @@ client_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
             session->awaited++;
             session->unsynced = false;
             break;
+        case 'X':
+            session->leaves = true;
+            break;
         case 'c':
         case 'f':
             session->copying_in = false;
@@ -102,6 +105,7 @@ static inline void
 server_said(ps_session *session, uint8_t kind, uint32_t length, uint8_t first)
 {
     (void)length;
+    session->failed = kind == 'E';
     switch (kind) {
         case 'Z':
             session->status = first;
@@ -214,6 +218,18 @@ bool
 ps_session_server_between(const ps_session *session)
 {
     return between_messages(&session->server);
+}
+
+size_t
+ps_session_server_left(const ps_session *session)
+{
+    const ps_framing *server = &session->server;
+    if (server->broken || between_messages(server))
+        return 0;
+    if (server->left > 0)
+        return server->left;
+    return server->have < PS_FRAME_HEAD ? (size_t)(PS_FRAME_HEAD - server->have)
+                                        : length_at(server->head + 1) - 4;
 }
 
 bool

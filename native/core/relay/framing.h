@@ -48,6 +48,8 @@ typedef struct ps_session {
     bool copying_in;
     bool spoken;       /* whether the client has said anything since it was joined */
     bool copying_both; /* replication: never at rest again */
+    bool failed;       /* the backend's last message is an error */
+    bool leaves;       /* the client has said good-bye */
     uint8_t *unnamed;  /* the body of the last Parse without a name; NULL for none */
     uint32_t unnamed_length, unnamed_have;
     bool unnamed_lost; /* there is one, and it is longer than what is kept */
@@ -63,6 +65,10 @@ void ps_session_from_server(ps_session *session, const uint8_t *data, size_t len
 
 /* Whether the backend's bytes stand between two messages: one of somebody else's would be read. */
 bool ps_session_server_between(const ps_session *session);
+
+/* Bytes of the backend's until it may stand between two messages: of the one that is under way, or,
+ * while that does not say its length, of its head. 0: it stands so, or nothing is known any more. */
+size_t ps_session_server_left(const ps_session *session);
 
 /* Whether both directions stand between messages, nothing is owed and no transaction is open. */
 bool ps_session_at_rest(const ps_session *session);

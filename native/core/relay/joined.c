@@ -160,6 +160,78 @@ count_queries(relay_loop *loop, connection *client)
     client->session->queries = 0;
 }
 
+/* --- last words: see ps_relay_dismiss */
+
+/* A client that is dismissed hears its last words, if it stands between two messages. False: it has
+ * to wait, else it is gone. */
+static bool
+say_last_words(relay_loop *loop, connection *client)
+{
+    if (ps_session_server_left(client->session) > 0)
+        return false;
+    if (ps_session_server_between(client->session) &&
+        !connection_put(client, client->last_words, client->last_words_length))
+        connection_end(loop, client, NULL);
+    else
+        connection_close(loop, client);
+    return true;
+}
+
+/* Of what the backend of a client that is dismissed says, the rest of the message that is under way.
+ * False: the client is gone. */
+static bool
+finish_message(relay_loop *loop, connection *client, const uint8_t *data, size_t length)
+{
+    size_t left;
+    while (length > 0 && (left = ps_session_server_left(client->session)) > 0) {
+        size_t passed = left < length ? left : length;
+        ps_session_from_server(client->session, data, passed);
+        if (!connection_put(client, data, passed)) {
+            connection_end(loop, client, NULL);
+            return false;
+        }
+        data += passed;
+        length -= passed;
+    }
+    return !say_last_words(loop, client);
+}
+
+void
+connection_dismiss(relay_loop *loop, connection *client, const void *words, size_t length)
+{
+    uint64_t id = client->id;
+    if (client->last_words != NULL)
+        return;
+    if (client->mode != MODE_JOINED) {
+        connection_send(loop, client, words, length);
+        if (loop_find(loop, id) != NULL)
+            connection_close(loop, client);
+        return;
+    }
+    client->last_words = client->is_client ? malloc(length + 1) : NULL;
+    if (client->last_words == NULL) {
+        connection_end(loop, client, "out of memory");
+        return;
+    }
+    memcpy(client->last_words, words, length);
+    client->last_words_length = length;
+    client->holding = false;
+    if (!say_last_words(loop, client)) {
+        connection_update_interest(loop, client);
+        connection_update_interest(loop, client->peer);
+    }
+}
+
+/* --- the end of one */
+
+/* Whether a client would hear nothing of the end of its backend but the close: one that was killed
+ * says nothing, and one that was stopped has said it. */
+static bool
+ends_unsaid(const ps_session *session)
+{
+    return ps_session_server_between(session) && !session->failed && !session->leaves;
+}
+
 /* `from` sends nothing more. Returns whether the pair is still there. */
 static bool
 ended(relay_loop *loop, connection *from, ps_io io)
@@ -173,6 +245,8 @@ ended(relay_loop *loop, connection *from, ps_io io)
     }
     if (!from->is_client && from->withheld != NULL)
         let_go(from);
+    if (!from->is_client && ends_unsaid(peer->session))
+        connection_put(peer, loop->options->gone, loop->options->gone_length);
     if (io == PS_IO_BROKEN && from->is_client) {
         connection_end(loop, from, NULL);
         return false;
@@ -195,7 +269,7 @@ joined_pump(relay_loop *loop, connection *from)
         take_apart(loop, client);
         return;
     }
-    bool more = !from->reading_ended;
+    bool more = !from->reading_ended && from->last_words == NULL;
     for (int round = 0; round < ROUNDS && more && peer->out_end == 0; round++) {
         size_t moved;
         ps_io io = ps_stream_read(&from->stream, loop->scratch, PS_RELAY_BUFFER, &moved);
@@ -209,7 +283,10 @@ joined_pump(relay_loop *loop, connection *from)
             break;
         }
         from->active_ms = loop->now_ms;
-        if (!pass_on(from, loop->scratch, moved)) {
+        if (client->last_words != NULL) {
+            if (!finish_message(loop, client, loop->scratch, moved))
+                return;
+        } else if (!pass_on(from, loop->scratch, moved)) {
             connection_end(loop, from, NULL);
             return;
         }

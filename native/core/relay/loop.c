@@ -263,6 +263,8 @@ carry_out(relay_loop *loop, relay_command *command)
         connection_begin_tls(loop, conn, command->tls, command->data, command->length);
     else if (command->kind == DO_HOLD)
         connection_hold(loop, conn, command->now);
+    else if (command->kind == DO_DISMISS)
+        connection_dismiss(loop, conn, command->data, command->length);
     else if (command->kind == DO_RELEASE)
         conn->holding = false;
     else if (command->kind == DO_WATCH)

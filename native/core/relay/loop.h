@@ -23,6 +23,7 @@ typedef enum command_kind {
     DO_RELEASE,
     DO_WATCH,
     DO_CLOSE,
+    DO_DISMISS,
     DO_LIST
 } command_kind;
 

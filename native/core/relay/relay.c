@@ -17,7 +17,7 @@ typedef struct queued {
 
 struct ps_relay {
     ps_relay_options options;
-    uint8_t *full;
+    uint8_t *full, *gone;
     relay_loop *loops;
     int running; /* loops whose thread was started */
     pthread_mutex_t mutex; /* of the events and the listeners */
@@ -189,6 +189,12 @@ ps_relay_close(ps_relay *relay, uint64_t id, ps_error *err)
     return order(relay, new_command(DO_CLOSE, id, NULL, 0, err));
 }
 
+int
+ps_relay_dismiss(ps_relay *relay, uint64_t client, const void *words, size_t length, ps_error *err)
+{
+    return order(relay, new_command(DO_DISMISS, client, words, length, err));
+}
+
 uint64_t
 ps_relay_adopt(ps_relay *relay, int fd, uint64_t beside)
 {
@@ -240,6 +246,15 @@ ps_relay_listen(ps_relay *relay, int fd, ps_error *err)
     return status;
 }
 
+static uint8_t *
+copied(const void *data, size_t length)
+{
+    uint8_t *copy = malloc(length + 1);
+    if (copy != NULL && length > 0)
+        memcpy(copy, data, length);
+    return copy;
+}
+
 int
 ps_relay_new(ps_relay **relay, const ps_relay_options *options, ps_error *err)
 {
@@ -253,13 +268,12 @@ ps_relay_new(ps_relay **relay, const ps_relay_options *options, ps_error *err)
     made->options = *options;
     made->last = &made->first;
     pthread_mutex_init(&made->mutex, NULL);
-    made->full = malloc(options->full_length + 1);
+    made->options.full = made->full = copied(options->full, options->full_length);
+    made->options.gone = made->gone = copied(options->gone, options->gone_length);
     made->loops = calloc((size_t)options->threads, sizeof *made->loops);
     made->meters = calloc(PS_RELAY_METERS, sizeof *made->meters);
-    if (made->full != NULL && options->full_length > 0)
-        memcpy(made->full, options->full, options->full_length);
-    made->options.full = made->full;
-    bool fine = made->full != NULL && made->loops != NULL && made->meters != NULL;
+    bool fine = made->full != NULL && made->gone != NULL && made->loops != NULL &&
+                made->meters != NULL;
     for (int i = 0; fine && i < options->threads; i++) {
         fine = loop_start(&made->loops[i], made, &made->options, i);
         if (fine)
@@ -289,5 +303,6 @@ ps_relay_free(ps_relay *relay)
     free(relay->loops);
     free(relay->meters);
     free(relay->full);
+    free(relay->gone);
     free(relay);
 }

@@ -72,6 +72,9 @@ typedef struct ps_relay_options {
                                * beyond has the place of the oldest that was never watched */
     const void *full;         /* what a client is told that comes beyond a bound; copied */
     size_t full_length;
+    const void *gone;         /* and one whose backend ends within a query, or a transaction, and
+                               * says nothing; copied */
+    size_t gone_length;
 } ps_relay_options;
 
 int ps_relay_new(ps_relay **relay, const ps_relay_options *options, ps_error *err);
@@ -89,7 +92,7 @@ size_t ps_relay_take(ps_relay *relay, ps_relay_event *events, size_t limit);
 
 /* PS_ERR_NOMEM; everything else is told by events. */
 int ps_relay_read(ps_relay *relay, uint64_t id, ps_error *err);
-/* To a joined client: its last words, before `close`; passed over within a message. */
+/* To a joined client: passed over within a message of its backend's. */
 int ps_relay_send(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
 /* Sends, then reads: what `send` and `read` do, as one order. */
 int ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, ps_error *err);
@@ -109,6 +112,13 @@ int ps_relay_release(ps_relay *relay, uint64_t client, ps_error *err);
 int ps_relay_watch(ps_relay *relay, uint64_t id, ps_error *err);
 /* After what was sent has left; a joined connection takes its peer with it. */
 int ps_relay_close(ps_relay *relay, uint64_t id, ps_error *err);
+/*
+ * A client's last words, and `close`. One that is joined may be within a message of its backend's (a
+ * COPY of rows): it hears the rest of that first, if its backend lives to say it, which then goes.
+ * What the client says meanwhile nobody hears.
+ */
+int ps_relay_dismiss(ps_relay *relay, uint64_t client, const void *words, size_t length,
+                     ps_error *err);
 
 /*
  * The joined sessions of now, but for those at rest where no byte has moved for more than

@@ -15,6 +15,7 @@ from pagestore._native import Relay, TlsContext
 
 SECONDS = 20.0
 FULL = b"too many"
+GONE = b"E\0\0\0\x09gone\0"
 
 
 class Kind(enum.IntEnum):
@@ -42,7 +43,7 @@ class Driver:
 
     def __init__(self, threads: int = 1, max_connections: int = 100, max_logins: int = 100) -> None:
         self._notify = os.eventfd(0, os.EFD_NONBLOCK)
-        self.relay = Relay(threads, self._notify, max_connections, max_logins, FULL)
+        self.relay = Relay(threads, self._notify, max_connections, max_logins, FULL, GONE)
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = listener.getsockname()
         self.relay.listen(listener.detach())
