@@ -21,6 +21,8 @@ BACKEND_SECONDS = 30.0
 """For a backend's login: it is awake."""
 FULL_QUEUE_SECONDS = 0.005
 CANCEL_SECONDS = 10.0
+REPLICATES = "a logical replication connection"
+WORKS = "a query or a transaction"
 CARRY_SECONDS = 5.0
 """For a session to come to rest."""
 WRITE_SECONDS = 60.0
@@ -83,6 +85,15 @@ class Session:
     """What its backend said first of its settings; None while the client has not heard that it
     is in."""
 
+    @property
+    def work(self) -> str:
+        """What it is at while it is not at rest, in words for people."""
+        return REPLICATES if self.replicates else WORKS
+
+    @property
+    def replicates(self) -> bool:
+        return self.admitted.startup.parameters.get("replication", "").lower() == "database"
+
     async def enter(
         self, links: Links, address: Address, attempt: int, said: bytes
     ) -> Declined | None:
@@ -140,6 +151,9 @@ class Session:
         """
         assert self.backend_link is not None, "a session without a backend is down already"
         assert not self.going_down, "one takes a session down at a time"
+        if self.replicates:  # whose backend takes no messages of ours either
+            self.tried = True
+            return self.work
         self.tried, self.going_down, self.spoke = True, True, False
         backend, parted = self.backend_link, False
         try:
@@ -157,7 +171,7 @@ class Session:
             if parted:  # its answer may still come, and would reach the client
                 self.lose(GONE)
                 return ""
-            return "a query or a transaction"
+            return self.work
         except CarryFailed as error:
             self.state = None
             return str(error)

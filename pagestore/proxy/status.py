@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pagestore.proxy.fleet import Fleet, State
 from pagestore.proxy.places import Address, Place
-from pagestore.proxy.session import Session
+from pagestore.proxy.session import REPLICATES, WORKS, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def describe(
         hindrances: why a place was kept awake when it was last to sleep.
     """
     counts = Counter(item.destination.place for item in sessions)
+    replicated = {item.destination.place for item in sessions if item.replicates}
     return [
         PlaceStatus(
             place,
@@ -45,16 +47,24 @@ def describe(
             fleet.waiting(place),
             fleet.idle_seconds(place, now),
             fleet.idle_limit(place),
-            _why(fleet, hindrances, place),
+            _why(fleet, place, hindrances.get(place, ""), replicated=place in replicated),
         )
         for place in dict.fromkeys([*fleet.places(), *counts])
     ]
 
 
 def _why(
-    fleet: Fleet[Place, Session, Address], hindrances: Mapping[Place, str], place: Place
+    fleet: Fleet[Place, Session, Address], place: Place, hindrance: str, *, replicated: bool
 ) -> str:
+    """
+    Args:
+        hindrance: when it was last to sleep.
+        replicated: whether one of its sessions, which keeps it awake whether it is at work or not.
+    """
     if fleet.state(place) is not State.AWAKE:
         return ""
-    found = hindrances.get(place, "")
-    return found or ("a query or a transaction" if fleet.is_busy(place) else "")
+    if replicated:
+        return REPLICATES
+    if hindrance or fleet.is_busy(place):
+        return hindrance or WORKS
+    return "it never sleeps" if fleet.idle_limit(place) == math.inf else ""

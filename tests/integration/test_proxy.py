@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from pagestore.pgwire.startup import cancel_packet, startup_packet
 from pagestore.proxy.fleet import Limits, State
 from pagestore.proxy.front import Front
+from pagestore.proxy.status import PlaceStatus
 from tests.integration.proxied import MODULE, PLACE, PlainPlaces, RunningProxy, running_proxy
 from tests.plain_postgres import plain_postgres
 from tests.unit.relay.driver import make_certificate, tls_server
@@ -32,7 +35,7 @@ def places() -> Iterator[PlainPlaces]:
         shutil.copy(MODULE, server.root)
         server.configure(shared_preload_libraries=server.root / MODULE.name)
         server.configure(**{"pagestore_session.key": "a secret"})
-        server.sql("CREATE ROLE ann LOGIN PASSWORD 'pass word'")
+        server.sql("CREATE ROLE ann LOGIN REPLICATION PASSWORD 'pass word'")
         server.sql("CREATE DATABASE other")
         server.sql("SELECT pg_reload_conf()")
         server.stop()
@@ -283,6 +286,44 @@ def test_what_cannot_be_carried_keeps_a_database_awake_and_is_named(sleepy: Runn
         session.execute("DROP TABLE mine")
         wait_until(lambda: sleepy.state() is State.ASLEEP)
         assert session.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("idle", [1.5, math.inf])
+def test_a_replication_connection_keeps_a_database_awake_and_is_named(
+    places: PlainPlaces, idle: float
+) -> None:
+    places.fault, places.delay = "", 0.0
+
+    def why(proxy: RunningProxy) -> str:
+        (described,) = proxy.run(_described(proxy))
+        return described.why
+
+    with running_proxy(places, Limits(idle=idle)) as proxy:
+        with psycopg.connect(proxy.url(), autocommit=True) as session:
+            session.execute("SELECT 1")
+            wait_until(lambda: why(proxy) == ("it never sleeps" if idle == math.inf else ""))
+        with psycopg.connect(proxy.url(replication="database"), autocommit=True) as session:
+            session.pgconn.exec_(b"IDENTIFY_SYSTEM")
+            wait_until(lambda: why(proxy) == "a logical replication connection")
+            time.sleep(3)
+            assert why(proxy) == "a logical replication connection"
+            assert session.pgconn.exec_(b"IDENTIFY_SYSTEM").ntuples == 1
+
+
+async def _described(proxy: RunningProxy) -> list[PlaceStatus]:
+    return proxy.front.described()
+
+
+def test_a_query_that_begins_as_a_database_goes_to_sleep_goes_on(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        session.pgconn.send_query(b"SELECT pg_sleep(7)")  # longer than it is waited for
+        wait_until(proxy.is_seen_at_work)
+        assert not proxy.run(proxy.front._parting.take_down(PLACE))
+        assert proxy.front.hindrances[PLACE] == "a query or a transaction"
+        result = session.pgconn.get_result()
+        assert result is not None
+        assert not result.error_message
+        assert session.pgconn.get_result() is None
 
 
 def test_idle_sessions_outlive_a_crash(proxy: RunningProxy) -> None:

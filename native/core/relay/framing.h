@@ -66,8 +66,8 @@ void ps_session_from_server(ps_session *session, const uint8_t *data, size_t len
 /* Whether the backend's bytes stand between two messages: one of somebody else's would be read. */
 bool ps_session_server_between(const ps_session *session);
 
-/* Bytes of the backend's until it may stand between two messages: of the one that is under way, or,
- * while that does not say its length, of its head. 0: it stands so, or nothing is known any more. */
+/* Bytes of the backend's until it may stand between two messages: of the one that is under way,
+ * or, while that does not say its length, of its head. 0: it stands so, or nothing is known. */
 size_t ps_session_server_left(const ps_session *session);
 
 /* Whether both directions stand between messages, nothing is owed and no transaction is open. */

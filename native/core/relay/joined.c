@@ -177,8 +177,8 @@ say_last_words(relay_loop *loop, connection *client)
     return true;
 }
 
-/* Of what the backend of a client that is dismissed says, the rest of the message that is under way.
- * False: the client is gone. */
+/* Of what the backend of a client that is dismissed says, the rest of the message that is under
+ * way. False: the client is gone. */
 static bool
 finish_message(relay_loop *loop, connection *client, const uint8_t *data, size_t length)
 {
@@ -306,6 +306,8 @@ void
 connection_join(relay_loop *loop, connection *client, connection *server, uint32_t meter,
                 const void *rest, size_t length)
 {
+    if (client->mode == MODE_JOINED && client->peer == server)
+        return; /* who gave up parting them does not know which of both came to pass */
     bool fit = client->is_client && !server->is_client && server->mode == MODE_FEED &&
                (client->mode == MODE_FEED || client->mode == MODE_HOLD);
     ps_session *session = fit ? malloc(sizeof *session) : NULL;

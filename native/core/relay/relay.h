@@ -99,7 +99,8 @@ int ps_relay_ask(ps_relay *relay, uint64_t id, const void *data, size_t length, 
 int ps_relay_begin_tls(ps_relay *relay, uint64_t id, ps_tls *tls, const void *early,
                        size_t early_length, ps_error *err);
 /* `rest`: what the client has said already and its backend has not got. `meter`: below
- * PS_RELAY_METERS, where its queries are counted; whoever drives the relay says whose each is. */
+ * PS_RELAY_METERS, where its queries are counted; whoever drives the relay says whose each is. Two
+ * that are joined stay so. */
 int ps_relay_join(ps_relay *relay, uint64_t client, uint64_t server, uint32_t meter,
                   const void *rest, size_t rest_length, ps_error *err);
 /* Query, Execute and FunctionCall messages of joined clients with this meter, since ever. */
@@ -113,9 +114,9 @@ int ps_relay_watch(ps_relay *relay, uint64_t id, ps_error *err);
 /* After what was sent has left; a joined connection takes its peer with it. */
 int ps_relay_close(ps_relay *relay, uint64_t id, ps_error *err);
 /*
- * A client's last words, and `close`. One that is joined may be within a message of its backend's (a
- * COPY of rows): it hears the rest of that first, if its backend lives to say it, which then goes.
- * What the client says meanwhile nobody hears.
+ * A client's last words, and `close`. One that is joined may be within a message of its backend's
+ * (a COPY of rows): it hears the rest of that first, if its backend lives to say it, which then
+ * goes. What the client says meanwhile nobody hears.
  */
 int ps_relay_dismiss(ps_relay *relay, uint64_t client, const void *words, size_t length,
                      ps_error *err);
