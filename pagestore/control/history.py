@@ -175,11 +175,12 @@ class History:
     async def _aligned(self, owner: TimelineRecord, lsn: int) -> BranchPoint:
         """Where the WAL is not kept any more, nobody knows where its records end. But every
         record that ends at or below an LSN is in what the page server has there, so a branch may
-        begin at any: all that is lost is the link to the record before."""
+        begin at any, the owner's own first LSN too: all that is lost is the link to the record
+        before."""
         try:
             end, prev = await self._logs.aligned(owner.timeline, lsn)
         except OutOfRange as error:
-            if error.reason != "LSN_TOO_OLD" or lsn <= owner.branch_lsn:
+            if error.reason != "LSN_TOO_OLD" or lsn < owner.branch_lsn:
                 raise
             end, prev = position_below(lsn), 0
         return BranchPoint(owner, end, prev)

@@ -38,7 +38,13 @@ from pagestore.control.sessions import NoSessions, Sessions
 from pagestore.control.state import ControlState
 from pagestore.control.tenants import Tenants
 from pagestore.control.upgrade import Upgrades
-from pagestore.errors import FailedPrecondition, NotFound, PagestoreError, Unavailable
+from pagestore.errors import (
+    FailedPrecondition,
+    NotFound,
+    OutOfRange,
+    PagestoreError,
+    Unavailable,
+)
 from pagestore.ids import DEFAULT_TENANT, TenantId, TimelineId
 from pagestore.v1 import compute_pb2, page_pb2, wal_pb2
 from tests.unit import virtual_time
@@ -104,6 +110,8 @@ class FakeWal:
         self.numbers: tuple[int, ...] = (1,)
         self.members: dict[TimelineId, tuple[int, ...] | None] = {}
         """That were named when a log was made."""
+        self.begins: dict[TimelineId, int] = {}
+        """Where a log is kept from, if not from its timeline's first LSN on."""
         self.asked: list[str] = []
 
     async def create_timeline(
@@ -137,6 +145,8 @@ class FakeWal:
     async def align_lsn(self, tenant: TenantId, timeline: TimelineId, lsn: int) -> tuple[int, int]:
         self.asked.append("align")
         log = self._log(timeline)
+        if lsn < self.begins.get(timeline, 0):
+            raise OutOfRange("LSN_TOO_OLD", "It is before the log's start.")
         end = max((item.end for item in log.records if item.end <= lsn), default=log.start)
         return end, end - RECORD_BYTES
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pagestore.client.points import AtLsn, Head
+from pagestore.client.points import AtCheckpoint, AtLsn, Head
 from pagestore.errors import FailedPrecondition, OutOfRange, Unavailable
 from pagestore.ids import Lsn
 from tests.unit.control.fakes import TENANT, Plane, play
@@ -37,6 +37,26 @@ def test_it_goes_on_until_it_is_done_and_then_there_is_no_parent(tmp_path: Path)
             await plane.plane.past.restore(TENANT, "try", early)
         with pytest.raises(FailedPrecondition, match="no branch"):
             await plane.plane.past.reset(TENANT, "try")
+
+    play(tmp_path, story)
+
+
+def test_a_point_at_its_first_lsn_is_to_be_had_where_its_log_begins_later(tmp_path: Path) -> None:
+    """As after a recovery: the logs that that makes begin where the layers end."""
+
+    async def story(plane: Plane) -> None:
+        await with_branch(plane)
+        for _ in range(2):
+            await plane.plane.detaching.detach(TENANT, "try")
+        first = plane.record("try").branch_lsn
+        await plane.plane.past.checkpoint(TENANT, "try", "at-once")
+        await plane.plane.databases.wake(TENANT, "try")
+        timeline = plane.record("try").timeline
+        plane.wal.begins[timeline] = plane.logs.timelines[timeline].end
+        await plane.plane.databases.branch(TENANT, "try", "again", AtCheckpoint("at-once"))
+        assert plane.record("again").branch_lsn == first
+        await plane.plane.past.restore(TENANT, "try", AtLsn(Lsn(first)))
+        assert plane.content("try") == ["one"]
 
     play(tmp_path, story)
 
