@@ -16,19 +16,22 @@ from pagestore.errors import (
     FailedPrecondition,
     Meaning,
     PagestoreError,
+    ResourceExhausted,
     Status,
+    Unavailable,
     native_error,
     of_exception,
 )
 from pagestore.ids import Lsn, TimelineId, format_lsn
 from pagestore.ingest.clone import Directories, clone_batches
+from pagestore.layers.native import store_errors
 from pagestore.timeline import Timeline
 
 _MEANINGS: Mapping[int, Meaning] = {
     Status.CORRUPT: (DataLoss, "WAL_CORRUPT", None),
     Status.UNSUPPORTED: (FailedPrecondition, "WAL_UNSUPPORTED", None),
 }
-"""In WAL that is taken in; anything else is INGEST_FAILED."""
+"""In WAL that is taken in; anything else that does not pass by itself is INGEST_FAILED."""
 
 
 class Taking(Protocol):
@@ -74,6 +77,8 @@ class TimelineIngest:
         Raises:
             DataLoss: WAL_CORRUPT, WAL_GAP, or the store's own.
             FailedPrecondition: WAL_UNSUPPORTED, CONSISTENCY_FAILED.
+            Unavailable, ResourceExhausted: what was to be read of the timeline, or memory for it,
+                is not to be had now. Another ingest of the timeline can take the rest.
         """
         if lsn != self.next_lsn:
             raise DataLoss(
@@ -113,8 +118,9 @@ class TimelineIngest:
         self._append(*before)
         for directories in clones:
             snapshot = timeline.snapshot()
-            for batch in clone_batches(snapshot, start_lsn, end_lsn, directories, self._redo):
-                timeline.append(batch, *before)
+            with store_errors():
+                for batch in clone_batches(snapshot, start_lsn, end_lsn, directories, self._redo):
+                    timeline.append(batch, *before)
         timeline.append(self._batch, end_lsn, start_lsn)
 
     def _append(self, last_record_lsn: int, prev_record_lsn: int) -> None:
@@ -133,7 +139,9 @@ class TimelineIngest:
 
 def _ingest_error(error: NativeError) -> PagestoreError:
     found = native_error(error, _MEANINGS)
-    return found if error.args[0] in _MEANINGS else PagestoreError("INGEST_FAILED", found.message)
+    if error.args[0] in _MEANINGS or isinstance(found, Unavailable | ResourceExhausted):
+        return found
+    return PagestoreError("INGEST_FAILED", found.message)
 
 
 def stopped(timeline: Timeline, cause: Exception) -> FailedPrecondition:

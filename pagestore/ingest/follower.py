@@ -8,7 +8,9 @@ What a subscription or a stream loses by breaking is told again at the next one,
 are absolute; so both are simply repeated, for ever and quietly, a stream at another safekeeper.
 
 A timeline whose WAL cannot be taken in (damaged, or unsupported) stops, with a named error for
-whoever reads beyond that point; it is tried again when the process restarts. The others go on.
+whoever reads beyond that point; it is tried again when the process restarts. What ingest has to
+read of a timeline may be away for now (an object store, a disk that errs): then it is tried again
+and again, and whoever asks is told what is waited for. The others go on.
 """
 
 from __future__ import annotations
@@ -125,6 +127,7 @@ class Follower:
         self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
         self._rolled_back: set[TimelineKey] = set()  # those whose failure is an older log
+        self._waits: dict[TimelineKey, PagestoreError] = {}  # for what is away for now
         self._going: set[TimelineKey] = set()
         self.on_told: Callable[[TimelineKey], object] = lambda key: None
         """Of news of a timeline's commits."""
@@ -143,6 +146,10 @@ class Follower:
     def failure(self, key: TimelineKey) -> PagestoreError | None:
         """Why a timeline takes nothing in any more, if so."""
         return self._failures.get(key)
+
+    def waits_for(self, key: TimelineKey) -> PagestoreError | None:
+        """What keeps a timeline from taking in what there is, and passes."""
+        return self._waits.get(key)
 
     def active(self) -> int:
         """How many timelines are being read from the WAL service."""
@@ -181,6 +188,7 @@ class Follower:
         self._rolled_back.discard(key)
         self._settled.pop(key, None)
         self._flusher.forget(key)
+        self._waits.pop(key, None)
         task = self._tasks.pop(key, None)
         self._paces.pop(key, None)
         if task is not None:
@@ -308,6 +316,7 @@ class Follower:
     def _forget_task(self, key: TimelineKey) -> None:
         if self._tasks.get(key) is asyncio.current_task():
             del self._tasks[key], self._paces[key]
+            self._waits.pop(key, None)
 
     async def _read_until_idle(self, key: TimelineKey, timeline: Timeline, pace: Pace) -> None:
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
@@ -315,12 +324,11 @@ class Follower:
         # this frame, and it them: the timeline, and its files, until the garbage is collected.
         failed: dict[Source, bool] = {}
         damaged_at = -1
+        redo = self._redo(await self._major(key, timeline))
         while True:
             # Anew for each stream: a new term may have cut the log inside the last record,
             # and the bytes of it that came before must not be joined to what replaced them.
-            ingest = TimelineIngest(
-                timeline, self._redo(timeline.major), check_images=self._check_images
-            )
+            ingest = TimelineIngest(timeline, redo, check_images=self._check_images)
             before = ingest.next_lsn
             source = self._sources.ahead(key, failed)
             try:
@@ -335,7 +343,8 @@ class Follower:
                     raise
                 if _is_damage(error):
                     damaged_at = timeline.last_record_lsn
-                _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
+                if key not in self._waits:
+                    _log.info("WAL stream lost", timeline=str(key[1]), error=str(error))
                 reached = timeline.last_record_lsn
             if len(failed) >= len(self._sources) or timeline.last_record_lsn > before:
                 failed.clear()
@@ -344,6 +353,27 @@ class Follower:
             if timeline.last_record_lsn > before:
                 pauses.reset()
             await pauses.sleep()
+
+    async def _major(self, key: TimelineKey, timeline: Timeline) -> int:
+        """Of Postgres; once what tells it can be read."""
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                major = await loop.run_in_executor(self._threads, lambda: timeline.major)
+            except (Unavailable, ResourceExhausted) as error:
+                self._wait_for(key, error)
+            else:
+                self._waits.pop(key, None)
+                return major
+            await pauses.sleep()
+
+    def _wait_for(self, key: TimelineKey, error: PagestoreError) -> None:
+        """Told in the log once, until something else is waited for."""
+        before = self._waits.get(key)
+        if before is None or before.reason != error.reason:
+            _log.warning("ingest waits", timeline=str(key[1]), error=str(error))
+        self._waits[key] = error.with_traceback(None)
 
     def _is_hopeless(self, failed: dict[Source, bool]) -> bool:
         """Whether every safekeeper has said what no other attempt will change."""
@@ -368,10 +398,15 @@ class Follower:
         except asyncio.CancelledError:
             await asyncio.wait([work])
             raise
-        except (NotFound, Unavailable, ResourceExhausted):
+        except NotFound:
+            raise
+        except (Unavailable, ResourceExhausted) as error:
+            self._wait_for(key, error)
             raise
         except Exception as error:
             raise CannotTakeIn(error) from error
+        else:
+            self._waits.pop(key, None)
         finally:
             del work  # it has what is raised here, which has this frame
             self._flusher.touch(key)

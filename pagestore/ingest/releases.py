@@ -81,20 +81,36 @@ class Releases:
             await asyncio.gather(*map(self._release, due))
 
     async def _release(self, source: Source) -> None:
+        later: set[TimelineKey] = set()
         while source.unreleased:
             keys = [source.unreleased.pop() for _ in range(min(BATCH, len(source.unreleased)))]
             try:
                 async with self._reading:
-                    found = await asyncio.to_thread(self._positions, keys)
-                positions = [item for item in found if item is not None]
-                await source.client.release_wal(self._consumer, positions)
+                    found = await asyncio.to_thread(self._positions, keys, later)
+                if found:
+                    await source.client.release_wal(self._consumer, found)
             except PagestoreError as error:
                 source.unreleased.update(keys)
                 _log.info("not released", address=source.client.address, error=str(error))
-                return
+                break
+        source.unreleased |= later
 
-    def _positions(self, keys: list[TimelineKey]) -> list[tuple[*TimelineKey, int] | None]:
-        return [self._position(key) for key in keys]
+    def _positions(
+        self, keys: list[TimelineKey], later: set[TimelineKey]
+    ) -> list[tuple[*TimelineKey, int]]:
+        """Of those that there are; of which it cannot be said now are added to `later`."""
+        found = []
+        for key in keys:
+            try:
+                position = self._position(key)
+            except PagestoreError as error:
+                # Its ancestors are behind, or its layers away: that holds up none of the others.
+                later.add(key)
+                _log.debug("not released yet", timeline=str(key[1]), error=str(error))
+                continue
+            if position is not None:
+                found.append(position)
+        return found
 
     def _position(self, key: TimelineKey) -> tuple[*TimelineKey, int] | None:
         try:

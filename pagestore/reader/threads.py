@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from pagestore._native import PageReaders
+from pagestore._native import NativeError, PageReaders
+from pagestore.errors import native_error
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,8 +95,16 @@ class ReadThreads:
 async def _run(
     threads: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **more: P.kwargs
 ) -> T:
-    """A call that is cancelled ends when its thread does: until then its memory is in use."""
-    call = threads.submit(function, *args, **more)
+    """A call that is cancelled ends when its thread does: until then its memory is in use. What
+    the core raises comes out in words of pagestore.errors."""
+
+    def called() -> T:
+        try:
+            return function(*args, **more)
+        except NativeError as error:
+            raise native_error(error) from error
+
+    call = threads.submit(called)
     done = asyncio.wrap_future(call)
     try:
         return await asyncio.shield(done)

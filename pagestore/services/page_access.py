@@ -135,7 +135,12 @@ class PageAccess:
             self.repository.retention.check(timeline, lsn)
 
     async def whole_snapshot(self, timeline: Timeline, wait_ms: int = 0) -> Snapshot:
-        """A snapshot; after a restart, once the ancestors have caught up again."""
+        """A snapshot; after a restart, once the ancestors have caught up again. From here on the
+        timeline's major is known.
+
+        Raises:
+            Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE. Besides, as `reach`.
+        """
         if not timeline.opened:
             await asyncio.to_thread(timeline.open)
         try:

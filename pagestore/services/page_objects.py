@@ -58,13 +58,14 @@ class PageObjects:
     ) -> None:
         assert repository.store.elsewhere is not None
         self._repository = repository
-        self._objects = repository.store.elsewhere.objects
+        self._elsewhere = repository.store.elsewhere
+        self._objects = self._elsewhere.objects
         self._wal_age = wal_age
         self._archiver: Archiver | None = None
         self.uploader = uploader
         self.offsite: Offsite = uploader.offsite
         self._url = url
-        self._remote = repository.store.elsewhere.remote
+        self._remote = self._elsewhere.remote
         self._evictor = (
             None if cache_bytes is None else Evictor(repository, self.offsite, cache_bytes)
         )
@@ -127,7 +128,9 @@ class PageObjects:
             behind_bytes=behind.bytes,
             behind_seconds=behind.age,
             wal_seconds=archiver.behind_seconds if archiver is not None else 0.0,
-            last_error=self.uploader.failure or (archiver.last_error if archiver else ""),
+            last_error=self.uploader.failure
+            or (archiver.last_error if archiver else "")
+            or self._elsewhere.trouble,
             layer_bytes=self.offsite.here_bytes,
             cached_bytes=stats["cached_bytes"],
             fetched_bytes=stats["fetched_bytes"],

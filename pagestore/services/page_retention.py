@@ -6,7 +6,7 @@ import asyncio
 
 from pagestore.errors import InvalidInput, NotFound, Unavailable
 from pagestore.ids import TenantId, TimelineId
-from pagestore.layers.native import LayerKind
+from pagestore.layers.native import LayerKind, store_errors
 from pagestore.maintenance.collector import Collector
 from pagestore.pgformat.layout import PAGE_SIZE
 from pagestore.reader import commits, sizes
@@ -76,7 +76,8 @@ def _window(told: pb.RetentionWindow) -> Window:
 
 
 def timeline_sizes(timeline: Timeline) -> pb.TimelineSizes:
-    """Blocks on files. Of one whose ancestors are not taken in yet there is no logical size."""
+    """Blocks on files. Of one whose ancestors are not taken in yet, or whose layers cannot be read
+    now, there is no logical size."""
     own = timeline.own_files()
     shared = sum(layer.summary.bytes for layer in timeline.files()) - sum(
         layer.summary.bytes for layer in own
@@ -84,9 +85,10 @@ def timeline_sizes(timeline: Timeline) -> pb.TimelineSizes:
     history = sum(layer.summary.bytes for layer in own if layer.summary.kind == LayerKind.DELTA)
     try:
         snapshot, lsn = timeline.snapshot(), timeline.last_record_lsn
+        with store_errors():
+            blocks = sum(relation.nblocks for relation in sizes.relations(snapshot, lsn))
     except Unavailable:
         return pb.TimelineSizes(shared_bytes=shared, history_bytes=history)
-    blocks = sum(relation.nblocks for relation in sizes.relations(snapshot, lsn))
     return pb.TimelineSizes(
         logical_bytes=blocks * PAGE_SIZE, shared_bytes=shared, history_bytes=history
     )

@@ -71,7 +71,10 @@ class PageTimelines:
     async def get_timeline(self, request: pb.GetTimelineRequest, context: Any) -> Any:
         timeline = self._access.timeline(request.tenant_id, request.timeline_id)
         self._access.follower.hasten((timeline.tenant_id, timeline.timeline_id))
+        if timeline.known_major is None:
+            await asyncio.to_thread(timeline.open)
         answer = self._info(timeline)
+        answer.postgres_major = timeline.major  # an error, rather than none
         if request.slots:
             answer.slot_wal_limit = self._access.follower.slot_wal_bytes
             answer.slots.extend(await asyncio.to_thread(_slots, timeline))
@@ -205,7 +208,8 @@ class PageTimelines:
 
     def _info(self, timeline: Timeline | TimelineSummary) -> pb.TimelineInfo:
         key = timeline.tenant_id, timeline.timeline_id
-        failure = self._access.follower.failure(key)
+        follower = self._access.follower
+        failure = follower.failure(key) or follower.waits_for(key)
         return pb.TimelineInfo(
             tenant_id=timeline.tenant_id.raw,
             timeline_id=timeline.timeline_id.raw,
@@ -218,7 +222,7 @@ class PageTimelines:
             created_unix_micros=timeline.created,
             ingest_error=failure.message if failure else "",
             flush_error=self._access.flusher.failure(key),
-            postgres_major=timeline.major if isinstance(timeline, Timeline) else 0,
+            postgres_major=(timeline.known_major or 0) if isinstance(timeline, Timeline) else 0,
             kept_from_lsn=timeline.kept_from if isinstance(timeline, Timeline) else 0,
         )
 

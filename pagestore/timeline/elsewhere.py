@@ -38,7 +38,10 @@ UNBOUNDED = 1 << 62
 CACHE = "cache"
 """The directory of what was fetched; what an earlier process left there is worth nothing."""
 AWAY_SECONDS = 1.0
-"""After a failure reads are told so at once: a read may want many layers."""
+"""After a failure reads are told so at once: a read may want many layers. Then one asks the store
+again, which may take as long as that is patient, and the others are told so meanwhile."""
+TOLD_SECONDS = 30.0
+"""For which a failure is told of, if nobody has read since."""
 FETCH_BYTES = 8 << 20
 _log = structlog.get_logger(__name__)
 
@@ -79,6 +82,8 @@ class Elsewhere:
         self._read: dict[bytes, Layer] = {}
         self._damaged: dict[bytes, str] = {}
         self._away_until = 0.0
+        self._trouble = ("", 0.0)
+        self._asking = threading.Lock()
         try:
             shutil.rmtree(root / CACHE, ignore_errors=True)
             (root / CACHE).mkdir(mode=0o700)
@@ -106,15 +111,33 @@ class Elsewhere:
             Unavailable: OBJECT_STORE_UNAVAILABLE; also where the object is gone: whoever took
                 it away has taken over.
         """
-        if time.monotonic() < self._away_until:
+        if not self._away_until:
+            return self._read_now(key, entry, offset, length)
+        if time.monotonic() < self._away_until or not self._asking.acquire(blocking=False):
             raise _away(self.objects.url, "it did not a moment ago")
         try:
-            return self.objects.hasty.get_range(object_name(key, entry), offset, length)
-        except NotFound as error:
+            return self._read_now(key, entry, offset, length)
+        finally:
+            self._asking.release()
+
+    @property
+    def trouble(self) -> str:
+        """Why the last read failed, if one did lately."""
+        message, since = self._trouble
+        return message if time.monotonic() < since + TOLD_SECONDS else ""
+
+    def _read_now(self, key: bytes, entry: LayerEntry, offset: int, length: int) -> bytes:
+        try:
+            found = self.objects.hasty.get_range(object_name(key, entry), offset, length)
+        except NotFound as error:  # of this object alone
+            self._trouble = error.message, time.monotonic()
             raise _away(self.objects.url, error.message) from error
-        except PagestoreError:
+        except PagestoreError as error:
+            self._trouble = error.message, time.monotonic()
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise
+        self._trouble, self._away_until = ("", 0.0), 0.0
+        return found
 
     def restore(self, key: bytes, entry: LayerEntry) -> Path | None:
         """Puts the whole file here, fetched and checked, in the place of a damaged or missing one;

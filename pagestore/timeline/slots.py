@@ -15,6 +15,7 @@ from pagestore import keyspace
 from pagestore._native import Snapshot
 from pagestore.errors import DataLoss
 from pagestore.keyspace import Key, Kind
+from pagestore.layers.native import store_errors
 from pagestore.pgformat.slot_state import SlotState, snapshot_path, state_path
 
 _HEAD = struct.Struct("<64sII")
@@ -33,8 +34,13 @@ class StoredSlot:
 
 
 def replication_slots(snapshot: Snapshot, lsn: int) -> list[StoredSlot]:
-    """Of users, by name."""
-    stored = snapshot.scan(*keyspace.kind_range(Kind.SLOT), lsn)
+    """Of users, by name.
+
+    Raises:
+        Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE. DataLoss: LAYER_CORRUPT.
+    """
+    with store_errors():
+        stored = snapshot.scan(*keyspace.kind_range(Kind.SLOT), lsn)
     found = [slot for _, value in stored if (slot := _parse(bytes(value))) is not None]
     return sorted(found, key=lambda slot: slot.state.name)
 
@@ -45,7 +51,8 @@ def oldest_needed(slots: list[StoredSlot]) -> int | None:
 
 
 def decoding_files(snapshot: Snapshot, lsn: int) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of all files in pg_replslot and pg_logical that a data directory has."""
+    """(path, content) of all files in pg_replslot and pg_logical that a data directory has. Raises
+    as `replication_slots`."""
     slots = replication_slots(snapshot, lsn)
     for slot in slots:
         yield state_path(slot.state.name), slot.state.pack()
@@ -75,7 +82,9 @@ def _mapping_files(snapshot: Snapshot, lsn: int, oldest: int) -> Iterator[tuple[
     """Of the rewrites that began at or after `oldest`: Postgres keeps no others either."""
     files: dict[str, bytearray] = {}
     low = Key(Kind.REWRITE, oldest >> 32, oldest & 0xFFFFFFFF).pack()
-    for _, raw in snapshot.scan(low, Key(Kind.REWRITE + 1).pack(), lsn):
+    with store_errors():
+        stored = snapshot.scan(low, Key(Kind.REWRITE + 1).pack(), lsn)
+    for _, raw in stored:
         value = bytes(raw)
         xid, mapped_xid, db, rel, offset, count, start = _REWRITE.unpack_from(value)
         data = value[_REWRITE.size : _REWRITE.size + count * _MAPPING_BYTES]

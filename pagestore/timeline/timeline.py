@@ -30,7 +30,7 @@ from pathlib import Path
 
 from pagestore import keyspace
 from pagestore._native import Batch, Layer, LayerSummary, OpenLayer, Snapshot, TimelineView
-from pagestore.errors import InvalidInput, NotFound, PagestoreError, Unavailable
+from pagestore.errors import DataLoss, FailedPrecondition, InvalidInput, NotFound, Unavailable
 from pagestore.ids import MAX_LSN, Lsn, TenantId, TimelineId, format_lsn
 from pagestore.layers.files import Files, layer_name
 from pagestore.layers.native import store_errors
@@ -120,19 +120,28 @@ class Timeline:
 
     @property
     def major(self) -> int:
-        """Of Postgres: the root's, as all that is left of its history says.
+        """Of Postgres: the root's, as its history says. Read once: ask beside the event loop.
 
         Raises:
             FailedPrecondition: WRONG_POSTGRES_VERSION; one that this version does not know.
+            Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE. DataLoss: LAYER_CORRUPT.
         """
-        root = self
-        while self._major is None and root._ancestor is not None:
-            root = root._ancestor
-        if root._major is None:
-            raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.last_record_lsn)
-            root._major = major_of(raw, repr(root))
-        self._major = root._major
-        return self._major
+        found = self.known_major
+        if found is None:
+            root = self.owner(0)
+            with store_errors():
+                raw = root.snapshot().get(keyspace.SETTINGS.pack(), root.last_record_lsn)
+            found = root._major = major_of(raw, repr(root))
+        self._major = found
+        return found
+
+    @property
+    def known_major(self) -> int | None:
+        """`major`, if it was read by now."""
+        timeline = self
+        while timeline._major is None and timeline._ancestor is not None:
+            timeline = timeline._ancestor
+        return timeline._major
 
     @property
     def created(self) -> int:
@@ -483,9 +492,13 @@ class Timeline:
         return self._opened
 
     def open(self) -> None:
-        """Learns what its first reader needs. Blocks on files: call it beside the event loop."""
+        """Learns what its first reader needs. Blocks on files: call it beside the event loop.
+
+        Raises:
+            Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE: what it needs cannot be read now.
+        """
         self._load_files()
-        with contextlib.suppress(PagestoreError):  # whoever needs it is told
+        with contextlib.suppress(DataLoss, FailedPrecondition):  # whoever needs it is told
             _ = self.major
         self._opened = True
 

@@ -21,11 +21,12 @@ from pagestore.ingest.follower import Follower
 from pagestore.ingest.sources import WalSource
 from pagestore.ingest.waiters import LsnWaiters, TimelineKey
 from pagestore.keyspace import ValueKind
+from pagestore.objects.store import ObjectStore
 from pagestore.pgformat import wal
 from pagestore.timeline import Repository, Timeline
 from pagestore.v1 import wal_pb2 as pb
 from tests.unit import virtual_time
-from tests.unit.layers.model import batch_of
+from tests.unit.layers.model import Entry, batch_of
 
 START = 0x3_0000_2000
 AWAY = Unavailable("UNAVAILABLE", "The safekeeper is away.")
@@ -47,11 +48,16 @@ class Wal:
         """Records that change nothing; where the log ends then."""
         for _ in range(records):
             # XLOG_NOOP, as pg_switch_wal and others have it.
-            record = wal.record_bytes(0, 0x20, 0, self._prev, wal.record_body(bytes(size)))
-            piece, self._prev, end = wal.lay_out(self.end, record, system_id=1)
-            self.data += piece
-            self.ends.append(end)
+            self.add(0, 0x20, bytes(size))
         return self.end
+
+    def add(self, rmgr: int, info: int, main: bytes) -> int:
+        """A record without blocks; where the log ends then."""
+        record = wal.record_bytes(rmgr, info, 0, self._prev, wal.record_body(main))
+        piece, self._prev, end = wal.lay_out(self.end, record, system_id=1)
+        self.data += piece
+        self.ends.append(end)
+        return end
 
     def damaged(self, number: int) -> bytes:
         """The log with a byte flipped in its record of this number, counted from 0."""
@@ -197,8 +203,10 @@ class FakeBound:
 class World:
     """A follower of some safekeepers, with timelines that begin at START."""
 
-    def __init__(self, directory: Path, safekeepers: int = 1) -> None:
-        self.repository = Repository.open(directory / "store")
+    def __init__(
+        self, directory: Path, safekeepers: int = 1, objects: ObjectStore | None = None
+    ) -> None:
+        self.repository = Repository.open(directory / "store", objects=objects)
         self.logs: dict[TimelineKey, Wal] = {}
         self.sources = [FakeSource(self.logs, number + 1) for number in range(safekeepers)]
         self.waiters = LsnWaiters()
@@ -230,12 +238,12 @@ class World:
         self.logs.setdefault(key, Wal())
         return key
 
-    def timeline(self, number: int = 2) -> TimelineKey:
-        """One that the page server has, too."""
+    def timeline(self, number: int = 2, *more: Entry) -> TimelineKey:
+        """One that the page server has, too; at its beginning are `more` values."""
         key = self.log(number)
         with self.repository.create_root(*key, START, START - 64) as root:
             settings = (keyspace.SETTINGS.pack(), START, ValueKind.IMAGE, 0, bytes(88))
-            root.put(batch_of([settings]))
+            root.put(batch_of(sorted([settings, *more])))
             root.commit()
         return key
 

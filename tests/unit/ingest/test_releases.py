@@ -52,7 +52,7 @@ class Store:
             raise NotFound("TIMELINE_NOT_FOUND", "gone") from None
 
     def released(self, timeline: TimelineId) -> int | None:
-        (found,) = self.releases._positions([(DEFAULT_TENANT, timeline)])
+        found = self.releases._position((DEFAULT_TENANT, timeline))
         return None if found is None else found[2]
 
 

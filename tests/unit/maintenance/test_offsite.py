@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 
 from pagestore import keyspace
 from pagestore._native import NativeError
@@ -18,7 +19,7 @@ from pagestore.maintenance.offsite import Offsite
 from pagestore.objects.claims import claim
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline import Repository, Timeline, elsewhere
-from pagestore.timeline.entries import Place
+from pagestore.timeline.entries import Place, layer_key
 from tests.unit.maintenance.offsite import (
     evict_all,
     layer_objects,
@@ -532,3 +533,39 @@ def test_a_store_over_the_wire(tmp_path: Path) -> None:
         for repository in kept.recovered():
             kept.check(repository)
         kept.repository.close()
+
+
+def test_one_asks_a_store_that_is_silent_and_the_others_are_told_so(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(elsewhere, "AWAY_SECONDS", 0.0)
+    store, backend, _ = faulty()
+    kept = Kept(tmp_path / "data", store)
+    kept.write(1)
+    settle(kept.offsite)
+    evict_all(kept.repository, kept.offsite)
+    away = kept.repository.store.elsewhere
+    assert away is not None
+    ((number, entry),) = kept.repository.store.catalog.layers(DEFAULT_TENANT, timeline_id(1))[1:]
+    asked = layer_key(DEFAULT_TENANT, timeline_id(1), number), entry, 0, 16
+
+    def silent(number: int, verb: str, name: str) -> None:
+        raise GenericError("it is silent")
+
+    def within(number: int, verb: str, name: str) -> None:
+        """What another reader is told while this one is waiting for an answer."""
+        with pytest.raises(Unavailable, match="a moment ago"):
+            away.read(*asked)
+        raise GenericError("it is silent")
+
+    backend.before = silent
+    with pytest.raises(Unavailable, match="it is silent"):
+        away.read(*asked)
+    assert "it is silent" in away.trouble
+    backend.before = within
+    with pytest.raises(Unavailable, match="it is silent"):
+        away.read(*asked)
+    backend.before = lambda number, verb, name: None
+    assert len(away.read(*asked)) == 16
+    assert away.trouble == ""
+    kept.repository.close()
