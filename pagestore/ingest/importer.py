@@ -30,6 +30,8 @@ _ZEROS = bytes(PAGE_SIZE)
 _SLRUS = frozenset(map(int, Slru))
 _U32 = struct.Struct("<I")
 _ORIGIN = struct.Struct("<H6xQ")
+_OF_DATABASE = {"PG_VERSION": keyspace.database, "pg_filenode.map": keyspace.relmap}
+"""Files of a database's own directory, by the keys that hold them."""
 
 
 class RootImport(Protocol):
@@ -223,12 +225,14 @@ def file_key(path: str) -> Key | None:
             return None
         case ["global", "pg_filenode.map"]:
             return keyspace.relmap(1664, 0)
-        case ["base", db, "PG_VERSION"] if _is_oid(db):
-            return keyspace.database(1663, int(db))
-        case ["base", db, "pg_filenode.map"] if _is_oid(db):
-            return keyspace.relmap(1663, int(db))
+        case ["base", db, name] if _is_oid(db) and name in _OF_DATABASE:
+            return _OF_DATABASE[name](1663, int(db))
         case ["pg_tblspc", spc, _, ""] if _is_oid(spc):
             return keyspace.database(int(spc), 0)
+        case ["pg_tblspc", spc, _, db, name] if (
+            _is_oid(spc) and _is_oid(db) and name in _OF_DATABASE
+        ):
+            return _OF_DATABASE[name](int(spc), int(db))
         case ["pg_twophase", xid] if re.fullmatch("([0-9A-F]{8}){1,2}", xid):
             return keyspace.two_phase(int(xid[-8:], 16))
         case ["pg_stat", "pgstat.stat"]:

@@ -21,7 +21,7 @@ import numpy as np
 from pagestore.client.page import AsyncPageClient, Rel
 from pagestore.errors import FailedPrecondition, PagestoreError
 from pagestore.ids import TenantId, TimelineId
-from pagestore.pgformat import layout, paths, slru
+from pagestore.pgformat import layout, paths, relmap, slru
 from pagestore.pgformat.pagekind import differing
 from pagestore.postgres.cluster import Cluster, RelationFiles, open_cluster
 from pagestore.postgres.remote_map import RELATION, Fork
@@ -223,8 +223,8 @@ def _is_compared(path: str) -> bool:
 def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
     root = cluster.directory
     names = ["global/pg_filenode.map"]
-    for db in cluster.databases:
-        names += [f"base/{db}/PG_VERSION", f"base/{db}/pg_filenode.map"]
+    for home in cluster.database_directories():
+        names += [f"{home}/PG_VERSION", f"{home}/{relmap.FILE_NAME}"]
     for name in names:
         yield name, (root / name).read_bytes()
     for spc in cluster.tablespaces:
@@ -246,7 +246,7 @@ def _compare_counters(result: Comparison, ours: pb.ControlCounters, cluster: Clu
     _compare_oldest_xid(result, ours, cluster)
     # Redo of a checkpoint takes a database only with a multixact that is later than the last.
     mine, theirs = ours.oldest_multi_db, cluster.control.checkpoint.oldest_multi_db
-    if mine != theirs and mine not in cluster.databases:
+    if mine != theirs and mine not in {db for _, db in cluster.databases}:
         result.differ(f"global/pg_control: oldest_multi_db is {mine} for {theirs}")
 
 

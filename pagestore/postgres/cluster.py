@@ -34,13 +34,19 @@ class RelationFiles:
 class Cluster:
     directory: Path
     control: PgControl
-    databases: list[int]
-    """Oids of the databases in the default tablespace; shared relations come on top. A
-    directory without PG_VERSION is what a broken CREATE DATABASE left, and is none."""
+    databases: list[tuple[int, int]]
+    """(tablespace, oid) of the directory that is a database's own, ascending; shared relations
+    come on top. One in the default tablespace without PG_VERSION is what a broken CREATE DATABASE
+    left, and is none; elsewhere it holds relations of a database that lies in another."""
     relations: dict[Fork, RelationFiles]
     """Ascending by (spc, db, rel, fork); without what a start makes anew."""
     tablespaces: list[int]
     """Oids of a user's own, which lie in place."""
+
+    def database_directories(self) -> list[str]:
+        """Paths of ``databases``, from ``directory``."""
+        version = self.control.version
+        return [paths.database_directory(spc, db, version) for spc, db in self.databases]
 
     @property
     def total_blocks(self) -> int:
@@ -133,21 +139,24 @@ def open_cluster(directory: Path) -> Cluster:
             "pg_ctl stop -m fast.",
         )
     refuse_tablespaces(directory)
-    databases = sorted(
-        int(entry.name)
-        for entry in (directory / "base").iterdir()
-        if entry.name.isdecimal() and (entry / "PG_VERSION").exists()
-    )
-    relations: dict[Fork, RelationFiles] = {}
-    for oid in databases:
-        relations |= _relations_in(directory / "base" / str(oid), layout.DEFAULT_TABLESPACE, oid)
-    relations |= _relations_in(directory / "global", layout.GLOBAL_TABLESPACE, 0)
     tablespaces = sorted(int(entry.name) for entry in (directory / "pg_tblspc").iterdir())
-    for spc in tablespaces:
-        place = directory / paths.tablespace_directory(spc, control.version)
+    databases: list[tuple[int, int]] = []
+    relations = _relations_in(directory / "global", layout.GLOBAL_TABLESPACE, 0)
+    for spc, place in (
+        (layout.DEFAULT_TABLESPACE, directory / "base"),
+        *((spc, _tablespace(directory, spc, control)) for spc in tablespaces),
+    ):
         for oid in sorted(int(entry.name) for entry in place.iterdir() if entry.name.isdecimal()):
-            relations |= _relations_in(place / str(oid), spc, oid)
+            whole = (place / str(oid) / "PG_VERSION").exists()
+            if whole:
+                databases.append((spc, oid))
+            if whole or spc != layout.DEFAULT_TABLESPACE:
+                relations |= _relations_in(place / str(oid), spc, oid)
     return Cluster(directory, control, databases, dict(sorted(relations.items())), tablespaces)
+
+
+def _tablespace(directory: Path, spc: int, control: PgControl) -> Path:
+    return directory / paths.tablespace_directory(spc, control.version)
 
 
 def refuse_tablespaces(directory: Path) -> None:

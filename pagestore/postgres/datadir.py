@@ -46,7 +46,7 @@ _BACKUP_PATH = re.compile(
     r"PG_VERSION"
     r"|base/[1-9][0-9]{0,9}/(PG_VERSION|pg_filenode\.map)"
     r"|global/pg_filenode\.map"
-    r"|pg_tblspc/[1-9][0-9]{0,9}/PG_[0-9_]+/"
+    r"|pg_tblspc/[1-9][0-9]{0,9}/PG_[0-9_]+/([1-9][0-9]{0,9}/(PG_VERSION|pg_filenode\.map))?"
     r"|(pg_xact|pg_multixact/offsets|pg_multixact/members|pg_commit_ts)/[0-9A-F]{4,6}"
     r"|pg_twophase/([0-9A-F]{8}){1,2}"
     r"|pg_logical/replorigin_checkpoint"
@@ -176,8 +176,6 @@ class DataDirectory:
         if file.path.startswith(_OF_DECODING):
             self.decoding_files[file.path] = file.data
             return
-        if file.path.startswith("base/"):
-            self.open_database(layout.DEFAULT_TABLESPACE, int(file.path.split("/")[1]))
         if file.path.endswith(relmap.FILE_NAME):
             relmap.parse(file.data, file.path)
         self.write(file.path, file.data)

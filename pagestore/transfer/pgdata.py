@@ -155,7 +155,7 @@ def rel_tag(fork: Fork) -> pb.RelTag:
 def _small_files(cluster: Cluster) -> Iterator[tuple[str, bytes]]:
     root = cluster.directory
     yield "PG_VERSION", (root / "PG_VERSION").read_bytes()
-    for home in ("global", *(f"base/{oid}" for oid in cluster.databases)):
+    for home in ("global", *cluster.database_directories()):
         if (root / home / "PG_VERSION").exists():
             yield f"{home}/PG_VERSION", (root / home / "PG_VERSION").read_bytes()
         map_path = root / home / relmap.FILE_NAME

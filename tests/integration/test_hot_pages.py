@@ -21,8 +21,8 @@ def chosen(cluster: PlainPostgres) -> set[tuple[int, int, int]]:
     relations = stopped.relations.items()
     packed = b"".join(struct.pack("<5I", *fork, files.nblocks) for fork, files in relations)
     relmaps = {(1664, 0): (data / "global/pg_filenode.map").read_bytes()}
-    for db in stopped.databases:
-        relmaps[1663, db] = (data / f"base/{db}/pg_filenode.map").read_bytes()
+    for place, home in zip(stopped.databases, stopped.database_directories(), strict=True):
+        relmaps[place] = (data / home / "pg_filenode.map").read_bytes()
     picked = choose(packed, relmaps, VERSION)
     assert all(0 < count <= relation.nblocks for relation, count in picked)
     return {(r.db, r.rel, block) for r, count in picked for block in range(count)}

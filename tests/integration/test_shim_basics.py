@@ -207,10 +207,6 @@ def test_tablespaces_elsewhere_are_refused(compute: HydratingPostgres) -> None:
         compute.sql("CREATE TABLESPACE elsewhere LOCATION '/tmp'")
     with pytest.raises(psycopg.errors.UndefinedFile, match="does not exist"):
         compute.sql("CREATE TABLESPACE elsewhere LOCATION '/no/such/place'")
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="CREATE DATABASE in"):
-        compute.sql("CREATE DATABASE apart TABLESPACE elsewhere")
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="SET TABLESPACE"):
-        compute.sql("ALTER DATABASE template1 SET TABLESPACE pg_default")
 
 
 @pytest.mark.parametrize("strategy", ["file_copy", "wal_log"])

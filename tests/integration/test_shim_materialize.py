@@ -94,6 +94,25 @@ def test_what_was_never_made_can_be_dropped(compute: HydratingPostgres) -> None:
     assert compute.sql("SELECT id FROM doomed") == [(3,)]
 
 
+def test_a_database_is_brought_to_be_moved_and_for_no_refusal(
+    compute: HydratingPostgres,
+) -> None:
+    [(number,)] = compute.sql("SELECT oid FROM pg_database WHERE datname = 'other'")
+    place = compute.data / f"base/{number}"
+    before = {path.name for path in place.iterdir()}
+    with pytest.raises(psycopg.errors.UndefinedObject):
+        compute.sql("ALTER DATABASE other SET TABLESPACE nowhere")
+    assert {path.name for path in place.iterdir()} == before
+    with compute.connect() as session:
+        session.execute("SET allow_in_place_tablespaces = on")
+        session.execute("CREATE TABLESPACE aside LOCATION ''")
+    compute.sql("ALTER DATABASE other SET TABLESPACE aside")
+    assert not place.exists()
+    assert compute.sql("SELECT sum(id) FROM o", "other") == [(500500,)]
+    [(path,)] = compute.sql("SELECT pg_relation_filepath('o')", "other")
+    assert path.startswith("pg_tblspc/")
+
+
 def test_a_file_number_that_is_taken_is_not_given_twice(compute: HydratingPostgres) -> None:
     """A file that is not made yet is no free number: the statement fails, and nothing is lost."""
     [(number,)] = compute.sql("SELECT relfilenode FROM pg_class WHERE relname = 'doomed'")

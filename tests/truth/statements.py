@@ -245,6 +245,45 @@ TABLESPACES = (
     "VACUUM FULL moves",
 )
 
+MOVED_SETUP = """
+    SET allow_in_place_tablespaces = on;
+    CREATE TABLESPACE one LOCATION ''; CREATE TABLESPACE two LOCATION '';
+    CREATE DATABASE apart; CREATE DATABASE long_apart TABLESPACE two;
+"""
+MOVED = (
+    r"\c apart",
+    "CREATE TABLE moves (n int PRIMARY KEY, body text)",
+    "INSERT INTO moves SELECT i, repeat('x', i % 900) FROM generate_series(1, 4000) i",
+    "CREATE INDEX ON moves USING hash (body); CREATE UNLOGGED TABLE light (n int PRIMARY KEY)",
+    "CREATE TABLE stays TABLESPACE two AS SELECT generate_series(1, 3000) n",
+    "VACUUM FULL pg_class",
+    r"\c postgres",
+    "ALTER DATABASE apart SET TABLESPACE one",
+    r"\c apart",
+    "DELETE FROM moves WHERE n % 3 = 0; VACUUM moves",
+    "REINDEX INDEX pg_class_oid_index; VACUUM FULL pg_type",
+    "INSERT INTO stays SELECT generate_series(1, 500); CREATE TABLE later AS TABLE moves",
+    r"\c postgres",
+    "CREATE DATABASE copied TEMPLATE apart STRATEGY file_copy",
+    "CREATE DATABASE logged TEMPLATE apart STRATEGY wal_log",
+    "CREATE DATABASE back TEMPLATE apart TABLESPACE pg_default STRATEGY file_copy",
+    "CREATE DATABASE beside TABLESPACE two STRATEGY wal_log",
+    "ALTER DATABASE copied SET TABLESPACE pg_default",
+    "ALTER DATABASE long_apart SET TABLESPACE one",
+    r"\c copied",
+    "UPDATE moves SET body = reverse(body) || n WHERE n % 2 = 0; VACUUM (FREEZE) moves",
+    "TRUNCATE later; DROP TABLE stays",
+    r"\c postgres",
+    # There, back, and there again, where another database of its number has been before.
+    "ALTER DATABASE apart SET TABLESPACE pg_default",
+    "ALTER DATABASE apart SET TABLESPACE one",
+    r"\c apart",
+    "UPDATE moves SET body = 'again' WHERE n % 5 = 0",
+    r"\c postgres",
+    "DROP DATABASE logged; DROP DATABASE long_apart",
+    "ALTER DATABASE beside SET TABLESPACE one; CHECKPOINT",
+)
+
 MARCH = (
     # Over a million transaction ids: pg_xact goes into its second segment. Only the ids and what
     # became of them are in the WAL.

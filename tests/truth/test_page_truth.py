@@ -31,6 +31,7 @@ SMALL: list[Case] = [
     ("transactions", (), PLAIN),
     ("space", CHECKSUMS, PLAIN),
     ("databases", (), FULL_PAGES),
+    ("moved_databases", CHECKSUMS, PLAIN),
 ]
 FULL: list[Case] = [
     (name, checksums, settings)

@@ -253,6 +253,7 @@ WORKLOADS = (
         ),
     ),
     Workload("tablespaces", statements.TABLESPACES_SETUP, (statements.TABLESPACES,)),
+    Workload("moved_databases", statements.MOVED_SETUP, (statements.MOVED,)),
     Workload(
         "march",
         "",

@@ -91,6 +91,12 @@ materialize_all(void)
 }
 
 void
+materialize_database(Oid db)
+{
+    remote_map_each_of_database(db, materialize_fork);
+}
+
+void
 materialize_forget_database(Oid db)
 {
     remote_map_each_of_database(db, remote_map_set_file);

@@ -199,3 +199,12 @@ def test_an_id_of_the_wrong_length_is_refused() -> None:
 def test_files_that_no_compute_needs_have_no_key() -> None:
     assert file_key("PG_VERSION") is None
     assert file_key("pg_stat/pgstat.stat") == Key(Kind.FILE, block=1)
+
+
+@pytest.mark.parametrize(("home", "spc"), [("base", 1663), ("pg_tblspc/17000/PG_17_2", 17000)])
+def test_a_database_lies_in_the_default_tablespace_or_in_another(home: str, spc: int) -> None:
+    assert file_key(f"{home}/16384/PG_VERSION") == Key(Kind.DATABASE, spc, 16384)
+    assert file_key(f"{home}/16384/pg_filenode.map") == Key(Kind.RELMAP, spc, 16384)
+    for name in ("0/PG_VERSION", "16384/pg_internal.init", "16384/1259"):
+        with pytest.raises(InvalidInput, match="no place in the store"):
+            file_key(f"{home}/{name}")
