@@ -45,6 +45,9 @@ class Kept(Protocol):
     def durable_lsn(self, key: TimelineKey) -> int:
         """Up to where layers in the object store have a timeline; 0: nothing of it is there."""
 
+    def check_store(self) -> None:
+        """Raises Unavailable where the object store is not the one that was claimed."""
+
 
 class Archiver:
     """
@@ -176,7 +179,14 @@ class Archiver:
             self._since.pop(key, None)
 
     def _put(self, key: TimelineKey, wal: Archived) -> Range:
-        return archived_wal.put(self._store, self._store_id, key, self._kept.generation, wal)
+        made = archived_wal.put(self._store, self._store_id, key, self._kept.generation, wal)
+        self._kept.check_store()
+        return made
+
+    def _delete(self, names: list[str]) -> None:
+        self._store.delete(names)
+        if names:
+            self._kept.check_store()
 
     async def _committed(
         self, source: Source, key: TimelineKey, target: int
@@ -210,7 +220,7 @@ class Archiver:
             old = [range_ for range_ in ranges if is_gone or range_.end <= durable]
             try:
                 names = [object_name(key, range_) for range_ in old]
-                await aside(partial(self._store.delete, names))
+                await aside(partial(self._delete, names))
             except PagestoreError as error:
                 self._durable.add(key)
                 self._failed(error)

@@ -66,11 +66,13 @@ def check_url(installation: Installation, url: str | None) -> None:
 
 
 def _check(installation: Installation, url: str) -> None:
-    from pagestore.objects.claims import check_ours
+    from pagestore.objects.claims import check_ours, reach
     from pagestore.objects.race import prove_conditional
     from pagestore.objects.store import ObjectStore
 
     store = ObjectStore.open(url, os.environ).hasty
+    directories = {part: installation.part_dir(part) for part in PARTS}
+    reach(store, *directories.values())
     prove_conditional(store)
-    for part in PARTS:
-        check_ours(store, part, installation.part_dir(part))
+    for part, directory in directories.items():
+        check_ours(store, part, directory)

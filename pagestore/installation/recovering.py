@@ -35,7 +35,8 @@ from pagestore.lmdbfile import witness
 from pagestore.lmdbfile.whole import Change, Whole
 from pagestore.objects import sealed
 from pagestore.objects.archived_wal import ArchivedWal
-from pagestore.objects.claims import STORE, Claim, claim
+from pagestore.objects.backends import IDENTITY
+from pagestore.objects.claims import Claim, claim
 from pagestore.objects.journal import Replay
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog, CatalogWriter
@@ -93,7 +94,7 @@ def recover(
         Unavailable: OBJECT_STORE_UNAVAILABLE.
     """
     store = ObjectStore.open(url, environ)
-    if not store.exists(STORE):
+    if not store.exists(IDENTITY):
         raise NotFound(
             "OBJECT_STORE_EMPTY",
             f"Nothing of pagestore is in {url}.",

@@ -12,7 +12,7 @@ from pagestore.errors import Unavailable
 from pagestore.ids import TenantId, TimelineId
 from pagestore.installation.layout import Installation
 from pagestore.objects.archived_wal import ArchivedWal
-from pagestore.objects.claims import STORE, read_store
+from pagestore.objects.claims import identify
 from pagestore.objects.store import ObjectStore
 
 ANSWER_SECONDS = 10.0
@@ -49,8 +49,7 @@ class Archive:
     @cached_property
     def _found(self) -> ArchivedWal:
         store = ObjectStore.open(self._url, os.environ)
-        store_id = read_store(store.get(STORE), f"{STORE} in {store.url}")
-        return ArchivedWal(store, store_id)
+        return ArchivedWal(store, identify(store))
 
     def read(
         self, tenant: TenantId, timeline: TimelineId, start: int, end: int

@@ -29,7 +29,7 @@ from pagestore.layers.native import store_errors
 from pagestore.lmdbfile.changes import Batch, Changes
 from pagestore.lmdbfile.whole import Change, Whole
 from pagestore.maintenance.backlog import Backlog
-from pagestore.objects.claims import RECORD, Claim, claim, read_owner
+from pagestore.objects.claims import RECORD, Claim, claim, reach, read_owner
 from pagestore.objects.journal import Journal
 from pagestore.objects.race import prove_conditional
 from pagestore.timeline import Repository
@@ -147,6 +147,7 @@ class Offsite:
         """
         catalog = self._store.catalog
         if self._claim is None:
+            reach(self._objects, self._directory)
             prove_conditional(self._objects)
             self._claim = claim(self._objects, PART, self._directory)
             catalog.generation = self._claim.generation
@@ -226,6 +227,7 @@ class Offsite:
             with store_errors():
                 Layer(path, tenant.raw, timeline.raw, number, entry.summary).verify()
             self._objects.create_file(name, path)
+            self.check_store()
         except (PagestoreError, OSError) as error:
             gone = self._store.catalog.layer(*layer_of(key)) is None
             if gone and not isinstance(error, AlreadyExists):
@@ -262,6 +264,12 @@ class Offsite:
         assert self._claim is not None
         self._claim.check()
 
+    def check_store(self) -> None:
+        """Whether what was just put there, or deleted, was so in the store that was claimed; raises
+        as `journal`."""
+        assert self._claim is not None
+        self._claim.check_store()
+
     def clean(self) -> None:
         """Deletes the objects of layers that nobody can want any more."""
         assert self._journal is not None
@@ -271,6 +279,7 @@ class Offsite:
         gone = self._elsewhere.deletable(whole.transaction)
         if gone:
             self._objects.delete([object_name(key, entry) for key, entry in gone])
+            self.check_store()
             self._elsewhere.deleted([key for key, _ in gone])
             self.totals.deleted += len(gone)
 

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import errno
 import mmap
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -29,6 +30,11 @@ CONNECT_TIMEOUT = datetime.timedelta(seconds=5)
 STALE_SECONDS = 86400.0
 """A file that is being made in a directory's store is whole, or abandoned, long before."""
 
+IDENTITY = "store"
+"""The object that says which store this is; all others stand beside it."""
+RACES = "race/"
+"""Below it are names that are made to see who may make them (race.py)."""
+
 _SCHEMES = ("file", "s3", "gs", "az")
 Data = bytes | mmap.mmap
 
@@ -42,6 +48,7 @@ class Object(NamedTuple):
 
 
 class Backend(Protocol):
+    def make(self) -> None: ...
     def create(self, name: str, data: Data) -> None: ...
     def get(self, name: str) -> bytes: ...
     def get_range(self, name: str, offset: int, length: int) -> bytes: ...
@@ -120,6 +127,9 @@ class Service:
     def _store(self) -> Any:
         return self._connect()
 
+    def make(self) -> None:
+        """A bucket is made by whoever owns it."""
+
     def create(self, name: str, data: Data) -> None:
         obstore.put(self._store, name, data, mode="create", use_multipart=False)
 
@@ -152,7 +162,11 @@ class Service:
 
 class Directory(Service):
     """A directory of this machine, or one that is mounted. An object is a file, durable before
-    it has its name, and its name before anybody is told."""
+    it has its name, and its name before anybody is told.
+
+    What is mounted goes and comes back, and what lies below the mount is another directory, which
+    must get nothing meanwhile. So the directory is made when a store is first used, and not again;
+    and an object is made, or deleted, only where the store's identity is, in that very one."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(self._local)
@@ -163,15 +177,39 @@ class Directory(Service):
             raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(self._root))
         return obstore.store.LocalStore(self._root)
 
+    def make(self) -> None:
+        self._make_directory(self._root)
+
     def create(self, name: str, data: Data) -> None:
-        path = self._root / name
-        self._make_directory(path.parent)
-        # obstore lists no name that ends so.
-        temporary = path.with_name(f"{path.name}#{secrets.randbelow(1 << 48)}")
+        with self._opened(name) as root:
+            path = root / name
+            self._make_directory(path.parent)
+            # obstore lists no name that ends so.
+            temporary = path.with_name(f"{path.name}#{secrets.randbelow(1 << 48)}")
+            try:
+                durable.create(path, data, temporary)
+            except FileExistsError as error:
+                raise AlreadyExistsError(str(self._root / name)) from error
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[Path]:
+        """The directory that is there now, whatever is mounted over it before this ends.
+
+        Raises:
+            OSError: it is not the store's.
+        """
         try:
-            durable.create(path, data, temporary)
-        except FileExistsError as error:
-            raise AlreadyExistsError(str(path)) from error
+            descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError as error:
+            # Not ENOENT, which says of an object that there is none.
+            raise OSError(errno.ENXIO, "there is no such directory", str(self._root)) from error
+        try:
+            root = Path(f"/proc/self/fd/{descriptor}")
+            if not (name == IDENTITY or name.startswith(RACES) or (root / IDENTITY).exists()):
+                raise OSError(errno.ENXIO, "it has nothing of the store in it", str(self._root))
+            yield root
+        finally:
+            os.close(descriptor)
 
     def _make_directory(self, directory: Path) -> None:
         if directory.is_dir():
@@ -181,17 +219,18 @@ class Directory(Service):
         durable.sync_directory(directory.parent)
 
     def list(self, prefix: str) -> Iterator[Object]:
-        if self._root.is_dir():
+        with self._opened(IDENTITY):
             yield from sorted(super().list(prefix))
 
     def delete(self, names: Sequence[str]) -> None:
-        for name in names:
-            (self._root / name).unlink(missing_ok=True)
-        for parent in {(self._root / name).parent for name in names}:
-            self._remove_empty(parent)
+        with self._opened(names[0]) as root:
+            for name in names:
+                (root / name).unlink(missing_ok=True)
+            for parent in {(root / name).parent for name in names}:
+                self._remove_empty(parent, root)
 
-    def _remove_empty(self, directory: Path) -> None:
-        while directory != self._root:
+    def _remove_empty(self, directory: Path, root: Path) -> None:
+        while directory != root:
             try:
                 directory.rmdir()
             except OSError:

@@ -12,6 +12,12 @@ there is a higher claim. Claims are removed only by a higher generation that has
 *boundary*; so one who looks for the claim behind his own (one small request), and then at
 the boundaries, learns of his successor however long he was stalled.
 
+**Which store.** What stands under a URL may be another place for a while: a directory whose disk is
+not mounted, a bucket that was made anew. A store is ours as long as our own claim is in it, byte
+for byte. So whoever has created or deleted anything looks for that before it counts, and while it
+is not there everything waits, as for a store that does not answer. A store gets its id, and a
+directory is made, only for a data directory that has never claimed.
+
 **Which directory.** A claim names the data directory that made it. A directory whose claim is
 not the highest has been replaced (`pagestore recover`), and claims nothing more: what it
 has is old, however whole. The file says so durably before any claim is made, so that a part
@@ -28,11 +34,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pagestore import durable
-from pagestore.errors import AlreadyExists, FailedPrecondition, NotFound
+from pagestore.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from pagestore.objects import sealed
+from pagestore.objects.backends import IDENTITY
 from pagestore.objects.store import ObjectStore
 
-STORE = "store"
 RECORD = "object-claim"
 """The file's name."""
 
@@ -51,13 +57,36 @@ class Owner(NamedTuple):
 
 
 class Claim:
-    """A generation that is ours."""
+    """A generation that is ours.
 
-    def __init__(self, store: ObjectStore, store_id: bytes, part: str, generation: int) -> None:
+    Args:
+        raw: the object that says so.
+    """
+
+    def __init__(
+        self, store: ObjectStore, store_id: bytes, part: str, generation: int, raw: bytes
+    ) -> None:
         self.store = store
         self.store_id = store_id
         self.part = part
         self.generation = generation
+        self._raw = raw
+
+    def check_store(self) -> None:
+        """Looks whether the store is the one that was claimed; what was created before is in it.
+
+        Raises: as `check`.
+        """
+        name = _claim(self.part, self.generation)
+        try:
+            found = self.store.get(name)
+        except NotFound:
+            found = b""
+        if found == self._raw:
+            return
+        if self.boundary()[0] > self.generation:
+            raise superseded(self.part, self.generation)
+        raise _another(self.store, f"{name} is not there as it was made")
 
     def check(self) -> None:
         """Looks whether it is still the highest. What was created before counts when it is.
@@ -65,6 +94,7 @@ class Claim:
         Raises:
             FailedPrecondition: GENERATION_SUPERSEDED. Unavailable: OBJECT_STORE_UNAVAILABLE.
         """
+        self.check_store()
         if self.store.exists(_claim(self.part, self.generation + 1)):
             raise superseded(self.part, self.generation)
         if self.boundary()[0] > self.generation:
@@ -92,18 +122,35 @@ class Claim:
 
 
 def identify(store: ObjectStore) -> bytes:
-    """The store's id, drawn by lot where it has none yet.
+    """The id of a store that has been used before.
 
     Raises:
         DataLoss: OBJECT_CORRUPT. FailedPrecondition: OBJECT_VERSION.
+        Unavailable: OBJECT_STORE_UNAVAILABLE: also where nothing of the store is there.
     """
     try:
-        raw = store.get(STORE)
-    except NotFound:
+        raw = store.get(IDENTITY)
+    except NotFound as error:
+        raise _another(store, f"there is no object {IDENTITY}") from error
+    return read_store(raw, f"{IDENTITY} in {store.url}")
+
+
+def establish(store: ObjectStore) -> bytes:
+    """The store's id, drawn by lot where it has none yet, for who has never used one."""
+    store.make()
+    if not store.exists(IDENTITY):
         with contextlib.suppress(AlreadyExists):  # somebody else was first
-            store.create(STORE, sealed.seal(STORE_MAGIC, os.urandom(16)))
-        raw = store.get(STORE)
-    return read_store(raw, f"{STORE} in {store.url}")
+            store.create(IDENTITY, sealed.seal(STORE_MAGIC, os.urandom(16)))
+    return identify(store)
+
+
+def reach(store: ObjectStore, *directories: Path) -> None:
+    """Before anything is written there: the place is made where none of these data directories has
+    ever claimed, and is the store that it was where one has. Raises as `identify`."""
+    if any(read_owner(directory / RECORD) is not None for directory in directories):
+        identify(store)
+    else:
+        store.make()
 
 
 def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = False) -> Claim:
@@ -117,11 +164,11 @@ def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = F
         FailedPrecondition: GENERATION_SUPERSEDED, OBJECT_STORE_FOREIGN, OBJECT_STORE_CLAIMED.
         OSError: the directory's record cannot be written.
     """
+    owner = read_owner(directory / RECORD)
+    store_id = establish(store) if owner is None else identify(store)
     highest = (
         max(_claims(store, part), default=0) if take_over else check_ours(store, part, directory)
     )
-    store_id = identify(store)
-    owner = read_owner(directory / RECORD)
     if owner is None or take_over:
         owner = Owner(store_id, os.urandom(16), 0)
     # Before the claim: one who is killed behind it knows it by the directory's id.
@@ -129,11 +176,12 @@ def claim(store: ObjectStore, part: str, directory: Path, *, take_over: bool = F
     generation = highest + 1
     micros = time.time_ns() // 1000
     fields = _CLAIM.pack(store_id, owner.directory, generation, micros)
+    raw = sealed.seal(CLAIM_MAGIC, fields)
     try:
-        store.create(_claim(part, generation), sealed.seal(CLAIM_MAGIC, fields))
+        store.create(_claim(part, generation), raw)
     except AlreadyExists as error:
         raise superseded(part, generation) from error
-    made = Claim(store, store_id, part, generation)
+    made = Claim(store, store_id, part, generation, raw)
     # A name below the highest may be free again.
     made.check()
     _write_owner(directory / RECORD, owner._replace(generation=generation))
@@ -181,6 +229,15 @@ def superseded(part: str, generation: int) -> FailedPrecondition:
         f"Another {part} has taken over from generation {generation}: this one may write and "
         "delete nothing any more.",
         "Its data directory is old now: keep it aside, or recover anew from the object store.",
+    )
+
+
+def _another(store: ObjectStore, why: str) -> Unavailable:
+    return Unavailable(
+        "OBJECT_STORE_UNAVAILABLE",
+        f"What is at {store.url} now is not the object store that was there: {why}.",
+        "Mount the directory, or bring the bucket of before back under its name; it is asked again "
+        "by itself, and nothing counts as kept there until then.",
     )
 
 

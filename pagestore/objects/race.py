@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 from pagestore.errors import AlreadyExists, FailedPrecondition
-from pagestore.objects.store import RACES, ObjectStore
+from pagestore.objects.backends import RACES
+from pagestore.objects.store import ObjectStore
 
 RACERS = 4
 

@@ -25,6 +25,7 @@ from pagestore.errors import (
     Unavailable,
 )
 from pagestore.objects.backends import (
+    RACES,
     STALE_SECONDS,
     Backend,
     Data,
@@ -41,8 +42,6 @@ HASTY_ATTEMPTS, HASTY_TIMEOUT = 3, datetime.timedelta(seconds=10)
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 COMPARED_BYTES = 8 << 20
 DELETED_TOGETHER = 1000
-RACES = "race/"
-"""Below it are names that are made to see who may make them (race.py)."""
 
 
 class ObjectStore:
@@ -76,6 +75,15 @@ class ObjectStore:
         made = cls(url, connect(url, environ))
         made.hasty = cls(url, connect(url, environ, HASTY_TIMEOUT), attempts=HASTY_ATTEMPTS)
         return made
+
+    def make(self) -> None:
+        """Makes the place where objects are to lie, where it is a directory that there is not yet.
+        Only for whoever uses it first: one that is not there later may come back.
+
+        Raises:
+            Unavailable: OBJECT_STORE_UNAVAILABLE
+        """
+        self._try("", self._backend.make)
 
     def create(self, name: str, data: Data) -> None:
         """

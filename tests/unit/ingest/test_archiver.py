@@ -51,6 +51,11 @@ class Kept:
 
     def __init__(self) -> None:
         self.durable = 0
+        self.store_is_ours = True
+
+    def check_store(self) -> None:
+        if not self.store_is_ours:
+            raise Unavailable("OBJECT_STORE_UNAVAILABLE", "It is another one.")
 
     def durable_lsn(self, key: Key) -> int:
         return self.durable
@@ -145,6 +150,30 @@ async def test_what_journaled_layers_have_goes_and_the_rest_stays(world: World) 
     world.commit(b"more")
     await until(lambda: not world.archiver.behind_seconds)
     assert world.archived(120) == b"more"
+
+
+@in_a_world
+async def test_what_another_store_got_under_the_same_url_does_not_count(world: World) -> None:
+    module.FIRST_PAUSE, module.LONGEST_PAUSE = 0.01, 0.02
+    world.commit(b"0123456789")
+    await until(lambda: not world.archiver.behind_seconds)
+    ours = dict(world.backend.objects)
+    world.backend.objects.clear()
+    world.kept.store_is_ours = False
+    world.commit(b"abc")
+    await until(lambda: bool(world.archiver.last_error and world.names()))
+    assert world.archiver.reached(KEY) == 110
+    world.backend.objects = ours
+    world.kept.store_is_ours = True
+    await until(lambda: not world.archiver.behind_seconds)
+    assert world.archived() == b"0123456789abc"
+    world.kept.store_is_ours = False
+    world.kept.durable = 113
+    world.archiver.note_durable(KEY)
+    await until(lambda: bool(world.archiver.last_error))
+    world.backend.objects = dict(ours)
+    world.kept.store_is_ours = True
+    await until(lambda: not world.names())
 
 
 @in_a_world

@@ -12,6 +12,7 @@ from typing import Any
 from pagestore.ingest.archiver import Archiver
 from pagestore.ingest.sources import Sources
 from pagestore.objects.archived_wal import ArchivedWal
+from pagestore.objects.claims import establish
 from pagestore.objects.store import ObjectStore
 from tests.unit.ingest.test_archiver import KEY, STORE, Kept, Safekeeper, until
 from tests.unit.objects import killed
@@ -92,6 +93,7 @@ def live(
 
 
 def story(directory: Path, steps: killed.Steps) -> None:
+    establish(killed.store_of(directory))
     live(killed.store_of(directory, steps), 1, tell, directory)
 
 

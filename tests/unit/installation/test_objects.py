@@ -78,6 +78,20 @@ def test_a_store_of_another_directory_is_refused(
     assert reason(Installation(installation.data), None) == "GENERATION_SUPERSEDED"
 
 
+def test_a_directory_that_is_not_mounted_is_away_and_is_not_made_anew(
+    installation: Installation, tmp_path: Path
+) -> None:
+    root = tmp_path / "objects"
+    objects.settle(installation, f"file://{root}")
+    claim(ObjectStore.open(f"file://{root}", {}), "control", installation.part_dir("control"))
+    root.rename(tmp_path / "disk")
+    objects.settle(Installation(installation.data), None)
+    assert not root.exists()
+    root.mkdir()
+    objects.settle(Installation(installation.data), None)
+    assert not list(root.iterdir())
+
+
 def test_a_store_that_is_not_conditional_is_refused_by_name(
     installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from pagestore.installation import lifecycle, recovering
 from pagestore.installation.layout import Installation
 from pagestore.objects import archived_wal
 from pagestore.objects.archived_wal import Archived
-from pagestore.objects.claims import claim, identify
+from pagestore.objects.claims import claim, establish
 from pagestore.objects.mirror import Mirror, Source
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog
@@ -64,7 +64,7 @@ def url(tmp_path: Path, log: Log) -> str:
             change.put_key(KeyRecord(key="00000000", overwritten=True))
         mirrored(store, "control", old / "control", state.storage, "state")
     wal = Archived(begin, log.data, 4, 42)
-    archived_wal.put(store, identify(store), KEY, 1, wal)
+    archived_wal.put(store, establish(store), KEY, 1, wal)
     return url
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import FailedPrecondition
+from pagestore.objects.claims import establish
 from pagestore.objects.race import prove_conditional
 from pagestore.objects.store import ObjectStore
 from tests.unit.objects import s3
@@ -15,7 +16,13 @@ from tests.unit.objects import s3
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
     """A directory's."""
-    return ObjectStore.open(f"file://{tmp_path}/objects", {})
+    return used(f"file://{tmp_path}/objects", {})
+
+
+def used(url: str, environ: dict[str, str]) -> ObjectStore:
+    store = ObjectStore.open(url, environ)
+    establish(store)
+    return store
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +47,6 @@ def versitygw_environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
 def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     """Of each kind; what must hold on all of them is tried with this one."""
     if request.param == "file":
-        return ObjectStore.open(f"file://{tmp_path}/objects", {})
+        return used(f"file://{tmp_path}/objects", {})
     environ = request.getfixturevalue(f"{request.param}_environ")
-    return ObjectStore.open(f"s3://bucket/{secrets.token_hex(4)}/prefix", environ)
+    return used(f"s3://bucket/{secrets.token_hex(4)}/prefix", environ)

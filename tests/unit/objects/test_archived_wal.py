@@ -9,7 +9,7 @@ import pytest
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId
 from pagestore.objects.archived_wal import Archived, ArchivedWal, Key, put
-from pagestore.objects.claims import identify
+from pagestore.objects.claims import establish
 from pagestore.objects.store import ObjectStore
 
 KEY: Key = (TenantId(b"t" * 16), TimelineId(b"l" * 16))
@@ -17,11 +17,11 @@ OTHER: Key = (TenantId(b"t" * 16), TimelineId(b"o" * 16))
 
 
 def made(store: ObjectStore, start: int, data: bytes, generation: int = 1, key: Key = KEY) -> None:
-    put(store, identify(store), key, generation, Archived(start, data, 7, 99))
+    put(store, establish(store), key, generation, Archived(start, data, 7, 99))
 
 
 def listed(store: ObjectStore) -> ArchivedWal:
-    return ArchivedWal(store, identify(store))
+    return ArchivedWal(store, establish(store))
 
 
 def read(store: ObjectStore, begin: int, key: Key = KEY) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pagestore.errors import DataLoss, FailedPrecondition
-from pagestore.objects.claims import RECORD, claim, identify
+from pagestore.errors import DataLoss, FailedPrecondition, Unavailable
+from pagestore.objects.claims import RECORD, claim, establish, reach
 from pagestore.objects.store import ObjectStore
 from tests.unit.objects.faulty import fail, faulty
 
@@ -79,7 +80,65 @@ def test_a_directory_that_was_replaced_claims_nothing(
 def test_a_directory_keeps_to_its_store(store: ObjectStore, here: Path, tmp_path: Path) -> None:
     claim(store, "part", here)
     other = ObjectStore.open(f"file://{tmp_path}/others", {})
+    establish(other)
     assert refused(other, here) == "OBJECT_STORE_FOREIGN"
+
+
+def waits(act: Callable[[], object]) -> str:
+    with pytest.raises(Unavailable) as told:
+        act()
+    assert told.value.reason == "OBJECT_STORE_UNAVAILABLE"
+    return told.value.message
+
+
+@pytest.mark.parametrize("below_the_mount", ["nothing", "an empty directory"])
+def test_a_directory_that_is_away_is_not_made_anew_and_counts_again_when_it_is_back(
+    tmp_path: Path, here: Path, below_the_mount: str
+) -> None:
+    root, disk = tmp_path / "objects", tmp_path / "disk"
+    store = ObjectStore.open(f"file://{root}", {}).hasty
+    mine = claim(store, "part", here)
+    root.rename(disk)
+    if below_the_mount != "nothing":
+        root.mkdir()
+    waits(lambda: store.create("part/layer", b"pages"))
+    waits(lambda: store.delete(["part/layer"]))
+    waits(mine.check)
+    waits(lambda: mine.put_boundary(5))
+    waits(lambda: claim(store, "part", here))
+    waits(lambda: reach(store, here))
+    assert not root.exists() or not list(root.iterdir()), "nothing was put there meanwhile"
+    if root.exists():
+        root.rmdir()
+    disk.rename(root)
+    mine.check()
+    store.create("part/layer", b"pages")
+    assert claim(store, "part", here).generation == 2
+
+
+def test_an_empty_bucket_of_the_same_name_is_not_the_store(
+    any_store: ObjectStore, here: Path
+) -> None:
+    mine = claim(any_store.hasty, "part", here)
+    there = {found.name: any_store.get(found.name) for found in any_store.list("")}
+    any_store.delete(there)
+    assert "not the object store that was there" in waits(mine.check)
+    waits(lambda: claim(any_store.hasty, "part", here))
+    for name, data in sorted(there.items(), reverse=True):
+        any_store.create(name, data)
+    mine.check()
+
+
+def test_another_installations_store_in_its_place_is_not_the_store(
+    tmp_path: Path, here: Path, there: Path
+) -> None:
+    root, others = tmp_path / "objects", tmp_path / "others"
+    mine = claim(ObjectStore.open(f"file://{root}", {}), "part", here)
+    theirs = claim(ObjectStore.open(f"file://{others}", {}), "part", there)
+    assert theirs.generation == mine.generation, "by its name it is the same claim"
+    root.rename(tmp_path / "aside")
+    others.rename(root)
+    assert "not the object store that was there" in waits(mine.check)
 
 
 def test_who_was_killed_at_any_request_of_a_claim_claims_again(tmp_path: Path) -> None:
@@ -122,4 +181,4 @@ def test_a_damaged_record_is_named(store: ObjectStore, here: Path) -> None:
 
 
 def test_a_store_has_one_id(store: ObjectStore) -> None:
-    assert identify(store) == identify(store)
+    assert establish(store) == establish(store)
