@@ -38,6 +38,11 @@ class PagestoreError(Exception):
     def __str__(self) -> str:
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message
 
+    def last_words(self) -> str:
+        """Lines by which a command or a part ends."""
+        hint = f"hint: {self.hint}\n" if self.hint else ""
+        return f"error: {self.message}\n{hint}"
+
     def restated(self, *, message: str | None = None, hint: str | None = None) -> Self:
         """The same error in other words; a subclass may be made of other things than words."""
         # copy.copy would call the constructor, with the message alone.
@@ -170,6 +175,17 @@ READ_ONLY_HINT = "Mount it for writing; what was to be written is then, by itsel
 LASTING = frozenset({"DISK_READ_ONLY"})
 """Reasons of Unavailable that say of a service which does answer what does not pass in a moment:
 whoever waits for the answer is told at once, and only what works in the background tries on."""
+FINAL = frozenset(
+    {
+        "GENERATION_SUPERSEDED",
+        "OBJECT_STORE_AHEAD",
+        "OBJECT_STORE_CLAIMED",
+        "OBJECT_STORE_FOREIGN",
+        "OBJECT_STORE_UNCONDITIONAL",
+    }
+)
+"""Reasons for which a part ends, and by which it would end again: no other start helps before
+somebody has done what the hint says."""
 FAULT_HINT = "This is a fault of pagestore: please report it, with the log of the part."
 
 Meaning = tuple[type[PagestoreError], str, str | None]

@@ -16,13 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import structlog
 
+from pagestore.errors import FINAL, PagestoreError
+
 EXIT_STATUS = 70
 """Of a process that such a task has ended; EX_SOFTWARE of sysexits.h."""
+FINAL_STATUS = 78
+"""Of one that ends by what no other start will change (errors.FINAL); EX_CONFIG there."""
 
 _T = TypeVar("_T")
 _running: set[asyncio.Task[Any]] = set()
@@ -67,7 +72,20 @@ def end_process(
     name: str, error: BaseException | None, *, end: Callable[[int], object] = os._exit
 ) -> None:
     """What a thread does whose work ended unplanned, and what is done for a task."""
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):  # of a task that has others
+        cause = cause.exceptions[0]
     # The log may be on the disk that is full, which must not keep the process alive.
     with contextlib.suppress(OSError, ValueError):
         _log.critical("task ended unplanned: this process ends", task=name, exc_info=error)
-    end(EXIT_STATUS)
+        if isinstance(cause, PagestoreError):
+            # In the form in which `status` looks for the last words of a part.
+            sys.stderr.write(cause.last_words())
+            sys.stderr.flush()
+    end(status_of(cause))
+
+
+def status_of(error: BaseException | None) -> int:
+    """Of a process that ends by an error which is nobody's to answer."""
+    is_final = isinstance(error, PagestoreError) and error.reason in FINAL
+    return FINAL_STATUS if is_final else EXIT_STATUS

@@ -82,9 +82,7 @@ def say(failure: PagestoreError, as_json: bool) -> None:
         body = {"reason": failure.reason, "message": failure.message, "hint": failure.hint}
         sys.stderr.write(json.dumps({"error": body}) + "\n")
         return
-    sys.stderr.write(f"error: {failure.message}\n")
-    if failure.hint:
-        sys.stderr.write(f"hint: {failure.hint}\n")
+    sys.stderr.write(failure.last_words())
 
 
 def _usage(error: Exception) -> PagestoreError:

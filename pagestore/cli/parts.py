@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pagestore import tasks
 from pagestore.cli import border
 from pagestore.cli.session import session
 from pagestore.client import credentials, tracing
-from pagestore.errors import InvalidInput
+from pagestore.errors import FINAL, InvalidInput, PagestoreError
 from pagestore.postgres import majors
 
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve.")]
@@ -94,7 +95,13 @@ def _session(part: str, token_file: Path | None, authority: Path | None) -> Iter
         tracing.begin(part)
         if token_file is not None:
             credentials.use(credentials.Credentials.of_file(token_file, authority))
-        yield
+        try:
+            yield
+        except PagestoreError as error:
+            if error.reason not in FINAL:
+                raise
+            border.say(error, as_json=False)
+            raise typer.Exit(tasks.FINAL_STATUS) from error
 
 
 def _given(**settings: Any) -> dict[str, Any]:

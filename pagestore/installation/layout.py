@@ -353,6 +353,10 @@ class Installation:
         return "\n".join(text.splitlines()[-lines:])
 
 
+ENDED_FOR_GOOD = "ENDED_FOR_GOOD"
+"""Of a part: it has said that another start will not help, and has none for a long while."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartProcess:
     pid: int
@@ -366,7 +370,7 @@ class PartProcess:
     """In a row: without the part having served for a while in between."""
     last_exit: str = ""
     reason: str = ""
-    """Why it could not be started, for programs; empty while it runs."""
+    """Why it could not be started, or is not started again, for programs; empty while it runs."""
 
 
 def not_running(data: Path) -> Unavailable:

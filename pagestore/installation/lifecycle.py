@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pagestore.client.addresses import is_near, tls_required
 from pagestore.errors import DeadlineExceeded, FailedPrecondition, PagestoreError, Unavailable
-from pagestore.installation.layout import Installation, lib_dir
+from pagestore.installation.layout import ENDED_FOR_GOOD, Installation, lib_dir
 from pagestore.installation.parts import orphans, running_part
 from pagestore.installation.ports import check_free
 from pagestore.postgres import majors
@@ -251,7 +251,9 @@ def wait_until_serving(
             process = running_part(installation, part)
             if process is not None and process.reason == "ADDRESS_IN_USE":
                 check_free(installation, part)
-            if process is not None and process.restarts >= MAX_RESTARTS:
+            if process is not None and (
+                process.reason == ENDED_FOR_GOOD or process.restarts >= MAX_RESTARTS
+            ):
                 raise _part_failed(installation, part, process.last_exit)
         if missing and time.monotonic() > deadline:
             raise DeadlineExceeded(

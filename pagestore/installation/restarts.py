@@ -8,6 +8,8 @@ from pagestore.pauses import Pauses
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 10.0
+FINAL_PAUSE = 600.0
+"""Of one that has said that another start will not help (tasks.FINAL_STATUS)."""
 STEADY_SECONDS = 20.0
 """A part that ran this long has started well."""
 
@@ -29,7 +31,7 @@ class Restarts:
     def began(self) -> None:
         self._began = self._clock()
 
-    def ended(self) -> float:
+    def ended(self, *, for_good: bool = False) -> float:
         """Seconds until the next start."""
         steady = self._clock() - self._began > STEADY_SECONDS
         if steady:
@@ -37,4 +39,4 @@ class Restarts:
             self._pauses.reset()
         self.in_a_row += 1
         self._began = self._clock()
-        return self._pauses.next()
+        return FINAL_PAUSE if for_good else self._pauses.next()

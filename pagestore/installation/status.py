@@ -17,7 +17,8 @@ from pagestore.v1.page_pb2 import Upkeep
 
 LOG_LINES = 40
 SAID = "error: "
-"""What begins the line by which a command ends; see :mod:`pagestore.cli.border`."""
+"""What begins the line by which a part ends, and `HINT` the next: `PagestoreError.last_words`."""
+HINT = "hint: "
 STATUS_SECONDS = 3.0
 """Within which a part answers, or is said not to serve."""
 
@@ -115,8 +116,12 @@ def _why(installation: Installation, part: str, process: PartProcess) -> str | N
     if not process.last_exit:
         return None
     tail = installation.log_tail(part, LOG_LINES).splitlines()
-    said = [line.removeprefix(SAID) for line in tail if line.startswith(SAID)]
-    return f"{process.last_exit}: {said[-1]}" if said else process.last_exit
+    said = [at for at, line in enumerate(tail) if line.startswith(SAID)]
+    if not said:
+        return process.last_exit
+    error, hint = tail[said[-1]].removeprefix(SAID), tail[said[-1] + 1 : said[-1] + 2]
+    ways_out = [line.removeprefix(HINT) for line in hint if line.startswith(HINT)]
+    return " ".join([f"{process.last_exit}: {error}", *ways_out])
 
 
 def _part_row(

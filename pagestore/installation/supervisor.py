@@ -1,9 +1,10 @@
 """One process that keeps the parts of an installation running.
 
 It starts each part as a child of its own, starts it again when it dies (after a pause that
-doubles while it keeps dying), and ends them in order when asked to: first the proxy, and every
-compute, cleanly, while the other parts still serve it; then the control plane, the computes' agent,
-the WAL service, the page server. At SIGHUP it reads the installation's file again: safekeepers come
+doubles while it keeps dying; a long one where the part has said that no start will help), and ends
+them in order when asked to: first the proxy, and every compute, cleanly, while the other parts
+still serve it; then the control plane, the computes' agent, the WAL service, the page server. At
+SIGHUP it reads the installation's file again: safekeepers come
 and go by it, and who has others to speak to then starts again. It decides nothing else and holds no
 state but the lock and the list of its children.
 
@@ -31,7 +32,7 @@ from pagestore.client.control import ControlClient
 from pagestore.errors import DeadlineExceeded, PagestoreError
 from pagestore.installation.commands import part_command, part_environment, recipe
 from pagestore.installation.health import is_serving
-from pagestore.installation.layout import Installation, PartProcess
+from pagestore.installation.layout import ENDED_FOR_GOOD, Installation, PartProcess
 from pagestore.installation.notify import notify
 from pagestore.installation.parts import orphans
 from pagestore.installation.ports import check_free
@@ -163,6 +164,7 @@ class Supervisor:
         restarts = Restarts(asyncio.get_running_loop().time)
         why = reason = ""
         while True:
+            for_good = False
             try:
                 process = await self._running(part)
             except (PagestoreError, OSError) as error:
@@ -173,8 +175,12 @@ class Supervisor:
                 note = PartProcess(process.pid, os.getpid(), start_ticks(process.pid) or 0)
                 self._note(part, note, restarts.in_a_row, why)
                 restarts.began()
-                why = _words(await process.wait())
-            pause = restarts.ended()
+                code = await process.wait()
+                why, for_good = _words(code), code == tasks.FINAL_STATUS
+            pause = restarts.ended(for_good=for_good)
+            if for_good:
+                note = PartProcess(0, os.getpid())
+                self._note(part, note, restarts.in_a_row, why, ENDED_FOR_GOOD)
             _say(f"{part}: {why}; starting it again in {pause:.1f} s")
             await asyncio.sleep(pause)
 

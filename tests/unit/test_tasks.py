@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pagestore import tasks
+from pagestore.errors import FailedPrecondition
 
 
 class Ends:
@@ -25,6 +26,10 @@ class Ends:
 
 async def _raise() -> None:
     raise ValueError("no disk thought of this")
+
+
+async def _refused() -> None:
+    raise FailedPrecondition("GENERATION_SUPERSEDED", "Another has taken over.", "Leave it.")
 
 
 async def _return() -> None:
@@ -45,6 +50,21 @@ def test_an_endless_task_that_ends_ends_the_process(work) -> None:
 
     asyncio.run(main())
     assert ends.statuses == [tasks.EXIT_STATUS]
+
+
+def test_what_no_other_start_will_change_ends_it_with_another_status_and_in_words(capsys) -> None:
+    ends = Ends()
+
+    async def replaced() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_refused())
+
+    async def main() -> None:
+        await _run(tasks.endless(replaced(), "keep", end=ends))
+
+    asyncio.run(main())
+    assert ends.statuses == [tasks.FINAL_STATUS]
+    assert "error: Another has taken over.\nhint: Leave it.\n" in capsys.readouterr().err
 
 
 def test_an_errand_may_return_but_not_raise() -> None:
@@ -75,6 +95,7 @@ def test_to_cancel_is_the_planned_end() -> None:
 PROGRAM = """
 import asyncio, gc
 from pagestore import tasks
+from pagestore.errors import FailedPrecondition
 
 async def die():
     await asyncio.sleep(0.01)

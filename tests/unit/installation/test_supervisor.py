@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from pagestore import tasks
 from pagestore.errors import FailedPrecondition
 from pagestore.installation import safekeeper_sections
 from pagestore.installation.config import SafekeeperConfig
-from pagestore.installation.layout import Installation, PartProcess
-from pagestore.installation.restarts import FIRST_PAUSE, LAST_PAUSE, STEADY_SECONDS
+from pagestore.installation.layout import ENDED_FOR_GOOD, Installation, PartProcess
+from pagestore.installation.restarts import (
+    FINAL_PAUSE,
+    FIRST_PAUSE,
+    LAST_PAUSE,
+    STEADY_SECONDS,
+)
 from pagestore.installation.supervisor import LEAVE_SECONDS, STOP_SECONDS, TELL_SECONDS
 from tests.unit.installation.fake_machine import AWAY, Machine, play
 from tests.unit.virtual_time import now, settle, until
@@ -73,6 +79,23 @@ def test_after_a_steady_run_it_is_started_at_once_again(tmp_path: Path) -> None:
         before, after = machine.started("control")[-2:]
         assert after - before == pytest.approx(STEADY_SECONDS + 1 + FIRST_PAUSE, abs=0.01)
         assert machine.installation.parts()["control"].restarts == 1
+
+    play(tmp_path, story)
+
+
+def test_one_that_says_that_no_start_will_help_has_none_for_a_long_while(tmp_path: Path) -> None:
+    async def story(machine: Machine) -> None:
+        await up(machine)
+        machine.process("pageserver").die(tasks.FINAL_STATUS)
+        await settle()
+        note = machine.installation.parts()["pageserver"]
+        assert (note.pid, note.reason) == (0, ENDED_FOR_GOOD)
+        assert note.last_exit == f"exit status {tasks.FINAL_STATUS}"
+        await asyncio.sleep(FINAL_PAUSE - 1)
+        assert len(machine.started("pageserver")) == 1
+        await until(lambda: len(machine.started("pageserver")) == 2)
+        await settle()
+        assert machine.installation.parts()["pageserver"].reason == ""
 
     play(tmp_path, story)
 
