@@ -8,7 +8,8 @@ What a subscription or a stream loses by breaking is told again at the next one,
 are absolute; so both are simply repeated, for ever and quietly, a stream at another safekeeper.
 
 A timeline whose WAL cannot be taken in (damaged, or unsupported) stops, with a named error for
-whoever reads beyond that point; it is tried again when the process restarts. What ingest has to
+whoever reads beyond that point. Damage is looked at again once in a while: a scrub, or whoever
+puts a copy there, repairs it; all else is tried again when the process restarts. What ingest has to
 read of a timeline may be away for now (an object store, a disk that errs): then it is tried again
 and again, and whoever asks is told what is waited for. The others go on.
 """
@@ -54,6 +55,8 @@ WORKERS = 2
 POSITIONS_AT_ONCE = 64
 """Considered before other work of the event loop has its turn."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+REPAIRED_SECONDS = 30.0
+"""After that it is looked whether what was damaged is whole again."""
 _log = structlog.get_logger(__name__)
 
 
@@ -127,6 +130,7 @@ class Follower:
         self._paces: dict[TimelineKey, Pace] = {}  # of those that have a task
         self._failures: dict[TimelineKey, PagestoreError] = {}
         self._rolled_back: set[TimelineKey] = set()  # those whose failure is an older log
+        self._damaged: set[TimelineKey] = set()  # those whose failure a repair may end
         self._waits: dict[TimelineKey, PagestoreError] = {}  # for what is away for now
         self._going: set[TimelineKey] = set()
         self.on_told: Callable[[TimelineKey], object] = lambda key: None
@@ -186,6 +190,7 @@ class Follower:
     async def _disappeared(self, key: TimelineKey) -> None:
         self._failures.pop(key, None)
         self._rolled_back.discard(key)
+        self._damaged.discard(key)
         self._settled.pop(key, None)
         self._flusher.forget(key)
         self._waits.pop(key, None)
@@ -203,8 +208,15 @@ class Follower:
         async with asyncio.TaskGroup() as group:
             self._watchers = group
             group.create_task(self._releases.run())
+            group.create_task(self._look_at_damage())
             for source in self._sources.all:
                 group.create_task(self._watch(source))
+
+    async def _look_at_damage(self) -> None:
+        while True:
+            await asyncio.sleep(REPAIRED_SECONDS)
+            for key in self._damaged - self._going - self._paces.keys():
+                self._begin(key)
 
     async def _watch(self, source: Source) -> None:
         pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
@@ -306,11 +318,13 @@ class Follower:
 
     def _stopped(self, key: TimelineKey, timeline: Timeline, error: Exception) -> None:
         cause = error.cause if isinstance(error, CannotTakeIn) else error
-        failure = stopped(timeline, cause)
-        _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
+        failure, before = stopped(timeline, cause), self._failures.get(key)
+        if before is None or before.message != failure.message:
+            _log.error("ingest stopped", timeline=str(key[1]), error=str(failure), exc_info=error)
         self._failures[key] = failure
-        if isinstance(cause, DataLoss) and cause.reason == "LOG_ROLLED_BACK":
-            self._rolled_back.add(key)
+        if isinstance(cause, DataLoss):
+            is_older = cause.reason == "LOG_ROLLED_BACK"
+            (self._rolled_back if is_older else self._damaged).add(key)
         self._waiters.fail(key, failure)
 
     def _forget_task(self, key: TimelineKey) -> None:
@@ -392,6 +406,7 @@ class Follower:
 
     async def _take(self, key: TimelineKey, ingest: TimelineIngest, lsn: int, data: bytes) -> None:
         await self._flusher.make_room()
+        before = ingest.timeline.last_record_lsn
         work = asyncio.get_running_loop().run_in_executor(self._threads, ingest.take, lsn, data)
         try:
             await asyncio.shield(work)
@@ -407,6 +422,10 @@ class Follower:
             raise CannotTakeIn(error) from error
         else:
             self._waits.pop(key, None)
+            if key in self._damaged and ingest.timeline.last_record_lsn > before:
+                _log.info("ingest goes on", timeline=str(key[1]))
+                self._damaged.discard(key)
+                self._failures.pop(key, None)
         finally:
             del work  # it has what is raised here, which has this frame
             self._flusher.touch(key)

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import FailedPrecondition, NotFound, OutOfRange, PagestoreError
-from pagestore.ingest.follower import FIRST_PAUSE, LINGER_MS, LONGEST_PAUSE, SILENCE_SECONDS
+from pagestore.ingest.follower import (
+    FIRST_PAUSE,
+    LINGER_MS,
+    LONGEST_PAUSE,
+    REPAIRED_SECONDS,
+    SILENCE_SECONDS,
+)
 from pagestore.ingest.pacing import PACE_SECONDS
 from pagestore.ingest.sources import STALL_SECONDS
 from tests.unit.ingest.fakes import (
@@ -276,6 +282,29 @@ def test_damage_at_the_same_place_again_is_believed(tmp_path: Path) -> None:
         await source.tell(other)
         await until(lambda: world.reached(other) == world.logs[other].end)
         assert len(source.read_at(key)) == 2
+
+    play(tmp_path, story)
+
+
+def test_what_was_damaged_is_taken_in_by_itself_once_it_is_repaired(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        key = world.timeline()
+        source, log = world.source, world.logs[key]
+        log.write(3)
+        source.copies[key] = log.damaged(1)
+        await source.tell(key)
+        await until(lambda: world.follower.failure(key) is not None)
+        failure = world.follower.failure(key)
+        await asyncio.sleep(2.5 * REPAIRED_SECONDS)
+        assert world.follower.failure(key) is not None
+        assert str(world.follower.failure(key)) == str(failure)
+        assert len(source.read_at(key)) == 2 + 2 * 2
+        del source.copies[key]
+        await until(lambda: world.reached(key) == log.end, 1.1 * REPAIRED_SECONDS)
+        assert world.follower.failure(key) is None
+        log.write()
+        await source.tell(key)
+        await until(lambda: world.reached(key) == log.end)
 
     play(tmp_path, story)
 
