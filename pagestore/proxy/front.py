@@ -20,6 +20,7 @@ from pagestore.client import tracing
 from pagestore.errors import PagestoreError
 from pagestore.pauses import Pauses
 from pagestore.pgwire import messages
+from pagestore.pgwire.messages import MessageReader, ProtocolViolation, read_error
 from pagestore.pgwire.startup import CancelRequest
 from pagestore.proxy.backend import Declined
 from pagestore.proxy.cancels import CancelKeys
@@ -50,6 +51,7 @@ ADOPT_SECONDS = 2.0
 """How often it is asked what others have started."""
 WRITE_DOWN_SECONDS = 1.0
 """After so long at rest a session's state is kept."""
+MAX_WORDS = 64 * 1024
 LAST_WORDS_SECONDS = 1.0
 """For a control plane to hear what was asked."""
 _SQLSTATES = {
@@ -62,6 +64,8 @@ _SQLSTATES = {
 _NOT_NOW = {"UPGRADE_UNDER_WAY": "57P03"}
 """By reasons of such as pass: cannot_connect_now, which drivers may take for a word to wait."""
 _TERMINATE = b"X"
+_IDLE_TOO_LONG = "57P05"
+"""What a backend ends with whose session has said nothing for its idle_session_timeout."""
 _log = structlog.get_logger(__name__)
 
 _Fleet = Fleet[Place, Session, Address]
@@ -331,7 +335,7 @@ class Front:
 
     def _left(self, session: Session, *, spoken: bool, words: bytes) -> None:
         """Its backend ended while it was at rest. Its state holds if nothing was said since."""
-        if session.state is None or spoken:
+        if session.state is None or spoken or _said(words) == _IDLE_TOO_LONG:
             session.lose(words or GONE)
             return
         address, attempt, place = session.address, session.attempt, session.destination.place
@@ -562,6 +566,15 @@ class Front:
             latest = max(active_at, now - item.idle_seconds)
             found[place] = (session.attempt, latest, busy or not item.at_rest)
         return found
+
+
+def _said(words: bytes) -> str:
+    """The SQLSTATE of a backend's last words; nothing where those say none."""
+    try:
+        found = MessageReader(MAX_WORDS).feed(words)
+    except ProtocolViolation:
+        return ""
+    return next((read_error(item.body).get("C", "") for item in found if item.kind == b"E"), "")
 
 
 def _sqlstate(error: PagestoreError) -> str:

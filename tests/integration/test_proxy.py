@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import select
 import shutil
 import signal
 import socket
@@ -333,6 +334,15 @@ def test_idle_sessions_outlive_a_crash(proxy: RunningProxy) -> None:
         proxy.places.server.stop(signal.SIGQUIT)
         assert session.execute("SHOW work_mem").fetchone() == ("9MB",)
     assert proxy.places.starts == 2
+
+
+def test_a_session_that_is_to_end_when_it_is_idle_for_long_does(proxy: RunningProxy) -> None:
+    with psycopg.connect(proxy.url(), autocommit=True) as session:
+        session.execute("SET idle_session_timeout = '6s'")  # by then its state is kept
+        wait_until(proxy.every_state_is_kept)
+        wait_until(lambda: select.select([session], [], [], 0)[0])
+        with pytest.raises(psycopg.errors.IdleSessionTimeout):
+            session.execute("SELECT 1")
 
 
 def test_a_session_whose_place_goes_while_it_comes_back_comes_back_once(
