@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from importlib import metadata
 
+from pagestore.client.addresses import is_near
 from pagestore.client.credentials import AUTHORITY
 from pagestore.installation.config import SafekeeperConfig
 from pagestore.installation.keys import PUBLIC_KEYS, SIGNING_KEY, token_file
@@ -17,6 +19,7 @@ from pagestore.postgres import majors
 
 WITH_OBJECTS = ("pageserver", "control")
 """Parts that keep something in the object store."""
+ANYWHERE = ("0.0.0.0", "[::]")  # noqa: S104
 PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
 
@@ -106,7 +109,7 @@ def _control_options(installation: Installation, _: str) -> list[str]:
     words += _wal_services(config.staying)
     words += ["--compute-agent", installation.listen("compute")]
     if config.proxy is not None:
-        words += ["--address", config.proxy.address or config.proxy.listen]
+        words += ["--address", config.proxy.address or reached_at(config.proxy.listen)]
         words += ["--proxy", config.proxy.service]
     if config.objects is not None:
         words += ["--objects", config.objects.url]
@@ -125,11 +128,28 @@ def _proxy_options(installation: Installation, _: str) -> list[str]:
     assert proxy is not None, "a part that there is has a section"
     words = ["--service", proxy.service, "--control", config.control.listen]
     words += ["--idle", str(proxy.idle), "--awake", str(proxy.awake)]
-    if proxy.certificate is not None:
-        words += ["--certificate", str(proxy.certificate)]
-    if proxy.key is not None:
-        words += ["--key", str(proxy.key)]
+    certificate, key = proxy.certificate, proxy.key
+    if certificate is None and key is None and not is_near(proxy.listen):
+        certificate, key = installation.certificate or (None, None)
+    if certificate is not None:
+        words += ["--certificate", str(certificate)]
+    if key is not None:
+        words += ["--key", str(key)]
     return words
+
+
+def reached_at(listen: str) -> str:
+    """What URLs say where the proxy listens on every address, and nobody has said which is known:
+    this machine's name, if it leads anywhere."""
+    host, _, port = listen.rpartition(":")
+    if host not in ANYWHERE:
+        return listen
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, port)
+    except OSError:
+        name = "127.0.0.1"
+    return f"{name}:{port}"
 
 
 def _exporter_options(installation: Installation, _: str) -> list[str]:

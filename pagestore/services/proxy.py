@@ -95,8 +95,8 @@ async def serve(settings: ProxySettings) -> None:
         raise FailedPrecondition(
             "TLS_REQUIRED",
             f"The proxy would send passwords and data in clear over {settings.listen}.",
-            "Give it a certificate and its key (`certificate` and `key` of [proxy]), or let it "
-            "listen on 127.0.0.1.",
+            "`pagestore certificate HOST...` makes a certificate; `certificate` and `key` of "
+            "[proxy] name another. Or let it listen on 127.0.0.1.",
         )
     limits = Limits(idle=settings.idle, berths=settings.awake)
     with _listening(host, port) as listener:

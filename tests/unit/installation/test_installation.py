@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pagestore.errors import FailedPrecondition, Unavailable
-from pagestore.installation import config
+from pagestore.installation import commands, config
 from pagestore.installation.commands import part_command
 from pagestore.installation.layout import Installation, PartProcess
 from pagestore.installation.lifecycle import prepare
@@ -61,6 +61,51 @@ def test_several_safekeepers_are_parts_that_know_each_other(tmp_path: Path) -> N
         command = part_command(installation, part)
         told = [command[at + 1] for at, word in enumerate(command) if word == "--wal-service"]
         assert told == named
+
+
+def test_beyond_loopback_the_proxy_shows_the_installations_certificate_unless_it_has_its_own(
+    installation: Installation,
+) -> None:
+    def proxied(*lines: str) -> list[str]:
+        text = installation.config_file.read_text()
+        head, _, rest = text.partition("[proxy]\n")
+        rest = rest.split("\n\n", 1)[1]
+        section = "\n".join(["[proxy]", 'service = "127.0.0.1:7434"', *lines])
+        installation.config_file.write_text(f"{head}{section}\n\n{rest}")
+        installation.forget_config()
+        return part_command(installation, "proxy")
+
+    made = installation.data / "tls/certificate.pem"
+    made.parent.mkdir()
+    made.write_text("a certificate")
+    (installation.data / "tls/key.pem").write_text("its key")
+    assert "--certificate" not in proxied('listen = "127.0.0.1:5432"')
+    everywhere = proxied('listen = "0.0.0.0:5432"')
+    assert everywhere[everywhere.index("--certificate") + 1] == str(made)
+    own = proxied('listen = "0.0.0.0:5432"', 'certificate = "/a.pem"', 'key = "/k.pem"')
+    assert own[own.index("--certificate") + 1] == "/a.pem"
+    assert "--key" not in proxied('listen = "0.0.0.0:5432"', 'certificate = "/a.pem"')
+
+
+@pytest.mark.parametrize(
+    ("resolves", "listen", "said"),
+    [
+        (True, "0.0.0.0:5432", "here:5432"),
+        (False, "[::]:5432", "127.0.0.1:5432"),
+        (True, "10.0.0.5:5432", "10.0.0.5:5432"),
+    ],
+)
+def test_urls_say_an_address_that_leads_somewhere(
+    monkeypatch: pytest.MonkeyPatch, resolves: bool, listen: str, said: str
+) -> None:
+    def resolve(*_: object) -> list[object]:
+        if not resolves:
+            raise OSError("no such host")
+        return []
+
+    monkeypatch.setattr(commands.socket, "gethostname", lambda: "here")
+    monkeypatch.setattr(commands.socket, "getaddrinfo", resolve)
+    assert commands.reached_at(listen) == said
 
 
 def test_another_number_of_safekeepers_is_refused(tmp_path: Path) -> None:
