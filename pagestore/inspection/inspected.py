@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pagestore import lost_found
 
 Fact: TypeAlias = str | int | bool | None
+Reader: TypeAlias = "Callable[[Path, bytes, int], Inspected]"
+"""Of a file's path, its bytes, and how many of its entries are to be shown."""
+_WITH_DOTS = ("catalog.lmdb-lock", "lock.mdb", ".log", ".so", ".json", ".conf", ".tmp")
+NOT_SHOWN = "(not shown)"
+_SECRET = ("password", "key", "secret", "verifier", "answers")
+"""Fields whose names end so are not shown."""
+
+
+def shown(name: str, value: Any) -> Any:
+    """A field's value, for everybody."""
+    return NOT_SHOWN if value and name.endswith(_SECRET) else value
 
 
 @dataclass
@@ -26,3 +40,12 @@ class Inspected:
     rows: Sequence[tuple[str, ...]] = ()
     count: int | None = None
     damage: list[str] = field(default_factory=list)
+
+
+def called(path: Path) -> str:
+    """A file's name, also of one that was moved aside: there the path of before stands in front,
+    and perhaps a number behind (pagestore/lost_found.py)."""
+    if path.parent.name != lost_found.DIRECTORY:
+        return path.name
+    name = path.name.partition("~")[0]
+    return next((known for known in _WITH_DOTS if name.endswith(known)), name.rpartition(".")[2])

@@ -8,7 +8,7 @@ from pagestore.consensus.members import Member
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId, format_lsn
 from pagestore.inspection.inspected import Inspected
-from pagestore.walservice import control_file, horizon
+from pagestore.walservice import control_file, horizon, memory_of_peers, witness
 from pagestore.walservice.owner import Owner
 
 _NOBODY = Owner(TenantId(bytes(16)), TimelineId(bytes(16)), 0)
@@ -59,6 +59,44 @@ def inspect_horizon(path: Path, raw: bytes, limit: int) -> Inspected:
     found.columns = ("consumer", "needs from")
     found.rows = [(name, format_lsn(lsn)) for name, lsn in sorted(said.consumers.items())][:limit]
     found.count = len(said.consumers)
+    return found
+
+
+def inspect_witness(path: Path, raw: bytes, limit: int) -> Inspected:
+    del limit
+    found = Inspected("witness of a safekeeper's log")
+    told = witness.decode(raw)
+    if told is None:
+        found.damage.append("its checksum does not hold; the control file alone binds then")
+        return found
+    owner, seen = told
+    found.facts = {
+        **_whose(owner),
+        "revision": seen.revision,
+        "epoch": seen.epoch,
+        "durable_to": format_lsn(seen.position.flush_lsn) if seen.position.flush_lsn else None,
+    }
+    return found
+
+
+def inspect_memory_of_peers(path: Path, raw: bytes, limit: int) -> Inspected:
+    del path
+    found = Inspected("what a safekeeper was told by others")
+    slots = [raw[at : at + memory_of_peers.SLOT] for at in range(0, len(raw), memory_of_peers.SLOT)]
+    told = [memory_of_peers.decode(slot) for slot in slots]
+    torn = sum(any(slot) and said is None for slot, said in zip(slots, told, strict=True))
+    if torn:
+        found.damage.append(f"{torn} slots do not hold; nothing rests on them")
+    said = [each for each in told if each is not None]
+    found.columns = ("safekeeper", "tenant", "timeline", "term", "flush LSN", "commit LSN")
+    found.rows = [
+        (
+            *(str(number), str(key.tenant), str(key.timeline), str(heard.term)),
+            *(format_lsn(heard.flush_lsn), format_lsn(heard.commit_lsn)),
+        )
+        for number, key, heard in said[:limit]
+    ]
+    found.count = len(said)
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pagestore.control import packing, storage
 from pagestore.errors import DataLoss
 from pagestore.ids import TenantId, TimelineId, format_lsn
-from pagestore.inspection.inspected import Inspected
+from pagestore.inspection.inspected import Inspected, shown
 from pagestore.inspection.keys import named
 from pagestore.layers.files import layer_name
 from pagestore.lmdbfile.pages import Damaged, Entry, Pages
@@ -24,8 +24,7 @@ from pagestore.timeline import entries
 
 MAGIC_AT = slice(16, 20)
 MAGIC = (0xBEEFC0DE).to_bytes(4, "little")
-_SECRET = ("password", "key", "secret", "verifier", "answers")
-"""Fields whose names end so are not shown."""
+NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 def inspect(path: Path, raw: bytes, limit: int) -> Inspected:
@@ -199,9 +198,7 @@ def _record_words(body: bytes) -> str:
         return f"{len(body)} bytes"
     if not isinstance(fields, dict):
         return f"{len(body)} bytes"
-    shown = {
-        name: "(not shown)" if value and name.endswith(_SECRET) else value
-        for name, value in fields.items()
-        if value not in (None, "", [], {})
-    }
-    return json.dumps(shown, ensure_ascii=False)
+    return json.dumps(
+        {name: shown(name, value) for name, value in fields.items() if value not in NOTHING},
+        ensure_ascii=False,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pagestore.errors import DataLoss
 from pagestore.ids import format_lsn
-from pagestore.inspection.inspected import Inspected
+from pagestore.inspection.inspected import Inspected, called
 from pagestore.pgformat import versions, wal
 from pagestore.pgformat.versions import Version
 
@@ -24,35 +24,50 @@ _MANAGERS = (
 """Resource managers by number; all majors that are known have these."""
 
 
-def begin_of(path: Path) -> int | None:
+def begin_of(name: str) -> int | None:
     """The LSN at which a segment of this name begins; None for another name."""
-    name = path.name.removesuffix(".partial")
+    name = name.removesuffix(".partial")
     if len(name) != _NAME_DIGITS or set(name) - set("0123456789ABCDEF"):
         return None
     return int(name[8:16], 16) << 32 | int(name[16:], 16) * wal.SEGMENT_SIZE
 
 
 def inspect(path: Path, raw: bytes, limit: int) -> Inspected:
-    begin = begin_of(path)
+    begin = begin_of(called(path))
+    assert begin is not None, "it was told by its name"
     found = Inspected("segment of WAL")
-    if begin is None:
-        found.damage.append(f"the name {path.name} is none of a segment")
-        return found
     first = next((at for at in range(0, len(raw), _PAGE) if any(raw[at : at + _PAGE])), None)
     found.facts = {"begins": format_lsn(begin), "bytes": len(raw)}
     if first is None:
         found.facts["content"] = "zeros"
         return found
-    version = _version_of(raw, first)
-    if version is None:
+    start = _begins_within(raw, first)
+    # Such a page has no header: the next one says whose they are, if there is one.
+    version = _version_of(raw, first if start is None else first + _PAGE)
+    if version is None and (start is None or any(raw[first + _PAGE :])):
         found.damage.append(f"offset {first}: no WAL page of a Postgres that is known")
         return found
-    found.facts |= {"postgres": version.major, "first_page": format_lsn(begin + first)}
-    _read(raw, begin, first, version, found, limit)
+    major = None if version is None else version.major
+    found.facts |= {"postgres": major, "first_page": format_lsn(begin + first)}
+    if start is None:
+        start = _first_record(raw, begin, first)
+    _read(raw, begin, start, version or versions.OLDEST, found, limit)
     return found
 
 
+def _begins_within(raw: bytes, page: int) -> int | None:
+    """The offset at which a log begins in a page, where it does behind the page's header: what a
+    branch inherits of the page is in another log. None: the page has a header."""
+    content = raw[page : page + _PAGE]
+    written = len(content) - len(content.lstrip(b"\0"))
+    # A record begins with its length, at a multiple of 8.
+    start = written - written % 8
+    return page + start if start > wal.LONG_HEADER else None
+
+
 def _version_of(raw: bytes, page: int) -> Version | None:
+    if page >= len(raw):
+        return None
     (magic,) = _MAGIC.unpack_from(raw, page)
     return next((each for each in versions.ALL if each.wal_magic == magic), None)
 
@@ -69,9 +84,8 @@ def _first_record(raw: bytes, begin: int, page: int) -> int:
 
 
 def _read(
-    raw: bytes, begin: int, page: int, version: Version, found: Inspected, limit: int
+    raw: bytes, begin: int, start: int, version: Version, found: Inspected, limit: int
 ) -> None:
-    start = _first_record(raw, begin, page)
     found.columns = ("LSN", "manager", "info", "transaction", "bytes")
     count, end = 0, begin + start
     rows: list[tuple[str, ...]] = []

@@ -52,7 +52,7 @@ class MemoryOfPeers:
             return
         self._slots = -(-len(raw) // SLOT)
         for place in range(self._slots):
-            found = _decoded(raw[place * SLOT : place * SLOT + SLOT])
+            found = decode(raw[place * SLOT : place * SLOT + SLOT])
             if found is None or (found[0], found[1]) in self._places:
                 self._free.append(place)
             else:
@@ -106,7 +106,8 @@ def _encoded(number: int, key: TimelineKey, heard: Heard) -> bytes:
     return body + _CRC.pack(crc32c(body))
 
 
-def _decoded(raw: bytes) -> tuple[int, TimelineKey, Heard] | None:
+def decode(raw: bytes) -> tuple[int, TimelineKey, Heard] | None:
+    """Of one slot: who has said it, of which timeline, and what; None where it says nothing."""
     body, stored = raw[: _BODY.size], raw[_BODY.size : _BODY.size + _CRC.size]
     if len(body) < _BODY.size or not any(body) or _CRC.pack(crc32c(body)) != stored:
         return None

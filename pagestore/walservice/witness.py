@@ -83,21 +83,33 @@ def read(directory: Path, owner: Owner) -> Witness | None:
     except OSError as error:
         _log.warning("no witness", path=str(path), error=str(error))
         return None
+    found = decode(raw)
+    if found is None:
+        why = "its checksum does not hold, or it is of another version"
+        _log.warning("no witness", path=str(path), error=why)
+        return None
+    whose, witness = found
+    if whose != owner:
+        _log.warning("no witness", path=str(path), error="it is another log's")
+        return None
+    return witness
+
+
+def decode(raw: bytes) -> tuple[Owner, Witness] | None:
+    """Whose the file says that it is, and what it says; None where that cannot be trusted."""
     head = _unsealed(raw[: _HEAD.size + _CRC.size])
     if head is None:
-        _log.warning("no witness", path=str(path), error="its checksum does not hold")
         return None
     magic, version, whose, revision = _HEAD.unpack(head)
-    if (magic, version) != (MAGIC, VERSION) or Owner.decode(whose) != owner:
-        _log.warning(
-            "no witness", path=str(path), error="it is another log's, or of another version"
-        )
+    if (magic, version) != (MAGIC, VERSION):
         return None
+    owner = Owner.decode(whose)
     told = _unsealed(raw[SECTOR : SECTOR + _POSITION.size + _CRC.size])
     if told is None:
-        return Witness(revision)
+        return owner, Witness(revision)
     epoch, flush_lsn, prev_record_lsn, record_crc = _POSITION.unpack(told)
-    return Witness(revision, epoch, WalPosition(flush_lsn, prev_record_lsn), record_crc)
+    position = WalPosition(flush_lsn, prev_record_lsn)
+    return owner, Witness(revision, epoch, position, record_crc)
 
 
 def _sealed(body: bytes) -> bytes:
