@@ -31,6 +31,10 @@ Hear = Callable[[Message], None]
 class CarryFailed(Exception):
     """A backend did not say, or did not take, the state of a session; the text says why."""
 
+    def __init__(self, words: str, sqlstate: str = "") -> None:
+        super().__init__(words)
+        self.sqlstate = sqlstate
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -111,16 +115,18 @@ def _answers(hear: Hear, *, strict: bool = True) -> Generator[Need, Any, list[Me
     """Everything up to ReadyForQuery, and no half message behind it is left unread."""
     reader = MessageReader(MAX_STATE_BYTES)
     found: list[Message] = []
-    fault, ready = "", False
+    fault: CarryFailed | None = None
+    ready = False
     while not ready or reader.has_begun():
         for message in reader.feed((yield Read())):
             if message.kind in _HEARD:
                 hear(message)
                 continue
             if message.kind == b"E" and strict:
-                fault = read_error(message.body).get("M", "it gave an error")
+                said = read_error(message.body)
+                fault = CarryFailed(said.get("M", "it gave an error"), said.get("C", ""))
             ready = ready or message.kind == b"Z"
             found.append(message)
-    if fault:
-        raise CarryFailed(fault)
+    if fault is not None:
+        raise fault
     return found

@@ -293,6 +293,11 @@ class Fleet(Generic[Place, Waiter, _Address]):
         berth = self._places.get(place)
         return self._limits.idle if berth is None else self._limit(berth)
 
+    def address(self, place: Place) -> _Address | None:
+        """Of what is awake there; None where nothing is."""
+        berth = self._places.get(place)
+        return berth.address if berth is not None else None
+
     def is_busy(self, place: Place) -> bool:
         berth = self._places.get(place)
         return berth is not None and berth.busy

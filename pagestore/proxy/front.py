@@ -26,6 +26,7 @@ from pagestore.proxy.backend import Declined
 from pagestore.proxy.cancels import CancelKeys
 from pagestore.proxy.carrying import CarryFailed
 from pagestore.proxy.counts import Counts
+from pagestore.proxy.ending import Ending
 from pagestore.proxy.fleet import Action, Fleet, Limits, Refuse, Release, Start, State, Stop
 from pagestore.proxy.links import Activity, Event, Link, LinkEnded, Links, drive
 from pagestore.proxy.login import Admitted, Refused, Security, login
@@ -105,6 +106,7 @@ class Front:
         self._released: dict[Session, asyncio.Future[tuple[Address, int]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop = asyncio.get_running_loop()
+        self._ending = Ending()
         self._parting = Parting(self.sessions, self._is_entered, self._take_up)
         self.hindrances = self._parting.hindrances
         full = messages.error_response("53300", "sorry, too many clients already")
@@ -491,7 +493,9 @@ class Front:
             seconds: for sessions at work to come to rest.
             end_all: none goes on.
         """
-        self._carry_out(self._fleet.left(place, self._loop.time()))
+        now = self._loop.time()
+        self._ending.begin(place, self._fleet.address(place), now)
+        self._carry_out(self._fleet.left(place, now))
         if end_all:
             self._places.forget(place)
             return 0, await self._parting.end_all(place, words)
@@ -518,17 +522,20 @@ class Front:
     async def _adopt_for_ever(self) -> None:
         """Takes up what others have started, and loses what others have ended."""
         while True:
-            before = self._fleet.awake()
+            before, asked_at = self._fleet.awake(), self._loop.time()
             try:
                 found = await self._places.awake()
             except PagestoreError as error:
                 _log.warning("who is awake is not known", error=str(error))
             else:
-                self._adopt(found, before)
+                self._adopt(found, before, asked_at)
             await asyncio.sleep(ADOPT_SECONDS)
 
     def _adopt(
-        self, found: list[tuple[Place, Address, float | None]], before: dict[Place, int]
+        self,
+        found: list[tuple[Place, Address, float | None]],
+        before: dict[Place, int],
+        asked_at: float,
     ) -> None:
         """
         Args:
@@ -540,7 +547,8 @@ class Front:
                 self.counts.latest.pop(place, None)
                 self._carry_out(self._fleet.lost(place, attempt, now))
         for place, address, idle in found:
-            self._fleet.adopt(place, address, now, idle)
+            if not self._ending.concerns(place, address, asked_at):
+                self._fleet.adopt(place, address, now, idle)
 
     def _write_all_down(self, activity: list[Activity]) -> None:
         """The sessions that have come to rest, where nothing else is about to happen."""

@@ -116,8 +116,10 @@ class Session:
                 outcome = await drive(backend_login(parameters, self.admitted.keys), link)
                 if self.state is not None and isinstance(outcome, Ready):
                     await drive(rehydrate(self.state, heard.append), link)
-        except CarryFailed:
+        except CarryFailed as error:
             link.close()
+            if error.sqlstate in _GONE:
+                raise BackendGone(str(error)) from error
             raise
         except (LinkEnded, ProtocolViolation, TimeoutError) as error:
             link.close()
@@ -173,6 +175,9 @@ class Session:
                 return ""
             return self.work
         except CarryFailed as error:
+            if error.sqlstate in _GONE and not self.client.ended:
+                self._fall_back()
+                return ""
             self.state = None
             return str(error)
         except LinkEnded:

@@ -18,6 +18,7 @@ import pytest
 
 from pagestore.pgwire.messages import error_response
 from pagestore.proxy.fleet import State
+from pagestore.proxy.front import ADOPT_SECONDS
 from pagestore.proxy.places import Place
 from tests.integration.proxied import MODULE, PLACE, PlainPlaces, RunningProxy, running_proxy
 from tests.plain_postgres import plain_postgres
@@ -142,6 +143,24 @@ def test_a_move_under_those_who_are_in_takes_them_along_or_tells_them(
         assert answer.result(30) == ("7MB",)
         with pytest.raises(psycopg.errors.AdminShutdown, match="app was moved"):
             busy.execute("COMMIT")
+
+
+def test_nobody_is_let_in_where_a_server_is_about_to_end_though_it_is_still_listed(
+    proxy: RunningProxy, places: HeldPlaces
+) -> None:
+    """Whoever ends it takes a while for that, and the control plane says of it that it is awake."""
+    with connect(proxy) as idle, ThreadPoolExecutor(2) as pool:
+        idle.execute("SET work_mem = '7MB'")
+        places.held = True
+        assert proxy.run(proxy.front.carry_out(PLACE, MOVED, 0.2)) == (1, 0)
+        assert stays(lambda: proxy.state() is not State.AWAKE, 2 * ADOPT_SECONDS)
+        answer, coming = pool.submit(asked, idle), pool.submit(connect, proxy)
+        assert stays(lambda: not answer.done() and not coming.done(), ADOPT_SECONDS)
+        proxy.run(places.stop(PLACE))
+        places.held = False
+        assert answer.result(30) == ("7MB",)
+        with coming.result(30) as other:
+            assert asked(other) == ("4MB",)
 
 
 def test_a_start_that_fails_while_many_wait_is_told_to_all_and_nobody_else(

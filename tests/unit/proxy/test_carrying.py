@@ -79,3 +79,12 @@ def test_one_that_was_cancelled_does_not_stand_in_the_way_of_the_next() -> None:
         play(dehydrate(b"", lambda _: None), [cancelled + READY])
     _, sent = play(dehydrate(b"", lambda _: None), [row("+ab") + READY])
     assert sent.startswith(Message(b"C", b"S_pagestore\0").encode()), "the old one goes first"
+
+
+def test_an_error_says_by_which_code_its_backend_ends() -> None:
+    """It may come right behind the answer, and in one piece with it."""
+    ends = error_response("57P01", "terminating connection due to administrator command")
+    for story in (rehydrate(State("ab"), lambda _: None), dehydrate(b"", lambda _: None)):
+        with pytest.raises(CarryFailed) as caught:
+            play(story, [READY + ends])
+        assert caught.value.sqlstate == "57P01"
