@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pagestore import keyspace
 from pagestore._native import Snapshot
 from pagestore.keyspace import Key, Kind
+from pagestore.layers.native import store_errors
 from pagestore.timeline import Timeline
 
 _U64 = struct.Struct("<Q")
@@ -43,24 +44,31 @@ def last(snapshot: Snapshot, lsn: int) -> int:
 
 
 def last_known(snapshot: Snapshot, lsn: int) -> Last:
-    value = snapshot.get(keyspace.LAST_COMMIT.pack(), lsn)
-    if value is None:
-        # History of before the key was written has the times alone: the latest time is the
-        # last commit, unless a clock was set back.
-        found = snapshot.last_before(*keyspace.kind_range(Kind.COMMIT_TIME), lsn)
-        value = found[1] if found else bytes(_U64.size)
+    """
+    Raises:
+        Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE. DataLoss: LAYER_CORRUPT.
+    """
+    with store_errors():
+        value = snapshot.get(keyspace.LAST_COMMIT.pack(), lsn)
+        if value is None:
+            # History of before the key was written has the times alone: the latest time is the
+            # last commit, unless a clock was set back.
+            found = snapshot.last_before(*keyspace.kind_range(Kind.COMMIT_TIME), lsn)
+            value = found[1] if found else bytes(_U64.size)
     commit_lsn, next_full_xid = _LAST.unpack(value.ljust(_LAST.size, b"\0"))
     return Last(commit_lsn, next_full_xid)
 
 
 def by_time(timeline: Timeline, unix_micros: int) -> Found:
-    """The last commit at or before a time, in the timeline's whole history."""
+    """The last commit at or before a time, in the timeline's whole history. Raises as `last_known`,
+    and as `Timeline.snapshot`."""
     head = timeline.last_record_lsn
     snapshot = timeline.snapshot()
     low, high = keyspace.kind_range(Kind.COMMIT_TIME)
     beyond = keyspace.commit_time(unix_micros + 1).pack()
-    newer = snapshot.last_before(beyond, high, head)
-    found = snapshot.last_before(low, beyond, head)
+    with store_errors():
+        newer = snapshot.last_before(beyond, high, head)
+        found = snapshot.last_before(low, beyond, head)
     if found is None:
         return Found(timeline.earliest_lsn, before_history=True, after_head=newer is None)
     key, value = found
