@@ -69,7 +69,10 @@ def create(
     if_not_exists: IfNotExists = False,
     settings: Set = None,
     postgres: Annotated[
-        int, typer.Option(metavar="MAJOR", help="Default: the newest that is installed.")
+        int,
+        typer.Option(
+            min=0, max=999, metavar="MAJOR", help="Default: the newest that is installed."
+        ),
     ] = 0,
     ttl: Ttl = None,
     data: Data = None,

@@ -72,7 +72,9 @@ def shown_steps(steps: Steps, shown: bool) -> Iterator[Told]:
 
 def upgrade(
     name: Name,
-    to: Annotated[int, typer.Option("--to", metavar="MAJOR", help="Of Postgres: 18.")],
+    to: Annotated[
+        int, typer.Option("--to", min=1, max=999, metavar="MAJOR", help="Of Postgres: 18.")
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only let pg_upgrade check; the database goes on.")
     ] = False,

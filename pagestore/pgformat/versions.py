@@ -137,7 +137,7 @@ ALL: Final = (POSTGRES_15, POSTGRES_17, POSTGRES_18)
 OLDEST: Final = POSTGRES_15
 """What a timeline is that does not say: before there was a second major, none did."""
 
-_NEEDED = f"pagestore knows Postgres {', '.join(str(version.major) for version in ALL)}."
+_KNOWN = ", ".join(str(version.major) for version in ALL)
 
 
 def of_major(major: int, where: str = "") -> Version:
@@ -161,10 +161,16 @@ def of_catalog(catalog_version: int, where: str = "") -> Version:
 
 
 def _found(version: Version | None, which: str, where: str) -> Version:
-    if version is None:
+    if version is not None:
+        return version
+    if not where:
         raise FailedPrecondition(
             "WRONG_POSTGRES_VERSION",
-            f"{where or 'This'} is of Postgres {which}. {_NEEDED}",
-            "Bring the cluster to one of these first: pg_upgrade, or pg_dumpall and psql.",
+            f"Postgres {which} is none that pagestore knows: {_KNOWN}.",
+            "`pagestore status` says which of them are installed.",
         )
-    return version
+    raise FailedPrecondition(
+        "WRONG_POSTGRES_VERSION",
+        f"{where} is of Postgres {which}. pagestore knows Postgres {_KNOWN}.",
+        "Bring the cluster to one of these first: pg_upgrade, or pg_dumpall and psql.",
+    )

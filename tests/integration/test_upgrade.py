@@ -101,6 +101,7 @@ def test_all_comes_through_and_back_and_forth(whole: Whole) -> None:
     whole.sql("app", 'CREATE DATABASE "an other"')
     with whole.connect("app", "an other") as other:
         other.execute("CREATE TABLE there AS SELECT 5 AS five")
+    whole.sql("app", 'ALTER DATABASE "an other" SET TABLESPACE aside')
     whole.run("settings", "app", "work_mem=7MB")
     before, url = facts(whole, "app"), whole.json("url", "app")["url"]
     whole.run("branch", "app", "child")
@@ -128,6 +129,8 @@ def test_all_comes_through_and_back_and_forth(whole: Whole) -> None:
         assert web.execute("SELECT count(*) FROM rows").fetchone() == (3000,)
     with whole.connect("app", "an other") as other:
         assert other.execute("SELECT five FROM there").fetchone() == (5,)
+        where = other.execute("SELECT pg_relation_filepath('there')").fetchone()
+        assert where is not None and where[0].startswith("pg_tblspc/")
     assert whole.sql("app", "TABLE fleeting") == []
     assert major(whole, "child") == OLD
     with psycopg.connect(url, dbname="app@before-upgrade-1") as past:

@@ -140,6 +140,14 @@ def test_bytes_for_people() -> None:
     ]
 
 
+@pytest.mark.parametrize("verb", ["create app --postgres", "upgrade app --to"])
+@pytest.mark.parametrize("major", ["-1", "x", "99999999999999999999"])
+def test_what_can_be_no_major_is_a_usage_error(verb: str, major: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [*verb.split(), major, "--data", str(tmp_path)])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert major in done.stderr
+
+
 def test_unknown_verbs_are_usage_errors() -> None:
     assert CliRunner().invoke(app, ["destroy"]).exit_code == 2
 
