@@ -55,8 +55,10 @@ async def compare(
         limit: of rows that are told one by one.
     """
     found = TableDifference()
-    # Each sorts before it tells the first: both at once.
-    a, b = await asyncio.gather(_next(ours), _next(theirs))
+    # Each sorts before it tells the first: both at once, and where one fails, nobody is left who
+    # still reads of the other.
+    firsts = await asyncio.gather(_next(ours), _next(theirs), return_exceptions=True)
+    a, b = (_row(first) for first in firsts)
     while a is not None or b is not None:
         if b is None or (a is not None and _order(a) < _order(b)):
             assert a is not None
@@ -74,6 +76,12 @@ async def compare(
 
 async def _next(rows: AsyncIterator[Row]) -> Row | None:
     return await anext(rows, None)
+
+
+def _row(first: Row | BaseException | None) -> Row | None:
+    if isinstance(first, BaseException):
+        raise first
+    return first
 
 
 def _order(row: Row) -> bytes:

@@ -15,6 +15,10 @@ from pagestore.errors import FailedPrecondition
 _HEAD = re.compile(r"^-- Name: (.*); Type: (.*); Schema: (.*); Owner:.*$", re.MULTILINE)
 _TOKEN = re.compile(r"^\\(un)?restrict .*$", re.MULTILINE)
 """What newer minor releases put around a dump, by lot."""
+_OPTIONS = re.compile(r"(ALTER TABLE ONLY .* ALTER COLUMN .* SET \()(.*)\);")
+_VERSION = "pg_attver="
+"""An option of each column in some minor releases: the LSN of its definition, which is never the
+same of a column that was made in two places."""
 
 
 class SchemaObject(NamedTuple):
@@ -72,12 +76,22 @@ def objects(dump: str) -> dict[SchemaObject, str]:
         end = heads[number].start() if number < len(heads) else len(dump)
         name, kind, schema = head.groups()
         body = dump[head.end() : end]
-        lines = [line for line in _TOKEN.sub("", body).splitlines() if not line.startswith("--")]
+        said = [line for line in _TOKEN.sub("", body).splitlines() if not line.startswith("--")]
+        lines = [line for line in map(_without_version, said) if line is not None]
         what = SchemaObject(schema, kind, name)
         sql = "\n".join(lines).strip()
         # Two of one name are one: what belongs to an object stands with it.
         found[what] = f"{found[what]}\n{sql}" if what in found else sql
     return found
+
+
+def _without_version(line: str) -> str | None:
+    """None where nothing else is said."""
+    options = _OPTIONS.fullmatch(line)
+    if options is None:
+        return line
+    kept = [option for option in options[2].split(", ") if not option.startswith(_VERSION)]
+    return f"{options[1]}{', '.join(kept)});" if kept else None
 
 
 def changed(ours: str, theirs: str) -> list[ChangedObject]:

@@ -84,10 +84,11 @@ def select_rows(table: Table, blocks: NDArray[np.uint32] | None) -> str:
     Args:
         blocks: None for all.
     """
-    of_key = f"ROW({table.key})::text" if table.key else "pg_catalog.row_to_json(t)::text"
+    # With its star it is the row also where a column is called as the table is here.
+    of_key = f"ROW({table.key})::text" if table.key else "pg_catalog.row_to_json(t.*)::text"
     where = "" if blocks is None else f" WHERE ctid = ANY (ARRAY({_tids(blocks)}))"
     return (
-        f"COPY (SELECT k, r FROM (SELECT {of_key} AS k, pg_catalog.row_to_json(t)::text AS r "
+        f"COPY (SELECT k, r FROM (SELECT {of_key} AS k, pg_catalog.row_to_json(t.*)::text AS r "
         f"FROM ONLY {_quoted(table.name)} AS t{where}) AS s "
         'ORDER BY k COLLATE "C", r COLLATE "C") TO STDOUT'
     )

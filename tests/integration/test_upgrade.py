@@ -130,7 +130,8 @@ def test_all_comes_through_and_back_and_forth(whole: Whole) -> None:
     with whole.connect("app", "an other") as other:
         assert other.execute("SELECT five FROM there").fetchone() == (5,)
         where = other.execute("SELECT pg_relation_filepath('there')").fetchone()
-        assert where is not None and where[0].startswith("pg_tblspc/")
+        assert where is not None
+        assert where[0].startswith("pg_tblspc/")
     assert whole.sql("app", "TABLE fleeting") == []
     assert major(whole, "child") == OLD
     with psycopg.connect(url, dbname="app@before-upgrade-1") as past:

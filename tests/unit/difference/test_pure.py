@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -122,6 +123,60 @@ def test_objects_that_came_went_and_changed_are_told_in_an_order_that_works() ->
         "VIEW public.w",
         "VIEW public.v",
         "TYPE public.kind",
+    ]
+
+
+def test_when_one_side_fails_nobody_still_reads_of_the_other() -> None:
+    told: list[str] = []
+
+    async def failing() -> AsyncIterator[Row]:
+        raise ValueError("cannot be read")
+        yield Row("", "")
+
+    async def slow() -> AsyncIterator[Row]:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        told.append("read")
+        yield Row("a", "a")
+
+    async def both(ours: AsyncIterator[Row], theirs: AsyncIterator[Row]) -> None:
+        with pytest.raises(ValueError, match="cannot be read"):
+            await compare(ours, theirs, 1)
+        assert told == ["read"]
+
+    asyncio.run(both(failing(), slow()))
+    told.clear()
+    asyncio.run(both(slow(), failing()))
+
+
+VERSIONED = """\
+--
+-- Name: t; Type: TABLE; Schema: public; Owner: -
+--
+
+CREATE TABLE public.t (
+    i integer,
+    t text
+);
+ALTER TABLE ONLY public.t ALTER COLUMN i SET (pg_attver={version});
+ALTER TABLE ONLY public.t ALTER COLUMN t SET (n_distinct={distinct}, pg_attver={version});
+ALTER TABLE ONLY public.t ALTER COLUMN u SET (pg_attver={version}, n_distinct=1);
+"""
+
+
+def test_when_a_column_was_defined_is_no_difference() -> None:
+    one, other = (VERSIONED.format(version=version, distinct=5) for version in (35322832, 9))
+    without = re.sub(
+        r"^.*SET \(pg_attver=9\);\n|, pg_attver=9|pg_attver=9, ", "", other, flags=re.MULTILINE
+    )
+    assert "attver" not in without
+    assert "u SET (n_distinct=1)" in without
+    assert schemas.changed(one, other) == []
+    assert schemas.changed(one, without) == []
+    (found,) = schemas.changed(one, VERSIONED.format(version=9, distinct=6))
+    assert [line for line in found.lines if line[:1] in "+-"] == [
+        "-ALTER TABLE ONLY public.t ALTER COLUMN t SET (n_distinct=5);",
+        "+ALTER TABLE ONLY public.t ALTER COLUMN t SET (n_distinct=6);",
     ]
 
 
