@@ -88,5 +88,5 @@ class RetryingClient(Closing):
         deadline = asyncio.get_running_loop().time() + seconds
         try:
             return await patiently(call, deadline, longest=LONGEST_PAUSE, may_pass=self._may_pass)
-        except asyncio.InvalidStateError as error:
+        except (asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             raise PagestoreError("CLOSED", "The client is closed.") from error
