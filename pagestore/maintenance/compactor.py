@@ -132,6 +132,12 @@ class _Seen:
     """The most that a read of what is in files has to apply."""
     standing: Standing = Standing()
 
+    @classmethod
+    def of(cls, timeline: Timeline) -> Self:
+        """Of one that was not seen lately. What has no file yet counts from its first one on."""
+        durable = timeline.disk_consistent_lsn
+        return cls() if timeline.layer_count else cls(newest=0, durable=durable)
+
     def note(self, timeline: Timeline, files: list[Figures], bounds: Bounds, to: Totals) -> None:
         """What came since the look before; the first one begins to count."""
         durable = timeline.disk_consistent_lsn
@@ -207,7 +213,7 @@ class Compactor:
         due = []
         for timeline in loaded:
             key, state = _key(timeline), (timeline.layer_count, timeline.disk_consistent_lsn)
-            seen = self._seen[key] = before.get(key) or _Seen()
+            seen = self._seen[key] = before.get(key) or _Seen.of(timeline)
             if seen.state != state:
                 seen.state, seen.since, seen.looked, seen.rested = state, now, False, False
             if seen.kept != _kept(timeline):

@@ -97,6 +97,24 @@ def test_what_is_flushed_deep_is_shallow_soon_and_settled_after_a_rest(store: St
     check_all(timeline, model, model.last)
 
 
+def test_the_first_flush_of_a_branch_counts(store: Store) -> None:
+    repository, timeline, model = store
+    write(timeline, model, 3)
+    repository.branch(DEFAULT_TENANT, timeline_id(1), timeline_id(2), model.last)
+    branch = repository.get(DEFAULT_TENANT, timeline_id(2))
+    grown = ModelTimeline(model, model.last, model.last, model.last)
+
+    async def story(compactor: Compactor) -> None:
+        await asyncio.sleep(3)
+        write(branch, grown, 5)
+        await asyncio.sleep(3)
+        written = sum(entry.summary.bytes for _, entry, _ in branch.own_layers())
+        assert compactor.totals.bytes_of_wal == 5
+        assert compactor.totals.bytes_flushed == written > 0
+
+    assert play(store, story) == []
+
+
 def test_who_does_nothing_is_not_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     repository, timeline, model = store
     write(timeline, model, 2)
