@@ -1,7 +1,9 @@
 """Local layer files as a cache under a budget: those that were read least recently go.
 
-Only files that the object store has may go, and the catalog says first that they are only there:
-what a crash leaves of them then is removed where it is next looked at (timeline/sweep.py). Ranges
+Only files that the object store has may go, and it is asked for each, at that moment: where
+somebody has removed an object, or cut it off, the file is the last whole copy, and stays. The
+catalog says first that a file is only there: what a crash leaves of it then is removed where it is
+next looked at (timeline/sweep.py). Ranges
 that were fetched count as well, and are emptied by the core within what this leaves to them.
 
 When a layer was last read is known of those whose timeline is loaded; others were not read lately.
@@ -20,7 +22,7 @@ from pagestore._native import layers_now
 from pagestore.errors import PagestoreError, of_disk
 from pagestore.maintenance.offsite import Offsite
 from pagestore.timeline import Repository
-from pagestore.timeline.elsewhere import key_of
+from pagestore.timeline.elsewhere import key_of, object_name
 from pagestore.timeline.entries import Place
 
 LOOK_SECONDS = 2.0
@@ -79,6 +81,8 @@ class Evictor:
         self._emptied = 0
         self.evicted_bytes = 0
         self._failure = ""
+        self._spoilt: set[bytes] = set()
+        """Layers whose objects are others than were put there."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -96,7 +100,7 @@ class Evictor:
         """Evicts what is over the budget; bytes of files. Blocks on them.
 
         Raises:
-            ResourceExhausted: STORE_FULL. Unavailable: IO_ERROR.
+            ResourceExhausted: STORE_FULL. Unavailable: IO_ERROR, OBJECT_STORE_UNAVAILABLE.
         """
         layers_now(int(time.monotonic()))
         here = self._offsite.here_bytes
@@ -110,7 +114,8 @@ class Evictor:
         if over > 0:
             chosen = choose(self._candidates(), use)
             for first in range(0, len(chosen), TOGETHER):
-                gone += self._evict([item.key for item in chosen[first : first + TOGETHER]])
+                keys = [item.key for item in chosen[first : first + TOGETHER]]
+                gone += self._evict([key for key in keys if self._is_there(key)])
         self._elsewhere.remote.limit(max(self._budget - (here - gone), least))
         self.evicted_bytes += gone
         return gone
@@ -122,7 +127,34 @@ class Evictor:
             for layer in timeline.known_files()
         }
         listed = list(self._offsite.here.items())
-        return [Candidate(used.get(key, 0), key, size) for key, size in listed]
+        self._spoilt &= {key for key, _ in listed}
+        return [
+            Candidate(used.get(key, 0), key, size)
+            for key, size in listed
+            if key not in self._spoilt
+        ]
+
+    def _is_there(self, key: bytes) -> bool:
+        """Whether the object is. One that is gone goes up again; in the place of another one
+        nothing can be put, so its file is not asked for any more."""
+        entry = self._elsewhere.entry(key)
+        if entry is None:
+            return False
+        there = self._elsewhere.bytes_there(key, entry)
+        if there == entry.summary.bytes:
+            return True
+        self._offsite.check_store()
+        if there is None:
+            self._store.commit(lambda txn: txn.move_layer(key, Place.LOCAL))
+        else:
+            self._spoilt.add(key)
+        _log.error(
+            "an object is not what was put there; its file is the last copy, and stays here",
+            object=object_name(key, entry),
+            bytes=there,
+            expected=entry.summary.bytes,
+        )
+        return False
 
     def _evict(self, keys: list[bytes]) -> int:
         moved = self._store.commit(

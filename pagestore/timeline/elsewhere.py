@@ -199,6 +199,17 @@ class Elsewhere:
                 "Restore this object from an older version of the bucket.",
             ) from error
 
+    def bytes_there(self, key: bytes, entry: LayerEntry) -> int | None:
+        """Of the object; None where there is none.
+
+        Raises:
+            Unavailable: OBJECT_STORE_UNAVAILABLE. FailedPrecondition: OBJECT_STORE_DENIED.
+        """
+        try:
+            return self.objects.size(object_name(key, entry))
+        except NotFound:
+            return None
+
     def _check_size(self, name: str, entry: LayerEntry) -> None:
         """What is longer begins like the layer, perhaps, and is another file all the same."""
         size = self.objects.size(name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
+
 from pagestore._native import layers_now
+from pagestore.errors import Unavailable
 from pagestore.maintenance.evicting import Candidate, Evictor, Use, choose
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline.entries import Place
-from tests.unit.maintenance.offsite import places, settle
+from tests.unit.maintenance.offsite import layer_objects, places, settle
 from tests.unit.maintenance.test_offsite import Kept
 
 FILES = [Candidate(used, b"%d" % used, 100) for used in (30, 10, 20)]
@@ -68,5 +72,45 @@ def test_what_is_only_here_never_goes(tmp_path: Path) -> None:
     kept.offsite.take()
     assert Evictor(kept.repository, kept.offsite, 0).look() == 0
     assert set(places(kept.repository, 1)) == {Place.LOCAL}
+    kept.check()
+    kept.repository.close()
+
+
+def test_the_last_whole_copy_never_goes(tmp_path: Path) -> None:
+    objects = ObjectStore.open(f"file://{tmp_path}/objects", {})
+    kept = Kept(tmp_path / "data", objects)
+    for _ in range(3):
+        kept.write(1)
+    settle(kept.offsite)
+    gone, cut, *whole = sorted(layer_objects(objects))
+    (tmp_path / "objects" / gone).unlink()
+    os.truncate(tmp_path / "objects" / cut, 100)
+    evictor = Evictor(kept.repository, kept.offsite, 0)
+    for _ in range(2):
+        evictor.look()
+        kept.offsite.take()
+    assert places(kept.repository, 1) == [
+        Place.LOCAL,
+        Place.LOCAL | Place.REMOTE,
+        *[Place.REMOTE] * len(whole),
+    ]
+    kept.check()
+    settle(kept.offsite)
+    assert gone in layer_objects(objects), "it goes up again"
+    evictor.look()
+    assert places(kept.repository, 1)[0] == Place.REMOTE
+    kept.check()
+    kept.repository.close()
+
+
+def test_nothing_goes_while_another_store_is_under_the_url(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "data", ObjectStore.open(f"file://{tmp_path}/objects", {}))
+    kept.write(1)
+    settle(kept.offsite)
+    (tmp_path / "objects").rename(tmp_path / "disk")
+    (tmp_path / "objects").mkdir()
+    with pytest.raises(Unavailable):
+        Evictor(kept.repository, kept.offsite, 0).look()
+    assert set(places(kept.repository, 1)) == {Place.LOCAL | Place.REMOTE}
     kept.check()
     kept.repository.close()

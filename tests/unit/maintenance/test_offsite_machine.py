@@ -235,7 +235,7 @@ def stale_writer_let_in(patch: pytest.MonkeyPatch) -> None:
 
 
 def eviction_before_upload(patch: pytest.MonkeyPatch) -> None:
-    """Files go that are only here."""
+    """Files go that are only here, and nobody looks for their objects."""
     real = Offsite._place
 
     def place(self: Offsite, key: bytes, value: bytes | None) -> None:
@@ -247,6 +247,7 @@ def eviction_before_upload(patch: pytest.MonkeyPatch) -> None:
                 self._here_bytes = sum(self.here.values())
 
     patch.setattr(Offsite, "_place", place)
+    patch.setattr(Elsewhere, "bytes_there", lambda self, key, entry: entry.summary.bytes)
 
 
 def journal_before_layers(patch: pytest.MonkeyPatch) -> None:
