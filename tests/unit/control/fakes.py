@@ -218,7 +218,10 @@ class FakePages:
         """All of them, whoever asks."""
         if self.away:
             raise Unavailable("SERVICE_UNAVAILABLE", "The page server is away.")
-        return [page_pb2.TimelineInfo(physical_bytes=self.bytes) for _ in self.logs.timelines]
+        return [
+            page_pb2.TimelineInfo(timeline_id=timeline.raw, physical_bytes=self.bytes)
+            for timeline in self.logs.timelines
+        ]
 
     async def last_commit(self, tenant: TenantId, timeline: TimelineId, lsn: int, **_: int) -> int:
         commits = self.logs.commits(timeline, lsn)

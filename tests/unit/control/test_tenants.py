@@ -169,6 +169,21 @@ def test_over_its_bytes_a_tenant_makes_and_wakes_nothing_more(tmp_path: Path) ->
     play(tmp_path, story)
 
 
+def test_the_template_is_nobodys_own(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        tenants = world.plane.tenants
+        acme = await add(world, "acme")
+        await world.plane.databases.create(acme, "one")
+        timelines = len(world.logs.timelines)
+        templates = len(world.state.view().templates(acme))
+        assert templates == 1
+        world.pages.bytes = 100
+        await asyncio.sleep(BYTES_SECONDS)
+        assert await tenants.own_bytes(acme) == 100 * (timelines - templates)
+
+    play(tmp_path, story)
+
+
 def test_a_connection_string_names_a_tenants_database(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         acme = await add(world, "acme")
