@@ -194,6 +194,10 @@ def _retention_words(found: pb.Database) -> str:
     words = durations.words(kept.seconds)
     if kept.wal_bytes:
         words += f", at most {human_bytes(kept.wal_bytes)} of WAL"
+    from pagestore.timeline.horizons import LEAST_SECONDS
+
+    if kept.seconds < LEAST_SECONDS:
+        words += f" ({durations.words(LEAST_SECONDS)} stay in any case)"
     return f"{words}; all from {format_lsn(kept.kept_from_lsn)} on can be read"
 
 

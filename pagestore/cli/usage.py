@@ -45,6 +45,8 @@ def usage(
     Example: pagestore usage app --since 24h
     """
     with session(data, as_json) as run:
+        if as_csv and as_json:
+            raise InvalidInput("INVALID_ARGUMENT", "Either --csv or --json, not both.")
         from pagestore.client.usage import UsageClient
 
         client, begin = UsageClient(run.control), time.time() - _seconds(since)

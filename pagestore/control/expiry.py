@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
+from pagestore.client import durations
 from pagestore.control.databases import Databases
 from pagestore.control.state import ControlState, now_micros
 from pagestore.errors import InvalidInput, PagestoreError
@@ -40,8 +41,9 @@ def expiry_of(ttl: float | None, micros: int) -> int:
     if math.isnan(ttl) or not 0 < ttl <= LONGEST_TTL:
         raise InvalidInput(
             "INVALID_TTL",
-            f"{ttl:g} s is no time to live: it has to be more than 0, and at most 100 years.",
-            "Leave it away for a database that stays.",
+            f"{durations.words(ttl) if ttl > 0 else ttl} is no time to live: it has to be more "
+            f"than 0, and at most {durations.words(LONGEST_TTL)}.",
+            "Write a time as 30m, 1h or 7d; leave it away for what is to stay.",
         )
     return micros + max(1, int(ttl * 1e6))
 

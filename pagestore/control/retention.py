@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from pagestore.client import durations
 from pagestore.client.names import database_name
 from pagestore.client.page import AsyncPageClient
 from pagestore.control.records import (
@@ -84,10 +85,14 @@ def checked(seconds: float, wal_bytes: int) -> RetentionRecord:
     Raises:
         InvalidInput: INVALID_RETENTION.
     """
-    if not 0 <= seconds <= LONGEST_SECONDS or wal_bytes < 0:
+    if wal_bytes < 0:
+        raise InvalidInput("INVALID_RETENTION", f"{wal_bytes} is no number of bytes.")
+    if not 0 <= seconds <= LONGEST_SECONDS:
         raise InvalidInput(
             "INVALID_RETENTION",
-            f"{seconds:g} s is no time that history could be kept: at most 100 years.",
+            f"{durations.words(seconds) if seconds > 0 else seconds} is no time that history "
+            f"could be kept: it has to be 0 or more, and at most "
+            f"{durations.words(LONGEST_SECONDS)}.",
             "Write a time as 12h or 14d.",
         )
     return RetentionRecord(seconds=int(seconds), wal_bytes=wal_bytes)

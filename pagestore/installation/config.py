@@ -236,10 +236,19 @@ def load(path: Path) -> Config:
         ) from error
 
 
+_WORDS = {
+    "int_parsing": "write a whole number, in bytes where it is of bytes: 67108864 for 64 MiB",
+}
+"""What pydantic says of parsing a string, where one would write something else."""
+
+
 def _faults(error: ValidationError) -> str:
     """Where in the file, and what: pydantic's own words span lines, and point to its site."""
     found = (
-        (".".join(map(str, fault["loc"])), fault["msg"][:1].lower() + fault["msg"][1:])
+        (
+            ".".join(map(str, fault["loc"])),
+            _WORDS.get(fault["type"], fault["msg"][:1].lower() + fault["msg"][1:]),
+        )
         for fault in error.errors(include_url=False)
     )
     return "; ".join(f"{where}: {what}" if where else what for where, what in found)

@@ -208,4 +208,5 @@ def test_impossible_windows_are_refused(seconds: float, wal_bytes: int) -> None:
     with pytest.raises(InvalidInput) as refusal:
         checked(seconds, wal_bytes)
     assert refusal.value.reason == "INVALID_RETENTION"
+    assert "e+" not in refusal.value.message
     assert checked(0, 0) == RetentionRecord(seconds=0)
