@@ -9,9 +9,7 @@ APP, OTHER = Place("app"), Place("other")
 OLD, NEW = Address(host="here", port=1), Address(host="here", port=2)
 
 
-def test_what_is_about_to_end_is_known_by_its_address_and_the_next_is_not_meant() -> (
-    None
-):
+def test_what_is_about_to_end_is_known_by_its_address_and_the_next_is_not_meant() -> None:
     ending = Ending()
     ending.begin(APP, OLD, 10.0)
     assert ending.concerns(APP, OLD, 11.0)
