@@ -168,6 +168,7 @@ class Status(enum.IntEnum):
     TIMEOUT = -10
     WOULD_WAIT = -11
     REMOTE = -12
+    NO_POSTGRES = -13
 
 
 FULL_HINT = "Make room on the disk; reads go on, and writing resumes by itself."
@@ -207,6 +208,7 @@ NATIVE: Mapping[int, Meaning] = {
     Status.TIMEOUT: (Unavailable, "TIMEOUT", None),
     Status.WOULD_WAIT: (Unavailable, "WOULD_WAIT", None),
     Status.REMOTE: (Unavailable, "OBJECT_STORE_UNAVAILABLE", None),
+    Status.NO_POSTGRES: (FailedPrecondition, "POSTGRES_MISSING", None),
 }
 
 

@@ -22,7 +22,8 @@ enum ps_status {
     PS_ERR_CLOSED = -9,
     PS_ERR_TIMEOUT = -10,
     PS_ERR_WOULD_WAIT = -11, /* of a thread that must not: layer/patience.h */
-    PS_ERR_REMOTE = -12      /* an object store did not give what it has: layer/remote.h */
+    PS_ERR_REMOTE = -12,     /* an object store did not give what it has: layer/remote.h */
+    PS_ERR_NO_POSTGRES = -13 /* redo is needed, by a Postgres that is not installed here */
 };
 
 typedef struct ps_error {

@@ -101,9 +101,9 @@ class PageReads:
             if not room.try_reserve(blocks * PAGE_FIELD_BYTES):
                 await room.reserve(blocks * PAGE_FIELD_BYTES)
             answer = access.threads.serve_pages(snapshot, request, lsn, redo)
-            if isinstance(answer, bytes):
-                return answer
-            return await access.threads.served(answer)
+            if not isinstance(answer, bytes):
+                answer = await access.threads.served(answer)
+            return answer if redo is not None else _naming_postgres(answer, timeline.major)
         except Exception as error:
             return _failed(request_id, error)
         finally:
@@ -226,6 +226,18 @@ def _nameless() -> FailedPrecondition:
         "On a Unix socket a compute gives its end a name, by which it can be told from others.",
         "Bind the client's socket to a name of its own in the abstract space, as the shim does.",
     )
+
+
+def _naming_postgres(answer: bytes, major: int) -> bytes:
+    """An answer by no redo: where one was needed, whose it was to be."""
+    response = pb.GetPagesResponse.FromString(answer)
+    if response.status.reason != "POSTGRES_MISSING":
+        return answer
+    response.status.message += (
+        f". It is of a database of Postgres {major}: apt-get install postgresql-{major}, and start "
+        "the page server anew."
+    )
+    return response.SerializeToString()
 
 
 def _bad_count(blocks: int) -> InvalidInput:

@@ -122,7 +122,7 @@ apply(survey *s, ps_error *err)
         return rc < 0 ? ps_fail(err, PS_ERR_CORRUPT, "%s: a patch leaves the page", s->path) : rc;
     }
     if (history->redo == NULL)
-        return ps_fail(err, PS_ERR_REDO, "no redo helpers");
+        return ps_fail(err, PS_ERR_NO_POSTGRES, "no redo helpers");
     ps_redo_request request = {.key = *s->key,
                                .base = s->zeros ? NULL : s->page,
                                .items = s->items,
@@ -136,7 +136,7 @@ apply(survey *s, ps_error *err)
 static int
 is_refusal(int rc)
 {
-    return rc == PS_ERR_REDO || rc == PS_ERR_TIMEOUT || rc == PS_ERR_NOT_FOUND ||
+    return rc == PS_ERR_REDO || rc == PS_ERR_NO_POSTGRES || rc == PS_ERR_TIMEOUT || rc == PS_ERR_NOT_FOUND ||
            rc == PS_ERR_UNSUPPORTED;
 }
 

@@ -170,7 +170,7 @@ make_pages(ps_page_read *read, const ps_snapshot *snapshot, const ps_key *keys, 
             if (apply_patches(chain, changes, outs[i]) < 0)
                 return page_fault(PS_ERR_CORRUPT, &keys[i], lsn, "a patch leaves the page", err);
         } else if (read->redo == NULL) {
-            return page_fault(PS_ERR_REDO, &keys[i], lsn,
+            return page_fault(PS_ERR_NO_POSTGRES, &keys[i], lsn,
                               "it needs redo, by a Postgres that is not installed here", err);
         } else {
             rc = make_request(read, chain, &keys[i], changes, zeros, outs[i],

@@ -17,6 +17,7 @@ enum {
     CODE_INVALID_ARGUMENT = 3,
     CODE_NOT_FOUND = 5,
     CODE_RESOURCE_EXHAUSTED = 8,
+    CODE_FAILED_PRECONDITION = 9,
     CODE_OUT_OF_RANGE = 11,
     CODE_INTERNAL = 13,
     CODE_UNAVAILABLE = 14,
@@ -248,6 +249,8 @@ refuse_failure(ps_pages_status *status, int rc, const char *text)
     case PS_ERR_REDO:
     case PS_ERR_UNSUPPORTED:
         return refuse(status, CODE_INTERNAL, "REDO_FAILED", text);
+    case PS_ERR_NO_POSTGRES:
+        return refuse(status, CODE_FAILED_PRECONDITION, "POSTGRES_MISSING", text);
     case PS_ERR_NOMEM:
         return refuse(status, CODE_RESOURCE_EXHAUSTED, "OUT_OF_MEMORY", text);
     case PS_ERR_IO:
