@@ -87,7 +87,7 @@ def test_every_page_is_what_plain_postgres_makes_of_the_wal(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)  # an image in each record of rare_records: 1.6 GB of WAL
 @pytest.mark.parametrize("case", FULL, ids=_name)
 def test_every_page_whatever_the_settings(case: Case, record_property: Record) -> None:
     # Where each record's image is compared, fewer places do.
