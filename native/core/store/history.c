@@ -136,8 +136,8 @@ apply(survey *s, ps_error *err)
 static int
 is_refusal(int rc)
 {
-    return rc == PS_ERR_REDO || rc == PS_ERR_NO_POSTGRES || rc == PS_ERR_TIMEOUT || rc == PS_ERR_NOT_FOUND ||
-           rc == PS_ERR_UNSUPPORTED;
+    return rc == PS_ERR_REDO || rc == PS_ERR_NO_POSTGRES || rc == PS_ERR_TIMEOUT ||
+           rc == PS_ERR_NOT_FOUND || rc == PS_ERR_UNSUPPORTED;
 }
 
 /* An image of the page as it is behind the last item, if it is time for one. *refused: there is
