@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -41,8 +42,10 @@ def moto() -> Iterator[dict[str, str]]:
         server.server_close()
 
 
-VERSITYGW = shutil.which("versitygw")
-"""Where it is installed: an S3 server over a directory, many requests at a time."""
+_GO = Path(os.environ.get("GOPATH", Path.home() / "go"))
+VERSITYGW = shutil.which("versitygw", path=f"{os.environ['PATH']}{os.pathsep}{_GO}/bin")
+"""Where it is installed (``go install github.com/versity/versitygw/cmd/versitygw@latest``): an S3
+server over a directory, many requests at a time."""
 
 
 @contextmanager
