@@ -6,6 +6,8 @@ import ipaddress
 
 from pagestore.errors import FailedPrecondition
 
+_ANYWHERE = ("0.0.0.0", "[::]")  # noqa: S104
+
 
 def is_near(address: str) -> bool:
     """Whether only this machine is meant: loopback or a Unix socket. What goes elsewhere is
@@ -17,6 +19,11 @@ def is_near(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_anywhere(address: str) -> bool:
+    """Whether it is every address of this machine, which leads nobody here."""
+    return address.rpartition(":")[0] in _ANYWHERE
 
 
 def tls_required(listen: str) -> FailedPrecondition:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 
-from pagestore.client.addresses import is_near
+from pagestore.client.addresses import is_anywhere, is_near
 from pagestore.client.credentials import AUTHORITY
 from pagestore.installation.config import SafekeeperConfig
 from pagestore.installation.keys import PUBLIC_KEYS, SIGNING_KEY, token_file
@@ -19,7 +19,6 @@ from pagestore.postgres import majors
 
 WITH_OBJECTS = ("pageserver", "control")
 """Parts that keep something in the object store."""
-ANYWHERE = ("0.0.0.0", "[::]")  # noqa: S104
 PROGRAM = (sys.executable, "-m", "pagestore.cli.main")
 
 
@@ -141,9 +140,9 @@ def _proxy_options(installation: Installation, _: str) -> list[str]:
 def reached_at(listen: str) -> str:
     """What URLs say where the proxy listens on every address, and nobody has said which is known:
     this machine's name, if it leads anywhere."""
-    host, _, port = listen.rpartition(":")
-    if host not in ANYWHERE:
+    if not is_anywhere(listen):
         return listen
+    port = listen.rpartition(":")[2]
     name = socket.gethostname()
     try:
         socket.getaddrinfo(name, port)

@@ -86,11 +86,6 @@ class Session:
     is in."""
 
     @property
-    def work(self) -> str:
-        """What it is at while it is not at rest, in words for people."""
-        return REPLICATES if self.replicates else WORKS
-
-    @property
     def replicates(self) -> bool:
         return self.admitted.startup.parameters.get("replication", "").lower() == "database"
 
@@ -155,7 +150,7 @@ class Session:
         assert not self.going_down, "one takes a session down at a time"
         if self.replicates:  # whose backend takes no messages of ours either
             self.tried = True
-            return self.work
+            return REPLICATES
         self.tried, self.going_down, self.spoke = True, True, False
         backend, parted = self.backend_link, False
         try:
@@ -173,7 +168,7 @@ class Session:
             if parted:  # its answer may still come, and would reach the client
                 self.lose(GONE)
                 return ""
-            return self.work
+            return WORKS
         except CarryFailed as error:
             if error.sqlstate in _GONE and not self.client.ended:
                 self._fall_back()

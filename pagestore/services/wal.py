@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pagestore import lost_found
-from pagestore.client.addresses import is_near
+from pagestore.client.addresses import is_anywhere, is_near
 from pagestore.errors import NotFound
 from pagestore.ids import MAX_LSN
 from pagestore.services import allocator
@@ -37,7 +37,6 @@ POSITIONS_PER_UPDATE = 1000
 COALESCE_SECONDS = 0.05
 """Who watches is told at once of what comes after a rest, and else this often."""
 _log = structlog.get_logger(__name__)
-_ANYWHERE = ("0.0.0.0:", "[::]:")
 
 
 class WalSettings(Secured, BaseSettings):
@@ -78,7 +77,7 @@ async def serve(settings: WalSettings) -> None:
         service = WalService(safekeeper, near=is_near(settings.listen))
         server.add_service(pb.DESCRIPTOR.services_by_name["WalService"], service)
         address = await server.start(settings.listen, settings.data_dir, settings.listen_unix)
-        if not address.startswith(_ANYWHERE):
+        if not is_anywhere(address):
             await safekeeper.book.learn({settings.id: address})
         await server.run_until_signal()
     finally:
