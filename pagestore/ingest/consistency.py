@@ -33,10 +33,9 @@ from pagestore._native import Batch, NativeError, RedoPool, Snapshot
 from pagestore.errors import FailedPrecondition
 from pagestore.ids import format_lsn
 from pagestore.keyspace import WILL_INIT, Key, ValueKind
-from pagestore.pgformat.bufmask import HEADER_SIZE, PageKind
+from pagestore.pgformat.bufmask import F_TUPLES_DELETED, GIST_FLAGS_AT, HEADER_SIZE, PageKind
 from pagestore.pgformat.pagekind import VISIBILITY_MAP, differing, differing_rows, kind_of
 
-_GIST_FLAGS, _F_TUPLES_DELETED = 8188, 0x04
 _HINT = "The page server's redo or ingest has a fault; keep the WAL from before this LSN."
 
 Value = tuple[int, int, int, bytes]
@@ -94,9 +93,9 @@ def _lacks_bits_only(check: _Check) -> bool:
 def _has_redo_s_mark_only(check: _Check, key: Key) -> bool:
     if kind_of(check.page, key.fork, key.block) is not PageKind.GIST:
         return False
-    marked = check.page[_GIST_FLAGS] & ~check.image[_GIST_FLAGS] & _F_TUPLES_DELETED
+    marked = check.page[GIST_FLAGS_AT] & ~check.image[GIST_FLAGS_AT] & F_TUPLES_DELETED
     page = bytearray(check.page)
-    page[_GIST_FLAGS] ^= marked
+    page[GIST_FLAGS_AT] ^= marked
     return not differing(bytes(page), check.image, key.fork, np.array([key.block]), lsns=False)
 
 

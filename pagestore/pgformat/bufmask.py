@@ -55,6 +55,9 @@ _GIN_DELETED = 0x04
 
 _GIST_NSN, _GIST_FLAGS = slice(0, 8), 12
 _F_LEAF, _F_FOLLOW_RIGHT, _F_HAS_GARBAGE = 0x01, 0x08, 0x10
+F_TUPLES_DELETED = 0x04
+GIST_FLAGS_AT = PAGE_SIZE - 16 + _GIST_FLAGS
+"""Where the byte with a GiST page's flags is, in the page: its special space has 16 bytes."""
 
 _BRIN_FLAGS, _BRIN_TYPE = 4, 6
 _BRIN_META, _BRIN_REGULAR = 0xF091, 0xF093

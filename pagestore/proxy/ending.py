@@ -30,5 +30,7 @@ class Ending:
 
     def concerns(self, place: Place, address: Address, asked_at: float) -> bool:
         """Whether a compute is about to end, or may be, by a list that was asked for then."""
-        ending = self._ending.get(place)
-        return ending is not None and (ending[0] == address or asked_at <= ending[1])
+        ended, begun_at = self._ending.get(place, (None, -FORGET_SECONDS))
+        if asked_at - begun_at >= FORGET_SECONDS:
+            return False
+        return ended == address or asked_at <= begun_at

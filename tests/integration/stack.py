@@ -116,6 +116,13 @@ class Stack:
     def branch(self, parent: TimelineId, lsn: int) -> TimelineId:
         return self.wait(self._branch(parent, lsn))
 
+    def branch_of_beginning(self, parent: TimelineId) -> TimelineId:
+        """As the cluster was that was imported as `parent`."""
+        return self.branch(parent, self.wait(self._beginning(parent)))
+
+    async def _beginning(self, timeline: TimelineId) -> int:
+        return (await self.pages.get_timeline(DEFAULT_TENANT, timeline)).branch_lsn
+
     async def _branch(self, parent: TimelineId, lsn: int) -> TimelineId:
         child = TimelineId.generate()
         try:

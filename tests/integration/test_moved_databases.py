@@ -63,11 +63,7 @@ def template(stack: Stack) -> TimelineId:
 @pytest.fixture
 def timeline(stack: Stack, template: TimelineId) -> TimelineId:
     """A branch of the imported cluster's beginning."""
-
-    async def beginning() -> int:
-        return (await stack.pages.get_timeline(DEFAULT_TENANT, template)).branch_lsn
-
-    return stack.branch(template, stack.wait(beginning()))
+    return stack.branch_of_beginning(template)
 
 
 def facts(server: Server, database: str = "moves") -> object:

@@ -27,6 +27,8 @@ def test_a_list_that_was_asked_for_before_says_nothing_of_the_place() -> None:
 def test_it_is_not_kept_for_ever() -> None:
     ending = Ending()
     ending.begin(APP, OLD, 10.0)
+    assert ending.concerns(APP, OLD, 9.9 + FORGET_SECONDS)
+    assert not ending.concerns(APP, OLD, 10.1 + FORGET_SECONDS)
     ending.begin(OTHER, OLD, 10.0 + FORGET_SECONDS)
     assert not ending.concerns(APP, OLD, 11.0 + FORGET_SECONDS)
     assert ending.concerns(OTHER, OLD, 11.0 + FORGET_SECONDS)

@@ -75,6 +75,13 @@ class Driver:
         assert found[:2] == (connection, kind), found
         return found[2]
 
+    def expect_end_of(self, *connections: int) -> None:
+        """That these end next, in whatever order."""
+        found = [self.event() for _ in connections]
+        assert sorted(event[:2] for event in found) == [
+            (c, Kind.ENDED) for c in sorted(connections)
+        ]
+
     def quiet(self, seconds: float = 0.05) -> bool:
         return not self._waiting and not self._is_told(seconds)
 

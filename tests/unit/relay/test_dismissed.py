@@ -25,7 +25,7 @@ def test_a_client_that_is_dismissed_within_a_message_hears_why_behind_it(first: 
         b.sendall(row[first:] + row + row)
         assert receive(c, len(row) - first + len(words)) == row[first:] + words
         assert c.recv(1) == b""
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
         assert not b.recv(1)
 
 
@@ -54,7 +54,7 @@ def test_a_client_that_is_dismissed_and_whose_backend_ends_instead_hears_the_clo
         d.relay.dismiss(client, message(b"E", b"\0"))
         b.close()
         assert c.recv(1) == b""
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_a_client_that_does_not_read_hears_its_last_words_when_it_does() -> None:
@@ -78,7 +78,7 @@ def test_a_client_that_does_not_read_hears_its_last_words_when_it_does() -> None
         whole, rest = divmod(len(heard) - len(words), len(row))
         assert (rest, bytes(heard[-len(words) :])) == (0, words)
         assert heard[: -len(words)] == row * whole
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_a_client_whose_backend_is_killed_at_work_is_told_so_unless_it_was_told_already() -> None:

@@ -69,7 +69,7 @@ def test_joined_bytes_go_both_ways_and_ends_are_passed_on() -> None:
         assert receive(c, 4) == b"rest"
         b.close()
         assert c.recv(1) == b""
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_what_the_client_said_before_the_join_comes_first() -> None:
@@ -239,7 +239,7 @@ def test_a_backend_that_ends_within_a_query_takes_its_client_along_with_its_word
         b.close()
         assert receive(c, 11) == message(b"E", b"boom\0\0")
         assert c.recv(1) == b""
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_an_error_that_nobody_asked_for_goes_out_with_the_next_query() -> None:
@@ -268,7 +268,7 @@ def test_a_client_that_leaves_ends_its_backend() -> None:
         c.close()
         assert b.recv(1) == b""
         b.close()
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_a_joined_client_hears_a_last_word_between_two_messages() -> None:
@@ -284,7 +284,7 @@ def test_a_joined_client_hears_a_last_word_between_two_messages() -> None:
         assert receive(c, len(words)) == words
         assert c.recv(1) == b""
         assert b.recv(1) == b""
-        assert {d.event()[:2], d.event()[:2]} == {(client, Kind.ENDED), (backend, Kind.ENDED)}
+        d.expect_end_of(client, backend)
 
 
 def test_within_a_message_of_its_backends_it_hears_nothing_else() -> None:
