@@ -17,7 +17,8 @@ there and should not be is a wrong answer, and is found.
 
 A leaf of a GiST index may have F_TUPLES_DELETED where the image has it not: Postgres's redo of a
 DELETE sets it, and the server that deletes does not (gistRedoDeleteRecord and gistprunepage). So
-plain Postgres's replay has it, too; nothing reads it.
+plain Postgres's replay has it, too, and would end on its own check of such an image. Nothing reads
+it on a leaf.
 
 It is a mode for tests, and for finding out: it costs a read and a redo a record.
 """

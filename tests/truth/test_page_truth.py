@@ -33,15 +33,21 @@ SMALL: list[Case] = [
     ("databases", (), FULL_PAGES),
     ("moved_databases", CHECKSUMS, PLAIN),
 ]
+
+
+def _with_images_of(settings: dict[str, object], managers: str) -> dict[str, object]:
+    return {k: managers if k == "wal_consistency_checking" else v for k, v in settings.items()}
+
+
 FULL: list[Case] = [
-    (name, checksums, settings)
+    (name, checksums, _with_images_of(settings, BY_NAME[name].images))
     for name in BY_NAME
     for checksums, some in (
         ((), (PLAIN, FULL_PAGES, CONSISTENCY)),
         (CHECKSUMS, (PLAIN, COMPRESSED, BOTH)),
     )
     for settings in some
-    if BY_NAME[name].with_images or "wal_consistency_checking" not in settings
+    if BY_NAME[name].images or "wal_consistency_checking" not in settings
 ]
 SEED = int(os.environ.get("PAGESTORE_TRUTH_SEED") or random.SystemRandom().randrange(1 << 32))
 

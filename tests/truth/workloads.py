@@ -27,8 +27,8 @@ class Workload:
     setup: Step
     steps: tuple[Step, ...]
     settings: Mapping[str, object] = field(default_factory=dict)
-    with_images: bool = True
-    """Whether its WAL may have an image in each record; of some that is many gigabytes."""
+    images: str = "all"
+    """What wal_consistency_checking gives images to check; nothing where they are gigabytes."""
 
     def run(self, cluster: PlainPostgres) -> None:
         for step in self.steps:
@@ -140,8 +140,12 @@ def freeze_everywhere(cluster: PlainPostgres) -> None:
     assert cluster.sql("SELECT count(*) FROM pg_ls_dir('pg_xact') f WHERE f = '0000'") == [(0,)]
 
 
+# Where an insert removes killed entries of a GiST leaf, Postgres's redo of that DELETE sets a flag
+# that the server did not set: plain Postgres calls its own page inconsistent, and ends.
+ALL_BUT_GIST = "heap2, heap, btree, hash, gin, sequence, spgist, brin, generic"
+
 WORKLOADS = (
-    Workload("features", "", (features,), with_images=False),
+    Workload("features", "", (features,), images=""),
     Workload("pgbench", "", (pgbench,)),
     Workload(
         "copy",
@@ -186,6 +190,7 @@ WORKLOADS = (
         "rare_records",
         "",
         ((Path(tests.integration.__path__[0]) / "redo_workload.sql").read_text(),),
+        images=ALL_BUT_GIST,
     ),
     Workload("every_manager", "", (ingest_workload.run,), {"max_prepared_transactions": 100}),
     Workload("ddl", "", (Path(__file__).with_name("ddl.sql").read_text(),)),
@@ -259,7 +264,7 @@ WORKLOADS = (
         "",
         (statements.MARCH, multixact_march, freeze_everywhere, statements.LOGGED_SETUP),
         {"track_commit_timestamp": "on"},
-        with_images=False,
+        images="",
     ),
 )
 BY_NAME = {workload.name: workload for workload in WORKLOADS}
