@@ -24,6 +24,13 @@ def recover(
             help="A copy of DATA/operator-key; without it passwords are not known.",
         ),
     ] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Where WAL is damaged or missing, its database ends before it, for good.",
+        ),
+    ] = False,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +43,11 @@ def recover(
     with session(data, as_json) as run:
         from pagestore.installation import recovering
 
-        found = recovering.recover(run.installation, url, os.environ, operator_key, run.remark)
+        found = recovering.recover(
+            run.installation, url, os.environ, operator_key, run.remark, accept_loss=accept_loss
+        )
+        for loss in found.lost:
+            run.remark(f"amiss: {loss}")
         for name in found.missing:
             run.remark(f"amiss: {name}: its timeline was not in the object store yet")
         if found.strangers:

@@ -9,6 +9,9 @@ log of the one safekeeper that there is now; a branch on which nothing was start
 
 Killed anywhere, it is begun anew: as long as the mark is there, all else in the directory is its
 own. The operator's key is in no object store: without it the databases' passwords are not known.
+
+WAL that is damaged there, or missing with more behind it, would end its database early. So that is
+refused, before a fence gives up what lies behind it, unless it is accepted by name.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ from pagestore.control import operator_key
 from pagestore.control.logs import settle_unmade
 from pagestore.control.state import TABLES, ControlState
 from pagestore.control.storage import VERSION, Storage, unseal, version_of
-from pagestore.errors import FailedPrecondition, NotFound
-from pagestore.ids import TenantId, TimelineId
+from pagestore.errors import DataLoss, FailedPrecondition, NotFound
+from pagestore.ids import Lsn, TenantId, TimelineId
 from pagestore.installation import config, keys, ownership
 from pagestore.installation.layout import Installation
 from pagestore.lmdbfile import witness
@@ -45,6 +48,7 @@ from pagestore.walservice.owner import Owner
 from pagestore.walservice.rebuilt import Piece, rebuild
 
 LOGS_TOGETHER = 16
+LOSSES_SHOWN = 10
 CHANGES_TOGETHER = 50_000
 """In one transaction."""
 _NOBODYS = frozenset({"lock", "lost+found"})
@@ -58,17 +62,19 @@ class Timeline(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the control plane's state says of timelines: their systems, and which of them have no
-    log at the WAL service."""
+    """What the control plane's state says of timelines: their systems, which of them have no log
+    at the WAL service, and which databases are on them."""
 
     systems: Mapping[TimelineId, int]
     unmade: frozenset[TimelineId]
+    names: Mapping[TimelineId, str]
 
 
 @dataclass
 class Recovered:
     """``missing`` are databases whose timeline the object store did not have yet; ``strangers``
-    timelines that no database names, which get one at the next start."""
+    timelines that no database names, which get one at the next start; ``lost`` says of each whose
+    WAL is not whole there where it ends and why."""
 
     databases: int = 0
     timelines: int = 0
@@ -76,22 +82,30 @@ class Recovered:
     layer_bytes: int = 0
     wal_bytes: int = 0
     missing: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
     strangers: int = 0
     has_key: bool = False
 
 
 def recover(
-    installation: Installation, url: str, environ: Mapping[str, str], key: Path | None, say: Say
+    installation: Installation,
+    url: str,
+    environ: Mapping[str, str],
+    key: Path | None,
+    say: Say,
+    *,
+    accept_loss: bool = False,
 ) -> Recovered:
     """
     Args:
         key: the operator's key; None without it.
         say: told how far it is.
+        accept_loss: whether databases may end where their WAL is damaged or missing.
 
     Raises:
         FailedPrecondition: DIRECTORY_NOT_EMPTY, ALREADY_RUNNING, OPERATOR_KEY_LOST.
-        NotFound: OBJECT_STORE_EMPTY. DataLoss: OBJECT_CORRUPT, JOURNAL_INCOMPLETE.
-        Unavailable: OBJECT_STORE_UNAVAILABLE.
+        NotFound: OBJECT_STORE_EMPTY. DataLoss: OBJECT_CORRUPT, JOURNAL_INCOMPLETE,
+        ARCHIVED_WAL_LOST. Unavailable: OBJECT_STORE_UNAVAILABLE.
     """
     store = ObjectStore.open(url, environ)
     if not store.exists(IDENTITY):
@@ -115,9 +129,13 @@ def recover(
         )
         known = _control(store, data / "control", timelines, found)
         say(f"{found.databases} databases")
-        logs = _wal(store, claims["pageserver"], data / "safekeeper", timelines, known, found)
+        archived = ArchivedWal(store, claims["pageserver"].store_id)
+        ends = _wal(archived, data / "safekeeper", timelines, known, found)
+        if found.lost and not accept_loss:
+            raise _lost(url, found.lost)
+        _fence(archived, claims["pageserver"], timelines, ends, found)
         with ControlState(data / "control") as state:
-            settle_unmade(state, logs)
+            settle_unmade(state, {timeline for _, timeline in ends})
         say(f"{found.wal_bytes} bytes of WAL behind the layers")
         found.has_key = _key(installation, secret)
         _finish(installation, url)
@@ -232,6 +250,7 @@ def _control(
         return Known(
             {record.timeline: record.system_id for record in known},
             frozenset(record.timeline for record in known if record.unmade_log is not None),
+            {record.timeline: record.name for record in view.databases()},
         )
 
 
@@ -282,47 +301,88 @@ def _judge(state: ControlState, timelines: list[Timeline], found: Recovered) -> 
 
 
 def _wal(
-    store: ObjectStore,
-    mine: Claim,
-    root: Path,
-    timelines: list[Timeline],
-    known: Known,
-    found: Recovered,
-) -> set[TimelineId]:
-    """The timelines that have a log now."""
+    archived: ArchivedWal, root: Path, timelines: list[Timeline], known: Known, found: Recovered
+) -> dict[Key, int]:
+    """Up to where each timeline that has a log now leads."""
     root.mkdir(mode=0o700)
-    archived = ArchivedWal(store, mine.store_id)
 
-    def end_of(timeline: Timeline) -> int:
+    def end_of(timeline: Timeline) -> tuple[int, str]:
         key, entry = timeline
         begin = entry.disk_consistent_lsn
-        pieces = (Piece(wal.start, wal.data, wal.term) for wal in archived.read(key, begin))
+        wal = _Readable(archived, key, begin)
         start = WalPosition(begin, entry.prev_record_lsn)
         system_id = known.systems.get(key[1], 0)
-        return rebuild(root, Owner(*key, 1), start, system_id, pieces).flush_lsn
+        end = rebuild(root, Owner(*key, 1), start, system_id, wal.pieces()).flush_lsn
+        name = known.names.get(key[1], f"timeline {key[1]}")
+        return end, f"{name} behind {Lsn(end)}: {wal.loss}" if wal.loss else ""
 
     shown = [
         timeline
         for timeline in timelines
         if not timeline.entry.deleted and _has_log(timeline, known, archived)
     ]
-    ends = {}
     # They wait for the disk and the object store, hardly for each other.
     with ThreadPoolExecutor(LOGS_TOGETHER) as logs:
-        for (key, entry), end in zip(shown, logs.map(end_of, shown), strict=True):
-            if end > entry.disk_consistent_lsn:
-                ends[key] = end
-                found.wal_bytes += end - entry.disk_consistent_lsn
-    archived.fence(mine.generation, ends)
-    return {key[1] for key, _ in shown}
+        ends = list(logs.map(end_of, shown))
+    found.lost = tuple(loss for _, loss in ends if loss)
+    return {key: end for (key, _), (end, _) in zip(shown, ends, strict=True)}
+
+
+class _Readable:
+    """The archived WAL of one timeline behind `begin`, up to what is damaged or missing of it."""
+
+    def __init__(self, archived: ArchivedWal, key: Key, begin: int) -> None:
+        self._archived, self._key, self._at = archived, key, begin
+        self.loss = ""
+        """Why it ends before the last of it, once it was read."""
+
+    def pieces(self) -> Iterator[Piece]:
+        try:
+            for wal in self._archived.read(self._key, self._at):
+                self._at = wal.end
+                yield Piece(wal.start, wal.data, wal.term)
+        except DataLoss as error:
+            self.loss = error.message
+            return
+        behind = self._archived.resumes(self._key, self._at)
+        if behind:
+            missing = f"{Lsn(self._at)} to {Lsn(behind)}"
+            self.loss = f"the WAL of {missing} is missing, what follows is there."
+
+
+def _lost(url: str, losses: tuple[str, ...]) -> DataLoss:
+    shown = "\n".join(losses[:LOSSES_SHOWN])
+    more = len(losses) - LOSSES_SHOWN
+    return DataLoss(
+        "ARCHIVED_WAL_LOST",
+        f"The WAL in {url} is not whole:\n{shown}" + (f"\nand {more} more." if more > 0 else ""),
+        "Restore these objects from older versions of the bucket, and recover again. Where there "
+        "are none, `recover --accept-loss` brings all back: these up to there, for good.",
+    )
+
+
+def _fence(
+    archived: ArchivedWal,
+    mine: Claim,
+    timelines: list[Timeline],
+    ends: Mapping[Key, int],
+    found: Recovered,
+) -> None:
+    fenced = {}
+    for key, entry in timelines:
+        end = ends.get(key, 0)
+        if end > entry.disk_consistent_lsn:
+            fenced[key] = end
+            found.wal_bytes += end - entry.disk_consistent_lsn
+    archived.fence(mine.generation, fenced)
 
 
 def _has_log(timeline: Timeline, known: Known, archived: ArchivedWal) -> bool:
     """What was written counts more than the state's word, which may be the older one."""
     key, entry = timeline
     begin = entry.disk_consistent_lsn
-    is_written = begin > entry.branch_lsn or archived.end(key, begin) > begin
-    return is_written or key[1] not in known.unmade
+    has_wal = archived.end(key, begin) > begin or archived.resumes(key, begin) > 0
+    return begin > entry.branch_lsn or has_wal or key[1] not in known.unmade
 
 
 def _key(installation: Installation, secret: bytes | None) -> bool:

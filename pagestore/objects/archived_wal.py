@@ -99,6 +99,16 @@ class ArchivedWal:
         """Up to where WAL leads on from `begin`."""
         return max((end for _, end in self.counted(key, begin)), default=begin)
 
+    def resumes(self, key: Key, end: int) -> int:
+        """Where WAL that counts goes on behind `end`, up to which it led without a gap; 0: nowhere.
+        No page server leaves such a gap: an object was lost, or the journal's newest was."""
+        starts = (
+            range_.start
+            for range_ in self.ranges.get(key, ())
+            if end < range_.start < self._counts_to(key, range_)
+        )
+        return min(starts, default=0)
+
     def read(self, key: Key, begin: int) -> Iterator[Archived]:
         """What leads on from `begin`, in order, nothing twice."""
         at = begin

@@ -204,6 +204,57 @@ def test_killed_at_any_request_to_the_object_store_it_is_begun_anew(
     assert (found.timelines, found.wal_bytes) == (1, len(log.data))
 
 
+def in_parts(objects: Path, url: str, log: Log, begins: list[int]) -> list[Path]:
+    """The WAL of the fixture, as several objects that begin at these offsets."""
+    (whole,) = (objects / "wal").rglob("*-00000001")
+    whole.unlink()
+    store, made = ObjectStore.open(url, {}), []
+    for begin, end in itertools.pairwise([*begins, len(log.data)]):
+        piece = Archived(log.start.flush_lsn + begin, log.data[begin:end], 4, 42)
+        range_ = archived_wal.put(store, establish(store), KEY, 1, piece)
+        made.append(objects / archived_wal.object_name(KEY, range_))
+    return made
+
+
+@pytest.mark.parametrize("damage", ["missing", "missing first", "flipped"])
+def test_wal_that_is_not_whole_is_refused_by_name_and_comes_back_up_to_there_if_that_will_do(
+    tmp_path: Path, url: str, log: Log, damage: str
+) -> None:
+    begins = [0, 3000, 6000]
+    parts = in_parts(tmp_path / "objects", url, log, begins)
+    lost = 0 if damage == "missing first" else 1
+    kept = parts[lost].read_bytes()
+    if damage == "flipped":
+        parts[lost].write_bytes(kept[:99] + bytes([kept[99] ^ 1]) + kept[100:])
+    else:
+        parts[lost].unlink()
+    with pytest.raises(DataLoss) as told:
+        recovered(tmp_path / "new", url)
+    assert told.value.reason == "ARCHIVED_WAL_LOST"
+    assert str(TIMELINE) in told.value.message
+    name = parts[lost].name if damage == "flipped" else str(Lsn(log.start.flush_lsn + begins[lost]))
+    assert name in told.value.message
+    with pytest.raises(FailedPrecondition):
+        lifecycle.prepare(Installation(tmp_path / "new"))
+    # Nothing behind it was given up: with the object back all of it is.
+    damaged = parts[lost].read_bytes() if damage == "flipped" else None
+    parts[lost].write_bytes(kept)
+    assert recovered(tmp_path / "whole", url).wal_bytes == len(log.data)
+    (fence,) = (tmp_path / "objects/wal/fences").iterdir()
+    fence.unlink()
+    parts[lost].unlink()
+    if damaged is not None:
+        parts[lost].write_bytes(damaged)
+    found = recovering.recover(
+        Installation(tmp_path / "new"), url, {}, None, lambda text: None, accept_loss=True
+    )
+    (loss,) = found.lost
+    assert str(TIMELINE) in loss
+    # Up to the last whole record before it.
+    end = max(e.flush_lsn for e in log.ends if e.flush_lsn <= log.start.flush_lsn + begins[lost])
+    assert found.wal_bytes == end - log.start.flush_lsn
+
+
 def test_a_journal_that_lacks_an_object_makes_nothing(tmp_path: Path, url: str) -> None:
     (snapshot,) = (tmp_path / "objects/pageserver/catalog").rglob("*.snapshot")
     snapshot.unlink()

@@ -52,6 +52,11 @@ def test_what_is_behind_a_gap_counts_for_nothing(store: ObjectStore) -> None:
     made(store, 104, b"efg")
     assert read(store, 100) == b"abc"
     assert read(store, 50) == b""
+    assert (listed(store).resumes(KEY, 103), listed(store).resumes(KEY, 50)) == (104, 100)
+    assert (listed(store).resumes(KEY, 107), listed(store).resumes(OTHER, 50)) == (0, 0)
+    # What was given up is no gap.
+    listed(store).fence(3, {KEY: 103})
+    assert listed(store).resumes(KEY, 103) == 0
 
 
 def test_what_a_replaced_page_server_archives_counts_for_nothing(any_store: ObjectStore) -> None:
