@@ -14,6 +14,7 @@ lower generation has behind it counts for nothing.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -35,6 +36,10 @@ _FIELDS = struct.Struct("<16s16s16sQQQQ")  # store, tenant, timeline, start, end
 _END = struct.Struct("<16s16sQ")  # tenant, timeline, LSN
 _ID = 16
 _FENCES = f"{PREFIX}fences/"
+_FORM = re.compile(
+    r"fences/([0-9a-f]{8})"
+    r"|([0-9a-f]{32})/([0-9a-f]{32})/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})"
+)
 _LEVEL = 3
 _GREATEST_BYTES = 1 << 30
 
@@ -70,12 +75,11 @@ class ArchivedWal:
         self._store_id = store_id
         self.ranges: dict[Key, list[Range]] = {}
         self._fences: list[tuple[int, dict[Key, int]]] = []
-        for found in store.list(PREFIX):
-            if found.name.startswith(_FENCES):
-                generation = int(found.name.removeprefix(_FENCES), 16)
-                self._fences.append((generation, self._fence(found.name)))
+        for found, (fence, *names) in store.named(PREFIX, _FORM):
+            if fence is not None:
+                self._fences.append((int(fence, 16), self._fence(found.name)))
             else:
-                key, range_ = _parsed(found.name)
+                key, range_ = _parsed(*names)
                 self.ranges.setdefault(key, []).append(range_)
 
     def counted(self, key: Key, begin: int) -> Iterator[tuple[Range, int]]:
@@ -204,7 +208,6 @@ def _unpacked(packed: memoryview, where: str) -> bytes:
         raise sealed.corrupt(where, str(error)) from error
 
 
-def _parsed(name: str) -> tuple[Key, Range]:
-    tenant, timeline, rest = name.removeprefix(PREFIX).split("/")
-    start, end, generation = (int(number, 16) for number in rest.split("-"))
+def _parsed(tenant: str, timeline: str, *numbers: str) -> tuple[Key, Range]:
+    start, end, generation = (int(number, 16) for number in numbers)
     return (TenantId.parse(tenant), TimelineId.parse(timeline)), Range(start, end, generation)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import struct
 import time
 from pathlib import Path
@@ -43,6 +44,8 @@ RECORD = "object-claim"
 """The file's name."""
 
 STORE_MAGIC, CLAIM_MAGIC, RECORD_MAGIC = b"PSOBJST\0", b"PSCLAIM\0", b"PSOWNER\0"
+_CLAIM_FORM = re.compile(r"([0-9a-f]{8})")
+_BOUNDARY_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}")
 _STORE = struct.Struct("<16s")
 _CLAIM = struct.Struct("<16s16sIQ")  # store, directory, generation, unix microseconds
 _RECORD = struct.Struct("<16s16sI")  # store, directory, generation
@@ -118,7 +121,8 @@ class Claim:
         self.store.delete([*(_claim(self.part, other) for other in claims), *old])
 
     def _boundaries(self) -> list[str]:
-        return [found.name for found in self.store.list(f"{self.part}/boundary/")]
+        prefix = f"{self.part}/boundary/"
+        return [found.name for found, _ in self.store.named(prefix, _BOUNDARY_FORM)]
 
 
 def identify(store: ObjectStore) -> bytes:
@@ -282,7 +286,7 @@ def _write_owner(path: Path, owner: Owner) -> None:
 
 def _claims(store: ObjectStore, part: str) -> list[int]:
     prefix = f"{part}/claims/"
-    return [int(found.name.removeprefix(prefix), 16) for found in store.list(prefix)]
+    return [int(generation, 16) for _, (generation,) in store.named(prefix, _CLAIM_FORM)]
 
 
 def _claim(part: str, generation: int) -> str:

@@ -25,6 +25,7 @@ Not in here: when to write, and what the entries mean.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from pagestore.objects.claims import Claim, identify
 from pagestore.objects.records import Kind, Link, Piece, decode, encode
 from pagestore.objects.store import ObjectStore
 
+_FORM = re.compile(r"([0-9a-f]{8})/([0-9a-f]{16})\.(snapshot|changes)")
 PART_BYTES = 4 << 20
 """Of entries in one object of a snapshot, about."""
 LEAST_REPLAY_BYTES = 256 << 10
@@ -136,9 +138,7 @@ def _without_gap(names: list[Name]) -> list[Name]:
 def _listed(store: ObjectStore, prefix: str) -> dict[int, list[Name]]:
     """By generations, in the order of sequences."""
     found: dict[int, list[Name]] = {}
-    for thing in store.list(f"{prefix}/"):
-        generation, _, rest = thing.name.removeprefix(f"{prefix}/").partition("/")
-        sequence, _, kind = rest.partition(".")
+    for thing, (generation, sequence, kind) in store.named(f"{prefix}/", _FORM):
         name = Name(int(generation, 16), int(sequence, 16), Kind[kind.upper()], thing.size)
         found.setdefault(name.generation, []).append(name)
     return {generation: sorted(names) for generation, names in found.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import mmap
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -143,6 +144,15 @@ class ObjectStore:
             Unavailable: OBJECT_STORE_UNAVAILABLE
         """
         return iter(self._try(prefix, lambda: list(self._backend.list(prefix))))
+
+    def named(self, prefix: str, form: re.Pattern[str]) -> Iterator[tuple[Object, tuple[str, ...]]]:
+        """Of `list` those whose names behind the prefix are of this form, with its groups. What
+        else somebody has laid there (a folder's mark, a copy) is not ours, and stays. Raises as
+        `list`."""
+        for found in self.list(prefix):
+            match = form.fullmatch(found.name.removeprefix(prefix))
+            if match is not None:
+                yield found, match.groups()
 
     def delete(self, names: Iterable[str]) -> None:
         """Whether or not they are there.

@@ -17,9 +17,11 @@ from pagestore.errors import DataLoss, FailedPrecondition, NotFound, PagestoreEr
 from pagestore.ids import DEFAULT_TENANT, Lsn, TenantId, TimelineId
 from pagestore.installation import lifecycle, recovering
 from pagestore.installation.layout import Installation
+from pagestore.lmdbfile.whole import Whole
 from pagestore.objects import archived_wal
 from pagestore.objects.archived_wal import Archived
 from pagestore.objects.claims import claim, establish
+from pagestore.objects.journal import Journal
 from pagestore.objects.mirror import Mirror, Source
 from pagestore.objects.store import ObjectStore
 from pagestore.timeline.catalog import Catalog
@@ -253,6 +255,36 @@ def test_wal_that_is_not_whole_is_refused_by_name_and_comes_back_up_to_there_if_
     # Up to the last whole record before it.
     end = max(e.flush_lsn for e in log.ends if e.flush_lsn <= log.start.flush_lsn + begins[lost])
     assert found.wal_bytes == end - log.start.flush_lsn
+
+
+STRAYS = (".DS_Store", "00000001 (copy)", "0", "zz/0000000000000001.changes")
+
+
+def test_what_others_have_laid_into_the_store_is_passed_over_and_stays(
+    tmp_path: Path, url: str, log: Log
+) -> None:
+    objects = tmp_path / "objects"
+    first = tmp_path / "first"
+    recovered(first, url)  # so that there are a fence and claims
+    places = [path for path in objects.rglob("*") if path.is_dir()]
+    (objects / "pageserver/boundary").mkdir(exist_ok=True)
+    strays = [
+        place / stray for place in (*places, objects / "pageserver/boundary") for stray in STRAYS
+    ]
+    for stray in strays:
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("x")
+    data = tmp_path / "new"
+    assert recovered(data, url).wal_bytes == len(log.data)
+    # Who begins there goes on, and removes nothing but what is its own.
+    catalog = Catalog(data / "pageserver/store/catalog.lmdb")
+    mirrored(ObjectStore.open(url, {}), "pageserver", data / "pageserver", catalog, "catalog")
+    catalog.close()
+    mine = claim(ObjectStore.open(url, {}), "pageserver", data / "pageserver")
+    journal = Journal(mine, "catalog")
+    journal.snapshot(Whole(1, bytes(16), 0), [])
+    assert journal.prune()
+    assert [stray for stray in strays if not stray.exists()] == []
 
 
 def test_a_journal_that_lacks_an_object_makes_nothing(tmp_path: Path, url: str) -> None:
