@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -95,22 +95,39 @@ def told(tool: Callable[_Asked, Awaitable[_Told]]) -> Callable[_Asked, Awaitable
     return telling
 
 
+class Place(NamedTuple):
+    """A moment of a database.
+
+    Args:
+        point: words that lead there, as long as the database has that history; `lsn` is what is
+            told of it.
+        timeline: of that history, in hex.
+    """
+
+    lsn: str
+    point: str
+    timeline: str
+
+
+NOWHERE = Place("", "", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Continuation:
     """Where an answer goes on: at the same moment, behind what was told.
 
     Args:
         of: what was asked, so that it does not go on in another answer.
-        point: words that lead to the moment; `lsn` is what is told of it.
+        skip: how much was told.
+        place: of an answer that is read at a moment.
     """
 
     of: tuple[Any, ...]
-    lsn: str
-    point: str
     skip: int
+    place: Place = NOWHERE
 
     def __str__(self) -> str:
-        said = json.dumps([_digest(self.of), self.lsn, self.point, self.skip]).encode()
+        said = json.dumps([_digest(self.of), self.skip, *self.place]).encode()
         return base64.urlsafe_b64encode(said).decode()
 
     @classmethod
@@ -120,16 +137,16 @@ class Continuation:
             InvalidInput: INVALID_CONTINUATION.
         """
         try:
-            digest, lsn, point, skip = json.loads(base64.urlsafe_b64decode(text))
+            digest, skip, lsn, point, timeline = json.loads(base64.urlsafe_b64decode(text))
         except (ValueError, TypeError, binascii.Error):
-            digest, lsn, point, skip = "", "", "", -1
-        if digest != _digest(of) or not _are_words(lsn, point) or not _is_count(skip):
+            digest, skip, lsn, point, timeline = "", -1, *NOWHERE
+        if digest != _digest(of) or not _are_words(lsn, point, timeline) or not _is_count(skip):
             raise InvalidInput(
                 "INVALID_CONTINUATION",
                 "That continuation is of another call.",
                 "Say it with the same arguments as the call that gave it.",
             )
-        return cls(of, lsn, point, skip)
+        return cls(of, skip, Place(lsn, point, timeline))
 
 
 def _are_words(*values: object) -> bool:

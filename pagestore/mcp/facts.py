@@ -9,6 +9,7 @@ from typing import Any
 from pagestore.client.points import lasting
 from pagestore.ids import format_lsn
 from pagestore.mcp import answers
+from pagestore.mcp.desk import Place
 from pagestore.sdk import sql
 from pagestore.sdk.client import AsyncClient
 from pagestore.sdk.values import Checkpoint, Event, Facts, Move, moment_fields
@@ -57,10 +58,10 @@ def rows(ran: sql.Ran, lsn: str | None, continuation: str | None) -> answers.Row
     )
 
 
-async def place(client: AsyncClient, name: str, at: str | None) -> tuple[str, str]:
-    """The LSN of a point of a database's past, and words that lead there by a URL."""
-    lsn = (await client.resolve(name, at)).lsn
-    return format_lsn(lsn), lasting(at, lsn)
+async def place(client: AsyncClient, name: str, at: str | None) -> Place:
+    """Where a point of a database's past is."""
+    found = await client.resolve(name, at)
+    return Place(format_lsn(found.lsn), lasting(at, found.lsn), found.timeline_id.hex())
 
 
 @dataclass

@@ -70,7 +70,7 @@ async def list_databases(
         entries = await client.log(database)
         log = [facts.moment(entry) for entry in entries[skip : skip + PAGE]]
         rest = skip + PAGE if len(entries) > skip + PAGE else None
-    following = str(Continuation(of, "", "", rest)) if rest is not None else None
+    following = str(Continuation(of, rest)) if rest is not None else None
     return answers.Listing(databases=shown, log=log, continuation=following)
 
 
@@ -251,7 +251,7 @@ async def attempt(
     them the database by `pagestore promote`.
     """
     client = await _desk(context).client()
-    lsn, point = await facts.place(client, database, at)
+    lsn, point, _ = await facts.place(client, database, at)
     taken = [item.name for item in await client.databases()]
     names = free_names("try", len(attempts), taken)
     made = await asyncio.gather(
@@ -314,7 +314,7 @@ async def explain(
             ran = await sql.run(branch.url, text, seconds=seconds, bounds=bounds)
     else:
         client = await desk.client()
-        _, point = await facts.place(client, database, at)
+        point = (await facts.place(client, database, at)).point
         url = past_url((await client.database(database)).url, point)
         text = f"EXPLAIN {statement}"
         ran = await sql.run(url, text, seconds=seconds, bounds=bounds, read_only=True)

@@ -192,6 +192,11 @@ def test_a_point_of_before_a_restore_is_read_there(whole: Whole) -> None:
         done = await tools("try", database="moved", at="second", attempts=["SELECT 1"], check=check)
         assert done["attempts"][0]["check"]["rows"] == [[11325]]
         await tools("delete_branch", database=done["attempts"][0]["branch"])
+        del asked["at"]
+        begun = await tools("run_sql", **asked)
+        whole.json("restore", "moved", "second")
+        refused = await tools.refused("run_sql", **asked, continuation=begun["continuation"])
+        assert "MOVED_MEANWHILE" in refused
 
     story(whole, told)
     whole.run("rm", "moved")
