@@ -3,7 +3,8 @@
 What a compute has not fetched yet it reads as of where it started, for as long as it runs, while
 its database's history is kept for a while only. So its agent leases that LSN at the page server,
 and renews the lease as long as the compute is there. One that lives for a moment has none: some
-minutes of history stay in any case. After a restart of the agent all are renewed.
+minutes of history stay in any case. What is there when the agent begins is leased at once: nobody
+knows how many of these minutes are over, and an agent that ends again and again would never do it.
 """
 
 from __future__ import annotations
@@ -41,14 +42,15 @@ class ReadLeases:
     async def run(self) -> None:
         """Until cancelled."""
         now = asyncio.get_running_loop().time
+        first = now()
         while True:
             here = [item for item in self._computes() if item.alive and item.running.read_lsn]
-            first = now() + FIRST_SECONDS
             self._due = {item: self._due.get(item, first) for item in here}
             for compute, due in self._due.items():
                 if due <= now() and await self._renewed(compute):
                     self._due[compute] = now() + RENEW_SECONDS
             await asyncio.sleep(LOOK_SECONDS)
+            first = now() + FIRST_SECONDS
 
     async def _renewed(self, compute: WatchedCompute) -> bool:
         record, lsn = compute.running.record, compute.running.read_lsn

@@ -45,13 +45,15 @@ class FakePages:
 
 def test_what_a_compute_reads_is_held_from_its_first_minutes_to_its_end() -> None:
     async def story() -> None:
-        pages, computes = FakePages(), [FakeCompute(5), FakeCompute(0), FakeCompute(9)]
+        pages, computes = FakePages(), list[FakeCompute]()
         leases = ReadLeases(cast(Any, pages), lambda: cast(Any, computes))
         running = asyncio.create_task(leases.run())
+        await asyncio.sleep(0)
+        computes += [FakeCompute(5), FakeCompute(0), FakeCompute(9)]
         await asyncio.sleep(FIRST_SECONDS / 2)
         computes[2].alive = False
         assert pages.taken == []
-        await asyncio.sleep(FIRST_SECONDS / 2 + LOOK_SECONDS)
+        await asyncio.sleep(FIRST_SECONDS / 2 + 2 * LOOK_SECONDS)
         assert [taken[1:] for taken in pages.taken] == [(5, LEASE_SECONDS)], "briefly: none"
         pages.away = True
         await asyncio.sleep(RENEW_SECONDS + LOOK_SECONDS)
@@ -63,5 +65,18 @@ def test_what_a_compute_reads_is_held_from_its_first_minutes_to_its_end() -> Non
         await asyncio.sleep(10 * RENEW_SECONDS)
         assert len(pages.taken) == 2
         running.cancel()
+
+    virtual_time.play(story())
+
+
+def test_what_ran_before_its_agent_is_held_at_once_however_often_that_ends() -> None:
+    async def story() -> None:
+        pages, computes = FakePages(), [FakeCompute(5)]
+        for _ in range(3):
+            leases = ReadLeases(cast(Any, pages), lambda: cast(Any, computes))
+            running = asyncio.create_task(leases.run())
+            await asyncio.sleep(FIRST_SECONDS / 10)
+            running.cancel()
+        assert [taken[1:] for taken in pages.taken] == [(5, LEASE_SECONDS)] * 3
 
     virtual_time.play(story())
