@@ -26,11 +26,13 @@ from pagestore.timeline.retention import Retention
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """``more_later``: as time goes, there will be more to collect without anybody writing."""
+    """``more_later``: as time goes, there will be more to collect without anybody writing.
+    ``kept_bytes``: of WAL, from the cutoff to what is in files."""
 
     layers: int = 0
     bytes: int = 0
     more_later: bool = False
+    kept_bytes: int = 0
 
 
 def collect(
@@ -52,11 +54,12 @@ def collect(
     """
     if window is not None and timeline.horizon != NOTHING:
         move_horizon(retention, timeline, window, least_seconds, quiet)
+    kept = max(timeline.disk_consistent_lsn - timeline.kept_from, 0)
     if timeline.horizon == ALL:
-        return Collected(more_later=timeline.layer_count > 0)
+        return Collected(more_later=timeline.layer_count > 0, kept_bytes=kept)
     dropped = drop_unneeded(timeline, retention.retained(timeline))
     more = timeline.layer_count > 0 and timeline.horizon < timeline.disk_consistent_lsn
-    return Collected(len(dropped), sum(dropped.values()), more)
+    return Collected(len(dropped), sum(dropped.values()), more, kept)
 
 
 def move_horizon(
@@ -79,8 +82,9 @@ def move_horizon(
         _commit_at(timeline, int((now - least_seconds) * 1e6)),
         before,
         0 if quiet is None else quiet.seen(now, durable, long),
+        _commit_below(timeline, window.bytes_begin(durable)),
     )
-    after = horizon(window, facts, now)
+    after = horizon(facts, now)
     if after.lsn > (before.lsn if before is not None else ALL):
         retention.move(timeline, after)
 
@@ -88,6 +92,10 @@ def move_horizon(
 def _commit_at(timeline: Timeline, unix_micros: int) -> int:
     """Not what came behind it without committing: a compute that starts reads as of there."""
     return commits.by_time(timeline, max(unix_micros, 0)).commit_lsn
+
+
+def _commit_below(timeline: Timeline, lsn: int) -> int:
+    return commits.last(timeline.snapshot(), lsn) if lsn else 0
 
 
 def drop_unneeded(timeline: Timeline, kept: Retained) -> dict[int, int]:

@@ -1,8 +1,10 @@
 """When which timeline is collected (collecting.py): one at a time, in a thread, in the background.
 
 A timeline is looked at soon after something of it went (a branch, a checkpoint), a while after it
-was flushed, and again as its window moves on: each fiftieth of it. Once an hour all are, for what
-nobody tells of (leases that end). One of which nothing more can go is not looked at in between.
+was flushed, and again as its window moves on: each fiftieth of it. A window of so many bytes moves
+as it is written: after each flush, and when what was too recent to go has become old. Once an hour
+all are, for what nobody tells of (leases that end). One of which nothing more can go is not looked
+at in between.
 
 Cutoffs move only while whoever knows the checkpoints has said lately what is to be kept
 (`told`). A page server that is alone keeps all it has.
@@ -46,20 +48,28 @@ class Agenda:
         """Those to be looked at, the longest due first."""
         return sorted((k for k, when in self._due.items() if when <= at), key=self._due.__getitem__)
 
-    def looked(self, key: Key, at: float, pause: float | None) -> None:
+    def looked(self, key: Key, at: float, pause: float | None, *, by_bytes: bool = False) -> None:
         """
         Args:
             pause: until it should be looked at again; None: not by itself.
+            by_bytes: whether it is worth it before that, where more was written.
         """
         self._due.pop(key, None)
         self._not_before = {k: when for k, when in self._not_before.items() if when > at}
-        self._not_before[key] = at + (LEAST_PAUSE if pause is None else pause)
+        self._not_before[key] = at + (LEAST_PAUSE if pause is None or by_bytes else pause)
         if pause is not None:
             self._due[key] = at + pause
 
 
-def pause_of(window: Window) -> float:
-    return min(max(window.seconds / 50, LEAST_PAUSE), LONGEST_PAUSE)
+def pause_of(window: Window, kept_bytes: int = 0, least_seconds: int = LEAST_SECONDS) -> float:
+    """
+    Args:
+        kept_bytes: of WAL. Where that is more than the window's, the rest is too recent.
+    """
+    longest = LONGEST_PAUSE
+    if 0 < window.wal_bytes < kept_bytes:
+        longest = max(least_seconds, LEAST_PAUSE)
+    return min(max(window.seconds / 50, LEAST_PAUSE), longest)
 
 
 class Collector:
@@ -99,17 +109,20 @@ class Collector:
     async def _look(self, key: Key) -> None:
         believed = self._told_at is not None and _now() - self._told_at < BELIEVED_SECONDS
         window = self._window if believed else None
-        pause: float | None = LONGEST_PAUSE
+        pause: float | None = None
+        by_bytes = False
         try:
-            own = await asyncio.to_thread(self._repository.retention.window, key)
+            own = await asyncio.to_thread(self._repository.retention.window, key) or self._window
             done = await asyncio.to_thread(self._collect, key, window)
-            pause = pause_of(own or self._window) if done.more_later else None
+            by_bytes = own.wal_bytes > 0
+            if done.more_later:
+                pause = pause_of(own, done.kept_bytes, self._least_seconds)
         except NotFound:
-            pause = None
+            pass
         except (PagestoreError, OSError) as error:
             pause = LEAST_PAUSE
             _log.info("collected later", timeline=str(key[1]), error=str(error))
-        self._agenda.looked(key, _now(), pause)
+        self._agenda.looked(key, _now(), pause, by_bytes=by_bytes)
 
     def _collect(self, key: Key, window: Window | None) -> Collected:
         timeline = self._repository.kept(*key)

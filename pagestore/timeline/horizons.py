@@ -2,8 +2,9 @@
 
 A *window* says how much history is kept below the head: so much time, and so many bytes of WAL,
 whichever is less. Both count back from what is in files: what a crash may take back is no
-ground to drop anything. The last minutes always stay, for whoever is about to branch, lease or
-name what it has just seen.
+ground to drop anything. The cutoff lies at a commit's end, so that whoever is told of it as the
+oldest LSN can branch there; an LSN so many bytes back lies within a record. The last minutes
+always stay, for whoever is about to branch, lease or name what it has just seen.
 
 What commits nothing has no time. So where all commits are older than the window, what comes behind
 the last of them (a checkpoint record at a compute's end, as a rule) is past only once it was seen
@@ -39,14 +40,19 @@ class Window:
         """The Unix microsecond from which on all is kept."""
         return int((now - max(self.seconds, least_seconds)) * 1e6)
 
+    def bytes_begin(self, durable_lsn: int) -> int:
+        """The LSN before which nothing is kept for its bytes; 0 without such a bound."""
+        return max(durable_lsn - self.wal_bytes, 0) if self.wal_bytes else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is durable of a timeline.
 
     ``window_lsn``: the last commit at or before the window's begin, as an LSN; 0 when there is
-    none. ``recent_lsn``: the same of the last minutes that stay in any case. ``quiet_lsn``: what
-    has been durable for longer than both.
+    none. ``bytes_lsn``: the last commit at or before where its bytes begin; 0 likewise, and where
+    it has no such bound. ``recent_lsn``: the same of the last minutes that stay in any case.
+    ``quiet_lsn``: what has been durable for longer than both.
     """
 
     first_lsn: Lsn  # where its own history begins
@@ -55,6 +61,7 @@ class Facts:
     recent_lsn: int
     before: Horizon | None = None
     quiet_lsn: int = 0
+    bytes_lsn: int = 0
 
 
 class Quiet:
@@ -85,11 +92,10 @@ class Quiet:
         return self._lsn
 
 
-def horizon(window: Window, facts: Facts, now: float) -> Horizon:
+def horizon(facts: Facts, now: float) -> Horizon:
     """Where the cutoff is now; `facts.before` itself, if it does not move."""
     before = facts.before.lsn if facts.before is not None else Lsn(0)
-    by_bytes = facts.durable_lsn - window.wal_bytes if window.wal_bytes else 0
-    wanted = min(max(facts.window_lsn, by_bytes), facts.recent_lsn, facts.durable_lsn)
+    wanted = min(max(facts.window_lsn, facts.bytes_lsn), facts.recent_lsn, facts.durable_lsn)
     cutoff = Lsn(max(before, wanted, min(facts.quiet_lsn, facts.durable_lsn)))
     if cutoff <= max(before, facts.first_lsn):
         return facts.before or Horizon(Lsn(0))

@@ -224,7 +224,8 @@ def test_the_window_moves_the_cutoff_by_the_times_of_commits(store: Store) -> No
         entries = [image(BLOCK, 2000 + day, bytes([day]) * 8192), *commit(day * DAY, 2000 + day)]
         store.write(2000 + day, *entries)
     store.clock.now += 9 * DAY + 60
-    assert collect(store.retention, store.timeline, None) == Collected(more_later=True)
+    found = collect(store.retention, store.timeline, None)
+    assert (found.layers, found.more_later) == (0, True)
     kept = store.files()
     collected = collect(store.retention, store.timeline, Window(7 * DAY))
     assert (store.timeline.horizon, collected.layers) == (2002, 2)
@@ -238,6 +239,20 @@ def test_the_window_moves_the_cutoff_by_the_times_of_commits(store: Store) -> No
     collect(store.retention, store.timeline, Window(7 * DAY))
     assert store.timeline.horizon == 2009
     assert collect(store.retention, store.timeline, Window(7 * DAY)) == Collected()
+
+
+def test_a_window_by_bytes_begins_where_a_commit_ended(store: Store) -> None:
+    """Who is told of the cutoff may branch there."""
+    for at in range(10):
+        lsn = 2000 + 100 * at
+        last = image(keyspace.LAST_COMMIT, lsn, struct.pack("<QQ", lsn, 0))
+        page = image(BLOCK, lsn, bytes([at]) * 8192)
+        store.write(lsn, page, last, *commit(at, lsn))
+    store.clock.now += DAY
+    found = collect(store.retention, store.timeline, Window(7 * DAY, wal_bytes=350))
+    assert store.timeline.horizon == 2500, "350 bytes before 2900 it is 2550"
+    assert (found.kept_bytes, found.more_later) == (400, True)
+    assert collect(store.retention, store.timeline, Window(7 * DAY, 5000)).kept_bytes == 400
 
 
 def test_what_a_compute_wrote_at_its_start_moves_no_cutoff_beyond_where_it_reads(

@@ -23,7 +23,7 @@ from pagestore.maintenance.collector import (
     pause_of,
 )
 from pagestore.timeline import Repository
-from pagestore.timeline.horizons import DAY, Window
+from pagestore.timeline.horizons import DAY, LEAST_SECONDS, Window
 from tests.unit import virtual_time
 from tests.unit.timeline.model import timeline_id
 from tests.unit.virtual_time import now
@@ -58,6 +58,26 @@ def test_a_window_is_looked_at_each_fiftieth_of_it() -> None:
     assert pause_of(Window(7 * DAY)) == LONGEST_PAUSE
     assert pause_of(Window(3600)) == 72
     assert pause_of(Window(0)) == LEAST_PAUSE
+
+
+def test_a_window_by_bytes_is_looked_at_as_it_is_written_and_when_the_rest_is_old_enough() -> None:
+    window = Window(7 * DAY, wal_bytes=1000)
+    assert pause_of(window, kept_bytes=1000) == LONGEST_PAUSE
+    assert pause_of(window, kept_bytes=1001) == LEAST_SECONDS
+    assert pause_of(Window(7 * DAY), kept_bytes=1001) == LONGEST_PAUSE
+
+    async def story(collector: Collector, repository: FakeRepository) -> None:
+        repository.answers = [Collected(more_later=True, kept_bytes=2000)] * 100
+        collector.told(window)
+        for _ in range(30):
+            collector.note(KEY)
+            await asyncio.sleep(SETTLE_SECONDS / 3)
+        assert len(repository.looks) > 300 / (2 * SETTLE_SECONDS)
+        count = len(repository.looks)
+        await asyncio.sleep(SETTLE_SECONDS + LEAST_SECONDS + 2 * LOOK_SECONDS)
+        assert len(repository.looks) > count + 1, "nobody wrote meanwhile"
+
+    play(story)
 
 
 class FakeRetention:

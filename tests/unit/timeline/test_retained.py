@@ -80,34 +80,39 @@ def test_points_are_read_and_nothing_between() -> None:
     assert 2**64 - 2 not in Retained.of(NOTHING, [10])
 
 
-def facts(window: int, recent: int = 900, before: Horizon | None = None) -> Facts:
-    return Facts(Lsn(100), Lsn(1000), window, recent, before)
+def facts(
+    window: int, recent: int = 900, before: Horizon | None = None, by_bytes: int = 0
+) -> Facts:
+    return Facts(Lsn(100), Lsn(1000), window, recent, before, bytes_lsn=by_bytes)
 
 
 def test_the_cutoff_is_what_the_window_began_with() -> None:
-    assert horizon(Window(), facts(500), NOW) == Horizon(Lsn(500), Holder.WINDOW, None, int(1e15))
-    assert horizon(Window(wal_bytes=100), facts(500), NOW).lsn == 900, "whichever is less"
-    assert horizon(Window(wal_bytes=700), facts(500), NOW).lsn == 500
+    assert horizon(facts(500), NOW) == Horizon(Lsn(500), Holder.WINDOW, None, int(1e15))
+    assert horizon(facts(500, by_bytes=890), NOW).lsn == 890, "whichever is less"
+    assert horizon(facts(500, by_bytes=300), NOW).lsn == 500
+    assert Window(wal_bytes=100).bytes_begin(1000) == 900
+    assert Window(wal_bytes=2000).bytes_begin(1000) == 0
+    assert Window().bytes_begin(1000) == 0
 
 
 def test_the_last_minutes_and_what_is_not_in_files_stay() -> None:
-    assert horizon(Window(0), facts(990, recent=700), NOW).lsn == 700
-    assert horizon(Window(wal_bytes=1), facts(0, recent=700), NOW).lsn == 700
-    assert horizon(Window(), facts(5000, recent=5000), NOW).lsn == 1000
+    assert horizon(facts(990, recent=700), NOW).lsn == 700
+    assert horizon(facts(0, recent=700, by_bytes=999), NOW).lsn == 700
+    assert horizon(facts(5000, recent=5000), NOW).lsn == 1000
     assert Window(0).begins(NOW) == int((NOW - LEAST_SECONDS) * 1e6)
     assert Window(DAY).begins(NOW) == int((NOW - DAY) * 1e6)
 
 
 def test_the_cutoff_never_goes_back() -> None:
     before = Horizon(Lsn(600), Holder.WINDOW, None, 5)
-    assert horizon(Window(), facts(500, before=before), NOW) is before
-    assert horizon(Window(), facts(600, before=before), NOW) is before
-    assert horizon(Window(), facts(601, before=before), NOW).lsn == 601
+    assert horizon(facts(500, before=before), NOW) is before
+    assert horizon(facts(600, before=before), NOW) is before
+    assert horizon(facts(601, before=before), NOW).lsn == 601
 
 
 def test_a_history_that_is_younger_than_its_window_is_whole() -> None:
     for window in (0, 99, 100):
-        assert horizon(Window(), facts(window), NOW) == Horizon(Lsn(0))
+        assert horizon(facts(window), NOW) == Horizon(Lsn(0))
 
 
 def test_who_has_no_name_is_read_at_its_points_alone() -> None:
