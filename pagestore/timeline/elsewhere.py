@@ -23,7 +23,14 @@ import structlog
 
 from pagestore import durable
 from pagestore._native import Layer, Remote
-from pagestore.errors import DataLoss, NotFound, PagestoreError, Unavailable, of_disk
+from pagestore.errors import (
+    DataLoss,
+    FailedPrecondition,
+    NotFound,
+    PagestoreError,
+    Unavailable,
+    of_disk,
+)
 from pagestore.ids import TenantId, TimelineId
 from pagestore.layers.files import SUFFIXES, Files, layer_name, temporary
 from pagestore.layers.native import LayerKind
@@ -129,7 +136,7 @@ class Elsewhere:
     def _read_now(self, key: bytes, entry: LayerEntry, offset: int, length: int) -> bytes:
         try:
             found = self.objects.hasty.get_range(object_name(key, entry), offset, length)
-        except NotFound as error:  # of this object alone
+        except (NotFound, FailedPrecondition) as error:  # of this object alone, said at once
             self._trouble = error.message, time.monotonic()
             raise _away(self.objects.url, error.message) from error
         except PagestoreError as error:
@@ -278,7 +285,17 @@ class Elsewhere:
                 f"{self.root}/{TenantId(tenant)}/{TimelineId(timeline)}/{name}: cannot open: "
                 "it is neither here nor in the object store"
             )
-        return self.read(key, entry, offset, length)
+        found = self.read(key, entry, offset, length)
+        return found if len(found) == length else self._cut_off(key, entry, offset + length)
+
+    def _cut_off(self, key: bytes, entry: LayerEntry, end: int) -> str:
+        """Damage of this object alone: whoever reads others goes on."""
+        what = (
+            f"{object_name(key, entry)} in {self.objects.url} is not what was put there: it ends "
+            f"before byte {end} of {entry.summary.bytes}"
+        )
+        self._trouble = what, time.monotonic()
+        return what
 
     def _found_damaged(
         self, tenant: bytes, timeline: bytes, number: int, kind: int, what: str

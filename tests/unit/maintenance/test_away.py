@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from pagestore import keyspace
-from pagestore.errors import Unavailable
+from pagestore.errors import DataLoss, Unavailable
 from pagestore.ids import DEFAULT_TENANT
 from pagestore.keyspace import Kind, ValueKind
+from pagestore.layers.native import store_errors
 from pagestore.maintenance.collecting import collect
 from pagestore.maintenance.detaching import detach
 from pagestore.maintenance.figures import Depths
 from pagestore.maintenance.offsite import Offsite
 from pagestore.maintenance.policy import EVERYTHING, next_job
 from pagestore.maintenance.rewriting import rewrite
+from pagestore.objects.store import ObjectStore
 from pagestore.reader import commits
 from pagestore.services.page_retention import timeline_sizes
 from pagestore.timeline import Repository, Timeline, elsewhere
@@ -101,6 +103,36 @@ def test_it_is_told_that_the_store_is_away_and_works_once_it_is_back(
     away(False)
     job(repository, timeline)
     repository.close()
+
+
+def test_an_object_that_was_cut_off_is_named_and_all_others_are_read(tmp_path: Path) -> None:
+    objects = ObjectStore.open(f"file://{tmp_path}/objects", {})
+    repository = Repository.open(tmp_path / "store", objects=objects)
+    for number in (1, 2):
+        make_root(repository, number, sorted(beginning()))
+    offsite = Offsite(repository, tmp_path)
+    offsite.start()
+    settle(offsite)
+    evict_all(repository, offsite)
+    repository.close()
+    layers = tmp_path / "objects/pageserver/layers"
+    (path,) = (layers / str(DEFAULT_TENANT) / str(timeline_id(1))).iterdir()
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        repository = Repository.open(tmp_path / "store", objects=objects)
+        (mine,), (another,) = (
+            repository.get(DEFAULT_TENANT, timeline_id(n)).own_files() for n in (1, 2)
+        )
+        with pytest.raises(DataLoss, match=path.name), store_errors():
+            mine.verify()
+        assert repository.store.elsewhere is not None
+        assert path.name in repository.store.elsewhere.trouble
+        another.verify()
+        # Put back, it is read without a restart.
+        path.write_bytes(whole)
+        mine.verify()
+        repository.close()
 
 
 def test_a_size_that_cannot_be_reckoned_now_is_none(tmp_path: Path) -> None:

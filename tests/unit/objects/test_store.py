@@ -22,6 +22,8 @@ def test_an_object_is_what_was_made(any_store: ObjectStore) -> None:
     assert any_store.get("a/b") == b"0123456789"
     assert any_store.get_range("a/b", 3, 4) == b"3456"
     assert any_store.get_range("a/b", 8, 100) == b"89"
+    assert any_store.get_range("a/b", 10, 5) == b""
+    assert any_store.get_range("a/b", 4000, 5) == b""
     assert any_store.exists("a/b")
     assert not any_store.exists("a/c")
 
