@@ -31,8 +31,9 @@ from pagestore.timeline.catalog import Catalog
 from pagestore.timeline.entries import Place
 
 Key = tuple[TenantId, TimelineId]
-_UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp")
-"""A layer that was being written when the power went: nobody was told of it."""
+_UNFINISHED = re.compile(r"[0-9a-f]{12}\.(delta|image)\.tmp(\.images)?")
+"""A layer that was being written when the power went, and a merge's spool that had its name for a
+moment (native/core/store/history.c): nobody was told of them."""
 PAUSE_SECONDS = 0.001
 """Between two directories of a sweep, for those who read and write meanwhile."""
 _log = structlog.get_logger(__name__)

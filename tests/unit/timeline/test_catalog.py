@@ -379,7 +379,7 @@ def test_what_the_catalog_does_not_name_is_moved_aside(tmp_path: Path) -> None:
     names = ["000000000001.delta", "000000000002.image", "a stranger"]
     for _ in range(2):
         directory.mkdir(parents=True)
-        for name in [*names, "000000000003.delta.tmp"]:
+        for name in [*names, "000000000003.delta.tmp", "000000000004.delta.tmp.images"]:
             (directory / name).write_bytes(name.encode())
         (directory / "folder").mkdir()
         Repository.open(tmp_path).close()
