@@ -215,9 +215,11 @@ def _repeated(watch: bool, show: Callable[[], None]) -> None:
 
 def _show_sizes(run: Session) -> None:
     databases = [run.control.get(item.name) for item in run.control.databases()]
+    unlisted = run.control.unlisted()
+    left, deleted = unlisted.left_bytes, unlisted.deleted_bytes
     if run.as_json:
         fields = [{"name": item.name, **size_fields(item)} for item in databases]
-        run.answer({"databases": fields})
+        run.answer({"databases": fields, "left_bytes": left, "deleted_bytes": deleted})
         return
     shown = ("logical_bytes", "own_bytes", "shared_bytes", "history_bytes")
     rows = []
@@ -225,6 +227,9 @@ def _show_sizes(run: Session) -> None:
         fields_of = size_fields(item)
         counts = [human_bytes(fields_of[field]) for field in shown]
         rows.append((item.name, *counts, fields_of["kept_from"]))
+    for what, size in (("(left by restores)", left), ("(deleted, branches read it)", deleted)):
+        if size:
+            rows.append((what, "-", human_bytes(size), "-", "-", "-"))
     run.table(("name", "logical", "own", "shared", "history", "kept from"), rows)
 
 

@@ -129,6 +129,11 @@ class ControlClient(BlockingClosing):
                 return found
             request.page_token = answer.next_page_token
 
+    def unlisted(self) -> pb.UnlistedBytes:
+        """What the tenant has at the page server that is no database's own."""
+        request = pb.ListDatabasesRequest(tenant_id=self.tenant.raw, page_size=1, unlisted=True)
+        return self.call("ListDatabases", request, pb.ListDatabasesResponse).unlisted
+
     def watch(self) -> Iterator[pb.DatabaseChange]:
         """All databases, then what changes, as it does; without an end, until it is closed."""
         request = pb.WatchDatabasesRequest(tenant_id=self.tenant.raw)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pagestore.client.names import tenant_name
-from pagestore.control.records import Quota, TenantRecord
+from pagestore.control.records import Quota, TenantRecord, TimelineState
 from pagestore.control.state import Change, ControlState, now_micros
 from pagestore.errors import AlreadyExists, FailedPrecondition, ResourceExhausted, Unavailable
-from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId
+from pagestore.ids import DEFAULT_TENANT, DEFAULT_TENANT_NAME, TenantId, TimelineId
 from pagestore.v1 import page_pb2
 
 BYTES_SECONDS = 5.0
@@ -29,6 +29,14 @@ MakeTemplate = Callable[[TenantId], Awaitable[object]]
 
 class Sizes(Protocol):
     async def list_timelines(self, tenant: TenantId | None) -> list[page_pb2.TimelineInfo]: ...
+
+
+class Unlisted(NamedTuple):
+    """Bytes at the page server that are no database's own: of histories that databases were taken
+    out of, which an undo leads to, and of what nobody names any more, which branches read."""
+
+    left: int
+    deleted: int
 
 
 class Tenants:
@@ -179,13 +187,30 @@ class Tenants:
         asked, known = self._bytes.get(tenant, (-BYTES_SECONDS, 0))
         if clock() - asked < BYTES_SECONDS:
             return known
-        infos = await self._sizes.list_timelines(tenant)
-        # What every database begins from is nobody's own.
-        templates = self._state.view().templates(tenant).values()
-        shared = {template.timeline.raw for template in templates}
-        total = sum(info.physical_bytes for info in infos if info.timeline_id not in shared)
+        total = sum((await self._bytes_but(tenant, set())).values())
         self._bytes[tenant] = clock(), total
         return total
+
+    async def unlisted(self, tenant: TenantId) -> Unlisted:
+        """
+        Raises:
+            Unavailable: the page server is away.
+        """
+        view = self._state.view()
+        found = await self._bytes_but(tenant, {each.timeline for each in view.databases(tenant)})
+        dropped = {
+            record.timeline for record in view.unsettled() if record.state is TimelineState.DROPPED
+        }
+        deleted = sum(size for timeline, size in found.items() if timeline in dropped)
+        return Unlisted(sum(found.values()) - deleted, deleted)
+
+    async def _bytes_but(self, tenant: TenantId, known: set[TimelineId]) -> dict[TimelineId, int]:
+        """Of the tenant's timelines, but these. What every database begins from is nobody's own."""
+        infos = await self._sizes.list_timelines(tenant)
+        templates = self._state.view().templates(tenant).values()
+        known |= {template.timeline for template in templates}
+        sizes = {TimelineId(info.timeline_id): info.physical_bytes for info in infos}
+        return {timeline: size for timeline, size in sizes.items() if timeline not in known}
 
 
 class _Counting(Protocol):

@@ -131,6 +131,9 @@ class ControlService:
         records = self._plane.state.view().databases_after(tenant, after, size + 1)
         sizes = await self._sizes.of(tenant, first=not after)
         answer = pb.ListDatabasesResponse()
+        if request.unlisted:
+            unlisted = await self._plane.tenants.unlisted(tenant)
+            answer.unlisted.left_bytes, answer.unlisted.deleted_bytes = unlisted
         for record in records[:size]:
             database = self._described(record)
             info = sizes.get(record.timeline.raw)

@@ -220,22 +220,34 @@ class GetDatabaseRequest(_message.Message):
     def __init__(self, tenant_id: _Optional[bytes] = ..., name: _Optional[str] = ..., brief: _Optional[bool] = ..., check_url: _Optional[bool] = ..., reveal: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesRequest(_message.Message):
-    __slots__ = ("tenant_id", "page_size", "page_token")
+    __slots__ = ("tenant_id", "page_size", "page_token", "unlisted")
     TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UNLISTED_FIELD_NUMBER: _ClassVar[int]
     tenant_id: bytes
     page_size: int
     page_token: str
-    def __init__(self, tenant_id: _Optional[bytes] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    unlisted: bool
+    def __init__(self, tenant_id: _Optional[bytes] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., unlisted: _Optional[bool] = ...) -> None: ...
 
 class ListDatabasesResponse(_message.Message):
-    __slots__ = ("databases", "next_page_token")
+    __slots__ = ("databases", "next_page_token", "unlisted")
     DATABASES_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    UNLISTED_FIELD_NUMBER: _ClassVar[int]
     databases: _containers.RepeatedCompositeFieldContainer[Database]
     next_page_token: str
-    def __init__(self, databases: _Optional[_Iterable[_Union[Database, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    unlisted: UnlistedBytes
+    def __init__(self, databases: _Optional[_Iterable[_Union[Database, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., unlisted: _Optional[_Union[UnlistedBytes, _Mapping]] = ...) -> None: ...
+
+class UnlistedBytes(_message.Message):
+    __slots__ = ("left_bytes", "deleted_bytes")
+    LEFT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DELETED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    left_bytes: int
+    deleted_bytes: int
+    def __init__(self, left_bytes: _Optional[int] = ..., deleted_bytes: _Optional[int] = ...) -> None: ...
 
 class WatchDatabasesRequest(_message.Message):
     __slots__ = ("tenant_id",)

@@ -96,6 +96,32 @@ def test_history_that_is_older_than_its_time_goes_and_checkpoints_stay(whole: Wh
     assert whole.error("retention", "short", "soon")["reason"] == "INVALID_RETENTION"
 
 
+def test_what_restores_leave_and_branches_read_of_the_deleted_is_in_the_sizes(whole: Whole) -> None:
+    def sizes() -> tuple[int, int]:
+        said = whole.json("ls", "--sizes")
+        return said["left_bytes"], said["deleted_bytes"]
+
+    whole.run("create", "gone")
+    whole.run("checkpoint", "gone", "empty")
+    whole.sql("gone", "CREATE TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 9999)")
+    whole.run("branch", "gone", "reads")
+    before = sizes()
+    whole.run("restore", "gone", "empty")
+    left = sizes()
+    assert left[0] > before[0]
+    assert left[1] == before[1]
+    whole.run("rm", "gone")
+    deleted = sizes()
+    assert deleted[1] > left[1]
+    assert "(deleted, branches read it)" in whole.run("ls", "--sizes").stdout
+    assert whole.json("status")["store_bytes"] > deleted[1]
+    whole.run("rm", "reads")
+    deadline = time.monotonic() + 60
+    while sizes()[1] != before[1]:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+
+
 def test_a_detached_branch_needs_nothing_of_its_parent(whole: Whole) -> None:
     whole.run("create", "origin")
     whole.sql(

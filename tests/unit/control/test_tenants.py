@@ -184,6 +184,21 @@ def test_the_template_is_nobodys_own(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_what_no_database_names_is_told_apart(tmp_path: Path) -> None:
+    async def story(world: Plane) -> None:
+        tenants, databases = world.plane.tenants, world.plane.databases
+        acme = await add(world, "acme")
+        await databases.create(acme, "one")
+        await databases.branch(acme, "one", "two", Head())
+        world.pages.bytes = 100
+        others = len(world.logs.timelines) - len(world.state.view().templates(acme)) - 2
+        assert await tenants.unlisted(acme) == (100 * others, 0)
+        await databases.remove(acme, "one")
+        assert await tenants.unlisted(acme) == (100 * others, 100)
+
+    play(tmp_path, story)
+
+
 def test_a_connection_string_names_a_tenants_database(tmp_path: Path) -> None:
     async def story(world: Plane) -> None:
         acme = await add(world, "acme")
