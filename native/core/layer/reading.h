@@ -8,8 +8,8 @@
 
 /* A file of at most so many bytes is held whole, with its index, if its blocks are no more than
  * the second in memory. */
-#define PS_LAYER_HELD_FILE ((size_t)32 << 10)
-#define PS_LAYER_HELD_BYTES ((size_t)96 << 10)
+#define PS_LAYER_HELD_FILE ((size_t)64 << 10)
+#define PS_LAYER_HELD_BYTES ((size_t)128 << 10)
 
 /* A layer stands in two LRU lists: while its index is loaded, while its file is open. */
 enum ps_lru { PS_LRU_INDEXES, PS_LRU_FILES, PS_LRUS };
