@@ -279,6 +279,7 @@ def show(name: Name, data: Data = None, as_json: Json = False) -> None:
             fields["replication_slots"] = slot_words(database)
         fields["last_checkpoint"] = made.name if made else None
         fields["remarks"] = " ".join(database.remarks) or None
+        del fields["created"]  # whether this very request has made it
         run.table(
             ("field", "value"),
             [(key, str(value)) for key, value in fields.items() if value is not None],

@@ -85,6 +85,9 @@ def test_history_that_is_older_than_its_time_goes_and_checkpoints_stay(whole: Wh
         time.sleep(1)
     assert shown["logical_bytes"] > shown["own_bytes"] > 0
     assert shown["shared_bytes"] > 0
+    told = [line.split()[0] for line in whole.run("show", "short").stdout.splitlines()]
+    assert "created_at" in told
+    assert "created" not in told
     for point in (old, str(made["created_at"])):
         refused = whole.error("branch", "short", "late", "--at", point)
         assert refused["reason"] == "POINT_TOO_OLD", point
