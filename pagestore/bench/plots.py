@@ -30,12 +30,16 @@ def plot(results: Path) -> list[Path]:
     for part, of_part in groupby(rows, key=lambda row: row["part"]):
         units = [list(same) for _, same in groupby(of_part, key=lambda row: row["unit"])]
         units = _merged(units)
+        heights = [1.2 + 0.3 * len(same) for same in units]
         figure, axes = pyplot.subplots(
-            len(units), 1, figsize=(9, sum(1.2 + 0.3 * len(u) for u in units)), squeeze=False
+            *(len(units), 1),
+            figsize=(9, sum(heights)),
+            squeeze=False,
+            gridspec_kw={"height_ratios": heights},
         )
         for axis, same in zip(axes[:, 0], units, strict=True):
             _bars(axis, same)
-        figure.suptitle(part)
+        axes[0, 0].set_title(part)
         figure.tight_layout()
         path = results.with_name(f"{results.stem}-{part}.png")
         figure.savefig(path, dpi=110)
