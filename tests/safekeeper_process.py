@@ -69,6 +69,12 @@ class SafekeeperProcess:
     def running(self) -> bool:
         return self._process is not None
 
+    def tell_if_dead(self) -> None:
+        """Says why, if it has ended and nobody stopped it."""
+        if self._process is not None and self._process.poll() is not None:
+            code, log = self._process.returncode, self.log.read_text()
+            sys.stdout.write(f"Safekeeper {self.number} has ended ({code}); its log:\n{log}\n")
+
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -28,9 +28,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Safekeepers]:
 
 
 @pytest.fixture
-def three(running: Safekeepers) -> Safekeepers:
+def three(running: Safekeepers) -> Iterator[Safekeepers]:
     running.run_all()
-    return running
+    yield running
+    for process in running.at.values():
+        process.tell_if_dead()
 
 
 def addresses(three: Safekeepers) -> dict[int, str]:
